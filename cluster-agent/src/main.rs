@@ -1,0 +1,2 @@
+//! tombolo-agent
+fn main() {}

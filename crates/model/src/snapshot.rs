@@ -1,0 +1,383 @@
+//! What a receiver is told: a map of resources under stable keys, so that a delta is "these keys now hold this,
+//! those are gone" for every kind of resource alike.
+//!
+//! Two kinds of snapshot: [`ClusterResource`] from the controller to an agent, [`GatewayResource`] from an agent
+//! to a gateway of its cluster.
+
+use crate::{
+    identity::{SpiffeId, TrustDomain},
+    inventory::{PortSpec, ServiceKey},
+    locality::{Locality, Proximity},
+    name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+/// The key of a resource in a snapshot: `<kind>/<name>`, stable over the life of what it names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ResourceKey(String);
+
+impl ResourceKey {
+    /// The key for a thing of this kind and name.
+    #[must_use]
+    pub fn new(kind: &str, name: &str) -> Self {
+        Self(format!("{kind}/{name}"))
+    }
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl fmt::Debug for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Something that stands in a snapshot under a key of its own.
+pub trait Resource:
+    Clone + PartialEq + Serialize + serde::de::DeserializeOwned + Send + Sync + 'static
+{
+    /// The key it stands under; it depends on the name of the thing only.
+    fn key(&self) -> ResourceKey;
+}
+
+/// A whole state: every resource under its key.
+pub type Resources<R> = BTreeMap<ResourceKey, R>;
+
+/// The SHA-256 of the public key (SubjectPublicKeyInfo) of a cluster's intermediate, in lower-case hex.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CaFingerprint([u8; 32]);
+
+impl CaFingerprint {
+    /// The fingerprint with these bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+impl fmt::Display for CaFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+impl fmt::Debug for CaFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+impl From<CaFingerprint> for String {
+    fn from(print: CaFingerprint) -> String {
+        print.to_string()
+    }
+}
+impl FromStr for CaFingerprint {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const WRONG: &str = "is not 64 hexadecimal digits";
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(WRONG);
+        }
+        let mut bytes = [0; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| WRONG)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+impl TryFrom<String> for CaFingerprint {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        text.parse()
+    }
+}
+
+/// Whom to believe: the organization's roots, and which clusters' intermediates stand at this time.
+/// A cluster that is not here is revoked, whatever its certificates say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustBundleSpec {
+    /// The authority of every identity it vouches for.
+    pub trust_domain: TrustDomain,
+    /// Root certificates, PEM; several while a root rotates.
+    pub roots: Vec<String>,
+    /// The intermediates of each cluster in good standing.
+    pub clusters: BTreeMap<ClusterName, BTreeSet<CaFingerprint>>,
+}
+
+/// The receiving cluster itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfSpec {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// Its organization's trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where it runs.
+    pub locality: Locality,
+}
+
+/// Another cluster that serves something this one imports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSpec {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// How near it is to the receiver.
+    pub proximity: Proximity,
+    /// `host:port` of its ingress gateways. A candidate until the receiver completed a handshake through it.
+    pub ingress: BTreeSet<String>,
+}
+
+/// A domain that the receiver answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainSpec {
+    /// The domain.
+    pub domain: Domain,
+    /// The global namespace it belongs to.
+    pub gns: DnsLabel,
+    /// The clusters in it: those, and no others, may call its services.
+    pub members: BTreeSet<ClusterName>,
+}
+
+/// The virtual addresses of a global name, the same in every cluster for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Vip {
+    /// From `240.0.0.0/4` unless the installation says otherwise.
+    pub v4: Ipv4Addr,
+    /// From the installation's ULA prefix.
+    pub v6: Ipv6Addr,
+}
+
+/// What a global name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NameKind {
+    /// `<service>.<domain>`: the service wherever it runs.
+    Service,
+    /// `<service>.<cluster>.<domain>`: the service in one cluster.
+    ServiceInCluster,
+    /// `<pod>.<service>.<domain>`: one pod of a headless service.
+    Pod,
+}
+
+/// How many of a destination's ready endpoints take a workload's own TLS session, end to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndToEnd {
+    /// All: a caller with a sidecar refuses to go on without.
+    All,
+    /// Some: decided by the endpoint that the owning cluster picks.
+    Some,
+    /// None.
+    None,
+}
+
+/// The services of one cluster that stand behind a global name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetSpec {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// How near it is to the receiver.
+    pub proximity: Proximity,
+    /// Its services; two where two of its namespaces have a service of this name.
+    pub services: BTreeSet<ServiceKey>,
+    /// The ports it serves.
+    pub ports: BTreeSet<u16>,
+    /// Ready endpoints: its weight among targets equally near. Zero takes no requests.
+    pub ready: u32,
+    /// Whether its endpoints take a workload's own TLS session.
+    pub end_to_end: EndToEnd,
+    /// Who may answer: the server's identity must be one of these.
+    pub accounts: BTreeSet<(NamespaceName, AccountName)>,
+}
+
+/// A global name: its addresses, ports, and where it is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameSpec {
+    /// The full name.
+    pub name: GlobalName,
+    /// The domain it lies in.
+    pub domain: Domain,
+    /// What it stands for.
+    pub kind: NameKind,
+    /// For [`NameKind::Pod`]: the pod's hostname.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<DnsLabel>,
+    /// Its addresses.
+    pub vip: Vip,
+    /// Whether the service is headless: its A answer lists its pods' VIPs.
+    #[serde(default)]
+    pub headless: bool,
+    /// Its ports, merged over the clusters.
+    pub ports: Vec<PortSpec>,
+    /// Where it is served, the receiver's own cluster included; by cluster.
+    pub targets: Vec<TargetSpec>,
+}
+
+/// From the controller to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ClusterResource {
+    /// The receiving cluster itself: `self/`.
+    Itself(SelfSpec),
+    /// Whom to believe: `bundle/`.
+    Bundle(TrustBundleSpec),
+    /// Another cluster: `peer/<cluster>`.
+    Peer(PeerSpec),
+    /// A domain to answer: `domain/<domain>`.
+    Domain(DomainSpec),
+    /// A global name: `name/<name>`.
+    Name(NameSpec),
+}
+
+impl Resource for ClusterResource {
+    fn key(&self) -> ResourceKey {
+        match self {
+            Self::Itself(_) => ResourceKey::new("self", ""),
+            Self::Bundle(_) => ResourceKey::new("bundle", ""),
+            Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
+            Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
+            Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+        }
+    }
+}
+
+/// A destination of a route, in the order of preference that the agent worked out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTarget {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// How near; the nearest with a healthy target takes all.
+    pub proximity: Proximity,
+    /// The ports it serves.
+    pub ports: BTreeSet<u16>,
+    /// Ready endpoints: its weight among targets equally near.
+    pub ready: u32,
+    /// Whether its endpoints take a workload's own TLS session.
+    pub end_to_end: EndToEnd,
+    /// The identities that may answer.
+    pub identities: BTreeSet<SpiffeId>,
+}
+
+/// How a gateway reaches a global name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSpec {
+    /// The name; the authority of the tunnel's CONNECT.
+    pub name: GlobalName,
+    /// The addresses that stand for it here: the VIP, or what the capture mode uses in its place.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<PortSpec>,
+    /// Where it is served.
+    pub targets: Vec<RouteTarget>,
+}
+
+/// An endpoint of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// Where the application listens.
+    pub address: SocketAddr,
+    /// Whether it is ready and passes its health check.
+    pub ready: bool,
+    /// The tunnel port of the sidecar in front of it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<SocketAddr>,
+    /// Who the application is; the sidecar answers as this. Known wherever `tunnel` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<SpiffeId>,
+}
+
+/// A port of an export: its number for clients, and the endpoints behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPort {
+    /// The number clients use.
+    pub port: u16,
+    /// The endpoints, ready or not.
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// A global name that this cluster serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportSpec {
+    /// The name.
+    pub name: GlobalName,
+    /// The clusters that may call it (its own included).
+    pub callers: BTreeSet<ClusterName>,
+    /// Its ports.
+    pub ports: Vec<ExportPort>,
+}
+
+/// How a proxy that serves a whole machine knows which workload a process is (as SPIRE's unix attestor does).
+/// A workload is taken where all of its selectors agree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadSelector {
+    /// The process runs as this user id.
+    Uid(u32),
+    /// The process's executable is this path.
+    Path(String),
+    /// The process is in this cgroup (v2 path, or the systemd unit's name at its end).
+    Cgroup(String),
+}
+
+/// A workload of this cluster, for the proxies that may speak for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSpec {
+    /// Its identity.
+    pub identity: SpiffeId,
+    /// How a machine's proxy recognises it; empty where each pod has a proxy of its own.
+    pub selectors: BTreeSet<WorkloadSelector>,
+}
+
+/// From an agent to a gateway of its cluster. Each role is told what it needs, and no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum GatewayResource {
+    /// The cluster itself: `self/`. All roles.
+    Itself(SelfSpec),
+    /// Whom to believe: `bundle/`. All roles.
+    Bundle(TrustBundleSpec),
+    /// Another cluster: `peer/<cluster>`. Egress.
+    Peer(PeerSpec),
+    /// How to reach a name: `route/<name>`. Sidecar and egress.
+    Route(RouteSpec),
+    /// What is served here: `export/<name>`. Ingress and egress; sidecars that stand before one of its endpoints.
+    Export(ExportSpec),
+    /// Workloads: `workload/<namespace>/<account>`. Sidecars.
+    Workload(WorkloadSpec),
+    /// The egress gateways to use: `gateways/`. Sidecars.
+    Gateways {
+        /// All of them; the less loaded of two is taken.
+        egress: BTreeSet<SocketAddr>,
+    },
+}
+
+impl Resource for GatewayResource {
+    fn key(&self) -> ResourceKey {
+        match self {
+            Self::Itself(_) => ResourceKey::new("self", ""),
+            Self::Bundle(_) => ResourceKey::new("bundle", ""),
+            Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
+            Self::Route(route) => ResourceKey::new("route", route.name.as_str()),
+            Self::Export(export) => ResourceKey::new("export", export.name.as_str()),
+            Self::Workload(workload) => ResourceKey::new("workload", &workload.identity.to_string()),
+            Self::Gateways { .. } => ResourceKey::new("gateways", ""),
+        }
+    }
+}

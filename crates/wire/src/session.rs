@@ -1,0 +1,1 @@
+//! Feed sessions, sans-I/O.

@@ -1,0 +1,2 @@
+//! tombolo-gateway
+fn main() {}

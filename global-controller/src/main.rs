@@ -1,0 +1,2 @@
+//! tombolo-controller
+fn main() {}
