@@ -4,5 +4,6 @@
 pub mod codec;
 pub mod digest;
 pub mod message;
+pub mod problem;
 pub mod session;
 pub mod version;
