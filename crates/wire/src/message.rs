@@ -87,6 +87,27 @@ pub enum FeedLine<R> {
     },
 }
 
+impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
+    /// The line as a receiver reads it, without the way over the wire.
+    #[must_use]
+    pub fn stated(self) -> FeedLine<crate::digest::Stated<R>> {
+        use crate::digest::Stated;
+        let all = |map: Resources<R>| map.into_iter().map(|(key, value)| (key, Stated::new(value))).collect();
+        match self {
+            Self::Hello(hello) => FeedLine::Hello(hello),
+            Self::Current { generation, digest } => FeedLine::Current { generation, digest },
+            Self::Snapshot { generation, digest, resources } => {
+                FeedLine::Snapshot { generation, digest, resources: all(resources) }
+            }
+            Self::Delta { base, generation, digest, upserts, removes } => {
+                FeedLine::Delta { base, generation, digest, upserts: all(upserts), removes }
+            }
+            Self::Heartbeat { generation } => FeedLine::Heartbeat { generation },
+            Self::Goodbye { reason } => FeedLine::Goodbye { reason },
+        }
+    }
+}
+
 /// A receiver applied a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
