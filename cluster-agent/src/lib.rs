@@ -2,6 +2,7 @@
 //! certificates and feeds its gateways. It keeps working from its last state when the controller is away.
 
 pub mod dns;
+pub mod health;
 pub mod index;
 pub mod source;
 pub mod synthesis;

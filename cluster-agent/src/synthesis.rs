@@ -2,6 +2,7 @@
 //! what is known locally. No I/O, no clock; equal input gives equal output.
 
 use crate::{
+    health::Results,
     index::{LocalEndpoint, LocalPort, LocalService, Probe, View},
     vip::AddressMode,
 };
@@ -20,9 +21,6 @@ use tombolo_model::{
 };
 use tombolo_wire::message::{GatewayHello, Problem};
 
-/// Which endpoints pass their check. What is not here did not pass yet.
-pub type Passing = BTreeSet<Probe>;
-
 /// The gateways of this cluster, by instance.
 pub type Gateways = BTreeMap<String, GatewayHello>;
 
@@ -32,7 +30,7 @@ pub struct Local<'a> {
     /// What runs here.
     pub view: &'a View,
     /// Which endpoints pass.
-    pub passing: &'a Passing,
+    pub passing: &'a Results,
     /// The gateways.
     pub gateways: &'a Gateways,
     /// How VIPs are written here.
@@ -116,7 +114,7 @@ pub fn inventory(local: Local<'_>) -> Inventory {
     Inventory { namespaces, services }
 }
 
-fn service_record(service: &LocalService, passing: &Passing, sidecars: &Sidecars) -> ServiceRecord {
+fn service_record(service: &LocalService, passing: &Results, sidecars: &Sidecars) -> ServiceRecord {
     // An endpoint counts where any TCP port of it takes requests: which port, its ingress gateway knows.
     let ready: BTreeSet<IpAddr> = service
         .ports
@@ -151,8 +149,8 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Passing) -> bool {
-    endpoint.ready && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.contains(&probe))
+fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Results) -> bool {
+    endpoint.ready && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
 /// Which sidecar stands before an address. Of two that say so, the first by instance.
@@ -293,7 +291,7 @@ fn endpoints(
     key: &ServiceKey,
     service: &LocalService,
     port: &LocalPort,
-    passing: &Passing,
+    passing: &Results,
     sidecars: &Sidecars,
 ) -> Vec<EndpointSpec> {
     let wanted = |address: IpAddr| match (name.kind, &name.pod) {

@@ -147,8 +147,8 @@ fn gateways() -> Gateways {
         .collect()
 }
 
-fn passing(addresses: &[&str]) -> Passing {
-    addresses.iter().map(|a| Probe { address: a.parse().unwrap(), http: None }).collect()
+fn passing(addresses: &[&str]) -> Results {
+    addresses.iter().map(|a| (Probe { address: a.parse().unwrap(), http: None }, true)).collect()
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_each_gateway_is_told() {
 #[test]
 fn nothing_before_the_first_snapshot() {
     let view = View::default();
-    let (passing, gateways) = (Passing::new(), gateways());
+    let (passing, gateways) = (Results::new(), gateways());
     let local = Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
     assert_eq!(synthesize(&Resources::new(), local), None);
     assert!(validate(&Resources::new(), &cluster("c1")).unwrap_err().contains("lacks"));
@@ -176,7 +176,7 @@ fn nothing_before_the_first_snapshot() {
 #[test]
 fn explicit_addresses_and_names_without_room() {
     let view = view(SHOP);
-    let (passing, gateways) = (Passing::new(), gateways());
+    let (passing, gateways) = (Results::new(), gateways());
     let mode = AddressMode::Explicit("127.101.0.0/30".parse().unwrap());
     let all =
         synthesize(&snapshot(), Local { view: &view, passing: &passing, gateways: &gateways, mode }).unwrap();
