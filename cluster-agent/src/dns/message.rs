@@ -92,13 +92,10 @@ pub(super) fn read(packet: &[u8], transport: Transport) -> Incoming {
         message.metadata.recursion_desired = flags & 1 != 0;
         Incoming::Refused(code, message.to_vec().unwrap_or_default())
     };
-    if opcode != OpCode::Query {
-        return refuse(ResponseCode::NotImp);
-    }
-    if [count0, count1] != [0, 1] {
-        return refuse(ResponseCode::FormErr);
-    }
-    let Ok(mut message) = Message::from_vec(packet) else { return refuse(ResponseCode::FormErr) };
+    let one = [count0, count1] == [0, 1];
+    let Some(mut message) = one.then(|| Message::from_vec(packet).ok()).flatten() else {
+        return refuse(if opcode == OpCode::Query { ResponseCode::FormErr } else { ResponseCode::NotImp });
+    };
     let Some(question) = message.queries.pop() else { return refuse(ResponseCode::FormErr) };
     let edns = message
         .edns
@@ -106,11 +103,13 @@ pub(super) fn read(packet: &[u8], transport: Transport) -> Incoming {
         .map(|edns| ClientEdns { payload: edns.max_payload(), dnssec_ok: edns.flags().dnssec_ok });
     let trail = message.edns.as_ref().map(trail::read).unwrap_or_default();
     let request = Request { metadata: message.metadata, question, transport, trail, edns };
-    if message.edns.is_some_and(|edns| edns.version() != 0) {
-        let bytes = request.write(&Reply { code: ResponseCode::BADVERS, ..Reply::default() }, false);
-        return Incoming::Refused(ResponseCode::BADVERS, bytes);
-    }
-    Incoming::Question(Box::new(request))
+    let code = match message.edns {
+        Some(edns) if edns.version() != 0 => ResponseCode::BADVERS,
+        _ if opcode != OpCode::Query => ResponseCode::NotImp,
+        _ => return Incoming::Question(Box::new(request)),
+    };
+    let bytes = request.write(&Reply { code, ..Reply::default() }, false);
+    Incoming::Refused(code, bytes)
 }
 
 impl Request {

@@ -10,9 +10,9 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
 };
 use std::time::Duration;
+use tombolo_runtime::metrics::Metrics as Registry;
 
 /// The metrics of a DNS server. Clones count together.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ enum Reason {
 impl Metrics {
     /// Registers the metrics.
     #[must_use]
-    pub fn register(registry: &mut Registry) -> Self {
+    pub fn register(registry: &Registry) -> Self {
         let this = Self {
             queries: Family::default(),
             ignored: Family::default(),
@@ -82,30 +82,30 @@ impl Metrics {
             connections_refused: Counter::default(),
             panics: Counter::default(),
         };
-        let name = |what: &str| format!("tombolo_dns_{what}");
+        let name = |what: &str| format!("dns_{what}");
         registry.register(
-            name("queries"),
+            &name("queries"),
             "Queries answered, by type, code and source",
             this.queries.clone(),
         );
         registry.register(
-            name("packets_ignored"),
+            &name("packets_ignored"),
             "Packets that got no answer: too short for one, or responses",
             this.ignored.clone(),
         );
         registry.register(
-            name("forward_seconds"),
+            &name("forward_seconds"),
             "Time until the server for other names answered or failed",
             this.forward_seconds.clone(),
         );
-        registry.register(name("tcp_connections"), "Open TCP connections", this.connections.clone());
+        registry.register(&name("tcp_connections"), "Open TCP connections", this.connections.clone());
         registry.register(
-            name("tcp_connections_refused"),
+            &name("tcp_connections_refused"),
             "TCP connections closed at once, as there were too many",
             this.connections_refused.clone(),
         );
         registry.register(
-            name("panics"),
+            &name("panics"),
             "Packets whose handling broke off by a programming error",
             this.panics.clone(),
         );

@@ -40,7 +40,7 @@ pub fn fuzz(bytes: &[u8]) {
     let settings = Settings::default();
     for transport in [Transport::Udp, Transport::Tcp] {
         for others in [Others::Forwarded, Others::Refused] {
-            match respond::respond(Some(&zone), &settings, others, bytes, transport) {
+            match respond::respond(Some(&zone), &settings, others, bytes, transport, 1) {
                 Step::Ignore(_) => assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0, "a query was ignored"),
                 Step::Say { bytes: answer, .. } => {
                     check(&answer, &bytes[..2]);

@@ -48,7 +48,8 @@ pub(super) enum Source {
     Refused,
 }
 
-/// Decides what to do with `packet`. No zone means that this server had no snapshot yet.
+/// Decides what to do with `packet`. No zone means that this server had no snapshot yet. `turn` says which of several
+/// answers comes first: many clients take that one, and where there is no room, the last are left out.
 #[must_use]
 pub(super) fn respond(
     zone: Option<&Zone>,
@@ -56,6 +57,7 @@ pub(super) fn respond(
     others: Others,
     packet: &[u8],
     transport: Transport,
+    turn: u32,
 ) -> Step {
     let request = match message::read(packet, transport) {
         Incoming::Ignored(why) => return Step::Ignore(why),
@@ -64,7 +66,7 @@ pub(super) fn respond(
         }
         Incoming::Question(request) => request,
     };
-    let (reply, source) = match zone {
+    let (mut reply, source) = match zone {
         // Not "no such name", and not another server's word for a name of ours: both would be kept by resolvers.
         None => {
             let text = "no snapshot from the controller yet; ask again, or see the agent's status";
@@ -83,6 +85,9 @@ pub(super) fn respond(
             }
         },
     };
+    if let Some(first) = (turn as usize).checked_rem(reply.answers.len()) {
+        reply.answers.rotate_left(first);
+    }
     let bytes = request.write(&reply, others == Others::Forwarded);
     Step::Say { bytes, kind: Some(request.question.query_type()), code: reply.code, source }
 }

@@ -164,7 +164,7 @@ impl Shared {
         let others = if self.forwarder.is_some() { Others::Forwarded } else { Others::Refused };
         // The codec reads what anybody sends. Should it ever break off, one packet is lost, not the server.
         let step = catch_unwind(AssertUnwindSafe(|| {
-            respond(zone.as_deref(), &self.settings, others, packet, transport)
+            respond(zone.as_deref(), &self.settings, others, packet, transport, rand::random())
         }));
         match step {
             Ok(Step::Ignore(why)) => {
