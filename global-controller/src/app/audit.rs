@@ -1,6 +1,11 @@
 //! The audit log: who changed what, and the difference made.
 
-use super::{Deps, caller::Scope, error::Result, page::{List, Page}};
+use super::{
+    Deps,
+    caller::Scope,
+    error::Result,
+    page::{List, Page},
+};
 use crate::store::audit::{AuditFilter, AuditRow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;

@@ -4,8 +4,8 @@ use super::{
     Deps,
     error::{Kind, Refusal, Result},
 };
-pub(crate) use crate::store::token::Role;
 use crate::store::organization::OrganizationRow;
+pub(crate) use crate::store::token::Role;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};

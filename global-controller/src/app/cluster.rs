@@ -237,7 +237,6 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
     Ok(Cluster::show(&find(&mut tx, scope, name, deps.now()).await?))
 }
 
-
 /// Changes labels or place.
 ///
 /// # Errors

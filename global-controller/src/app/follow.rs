@@ -144,7 +144,11 @@ impl Follower {
             }
         }
         if missed.len() > MOST_MISSED {
-            self.tell("reset", Some(org.generation), json!({ "generation": org.generation.get() }).to_string());
+            self.tell(
+                "reset",
+                Some(org.generation),
+                json!({ "generation": org.generation.get() }).to_string(),
+            );
         } else {
             for (n, row) in missed.iter().enumerate() {
                 let ends = missed.get(n + 1).is_none_or(|next| next.generation != row.generation);

@@ -107,10 +107,7 @@ impl GlobalNamespace {
             name: row.name.to_string(),
             domain: row.domain.to_string(),
             rules: rules
-                .map(|rule| Rule {
-                    cluster: selector(&rule.cluster),
-                    namespace: selector(&rule.namespace),
-                })
+                .map(|rule| Rule { cluster: selector(&rule.cluster), namespace: selector(&rule.namespace) })
                 .collect(),
             version: row.version,
             created_at: row.created_at,
@@ -215,8 +212,7 @@ pub(crate) async fn create(
         return Err(Refusal::already_exists("global namespace", "name", name.as_str()));
     }
     check_overlap(&mut work.tx, scope, id, &domain).await?;
-    let row =
-        GnsRow { id, name, domain, rules, version: 1, created_at: work.now, updated_at: work.now };
+    let row = GnsRow { id, name, domain, rules, version: 1, created_at: work.now, updated_at: work.now };
     work.tx.insert_gns(org, &row).await?;
     work.tx.changed(org, Change::Gns(id));
     let shown = GlobalNamespace::show(&row);
@@ -258,7 +254,11 @@ pub(crate) async fn replace(
 ) -> Result<GlobalNamespace> {
     let mut checks = Checks::default();
     if update.name.as_deref().is_some_and(|given| given != name) {
-        checks.wrong("name", "is another one than in the path", "leave it out, or make a new global namespace");
+        checks.wrong(
+            "name",
+            "is another one than in the path",
+            "leave it out, or make a new global namespace",
+        );
     }
     let domain = checks.name("domain", &update.domain, Domain::parse, "acme.example.com");
     let rules = check_rules(&mut checks, update.rules);

@@ -9,10 +9,11 @@ pub(crate) mod error;
 pub(crate) mod follow;
 pub(crate) mod gns;
 pub(crate) mod labels;
-pub(crate) mod once;
 pub(crate) mod onboarding;
+pub(crate) mod once;
 pub(crate) mod organization;
 pub(crate) mod page;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod version;
@@ -38,6 +39,8 @@ pub(crate) struct Deps {
     pub(crate) public_url: String,
     /// `sha256:<hex>` of the CA that signs the controller's own certificate.
     pub(crate) ca_fingerprint: String,
+    /// What was worked out of services.
+    pub(crate) catalogs: service::Catalogs,
     /// How many more may follow events.
     pub(crate) followers: Arc<Semaphore>,
 }

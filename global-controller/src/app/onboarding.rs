@@ -157,10 +157,8 @@ pub(crate) async fn create(
         "tombolo-agent join --controller {} --ca-fingerprint {} --cluster {} --data ./{} --token-file -",
         deps.public_url, deps.ca_fingerprint, cluster.name, cluster.name
     );
-    let location = format!(
-        "/organizations/{}/clusters/{}/onboarding-tokens/{}",
-        scope.org.name, cluster.name, shown.id
-    );
+    let location =
+        format!("/organizations/{}/clusters/{}/onboarding-tokens/{}", scope.org.name, cluster.name, shown.id);
     let created = CreatedOnboardingToken {
         about: shown,
         token: secret.reveal().to_owned(),

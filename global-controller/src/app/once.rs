@@ -78,15 +78,18 @@ pub(crate) async fn claim(
     now: DateTime<Utc>,
 ) -> Result<Option<Answer>> {
     tx.prune_answers(now - KEPT_FOR).await?;
-    let kept =
-        tx.claim_idempotency_key(caller.token, caller.org, &once.key, &once.request_hash, now).await?;
+    let kept = tx.claim_idempotency_key(caller.token, caller.org, &once.key, &once.request_hash, now).await?;
     let Kept::Answer { request_hash, answer } = kept else { return Ok(None) };
     if request_hash != once.request_hash {
         return Err(Refusal::new(
             Kind::IdempotencyMismatch,
             "This idempotency key was used for another request within the last day.",
         )
-        .field("Idempotency-Key", "was used for another request", "use a new key for each new request"));
+        .field(
+            "Idempotency-Key",
+            "was used for another request",
+            "use a new key for each new request",
+        ));
     }
     let plain = open(&caller.seal, &once.key, answer)
         .ok_or_else(|| Refusal::internal("a kept answer cannot be opened with its token"))?;

@@ -81,9 +81,9 @@ pub(crate) async fn create(
     let mut checks = Checks::default();
     let name = checks.name("name", &new.name, OrgName::parse, "acme");
     let domain = new.trust_domain.unwrap_or_else(|| format!("{}.tombolo.internal", new.name));
-    let domain = name.as_ref().and_then(|_| {
-        checks.name("trust_domain", &domain, TrustDomain::parse, "acme.tombolo.internal")
-    });
+    let domain = name
+        .as_ref()
+        .and_then(|_| checks.name("trust_domain", &domain, TrustDomain::parse, "acme.tombolo.internal"));
     checks.done()?;
     let (Some(name), Some(trust_domain)) = (name, domain) else {
         return Err(Refusal::internal("a name passed its check and is not there"));
@@ -107,7 +107,11 @@ pub(crate) async fn create(
         if error.is_duplicate("organizations_name_key") {
             Refusal::already_exists("organization", "name", org.name.as_str())
         } else if error.is_duplicate("organizations_trust_domain_key") {
-            Refusal::already_exists("organization with the trust domain", "trust_domain", org.trust_domain.as_str())
+            Refusal::already_exists(
+                "organization with the trust domain",
+                "trust_domain",
+                org.trust_domain.as_str(),
+            )
         } else {
             error.into()
         }

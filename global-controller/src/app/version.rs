@@ -24,7 +24,11 @@ impl Expected {
                 Kind::PreconditionFailed,
                 "It was changed since the version in If-Match was read.",
             )
-            .field("If-Match", "names another version", "read it again, and repeat the change on what is there")),
+            .field(
+                "If-Match",
+                "names another version",
+                "read it again, and repeat the change on what is there",
+            )),
         }
     }
 }

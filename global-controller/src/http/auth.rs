@@ -125,7 +125,8 @@ async fn admit(api: &Api, request: &mut Request) -> Result<Option<Verdict>, Stop
 
 fn too_many(verdict: Verdict) -> Refusal {
     let seconds = verdict.retry_after_s;
-    let mut refusal = Refusal::new(Kind::RateLimited, format!("Too many requests; try again in {seconds} s."));
+    let mut refusal =
+        Refusal::new(Kind::RateLimited, format!("Too many requests; try again in {seconds} s."));
     refusal.retry_after_s = Some(seconds);
     refusal
 }

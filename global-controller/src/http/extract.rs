@@ -121,14 +121,15 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for Body<T> {
             Some(value) => Some(value.to_str().unwrap_or_default().to_owned()),
         };
         check_media_type(&parts.headers)?;
-        let bytes = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Refusal::new(Kind::BodyTooLarge, format!("The body has more than {MOST_BYTES} bytes."))
-                    .field("body", "is too large", format!("send at most {MOST_BYTES} bytes"))
-            } else {
-                Refusal::new(Kind::MalformedJson, "The body ended before it was complete.")
-            }
-        })?;
+        let bytes =
+            Limited::new(body, MOST_BYTES).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Refusal::new(Kind::BodyTooLarge, format!("The body has more than {MOST_BYTES} bytes."))
+                        .field("body", "is too large", format!("send at most {MOST_BYTES} bytes"))
+                } else {
+                    Refusal::new(Kind::MalformedJson, "The body ended before it was complete.")
+                }
+            })?;
         let bytes = bytes.to_bytes();
         let value = read_json(&bytes)?;
         Ok(Self { value, bytes, path: parts.uri.path().to_owned(), key })
@@ -177,8 +178,11 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     };
     if let Some((name, known)) = quoted(&message, "unknown field ") {
         let known = known.strip_prefix(", expected ").unwrap_or("none").replace('`', "");
-        return Err(Refusal::new(Kind::UnknownField, format!("The field {name:?} is not known."))
-            .field(field(name), "is not known", format!("remove it; known here: {known}")));
+        return Err(Refusal::new(Kind::UnknownField, format!("The field {name:?} is not known.")).field(
+            field(name),
+            "is not known",
+            format!("remove it; known here: {known}"),
+        ));
     }
     if let Some((name, _)) = quoted(&message, "missing field ") {
         let mut checks = Checks::default();
@@ -263,8 +267,11 @@ impl Query {
         let mut unknown: Vec<&String> = self.0.keys().collect();
         unknown.sort();
         let Some(name) = unknown.first() else { return Ok(()) };
-        Err(Refusal::new(Kind::UnknownField, format!("The query parameter {name:?} is not known."))
-            .field(name.to_string(), "is not known", "remove it"))
+        Err(Refusal::new(Kind::UnknownField, format!("The query parameter {name:?} is not known.")).field(
+            name.to_string(),
+            "is not known",
+            "remove it",
+        ))
     }
 }
 
@@ -280,7 +287,11 @@ impl FromRequestParts<Api> for IfMatch {
                 Kind::PreconditionRequired,
                 "A change must name the version it is meant for.",
             )
-            .field("If-Match", "is missing", "send the ETag of what you read; or * for whatever is there"));
+            .field(
+                "If-Match",
+                "is missing",
+                "send the ETag of what you read; or * for whatever is there",
+            ));
         }
         let mut versions = Vec::new();
         for tag in values.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim) {

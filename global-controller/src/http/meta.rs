@@ -1,11 +1,6 @@
 //! `/whoami`, `/version`, `/openapi.json`.
 
-use super::{
-    answer::Outcome,
-    auth::Api,
-    extract::Authenticated,
-    openapi,
-};
+use super::{answer::Outcome, auth::Api, extract::Authenticated, openapi};
 use crate::app::token::{self, Whoami};
 use axum::{
     Json,

@@ -16,6 +16,7 @@ mod gns;
 mod meta;
 mod onboarding;
 mod organization;
+mod service;
 mod status;
 mod token;
 

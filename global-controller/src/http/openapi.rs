@@ -5,7 +5,7 @@ use super::{
     router::operations,
 };
 use crate::app::page::Page;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::OpenApi as _;
 
 #[derive(utoipa::OpenApi)]
@@ -125,17 +125,4 @@ fn add_parameters(path: &str, method: &str, operation: &mut Value) {
 fn lists(operation: &Value) -> bool {
     let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
     schema["$ref"].as_str().is_some_and(|name| name.contains("/List_"))
-}
-
-/// Every operation of a document: path, method, and the operation.
-#[cfg(test)]
-pub(crate) fn operations_of(document: &Value) -> Vec<(String, String, &Map<String, Value>)> {
-    let paths = document["paths"].as_object().into_iter().flatten();
-    paths
-        .flat_map(|(path, item)| {
-            item.as_object().into_iter().flatten().filter_map(move |(method, operation)| {
-                Some((path.clone(), method.clone(), operation.as_object()?))
-            })
-        })
-        .collect()
 }

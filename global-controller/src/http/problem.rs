@@ -91,9 +91,11 @@ impl Kind {
             Self::OnboardingTokenRevoked => {
                 (S::UNAUTHORIZED, "onboarding-token-revoked", "The onboarding token was revoked")
             }
-            Self::OnboardingTokenOtherCluster => {
-                (S::FORBIDDEN, "onboarding-token-other-cluster", "The onboarding token is for another cluster")
-            }
+            Self::OnboardingTokenOtherCluster => (
+                S::FORBIDDEN,
+                "onboarding-token-other-cluster",
+                "The onboarding token is for another cluster",
+            ),
             Self::ClientCertificateRequired => {
                 (S::UNAUTHORIZED, "client-certificate-required", "The agent's certificate is missing")
             }

@@ -1,7 +1,9 @@
 //! All operations of the API, each in the router and in the OpenAPI document by one line.
 
 use super::{
-    audit, auth::{self, Api}, certificate, cluster, events, gns, meta, onboarding, openapi, organization, status, token,
+    audit,
+    auth::{self, Api},
+    certificate, cluster, events, gns, meta, onboarding, openapi, organization, service, status, token,
 };
 use crate::app::{
     Deps,
@@ -28,6 +30,8 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(onboarding::revoke))
         .routes(routes!(gns::list, gns::create))
         .routes(routes!(gns::get, gns::put, gns::delete))
+        .routes(routes!(service::list))
+        .routes(routes!(service::get))
         .routes(routes!(certificate::bundle))
         .routes(routes!(certificate::list))
         .routes(routes!(audit::list))
@@ -41,7 +45,10 @@ pub(crate) fn router(deps: Arc<Deps>) -> Router {
     let operations = operations
         .fallback(|| async { Refusal::new(Kind::NotFound, "There is nothing under this path.") })
         .method_not_allowed_fallback(|| async {
-            Refusal::new(Kind::MethodNotAllowed, "This resource does not know the method; Allow says which it knows.")
+            Refusal::new(
+                Kind::MethodNotAllowed,
+                "This resource does not know the method; Allow says which it knows.",
+            )
         })
         .layer(middleware::from_fn_with_state(api.clone(), auth::layer))
         .with_state(api);

@@ -102,8 +102,7 @@ impl Tx {
             .map(|row| {
                 let name = DnsLabel::parse(&row.name)
                     .map_err(|_| Error::corrupt("global namespace's name", &row.name))?;
-                let domain =
-                    Domain::parse(&row.domain).map_err(|_| Error::corrupt("domain", &row.domain))?;
+                let domain = Domain::parse(&row.domain).map_err(|_| Error::corrupt("domain", &row.domain))?;
                 Ok((GnsId::new(row.id), name, domain))
             })
             .collect()

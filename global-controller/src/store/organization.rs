@@ -27,8 +27,7 @@ impl TryFrom<Row> for OrganizationRow {
     fn try_from(row: Row) -> Result<Self, Error> {
         Ok(Self {
             id: OrgId::new(row.id),
-            name: OrgName::parse(&row.name)
-                .map_err(|_| Error::corrupt("organization's name", &row.name))?,
+            name: OrgName::parse(&row.name).map_err(|_| Error::corrupt("organization's name", &row.name))?,
             trust_domain: TrustDomain::parse(&row.trust_domain)
                 .map_err(|_| Error::corrupt("trust domain", &row.trust_domain))?,
             generation: super::generation(row.generation)?,
