@@ -22,3 +22,6 @@ mod token;
 
 pub(crate) use openapi::document;
 pub(crate) use router::router;
+
+#[cfg(test)]
+mod tests;
