@@ -82,14 +82,21 @@ impl Tx {
     /// # Errors
     /// As any query.
     pub(crate) async fn lock_org(&mut self, org: OrgId) -> Result<Option<Generation>, Error> {
-        let row = sqlx::query!("SELECT generation FROM organizations WHERE id = $1 FOR UPDATE", org.as_uuid())
-            .fetch_optional(self.conn())
-            .await?;
+        let row = sqlx::query!(
+            "SELECT generation FROM organizations WHERE id = $1 FOR NO KEY UPDATE",
+            org.as_uuid()
+        )
+        .fetch_optional(self.conn())
+        .await?;
         row.map(|row| super::generation(row.generation)).transpose()
     }
 
     /// Takes the next generation of the organization and writes down what changed.
-    pub(super) async fn write_changes(&mut self, org: OrgId, changes: &[Change]) -> Result<Generation, Error> {
+    pub(super) async fn write_changes(
+        &mut self,
+        org: OrgId,
+        changes: &[Change],
+    ) -> Result<Generation, Error> {
         let row = sqlx::query!(
             "UPDATE organizations SET generation = generation + 1 WHERE id = $1 RETURNING generation",
             org.as_uuid()

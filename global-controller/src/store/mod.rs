@@ -2,8 +2,25 @@
 //! caller, `Option` says that something is not there, and the organization is an argument of every query of a tenant's row.
 
 pub(crate) mod change;
+pub(crate) mod installation;
+pub(crate) mod intermediate;
+pub(crate) mod inventory;
+pub(crate) mod join;
+pub(crate) mod replica;
+pub(crate) mod root;
+pub(crate) mod status;
+pub(crate) mod vip;
+pub(crate) mod world;
 // nouns of the API, by name:
+pub(crate) mod audit;
+pub(crate) mod cluster;
 pub(crate) mod error;
+pub(crate) mod gns;
+pub(crate) mod idempotency;
+pub(crate) mod onboarding;
+pub(crate) mod organization;
+pub(crate) mod report;
+pub(crate) mod token;
 
 pub(crate) use change::Change;
 pub(crate) use error::Error;
@@ -45,6 +62,11 @@ impl Store {
     /// The pool, for what needs a connection of its own.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Closes all connections, once their transactions are over.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// Begins a transaction. Dropped without [`Tx::commit`], it changes nothing.
