@@ -164,8 +164,12 @@ impl Collector for Shown {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let problems = ConstGauge::new(count(self.reporting.status().problems.len()));
-        let encoder =
-            encoder.encode_descriptor("problems", "What was left out, and why", None, problems.metric_type())?;
+        let encoder = encoder.encode_descriptor(
+            "problems",
+            "What was left out, and why",
+            None,
+            problems.metric_type(),
+        )?;
         problems.encode(encoder)
     }
 }

@@ -157,11 +157,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let dns = dns::Server::bind(config.dns, zone.reader(), dns::Metrics::register(&metrics)).await?;
     let admin = match config.admin {
         None => None,
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .map_err(|source| BuildError::Admin { address, source })?,
-        ),
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|source| BuildError::Admin { address, source })?)
+        }
     };
 
     let (source, sources) = watch::channel(None);
@@ -293,7 +291,10 @@ impl Parts {
         let readiness = Readiness::new();
         if let Some(listener) = self.admin {
             let routes = self.shown.routes();
-            task::spawn("admin", admin::serve(listener, self.metrics, readiness.clone(), routes, drain.watch()));
+            task::spawn(
+                "admin",
+                admin::serve(listener, self.metrics, readiness.clone(), routes, drain.watch()),
+            );
         }
         tasks.spawn("feed", self.running.run());
         let snapshot = self.feed.state();
@@ -301,7 +302,10 @@ impl Parts {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
             self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
         });
-        tasks.spawn("directory", watch_directory(self.directory, self.source, self.view, self.source_problems));
+        tasks.spawn(
+            "directory",
+            watch_directory(self.directory, self.source, self.view, self.source_problems),
+        );
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
@@ -325,7 +329,10 @@ async fn watch_directory(
 ) {
     let mut index = Index::default();
     let sink = move |batch: Batch| {
-        let changed = batch.changes.into_iter().fold(false, |changed, change| index.change(change) || changed);
+        let mut changed = false;
+        for change in batch.changes {
+            changed |= index.change(change);
+        }
         problems.send_replace(batch.problems);
         if batch.read && (changed || source.borrow().is_none()) {
             let now = Arc::new(index.view());

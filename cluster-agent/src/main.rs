@@ -143,7 +143,10 @@ async fn join_cluster(options: Join) -> anyhow::Result<()> {
 fn read_token(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     if path == Path::new("-") {
-        std::io::stdin().take(MAX_TOKEN).read_to_string(&mut text).context("read the token from standard input")?;
+        std::io::stdin()
+            .take(MAX_TOKEN)
+            .read_to_string(&mut text)
+            .context("read the token from standard input")?;
     } else {
         let file = std::fs::File::open(path);
         file.and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut text))

@@ -170,7 +170,8 @@ fn count(n: usize) -> u32 {
 }
 
 fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Results) -> bool {
-    endpoint.ready && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
+    endpoint.ready
+        && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
 /// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance.
@@ -180,9 +181,8 @@ impl Sidecars {
     fn of(gateways: &Gateways) -> Self {
         let mut tunnels = BTreeMap::new();
         for wanted in [true, false] {
-            let sidecars = gateways
-                .values()
-                .filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
+            let sidecars =
+                gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
             for Gateway { hello, .. } in sidecars {
                 for address in &hello.serves {
                     tunnels.entry(*address).or_insert(hello.tunnel);

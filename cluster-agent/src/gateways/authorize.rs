@@ -12,15 +12,15 @@ pub enum Forbidden {
     #[error("{identity} is not of {cluster}; an agent vouches for its own cluster only")]
     OtherCluster {
         /// What was asked for.
-        identity: SpiffeId,
+        identity: Box<SpiffeId>,
         /// This cluster.
-        cluster: SpiffeId,
+        cluster: Box<SpiffeId>,
     },
     /// An identity that no gateway has.
     #[error("{identity} is not an identity of a {role} gateway")]
     NotOfRole {
         /// What was asked for.
-        identity: SpiffeId,
+        identity: Box<SpiffeId>,
         /// The gateway's role.
         role: GatewayRole,
     },
@@ -32,7 +32,7 @@ pub enum Forbidden {
     )]
     NotItsWorkload {
         /// What was asked for.
-        identity: SpiffeId,
+        identity: Box<SpiffeId>,
         /// The workload's namespace.
         namespace: String,
         /// Its account.
@@ -48,9 +48,12 @@ pub(crate) fn authorize(
     view: &View,
 ) -> Result<(), Forbidden> {
     if identity.trust_domain != own.trust_domain || identity.cluster != own.cluster {
-        return Err(Forbidden::OtherCluster { identity: identity.clone(), cluster: own.cluster_id() });
+        return Err(Forbidden::OtherCluster {
+            identity: Box::new(identity.clone()),
+            cluster: Box::new(own.cluster_id()),
+        });
     }
-    let not_of_role = || Forbidden::NotOfRole { identity: identity.clone(), role: hello.role };
+    let not_of_role = || Forbidden::NotOfRole { identity: Box::new(identity.clone()), role: hello.role };
     match &identity.path {
         SpiffePath::Gateway(role) if *role == hello.role => Ok(()),
         SpiffePath::Workload { namespace, account } if hello.role == GatewayRole::Sidecar => {
@@ -67,7 +70,7 @@ pub(crate) fn authorize(
                 return Ok(());
             }
             Err(Forbidden::NotItsWorkload {
-                identity: identity.clone(),
+                identity: Box::new(identity.clone()),
                 namespace: namespace.to_string(),
                 account: account.to_string(),
             })

@@ -154,7 +154,8 @@ impl Hub {
     #[must_use]
     pub fn gateways(&self) -> Gateways {
         let inner = self.lock();
-        let gateway = |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.vanished.is_none() };
+        let gateway =
+            |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.vanished.is_none() };
         inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect()
     }
 

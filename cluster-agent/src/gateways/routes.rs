@@ -268,7 +268,10 @@ fn check_instance(instance: &str) -> Result<(), Problem> {
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|_| {
-        problem(StatusCode::PAYLOAD_TOO_LARGE, format_args!("the body broke off, or has more than {MAX_BODY} bytes"))
+        problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format_args!("the body broke off, or has more than {MAX_BODY} bytes"),
+        )
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| problem(StatusCode::UNPROCESSABLE_ENTITY, error))
 }
@@ -308,7 +311,10 @@ impl Query {
             (None, None) => Ok(None),
             (Some(generation), Some(digest)) => {
                 let number = generation.parse().map_err(|_| {
-                    problem(StatusCode::BAD_REQUEST, format_args!("generation: {generation:?} is not a number"))
+                    problem(
+                        StatusCode::BAD_REQUEST,
+                        format_args!("generation: {generation:?} is not a number"),
+                    )
                 })?;
                 Ok(Some((Generation::new(number), Digest(digest.clone()))))
             }

@@ -80,9 +80,11 @@ struct Woken {
     wake: Notify,
 }
 
+/// A file, with its content where it was read.
+type FoundFile = (Stamp, Option<io::Result<Vec<u8>>>);
+
 struct Found {
-    /// Each file, with its content where it was read.
-    files: BTreeMap<String, (Stamp, Option<io::Result<Vec<u8>>>)>,
+    files: BTreeMap<String, FoundFile>,
     too_many: usize,
     /// The directory itself, to notice when another one stands in its place.
     itself: (u64, u64),
@@ -143,7 +145,9 @@ impl Directory {
         let woken = Arc::clone(woken);
         let tell = move |event: notify::Result<notify::Event>| {
             match event {
-                Ok(event) if event.need_rescan() => woken.all.store(true, std::sync::atomic::Ordering::Relaxed),
+                Ok(event) if event.need_rescan() => {
+                    woken.all.store(true, std::sync::atomic::Ordering::Relaxed)
+                }
                 // Reading is what we do ourselves.
                 Ok(event) if event.kind.is_access() && !is_close_write(&event) => return,
                 Ok(event) => {
@@ -246,7 +250,8 @@ impl Directory {
 
     /// The directory can't be read. What it said stays in force.
     fn unreadable(&mut self, error: &io::Error) -> Vec<Change> {
-        let stays = if self.read { "; what it held stays in force" } else { "; nothing is reported before it is" };
+        let stays =
+            if self.read { "; what it held stays in force" } else { "; nothing is reported before it is" };
         self.failure = Some(Problem {
             subject: self.path.display().to_string(),
             message: format!("the directory of manifests can't be read: {error}{stays}"),
@@ -330,9 +335,12 @@ mod tests {
         fn start(path: &Path) -> Self {
             let (tell, batches) = mpsc::channel(64);
             let directory = Directory::new(path.to_owned());
-            let task = tombolo_runtime::task::spawn("directory", directory.run(move |batch| {
-                tell.try_send(batch).unwrap();
-            }));
+            let task = tombolo_runtime::task::spawn(
+                "directory",
+                directory.run(move |batch| {
+                    tell.try_send(batch).unwrap();
+                }),
+            );
             Self { path: path.to_owned(), batches, task }
         }
         async fn next(&mut self) -> Batch {
@@ -424,7 +432,7 @@ mod tests {
         fs::write(dir.path().join("a.yaml"), account("a")).unwrap();
         let mut watched = Watched::start(dir.path());
         assert_eq!(watched.changes(1).await.len(), 1);
-        fs::set_permissions(dir.path().join("a.yaml"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path().join("a.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
         if File::open(dir.path().join("a.yaml")).is_ok() {
             // The tests run as root here, whom no mode stops: a link to itself can't be read by anybody.
             fs::remove_file(dir.path().join("a.yaml")).unwrap();
@@ -433,14 +441,23 @@ mod tests {
             return;
         }
         let batch = watched.next().await;
-        assert!(batch.changes.is_empty() && batch.problems[0].message.starts_with("cannot be read"), "{batch:?}");
+        assert!(
+            batch.changes.is_empty() && batch.problems[0].message.starts_with("cannot be read"),
+            "{batch:?}"
+        );
     }
 
     #[test]
     fn manifest_names() {
-        for (name, is) in
-            [("a.yaml", true), ("a.yml", true), ("a.json", true), (".yaml", false), (".a.yaml", false), ("a.yaml~", false), ("a", false)]
-        {
+        for (name, is) in [
+            ("a.yaml", true),
+            ("a.yml", true),
+            ("a.json", true),
+            (".yaml", false),
+            (".a.yaml", false),
+            ("a.yaml~", false),
+            ("a", false),
+        ] {
             assert_eq!(is_manifest(name), is, "{name}");
         }
     }

@@ -154,7 +154,13 @@ fn passing(addresses: &[&str]) -> Results {
 #[test]
 fn what_each_gateway_is_told() {
     let (view, passing, gateways) = (view(SHOP), passing(&["10.0.0.1:8080", "10.0.0.2:8080"]), gateways());
-    let local = Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+    let local = Local {
+        view: &view,
+        ages: &Ages::new(),
+        passing: &passing,
+        gateways: &gateways,
+        mode: AddressMode::Allocated,
+    };
     let all = synthesize(&snapshot(), local).unwrap();
     for (instance, Gateway { hello, .. }) in &gateways {
         insta::assert_json_snapshot!(format!("gateway_{instance}"), all.for_gateway(hello));
@@ -166,7 +172,13 @@ fn what_each_gateway_is_told() {
 fn nothing_before_the_first_snapshot() {
     let view = View::default();
     let (passing, gateways) = (Results::new(), gateways());
-    let local = Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+    let local = Local {
+        view: &view,
+        ages: &Ages::new(),
+        passing: &passing,
+        gateways: &gateways,
+        mode: AddressMode::Allocated,
+    };
     assert_eq!(synthesize(&Resources::new(), local), None);
     assert!(validate(&Resources::new(), &cluster("c1")).unwrap_err().contains("lacks"));
     assert!(validate(&snapshot(), &cluster("c2")).unwrap_err().contains("of cluster c1, not c2"));
@@ -178,8 +190,11 @@ fn explicit_addresses_and_names_without_room() {
     let view = view(SHOP);
     let (passing, gateways) = (Results::new(), gateways());
     let mode = AddressMode::Explicit("127.101.0.0/30".parse().unwrap());
-    let all =
-        synthesize(&snapshot(), Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode }).unwrap();
+    let all = synthesize(
+        &snapshot(),
+        Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode },
+    )
+    .unwrap();
     let addresses: Vec<String> = all
         .routes
         .values()
@@ -202,8 +217,13 @@ fn readiness_needs_slice_and_check() {
     let gateways = Gateways::new();
     let ready = |addresses: &[&str]| {
         let passing = passing(addresses);
-        let local =
-            Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+        let local = Local {
+            view: &view,
+            ages: &Ages::new(),
+            passing: &passing,
+            gateways: &gateways,
+            mode: AddressMode::Allocated,
+        };
         let inventory = inventory(local);
         let record = inventory.services.values().next().unwrap().clone();
         let Some(GatewayResource::Export(export)) = synthesize(&snapshot(), local)
