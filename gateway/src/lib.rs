@@ -4,5 +4,13 @@
 //! `table`, `choose` and `authz` are pure. `tunnel`, `pool` and `copy` know bytes, not services. `outbound` and
 //! `inbound` bring the two together.
 
+pub mod accesslog;
+pub mod capture;
+pub mod choose;
+pub mod copy;
+pub mod health;
+pub mod metrics;
+pub mod race;
 pub mod reason;
+mod socket;
 pub mod table;
