@@ -5,7 +5,8 @@
 //! directions of a connection; while nothing moves it holds no buffer. Bytes are taken from one end only when the
 //! other has room, so that a slow reader slows its writer through HTTP/2 flow control and TCP alike.
 
-pub mod buffer;
+pub mod any;
+mod buffer;
 pub mod stream;
 pub mod tcp;
 pub mod tls;

@@ -5,12 +5,27 @@
 //! `inbound` bring the two together.
 
 pub mod accesslog;
+pub mod authz;
 pub mod capture;
+mod carry;
 pub mod choose;
+pub mod config;
+pub mod conns;
 pub mod copy;
+pub mod credentials;
+mod deliver;
+pub mod error;
+pub mod head;
 pub mod health;
+pub mod inbound;
+pub mod load;
 pub mod metrics;
+pub mod outbound;
+pub mod pool;
 pub mod race;
 pub mod reason;
 mod socket;
+pub mod state;
 pub mod table;
+pub mod trace;
+pub mod tunnel;
