@@ -16,7 +16,7 @@ use tokio::sync::watch;
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// Addresses that should be bound and are not, with what to do about it.
-pub type Problems = BTreeMap<SocketAddr, String>;
+pub(crate) type Problems = BTreeMap<SocketAddr, String>;
 
 /// The sockets of all names.
 pub(super) struct Listeners {
@@ -90,10 +90,12 @@ impl Listeners {
 fn remedy(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another process listens here; stop it, or bind it to an address of its own instead of all".to_owned()
+            "another process listens here; stop it, or bind it to an address of its own instead of all"
+                .to_owned()
         }
         io::ErrorKind::AddrNotAvailable => {
-            "the address is none of this machine; give the agent an --explicit-prefix inside 127.0.0.0/8".to_owned()
+            "the address is none of this machine; give the agent an --explicit-prefix inside 127.0.0.0/8"
+                .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need root or CAP_NET_BIND_SERVICE; give the proxy that capability".to_owned()

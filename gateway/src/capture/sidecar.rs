@@ -82,7 +82,8 @@ mod tests {
         };
         redirect.install().unwrap();
         redirect.install().unwrap();
-        let rules = String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout).unwrap();
+        let rules = String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout)
+            .unwrap();
         assert_eq!(rules.matches("redirect to").count(), 2, "twice is once: {rules}");
 
         let uid = nix::unistd::getuid().as_raw();

@@ -44,14 +44,21 @@ pub(super) enum Change {
     Gone(SpiffeId),
 }
 
+/// How many identities have no certificate yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) missing: usize,
+    pub(super) wanted: usize,
+}
+
 /// What the keeper works with.
 pub(super) struct Keeper {
     pub(super) requests: Requests,
     pub(super) paths: Paths,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
-    /// How many identities still have no certificate; `None` before it is known who is wanted.
-    pub(super) missing: watch::Sender<Option<usize>>,
+    /// Which identities still have no certificate; `None` before it is known who is wanted.
+    pub(super) missing: watch::Sender<Option<Missing>>,
 }
 
 struct Entry {
@@ -83,7 +90,7 @@ impl Keeper {
             }
             self.ask(&mut entries, &mut asking);
             let missing = entries.values().filter(|entry| !entry.credentials.ready()).count();
-            self.missing.send_replace(now_wanted.map(|_| missing));
+            self.missing.send_replace(now_wanted.map(|wanted| Missing { missing, wanted: wanted.len() }));
             let due = entries.values().filter_map(|entry| entry.due).min();
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { return },
@@ -188,7 +195,8 @@ fn distrusted(entries: &mut BTreeMap<SpiffeId, Entry>, bundle: Option<&TrustBund
     let Some(bundle) = bundle else { return };
     for (id, entry) in entries.iter_mut() {
         let Some(intermediate) = &entry.intermediate else { continue };
-        if entry.due.is_some() && !bundle.stands(&Peer { id: id.clone(), intermediate: intermediate.clone() }) {
+        if entry.due.is_some() && !bundle.stands(&Peer { id: id.clone(), intermediate: intermediate.clone() })
+        {
             entry.renew_at = Some(SystemTime::UNIX_EPOCH);
             entry.due = Some(Instant::now());
         }

@@ -57,9 +57,9 @@ fn matters(status: &GatewayStatus) -> impl PartialEq {
         .peers
         .iter()
         .flat_map(|(cluster, addresses)| {
-            addresses
-                .iter()
-                .map(move |(address, peer)| (cluster.clone(), address.clone(), peer.health, peer.handshake, peer.error.clone()))
+            addresses.iter().map(move |(address, peer)| {
+                (cluster.clone(), address.clone(), peer.health, peer.handshake, peer.error.clone())
+            })
         })
         .collect();
     (status.generation, peers, status.problems.clone())
@@ -83,7 +83,8 @@ mod tests {
         let applied = GatewayStatus { generation: Generation::new(4), ..last.clone() };
         assert!(due(&last, &applied, Duration::ZERO));
         let peer = PeerState { health: Health::Dead, handshake: true, rtt_us: None, error: None };
-        let peers = BTreeMap::from([(ClusterName::parse("c2").unwrap(), BTreeMap::from([("a:1".to_owned(), peer)]))]);
+        let peers =
+            BTreeMap::from([(ClusterName::parse("c2").unwrap(), BTreeMap::from([("a:1".to_owned(), peer)]))]);
         let dead = GatewayStatus { peers, ..last.clone() };
         assert!(due(&last, &dead, Duration::ZERO));
     }

@@ -185,3 +185,6 @@ impl Metrics {
         registry.register("certificates", "Certificates asked of the agent", self.certificates.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;
