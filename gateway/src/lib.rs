@@ -5,12 +5,14 @@
 //! `inbound` bring the two together.
 
 pub mod accesslog;
+pub mod admin;
 pub mod authz;
 pub mod capture;
 mod carry;
 pub mod choose;
 pub mod config;
 pub mod conns;
+pub mod control;
 pub mod copy;
 pub mod credentials;
 mod deliver;

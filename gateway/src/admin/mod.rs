@@ -95,7 +95,7 @@ impl Looking {
         let mut status = self.shared.status(*self.applied.borrow());
         status.problems = self.problems.report();
         let facts = Facts {
-            role: self.shared.role,
+            role: self.shared.config.role,
             instance: self.shared.config.instance.clone(),
             tunnels: self.shared.pool.len(),
             status,

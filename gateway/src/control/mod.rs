@@ -10,22 +10,20 @@ mod status;
 
 use crate::{
     config::{Capture, Config},
-    state::Shared,
-    table,
+    state::{self, Shared},
 };
 use certificates::{Change, Keeper, Missing};
 use futures::FutureExt;
 use http::StatusCode;
 use paths::Paths;
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
-use tokio::sync::watch;
+use tokio::{runtime, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 use tombolo_feed::{Client, Options, RequestError, Requests, State, Status, UnixConnector};
 use tombolo_model::{
     GatewayRole, Generation, SpiffeId,
     snapshot::{GatewayResource, Resources},
 };
-use tombolo_mtls::TrustBundle;
 use tombolo_runtime::{task, telemetry};
 use tombolo_wire::{
     message::{GatewayHello, GatewayStatus, GatewayWelcome, Problem},
@@ -113,11 +111,12 @@ impl Handle {
     }
 }
 
-/// Starts the control part on the current runtime. The kept table is in force when this returns.
-/// `problems` says what else does not work, for the reports.
+/// Starts the control part on the current runtime. The kept table is in force when this returns; what a table starts
+/// (probes and their tunnels) runs on `data`. `problems` says what else does not work, for the reports.
 pub fn start(
     shared: &Arc<Shared>,
     settings: Settings,
+    data: runtime::Handle,
     problems: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
 ) -> Handle {
     let Settings { socket, cache, hello } = settings;
@@ -134,7 +133,7 @@ pub fn start(
     let (applied_tx, applied) = watch::channel(Generation::ZERO);
     let (wanted_tx, wanted) = watch::channel(None);
     let (missing_tx, missing) = watch::channel(None);
-    let apply = Apply { shared: shared.clone(), role, tunnel, applied: applied_tx, wanted: wanted_tx };
+    let apply = Apply { shared: shared.clone(), data, role, tunnel, applied: applied_tx, wanted: wanted_tx };
     let mut states = client.state();
     apply.state(&states.borrow_and_update().clone());
 
@@ -165,11 +164,7 @@ pub fn start(
 
 /// What would be refused when it is put in force is refused before it is acknowledged.
 fn validate(resources: &Resources<GatewayResource>) -> Result<(), String> {
-    let table = table::build(resources).map_err(|error| telemetry::chain(&error))?;
-    if let Some(bundle) = table.bundle() {
-        TrustBundle::from_spec(bundle).map_err(|error| telemetry::chain(&error))?;
-    }
-    Ok(())
+    state::prepare(resources).map(drop).map_err(|error| telemetry::chain(&error))
 }
 
 /// Says hello, and whether the two can work together.
@@ -194,6 +189,7 @@ async fn greet(requests: Requests, greeting: Arc<(GatewayHello, String)>) -> Res
 /// Puts states in force.
 struct Apply {
     shared: Arc<Shared>,
+    data: runtime::Handle,
     role: GatewayRole,
     tunnel: SocketAddr,
     applied: watch::Sender<Generation>,
@@ -205,7 +201,10 @@ impl Apply {
         if state.resources.is_empty() {
             return; // nothing was ever received
         }
-        if let Err(error) = self.shared.apply(&state.resources) {
+        let entered = self.data.enter();
+        let result = self.shared.apply(&state.resources);
+        drop(entered);
+        if let Err(error) = result {
             // `validate` let it pass, so this build contradicts itself
             tracing::error!(
                 snapshot.generation = state.generation.get(),

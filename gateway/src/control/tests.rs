@@ -1,7 +1,7 @@
 mod agent;
 
 use super::*;
-use crate::{config::Config, state::Shared};
+use crate::{accesslog::AccessLog, metrics::Metrics};
 use agent::{Agent, Listening};
 use std::{net::IpAddr, path::Path, time::Duration};
 use tombolo_model::{
@@ -65,9 +65,9 @@ fn gateway(dir: &Path) -> (Arc<Shared>, Handle) {
     config.capture = Capture::Explicit;
     config.serve = [IpAddr::from([127, 0, 0, 1])].into();
     let settings = Settings::of(&config, tunnel, None).unwrap();
-    let shared = Shared::for_tests(config, Arc::new(SystemClock));
+    let shared = Shared::new(config, Metrics::new(), AccessLog::disabled(), Arc::new(SystemClock));
     let problems = || vec![Problem { subject: "capture of 127.0.0.9:80".into(), message: "taken".into() }];
-    let handle = start(&shared, settings, problems);
+    let handle = start(&shared, settings, runtime::Handle::current(), problems);
     (shared, handle)
 }
 
