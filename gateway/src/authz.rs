@@ -30,7 +30,10 @@ pub fn tunnel_peer(role: GatewayRole, itself: &SelfSpec, peer: &SpiffeId) -> Res
         GatewayRole::Ingress => "egress gateways",
         GatewayRole::Sidecar => "egress and ingress gateways of this cluster",
     };
-    Err(Refusal::new(Reason::WrongIdentity, format!("{peer} dials in; this {role} takes tunnels from {takes}")))
+    Err(Refusal::new(
+        Reason::WrongIdentity,
+        format!("{peer} dials in; this {role} takes tunnels from {takes}"),
+    ))
 }
 
 /// Whether a peer may speak for this caller: a cluster for its own workloads alone.
@@ -38,7 +41,8 @@ pub fn tunnel_peer(role: GatewayRole, itself: &SelfSpec, peer: &SpiffeId) -> Res
 /// # Errors
 /// [`Reason::BadRequest`] where no caller is named, [`Reason::WrongIdentity`] where it is another cluster's.
 pub fn speaks_for<'a>(peer: &SpiffeId, source: Option<&'a SpiffeId>) -> Result<&'a SpiffeId, Refusal> {
-    let source = source.ok_or_else(|| Refusal::new(Reason::BadRequest, "there is no tombolo-source header"))?;
+    let source =
+        source.ok_or_else(|| Refusal::new(Reason::BadRequest, "there is no tombolo-source header"))?;
     if source.trust_domain != peer.trust_domain || source.cluster != peer.cluster {
         return Err(Refusal::new(Reason::WrongIdentity, format!("{peer} speaks for {source}")));
     }

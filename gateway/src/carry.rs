@@ -33,8 +33,18 @@ impl<'a> Journey<'a> {
     }
 
     /// The path is open.
-    pub(crate) fn opened(&mut self) {
+    pub(crate) fn opened(&mut self, ticket: &Ticket) {
         self.record.connect = Some(self.start.elapsed());
+        let Record { source, name, port, cluster, upstream, .. } = &self.record;
+        let text = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
+        ticket.describe(format!(
+            "{} → {}:{} in {} by {}",
+            text(source.as_ref().map(ToString::to_string)),
+            text(name.as_ref().map(ToString::to_string)),
+            text(port.map(|port| port.to_string())),
+            text(cluster.as_ref().map(ToString::to_string)),
+            text(upstream.clone()),
+        ));
     }
 
     /// Carries bytes until the connection ends or loses its right.

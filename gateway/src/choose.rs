@@ -48,9 +48,8 @@ pub fn order(candidates: &[Candidate], random: &mut impl Random) -> Vec<usize> {
         tiers.dedup();
         for proximity in tiers {
             tier.clear();
-            let here = |i: &&usize| {
-                candidates[**i].proximity == proximity && candidates[**i].refused == refused
-            };
+            let here =
+                |i: &&usize| candidates[**i].proximity == proximity && candidates[**i].refused == refused;
             tier.extend(rest.iter().filter(here));
             if tier.is_empty() {
                 continue;

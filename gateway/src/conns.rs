@@ -8,10 +8,14 @@ use crate::{error::Refusal, reason::Reason, table::RouteTable};
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::{AtomicU64, AtomicUsize, Ordering}},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tombolo_model::{ClusterName, GlobalName};
+use tombolo_model::{ClusterName, GlobalName, SpiffeId};
 use tombolo_mtls::{Peer, TrustBundle};
 
 /// What a ticket is for.
@@ -28,11 +32,30 @@ struct Facts {
     peers: Vec<Peer>,
     claimed: Option<ClusterName>,
     grant: Option<(GlobalName, ClusterName)>,
+    label: String,
+}
+
+/// An open connection, for people to look at.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Its number.
+    pub number: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// When it began.
+    pub since: Instant,
+    /// The identities that it relies on.
+    pub peers: Vec<SpiffeId>,
+    /// The name called, and the cluster that may.
+    pub grant: Option<(GlobalName, ClusterName)>,
+    /// From where to where.
+    pub label: String,
 }
 
 #[derive(Debug)]
 struct Entry {
     kind: Kind,
+    since: Instant,
     facts: Mutex<Facts>,
     ended: CancellationToken,
     reason: OnceLock<Reason>,
@@ -101,6 +124,7 @@ impl Conns {
         }
         let entry = Arc::new(Entry {
             kind,
+            since: Instant::now(),
             facts: Mutex::default(),
             ended: CancellationToken::new(),
             reason: OnceLock::new(),
@@ -118,6 +142,27 @@ impl Conns {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What is open, by number, at most this many.
+    #[must_use]
+    pub fn list(&self, most: usize) -> Vec<Open> {
+        let mut open: Vec<(u64, Arc<Entry>)> =
+            self.lock().iter().map(|(number, entry)| (*number, entry.clone())).collect();
+        open.sort_unstable_by_key(|(number, _)| *number);
+        open.truncate(most);
+        let describe = |(number, entry): (u64, Arc<Entry>)| {
+            let facts = entry.facts.lock().unwrap_or_else(PoisonError::into_inner);
+            Open {
+                number,
+                kind: entry.kind,
+                since: entry.since,
+                peers: facts.peers.iter().map(|peer| peer.id.clone()).collect(),
+                grant: facts.grant.clone(),
+                label: facts.label.clone(),
+            }
+        };
+        open.into_iter().map(describe).collect()
     }
 
     /// Ends whatever lost its right. Call it after the new table and bundle are in force. Says how many.
@@ -181,6 +226,11 @@ impl Ticket {
     /// The connection lives as long as `caller` may call `name`.
     pub fn relies_on_grant(&self, name: &GlobalName, caller: &ClusterName) {
         self.facts().grant = Some((name.clone(), caller.clone()));
+    }
+
+    /// Says from where to where it goes, for people.
+    pub fn describe(&self, label: String) {
+        self.facts().label = label;
     }
 
     /// Waits until the connection has to end, and says why. Cancel-safe.

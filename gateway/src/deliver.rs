@@ -64,7 +64,8 @@ pub(crate) async fn deliver(
     let candidates: Vec<Candidate> = endpoints.iter().map(candidate).collect();
     let order = choose::order(&candidates, &mut rand::random::<f64>);
     if order.is_empty() {
-        let detail = format!("{}:{number} has {} endpoints, none of them ready", export.name, endpoints.len());
+        let detail =
+            format!("{}:{number} has {} endpoints, none of them ready", export.name, endpoints.len());
         return Err(Refusal::new(Reason::NoReadyEndpoint, detail));
     }
     let groups = order.into_iter().map(|at| [at].into()).collect();
@@ -72,7 +73,8 @@ pub(crate) async fn deliver(
         let endpoint = &endpoints[at];
         async move {
             let load = shared.endpoint_loads.add(&endpoint.address);
-            let (end, inner, next_peer, tls) = reach(shared, itself, export, number, endpoint, connect).await?;
+            let (end, inner, next_peer, tls) =
+                reach(shared, itself, export, number, endpoint, connect).await?;
             Ok((end, inner, next_peer, tls, endpoint.address, load))
         }
     };
@@ -140,6 +142,8 @@ pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<TcpStre
             Err(refused(format!("nobody listens at {address}")))
         }
         Ok(Err(error)) => Err(refused(format!("{address}: {error}"))),
-        Err(_) => Err(refused(format!("{address} did not accept within {:?}", shared.config.timing.endpoint))),
+        Err(_) => {
+            Err(refused(format!("{address} did not accept within {:?}", shared.config.timing.endpoint)))
+        }
     }
 }

@@ -56,7 +56,8 @@ impl Refusal {
     /// The failure that says most, of several: an answer before a silence, the preferred target's before others'.
     #[must_use]
     pub fn most_telling(failures: Vec<Self>) -> Option<Self> {
-        let silent = |r: &Self| matches!(r.reason, Reason::PeerUnreachable | Reason::TunnelLost | Reason::Timeout);
+        let silent =
+            |r: &Self| matches!(r.reason, Reason::PeerUnreachable | Reason::TunnelLost | Reason::Timeout);
         let at = failures.iter().position(|refusal| !silent(refusal)).unwrap_or(0);
         failures.into_iter().nth(at)
     }

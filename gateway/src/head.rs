@@ -165,8 +165,9 @@ impl Answer {
     /// The refusal that it carries, with its hop; [`Reason::PeerUnreachable`] where it is none of ours.
     pub fn parse<B>(response: &Response<B>) -> Result<Self, Refusal> {
         let headers = response.headers();
-        let foreign =
-            |what: &str| Refusal::new(Reason::PeerUnreachable, format!("the answer {} {what}", response.status()));
+        let foreign = |what: &str| {
+            Refusal::new(Reason::PeerUnreachable, format!("the answer {} {what}", response.status()))
+        };
         if response.status() == StatusCode::OK {
             let cluster = one(headers, &CLUSTER)
                 .ok()
@@ -182,7 +183,11 @@ impl Answer {
             .and_then(|word| word.parse().ok())
             .ok_or_else(|| foreign("has no reason that this version knows"))?;
         let hop = one(headers, &HOP).ok().flatten().filter(|hop| is_hop(hop)).map(str::to_owned);
-        Err(Refusal { reason, hop, detail: "refused by a hop further on; its access log says more".to_owned() })
+        Err(Refusal {
+            reason,
+            hop,
+            detail: "refused by a hop further on; its access log says more".to_owned(),
+        })
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tombolo_model::{ClusterName, GlobalName};
 use tombolo_wire::message::PeerState;
 
@@ -22,13 +25,21 @@ pub struct Health {
     slow_start: Duration,
     peers: Mutex<BTreeMap<ClusterName, BTreeMap<String, AddressState>>>,
     refusals: Mutex<Refusals>,
+    demand: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
 }
 
 impl Health {
     /// Nothing known yet.
     #[must_use]
     pub fn new(slow_start: Duration) -> Self {
-        Self { slow_start, peers: Mutex::default(), refusals: Mutex::default() }
+        Self {
+            slow_start,
+            peers: Mutex::default(),
+            refusals: Mutex::default(),
+            demand: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// The addresses of a cluster that are in rotation, and the part of its weight that it takes: the largest of
@@ -66,11 +77,28 @@ impl Health {
         self.refusals().clear(cluster, name);
     }
 
+    /// Somebody needs a peer and all are dead: has them probed at once, and waits a moment for one to come back.
+    /// Says whether any changed.
+    pub(crate) async fn wait_for_change(&self, patience: Duration) -> bool {
+        let mut changes = self.changes.subscribe();
+        self.demand.send_modify(|number| *number += 1);
+        timeout(patience, changes.changed()).await.is_ok_and(|changed| changed.is_ok())
+    }
+
+    /// Wakes when somebody needs a peer and all are dead.
+    pub(crate) fn demand(&self) -> watch::Receiver<u64> {
+        self.demand.subscribe()
+    }
+
     /// Takes in what a prober learned. Says whether the address is in rotation now, where that changed.
     pub(crate) fn on(&self, cluster: &ClusterName, address: &str, event: Event) -> Option<bool> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let state = peers.entry(cluster.clone()).or_default().entry(address.to_owned()).or_default();
-        state.on(event, Instant::now()).then(|| state.alive())
+        let changed = state.on(event, Instant::now()).then(|| state.alive());
+        if changed.is_some() {
+            self.changes.send_modify(|number| *number += 1);
+        }
+        changed
     }
 
     /// Forgets an address that is not of the cluster any more.
@@ -90,7 +118,10 @@ impl Health {
         let now = Instant::now();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let states = |known: &BTreeMap<String, AddressState>| {
-            known.iter().map(|(address, state)| (address.clone(), state.report(now, self.slow_start))).collect()
+            known
+                .iter()
+                .map(|(address, state)| (address.clone(), state.report(now, self.slow_start)))
+                .collect()
         };
         peers.iter().map(|(cluster, known)| (cluster.clone(), states(known))).collect()
     }

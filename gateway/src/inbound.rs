@@ -117,6 +117,7 @@ async fn tunnel(
     };
     shared.metrics.handshake(true);
     let ticket = shared.conns.admit(Kind::Tunnel, shared.conns.number())?;
+    ticket.describe(format!("tunnel from {address}"));
     ticket.relies_on(&peer, shared.bundle.get().as_deref())?;
     {
         let table = shared.table.load();
@@ -216,7 +217,8 @@ async fn stream_in(
     let mut client = match inside {
         None => AnyEnd::Stream(client),
         Some((credentials, claimed)) => {
-            let answered = answer_inside(shared, &ticket, &mut journey.record, client, &credentials, &claimed);
+            let answered =
+                answer_inside(shared, &ticket, &mut journey.record, client, &credentials, &claimed);
             let answered = tokio::select! {
                 biased;
                 reason = ticket.ended() => Err(Refusal::new(reason, "in the inner handshake")),
@@ -232,7 +234,7 @@ async fn stream_in(
             }
         }
     };
-    journey.opened();
+    journey.opened(&ticket);
     journey.carry(&ticket, &mut client, &mut end).await;
 }
 

@@ -81,7 +81,7 @@ pub async fn serve(accepted: Accepted, shared: Arc<Shared>) {
     };
     match path {
         Ok(mut path) => {
-            journey.opened();
+            journey.opened(&ticket);
             journey.carry(&ticket, &mut TcpEnd::new(stream), &mut path.end).await;
         }
         Err(refusal) => {
@@ -122,7 +122,8 @@ async fn open(
         trace,
         inner: Inner::Offered,
     };
-    let (stream, answer, tunnel, load) = through_egress(shared, &table, record, &credentials, &connect).await?;
+    let (stream, answer, tunnel, load) =
+        through_egress(shared, &table, record, &credentials, &connect).await?;
     record.peer = Some(tunnel.peer.id.clone());
     record.next_peer = Some(tunnel.peer.id.clone());
     record.upstream = Some(tunnel.address.to_string());
@@ -229,7 +230,10 @@ async fn inside(
         }
         Err(_) => {
             shared.metrics.handshake(false);
-            return Err(Refusal::new(Reason::Timeout, "the workload at the other end did not finish its handshake"));
+            return Err(Refusal::new(
+                Reason::Timeout,
+                "the workload at the other end did not finish its handshake",
+            ));
         }
     };
     shared.metrics.handshake(true);

@@ -105,7 +105,10 @@ impl Pool {
     /// Those of [`Dialer::dial`], and [`Reason::NoCredentials`] while the identity has no certificate.
     pub async fn tunnel(&self, key: &Key, credentials: &Credentials) -> Result<Arc<Tunnel>, Refusal> {
         if !credentials.ready() {
-            return Err(Refusal::new(Reason::NoCredentials, format!("{} has no certificate yet", key.identity)));
+            return Err(Refusal::new(
+                Reason::NoCredentials,
+                format!("{} has no certificate yet", key.identity),
+            ));
         }
         let slot = self.slot(key, credentials);
         if let Some(tunnel) = slot.pick(self.dialer.limits.pool_streams) {

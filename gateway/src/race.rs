@@ -143,7 +143,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_next_follows_a_failure_at_once() {
         let refused = Target(1, Err(Verdict::NextMember));
-        let (won, course, ms) = run(&[&[refused, Target(1, Ok("second address"))], &[Target(1, Ok("far"))]]).await;
+        let (won, course, ms) =
+            run(&[&[refused, Target(1, Ok("second address"))], &[Target(1, Ok("far"))]]).await;
         assert_eq!((won.unwrap(), course.attempts, ms), ("second address", 2, 2));
         let refused = Target(1, Err(Verdict::NextGroup));
         let (won, ..) = run(&[&[refused, Target(1, Ok("second address"))], &[Target(1, Ok("far"))]]).await;

@@ -16,7 +16,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -48,7 +48,9 @@ pub enum ApplyError {
 ///
 /// # Errors
 /// [`ApplyError`].
-pub fn prepare(resources: &Resources<GatewayResource>) -> Result<(RouteTable, Option<TrustBundle>), ApplyError> {
+pub fn prepare(
+    resources: &Resources<GatewayResource>,
+) -> Result<(RouteTable, Option<TrustBundle>), ApplyError> {
     let table = table::build(resources)?;
     let bundle = match table.bundle() {
         Some(spec) => Some(TrustBundle::from_spec(spec)?),
@@ -210,10 +212,10 @@ impl Shared {
             keep
         });
         for key in wanted.into_values() {
-            if !probers.contains_key(&key) {
+            if let Entry::Vacant(free) = probers.entry(key.clone()) {
                 let stop = CancellationToken::new();
-                task::spawn("probe", prober::run(self.clone(), key.clone(), stop.clone()));
-                probers.insert(key, stop);
+                task::spawn("probe", prober::run(self.clone(), key, stop.clone()));
+                free.insert(stop);
             }
         }
     }

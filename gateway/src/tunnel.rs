@@ -165,6 +165,7 @@ impl Dialer {
         // TLS 1.3 tells a client nothing of its own certificate's fate. The first answer does: wait for the peer's
         // settings, as a ping behind them, before anything relies on the tunnel.
         let ticket = self.conns.admit(Kind::Tunnel, self.conns.number())?;
+        ticket.describe(format!("tunnel to {address}"));
         ticket.relies_on(&peer, self.bundle.get().as_deref())?;
         let state = Arc::new(State {
             streams: AtomicUsize::new(0),

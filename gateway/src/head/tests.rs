@@ -45,7 +45,8 @@ fn refuses_what_is_malformed() {
             .uri("catalog.acme.example.com:80")
             .header("tombolo-protocol", "1.0")
     };
-    let why = |request: http::request::Builder| Connect::parse(&request.body(()).unwrap()).map_err(|r| r.reason);
+    let why =
+        |request: http::request::Builder| Connect::parse(&request.body(()).unwrap()).map_err(|r| r.reason);
     assert!(why(good()).is_ok());
     assert_eq!(why(good().method(Method::GET)), Err(Reason::BadRequest));
     for uri in [
@@ -71,7 +72,8 @@ fn refuses_what_is_malformed() {
         assert_eq!(why(good().header(header, value)), Err(Reason::BadRequest), "{header}: {value}");
     }
     let version = |text: &str| {
-        let request = Request::builder().method(Method::CONNECT).uri("a.b.c:80").header("tombolo-protocol", text);
+        let request =
+            Request::builder().method(Method::CONNECT).uri("a.b.c:80").header("tombolo-protocol", text);
         why(request)
     };
     assert_eq!(version("1.2").map(|_| ()), Ok(()), "two minor versions work");

@@ -28,13 +28,20 @@ pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) 
 async fn forever(shared: &Shared, key: &Key) {
     let timing = shared.config.timing;
     let mut pause = timing.probe;
+    let mut demand = shared.health.demand();
     loop {
+        demand.mark_unchanged();
         let begin = Instant::now();
         let error = probe(shared, key).await;
         tell(shared, key, Event::Failed(error));
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
-        sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        // Never a storm, also where many connections ask for it.
+        sleep(timing.probe.mul_f64(0.1 + rand::random::<f64>() / 10.0)).await;
+        tokio::select! {
+            () = sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+            _ = demand.changed() => {}
+        }
     }
 }
 

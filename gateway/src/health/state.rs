@@ -48,7 +48,7 @@ impl AddressState {
         let before = self.alive();
         match event {
             Event::Connected | Event::Answered(_) => {
-                self.handshake = true;
+                let first = !std::mem::replace(&mut self.handshake, true);
                 self.error = None;
                 if let Event::Answered(rtt) = event {
                     self.rtt = Some(rtt);
@@ -56,6 +56,7 @@ impl AddressState {
                 match self.phase {
                     // The first time there is nobody to be spared: everything is new.
                     Phase::Unknown => self.phase = Phase::Healthy,
+                    Phase::Dead if first => self.phase = Phase::Healthy,
                     Phase::Dead => self.phase = Phase::SlowStart { since: now },
                     Phase::Healthy | Phase::SlowStart { .. } => {}
                 }
@@ -137,5 +138,7 @@ mod tests {
         let mut state = AddressState::default();
         assert!(state.on(Event::Failed("connection refused".into()), Instant::now()));
         assert!(!state.report(Instant::now(), SLOW).handshake);
+        state.on(Event::Connected, Instant::now());
+        assert_eq!(state.share(Instant::now(), SLOW), 1.0, "no slow start the first time");
     }
 }

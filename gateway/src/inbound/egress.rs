@@ -72,7 +72,16 @@ pub(super) async fn open(
         trace: connect.trace,
         inner: if connect.inner == Inner::Offered { Inner::Offered } else { Inner::None },
     };
-    let groups = plan(shared, &table, itself, route, *port)?;
+    let groups = match plan(shared, &table, itself, route, *port) {
+        // What is called dead may have come back since it was last looked at.
+        Err(refusal) if refusal.reason == Reason::NoHealthyTarget => {
+            if !shared.health.wait_for_change(shared.config.timing.hedge).await {
+                return Err(refusal);
+            }
+            plan(shared, &table, itself, route, *port)?
+        }
+        planned => planned?,
+    };
     let attempt = |attempt| try_one(shared, &table, itself, attempt, name, *port, &onward);
     let judge = |failed: &(ClusterName, Refusal)| failed.1.verdict();
     let timing = shared.config.timing;

@@ -22,7 +22,10 @@ pub(super) async fn open(
     connect: &Connect,
 ) -> Result<Opened, Refusal> {
     let Destination::Endpoint(address, name, port) = &connect.destination else {
-        return Err(Refusal::new(Reason::BadRequest, "a sidecar is asked for endpoints, with tombolo-service"));
+        return Err(Refusal::new(
+            Reason::BadRequest,
+            "a sidecar is asked for endpoints, with tombolo-service",
+        ));
     };
     record.name = Some(name.clone());
     record.port = Some(*port);
