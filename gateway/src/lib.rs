@@ -24,6 +24,7 @@ pub mod load;
 pub mod metrics;
 pub mod outbound;
 pub mod pool;
+pub mod process;
 pub mod race;
 pub mod reason;
 mod socket;

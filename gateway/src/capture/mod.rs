@@ -22,7 +22,7 @@ use attest::{AttestError, Attestor};
 use explicit::Listeners;
 use listener::{Accept, Listener};
 use std::{io, net::SocketAddr, sync::Arc};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
 use tombolo_model::{AccountName, NamespaceName, SpiffeId};
 use tombolo_runtime::{drain, task, telemetry};
 
@@ -61,6 +61,8 @@ impl Mode {
 pub struct Handle {
     outbound: Vec<SocketAddr>,
     following: Option<JoinHandle<()>>,
+    /// The number of the table whose addresses were bound last.
+    followed: Option<watch::Receiver<u64>>,
 }
 
 impl Handle {
@@ -68,6 +70,14 @@ impl Handle {
     #[must_use]
     pub fn outbound(&self) -> &[SocketAddr] {
         &self.outbound
+    }
+
+    /// Waits until the addresses of the table in force are bound, or known to be problems. Cancel-safe.
+    pub async fn followed(&self, shared: &Shared) {
+        let Some(followed) = &self.followed else { return };
+        let now = *shared.changed().borrow();
+        // without a sender the draining has begun, and nothing is bound any more
+        let _ = followed.clone().wait_for(|table| *table >= now).await;
     }
 }
 
@@ -91,11 +101,11 @@ pub async fn start(
     drain: drain::Watch,
 ) -> io::Result<Handle> {
     let attestor = Attestor::new();
-    let mut handle = Handle { outbound: Vec::new(), following: None };
+    let mut handle = Handle { outbound: Vec::new(), following: None, followed: None };
     match mode {
         Mode::None => {}
         Mode::Explicit => {
-            let accept = accept(shared.clone(), move |shared, stream, client| {
+            let accept = accept(shared.clone(), drain.clone(), move |shared, stream, client| {
                 let attestor = attestor.clone();
                 async move {
                     let original = stream.local_addr()?;
@@ -104,12 +114,14 @@ pub async fn start(
                 }
             });
             let listeners = Listeners::new(accept, problems.sender());
+            let (done, followed) = watch::channel(0);
+            handle.followed = Some(followed);
             handle.following =
-                Some(task::spawn("explicit capture", follow(shared, listeners, problems, drain)));
+                Some(task::spawn("explicit capture", follow(shared, listeners, problems, done, drain)));
         }
         Mode::Sidecar { port, workload } => {
             let workload = Arc::new(workload);
-            let accept = accept(shared, move |shared, stream, client| {
+            let accept = accept(shared, drain.clone(), move |shared, stream, client| {
                 let (attestor, workload) = (attestor.clone(), workload.clone());
                 async move {
                     // who was not redirected dialled this port itself, which is no name's address
@@ -136,9 +148,11 @@ pub async fn start(
     Ok(handle)
 }
 
-/// What a listener does with a connection: finds out about it, and carries it, in a task of its own.
+/// What a listener does with a connection: finds out about it, and carries it, in a task of its own. The draining waits
+/// for it.
 fn accept<F>(
     shared: Arc<Shared>,
+    drain: drain::Watch,
     find_out: impl Fn(Arc<Shared>, TcpStream, SocketAddr) -> F + Send + Sync + 'static,
 ) -> Accept
 where
@@ -146,8 +160,10 @@ where
 {
     Arc::new(move |stream, client| {
         shared.metrics.captured();
+        let held = drain.clone();
         let (found, shared) = (find_out(shared.clone(), stream, client), shared.clone());
         task::spawn("captured connection", async move {
+            let _held = held;
             match found.await {
                 Ok(accepted) => outbound::serve(accepted, shared).await,
                 Err(error) => tracing::debug!(%client, %error, "the caller went before it was asked for"),
@@ -156,12 +172,20 @@ where
     })
 }
 
-async fn follow(shared: Arc<Shared>, mut listeners: Listeners, problems: Problems, drain: drain::Watch) {
+async fn follow(
+    shared: Arc<Shared>,
+    mut listeners: Listeners,
+    problems: Problems,
+    followed: watch::Sender<u64>,
+    drain: drain::Watch,
+) {
     let mut changed = shared.changed();
     loop {
+        let table = *changed.borrow_and_update();
         let wanted = shared.table.load().addresses().map(SocketAddr::from).collect();
         listeners.follow(wanted).await;
         shared.metrics.capture_problems(problems.count());
+        followed.send_replace(table);
         tokio::select! {
             biased;
             () = drain.signaled() => break,
