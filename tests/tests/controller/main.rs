@@ -1,0 +1,6 @@
+//! The controller with agents: true sockets, TLS and PostgreSQL, in one process.
+
+mod feed;
+mod join;
+mod support;
+mod tenants;
