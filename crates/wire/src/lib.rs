@@ -2,6 +2,8 @@
 //! session without I/O (so that controller→agent and agent→gateway are one implementation).
 
 pub mod codec;
+pub mod digest;
 pub mod message;
+pub mod problem;
 pub mod session;
 pub mod version;

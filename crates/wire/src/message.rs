@@ -25,7 +25,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{
-    ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId, TrustDomain,
+    AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId, TrustDomain,
     health::Health,
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
     snapshot::{ResourceKey, Resources, TrustBundleSpec},
@@ -85,6 +85,27 @@ pub enum FeedLine<R> {
         /// Why, for people.
         reason: String,
     },
+}
+
+impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
+    /// The line as a receiver reads it, without the way over the wire.
+    #[must_use]
+    pub fn stated(self) -> FeedLine<crate::digest::Stated<R>> {
+        use crate::digest::Stated;
+        let all = |map: Resources<R>| map.into_iter().map(|(key, value)| (key, Stated::new(value))).collect();
+        match self {
+            Self::Hello(hello) => FeedLine::Hello(hello),
+            Self::Current { generation, digest } => FeedLine::Current { generation, digest },
+            Self::Snapshot { generation, digest, resources } => {
+                FeedLine::Snapshot { generation, digest, resources: all(resources) }
+            }
+            Self::Delta { base, generation, digest, upserts, removes } => {
+                FeedLine::Delta { base, generation, digest, upserts: all(upserts), removes }
+            }
+            Self::Heartbeat { generation } => FeedLine::Heartbeat { generation },
+            Self::Goodbye { reason } => FeedLine::Goodbye { reason },
+        }
+    }
 }
 
 /// A receiver applied a generation.
@@ -208,7 +229,10 @@ pub struct GatewayReport {
     pub role: GatewayRole,
     /// Its version.
     pub software: String,
-    /// What it said last.
+    /// Its admin port, for `explain` and `doctor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+    /// What it said last. Its generation is the controller's: that of the snapshot in force in the gateway.
     pub status: GatewayStatus,
 }
 
@@ -229,6 +253,9 @@ pub struct GatewayHello {
     /// For a sidecar: the addresses whose endpoints it stands before.
     #[serde(default)]
     pub serves: BTreeSet<IpAddr>,
+    /// For a sidecar beside one pod: the workload it speaks for (`--workload`).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub workloads: BTreeSet<(NamespaceName, AccountName)>,
     /// For a sidecar: whether it binds the virtual addresses itself (capture mode `explicit`).
     #[serde(default)]
     pub explicit: bool,

@@ -1,0 +1,132 @@
+//! How a connection to the sender is made.
+
+use rustls::pki_types::ServerName;
+use std::{io, path::PathBuf, sync::Arc};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::client::TlsStream;
+
+/// Why no connection could be made.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The socket could not be opened.
+    #[error("could not connect to {to}")]
+    Socket {
+        /// Where to.
+        to: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with {to} failed")]
+    Handshake {
+        /// With whom.
+        to: String,
+        /// What is wrong, as rustls says it.
+        #[source]
+        source: io::Error,
+    },
+    /// Not a host name or address.
+    #[error("{host:?} is neither a host name nor an address")]
+    Host {
+        /// The text.
+        host: String,
+    },
+}
+
+/// Makes connections to one sender.
+pub trait Connector: Send + Sync + 'static {
+    /// The connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// `http` or `https`, for the requests.
+    const SCHEME: &'static str;
+
+    /// The authority of the requests, as `controller.example.com:7443`.
+    fn authority(&self) -> &str;
+
+    /// Makes a connection. Cancel-safe: dropping it closes what was opened.
+    fn connect(&self) -> impl Future<Output = Result<Self::Io, ConnectError>> + Send;
+}
+
+/// To a unix socket, in clear: the kernel says who is at the other end.
+#[derive(Clone, Debug)]
+pub struct UnixConnector {
+    path: PathBuf,
+}
+
+impl UnixConnector {
+    /// To the socket at this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+impl Connector for UnixConnector {
+    type Io = UnixStream;
+    const SCHEME: &'static str = "http";
+
+    fn authority(&self) -> &str {
+        "agent"
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ConnectError> {
+        UnixStream::connect(&self.path)
+            .await
+            .map_err(|source| ConnectError::Socket { to: self.path.display().to_string(), source })
+    }
+}
+
+/// Over TCP and TLS, with whatever trust and certificate the configuration has.
+#[derive(Clone)]
+pub struct TlsConnector {
+    authority: String,
+    name: ServerName<'static>,
+    config: Arc<rustls::ClientConfig>,
+}
+
+impl TlsConnector {
+    /// To `host:port`. `config` decides whom to believe; its ALPN must offer `h2`.
+    ///
+    /// # Errors
+    /// [`ConnectError::Host`] where the host is neither a name nor an address.
+    pub fn new(host: &str, port: u16, config: Arc<rustls::ClientConfig>) -> Result<Self, ConnectError> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare.to_owned())
+            .map_err(|_| ConnectError::Host { host: host.to_owned() })?;
+        let authority =
+            if bare.contains(':') { format!("[{bare}]:{port}") } else { format!("{bare}:{port}") };
+        Ok(Self { authority, name, config })
+    }
+}
+
+impl std::fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsConnector").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+impl Connector for TlsConnector {
+    type Io = TlsStream<TcpStream>;
+    const SCHEME: &'static str = "https";
+
+    fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    async fn connect(&self) -> Result<Self::Io, ConnectError> {
+        let to = || self.authority.clone();
+        let tcp = TcpStream::connect(&self.authority)
+            .await
+            .map_err(|source| ConnectError::Socket { to: to(), source })?;
+        tcp.set_nodelay(true).map_err(|source| ConnectError::Socket { to: to(), source })?;
+        tokio_rustls::TlsConnector::from(Arc::clone(&self.config))
+            .connect(self.name.clone(), tcp)
+            .await
+            .map_err(|source| ConnectError::Handshake { to: to(), source })
+    }
+}

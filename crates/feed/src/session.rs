@@ -1,0 +1,229 @@
+//! One connection, from its first byte to its end.
+
+use crate::{
+    client::{Options, Shared, State, within},
+    connect::{ConnectError, Connector},
+    request::{Link, REQUEST_TIMEOUT, RequestError, Requests, handshake},
+};
+use h2::RecvStream;
+use std::{error::Error, fmt::Write as _, pin::pin, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tombolo_model::snapshot::Resource;
+use tombolo_wire::{
+    codec::{CodecError, LineDecoder},
+    digest::Stated,
+    message::{Ack, Digest, FeedLine},
+    session::{Applied, Receiver, Refused},
+};
+
+/// Why a feed ended.
+#[derive(Debug, Error)]
+pub(crate) enum Ended {
+    #[error("no connection")]
+    Connect(#[from] ConnectError),
+    #[error("no connection within {} ms", limit.as_millis())]
+    ConnectTimeout { limit: Duration },
+    #[error("the connection failed")]
+    Connection(#[from] h2::Error),
+    #[error("the sender closed the connection")]
+    Closed,
+    #[error("the feed was refused")]
+    Request(#[from] RequestError),
+    #[error("the sender was silent for {} ms", limit.as_millis())]
+    Silent { limit: Duration },
+    #[error("the feed can't be read")]
+    Codec(#[from] CodecError),
+    #[error("a line was refused")]
+    Refused(#[from] Refused),
+    #[error("the sender said goodbye: {reason}")]
+    Goodbye { reason: String },
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        let _ = write!(text, ": {cause}");
+        at = cause.source();
+    }
+    text
+}
+
+/// Connects and keeps the feed until something ends it.
+pub(crate) async fn run<R: Resource, C: Connector>(
+    connector: &C,
+    options: &Options<R>,
+    shared: &Shared<R>,
+    receiver: &mut Receiver<R>,
+) -> Ended {
+    match connected(connector, options, shared, receiver).await {
+        Err(ended) => ended,
+        Ok(never) => match never {},
+    }
+}
+
+enum Never {}
+
+async fn connected<R: Resource, C: Connector>(
+    connector: &C,
+    options: &Options<R>,
+    shared: &Shared<R>,
+    receiver: &mut Receiver<R>,
+) -> Result<Never, Ended> {
+    let limit = options.connect_timeout;
+    let opened = async {
+        let io = connector.connect().await?;
+        Ok::<_, Ended>(handshake(io).await?)
+    };
+    let (send, connection) = within(limit, opened, || Ended::ConnectTimeout { limit }).await?;
+    let link = Link::new(send, connector);
+    let work = async {
+        if let Some(hook) = &options.on_connect {
+            hook(Requests::fixed(link.clone(), REQUEST_TIMEOUT)).await?;
+        }
+        shared.link.send_replace(Some(link.clone()));
+        let acks = shared.ack.subscribe();
+        tokio::select! {
+            ended = follow(&link, options, shared, receiver) => ended,
+            never = acknowledge(&link, &options.ack_path, acks) => Ok(never),
+        }
+    };
+    let (connection, work) = (pin!(connection), pin!(work));
+    tokio::select! {
+        biased;
+        ended = work => ended,
+        ended = connection => Err(ended.map_or_else(Ended::Connection, |()| Ended::Closed)),
+    }
+}
+
+/// Asks for the feed and takes its lines.
+async fn follow<R: Resource>(
+    link: &Link,
+    options: &Options<R>,
+    shared: &Shared<R>,
+    receiver: &mut Receiver<R>,
+) -> Result<Never, Ended> {
+    let limit = options.silence;
+    receiver.begin();
+    let path = with_resume(&options.path, receiver);
+    let mut body = timeout(limit, link.get(&path)).await.map_err(|_| Ended::Silent { limit })??;
+    let mut decoder = LineDecoder::new();
+    loop {
+        let chunk = next_chunk(&mut body, limit).await?;
+        let Some(chunk) = chunk else {
+            decoder.finish()?;
+            return Err(Ended::Closed);
+        };
+        decoder.push(&chunk);
+        while let Some(line) = decoder.next_message::<FeedLine<Stated<R>>>()? {
+            take(line, options, shared, receiver)?;
+        }
+    }
+}
+
+async fn next_chunk(body: &mut RecvStream, limit: Duration) -> Result<Option<bytes::Bytes>, Ended> {
+    match timeout(limit, body.data()).await {
+        Err(_) => Err(Ended::Silent { limit }),
+        Ok(None) => Ok(None),
+        Ok(Some(chunk)) => {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            Ok(Some(chunk))
+        }
+    }
+}
+
+fn with_resume<R: Resource>(path: &str, receiver: &Receiver<R>) -> String {
+    match receiver.resume() {
+        None => path.to_owned(),
+        Some((generation, Digest(digest))) => {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            format!("{path}{sign}generation={generation}&digest={digest}")
+        }
+    }
+}
+
+/// Takes one line, and tells the readers.
+fn take<R: Resource>(
+    line: FeedLine<Stated<R>>,
+    options: &Options<R>,
+    shared: &Shared<R>,
+    receiver: &mut Receiver<R>,
+) -> Result<(), Ended> {
+    let previous = receiver.generation();
+    let applied = match receiver.accept_if(line, |resources| (options.validate)(resources)) {
+        Ok(applied) => applied,
+        Err(Refused::Invalid { generation, reason }) => {
+            // Said, and waited for something better: asking again at once would bring the same.
+            tracing::warn!(snapshot.generation = generation.get(), error = reason, "a state was refused");
+            let refused = Some((generation, reason.clone()));
+            shared.ack.send_replace(Some(Ack { generation: previous, refused }));
+            shared.status.send_modify(|status| {
+                status.newest = status.newest.max(generation);
+                status.heard = Some(Instant::now());
+                status.error = Some(format!("generation {generation} was refused: {reason}"));
+            });
+            return Ok(());
+        }
+        Err(refused) => return Err(refused.into()),
+    };
+    match applied {
+        Applied::Goodbye(reason) => return Err(Ended::Goodbye { reason }),
+        Applied::Hello(hello) => shared.status.send_modify(|status| {
+            status.sender = Some(hello);
+            status.heard = Some(Instant::now());
+        }),
+        Applied::Alive(newest) => shared.status.send_modify(|status| {
+            (status.connected, status.lost, status.failures) = (true, None, 0);
+            status.newest = newest;
+            status.heard = Some(Instant::now());
+        }),
+        Applied::State(changes) => {
+            let generation = receiver.generation();
+            if generation != previous || !changes.is_empty() {
+                tracing::debug!(
+                    snapshot.generation = generation.get(),
+                    upserted = changes.upserted.len(),
+                    removed = changes.removed.len(),
+                    "a state is in force"
+                );
+                let resources = receiver.shared();
+                shared.state.send_replace(Arc::new(State { generation, resources, previous, changes }));
+            }
+            shared.status.send_modify(|status| {
+                (status.connected, status.lost, status.failures) = (true, None, 0);
+                (status.generation, status.newest) = (generation, generation);
+                (status.error, status.from_cache) = (None, false);
+                status.heard = Some(Instant::now());
+            });
+            shared.ack.send_replace(Some(Ack { generation, refused: None }));
+        }
+    }
+    Ok(())
+}
+
+/// Sends the newest acknowledgement; one at a time, older ones are passed over.
+async fn acknowledge(link: &Link, path: &str, mut acks: watch::Receiver<Option<Ack>>) -> Never {
+    loop {
+        if acks.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let Some(ack) = acks.borrow_and_update().clone() else { continue };
+        let sent = within(REQUEST_TIMEOUT, link.post::<_, ()>(path, None, &ack), || RequestError::Timeout {
+            path: path.to_owned(),
+            limit: REQUEST_TIMEOUT,
+        });
+        if let Err(error) = sent.await {
+            tracing::warn!(
+                error = chain(&error),
+                snapshot.generation = ack.generation.get(),
+                "could not acknowledge"
+            );
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The sum over a state. It is a wrapping sum of one number per resource, so that a change of one resource
+//! costs one hash and not one per resource of the state.
+//!
+//! It is taken over the JSON as the *sender* wrote it, with sorted keys: a receiver of an older minor version,
+//! which does not know every field, still comes to the sender's sum (see [`Stated`]).
+
+use crate::message::Digest;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
+use tombolo_model::snapshot::{Resource, ResourceKey, Resources};
+
+/// The number that a resource adds to the sum of its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u128);
+
+impl Sum {
+    /// What `value` under `key` adds.
+    #[must_use]
+    pub fn of<R: Resource>(key: &ResourceKey, value: &R) -> Self {
+        // A resource is plain data: it has no map with keys other than text, and nothing else can fail.
+        // `Null` would show as a digest that no receiver agrees with, which is refused and reported.
+        Self::of_json(key, &serde_json::to_value(value).unwrap_or(Value::Null))
+    }
+
+    /// What this JSON under `key` adds.
+    fn of_json(key: &ResourceKey, json: &Value) -> Self {
+        let mut text = String::with_capacity(256);
+        text.push_str(key.as_str());
+        text.push('\0');
+        canonical(json, &mut text);
+        let hash = Sha256::digest(text.as_bytes());
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash[..16]);
+        Self(u128::from_be_bytes(first))
+    }
+
+    /// The sum over a whole state.
+    #[must_use]
+    pub fn of_all<R: Resource>(resources: &Resources<R>) -> Self {
+        resources.iter().fold(Self::default(), |sum, (key, value)| sum.plus(Self::of(key, value)))
+    }
+
+    /// This sum with a resource more.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
+    /// This sum with a resource less.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.wrapping_sub(other.0))
+    }
+
+    /// As it is sent.
+    #[must_use]
+    pub fn digest(self) -> Digest {
+        Digest(format!("{:032x}", self.0))
+    }
+}
+
+/// Writes JSON with sorted keys and no spaces. Depth is bounded by the parser's own limit.
+fn canonical(json: &Value, out: &mut String) {
+    match json {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            out.push('{');
+            for (at, (name, value)) in fields.into_iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                let _ = write!(out, "{}:", Value::String(name.clone()));
+                canonical(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                canonical(item, out);
+            }
+            out.push(']');
+        }
+        plain => {
+            let _ = write!(out, "{plain}");
+        }
+    }
+}
+
+/// A resource as a receiver reads it: the value, and what it adds to the sum in the *sender's* words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stated<R> {
+    value: R,
+    sum: Sum,
+}
+
+impl<R: Resource> Stated<R> {
+    /// A resource of our own words.
+    #[must_use]
+    pub fn new(value: R) -> Self {
+        let sum = Sum::of(&value.key(), &value);
+        Self { value, sum }
+    }
+    /// The resource.
+    pub fn value(&self) -> &R {
+        &self.value
+    }
+    /// The resource, and what it adds to the sum.
+    pub fn into_parts(self) -> (R, Sum) {
+        (self.value, self.sum)
+    }
+}
+
+impl<R: Resource> Serialize for Stated<R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl<'de, R: Resource> Deserialize<'de> for Stated<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Value::deserialize(deserializer)?;
+        let value = R::deserialize(&json).map_err(D::Error::custom)?;
+        let sum = Sum::of_json(&value.key(), &json);
+        Ok(Self { value, sum })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn spelling_does_not_count() {
+        let key = ResourceKey::new("a", "b");
+        let one: Value = serde_json::from_str(r#"{"x":1,"y":{"b":[1,"é\n"],"a":null}}"#).unwrap();
+        let two: Value =
+            serde_json::from_str(r#" {"y": {"a":null, "b":[1, "\u00e9\u000a"]}, "x":1}"#).unwrap();
+        assert_eq!(Sum::of_json(&key, &one), Sum::of_json(&key, &two));
+        assert_ne!(Sum::of_json(&key, &one), Sum::of_json(&key, &json!({"x": 1})));
+        assert_ne!(Sum::of_json(&key, &one), Sum::of_json(&ResourceKey::new("a", "c"), &one));
+    }
+
+    #[test]
+    fn canonical_text() {
+        let mut text = String::new();
+        canonical(&json!({"b": [1, -2, true, null, "\""], "a": {}}), &mut text);
+        assert_eq!(text, r#"{"a":{},"b":[1,-2,true,null,"\""]}"#);
+    }
+}

@@ -1,1 +1,0 @@
-//! Feed sessions, sans-I/O.
