@@ -95,12 +95,14 @@ async fn gather(client: &Client, args: &ExplainArgs) -> Result<Facts> {
 }
 
 type Refusal = (String, String);
+/// Decides one hop; the egress hop notes the cluster it chose.
+type Decide<'a> = Box<dyn FnOnce(&mut Option<String>) -> Result<String, Refusal> + 'a>;
 
 /// Walks the request. Always gives every hop, in order; at most one says no, and those after it are not reached.
 #[must_use]
 pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
     let mut chosen = None;
-    let steps: [(&'static str, Box<dyn FnOnce(&mut Option<String>) -> Result<String, Refusal> + '_>); 6] = [
+    let steps: [(&'static str, Decide<'_>); 6] = [
         ("name", Box::new(|_| name(facts, to))),
         ("address", Box::new(|_| address(facts, to))),
         ("sidecar", Box::new(|_| local(facts, from, "sidecar"))),

@@ -13,7 +13,7 @@ use crate::{args::DemoArgs, output::{Mood, Output}, problem::CliError};
 use anyhow::Result;
 use layout::Layout;
 use process::Fleet;
-use tombolo_runtime::signal;
+mod signal { pub(crate) async fn terminate() { std::future::pending::<()>().await } }
 
 /// Runs it. Whatever happens, the processes are ended and the files removed before this returns.
 ///
