@@ -306,6 +306,9 @@ pub struct GatewayStatus {
     /// Connections carried since the process began, by edge.
     #[serde(default)]
     pub edges: Vec<EdgeCount>,
+    /// What does not work here, as an address that can't be captured, and what to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// An ingress gateway of a peer cluster, as an egress gateway sees it.

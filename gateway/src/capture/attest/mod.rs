@@ -1,0 +1,134 @@
+//! Who is calling, where one proxy serves a whole machine: the kernel names the socket's owner, and exactly one
+//! workload's selectors must agree with it (as SPIRE's unix attestor has it).
+//!
+//! The caller says nothing about itself, so nothing it says has to be believed. What is read can change right after:
+//! the answer is about the process that held the socket when the connection was taken.
+
+mod kernel;
+mod process;
+mod select;
+
+pub(crate) use select::{Mismatch, ProcessFacts};
+
+use kernel::KernelError;
+use process::{ProcessError, Processes};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::{sync::Semaphore, time::timeout};
+use tombolo_model::{SpiffeId, snapshot::WorkloadSpec};
+
+/// How many connections are looked up at once: each takes a thread that blocks.
+const CONCURRENT: usize = 16;
+/// How long one waits for its turn and its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a caller is not known to be one workload.
+#[derive(Debug, Error)]
+pub(crate) enum AttestError {
+    /// The kernel does not say whose socket it is.
+    #[error("the kernel does not say who is calling")]
+    Kernel(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The process that holds the socket is not found.
+    #[error("the calling process is not known")]
+    Process(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The process is no workload of this cluster.
+    #[error(
+        "no workload's selectors agree with the caller ({0}): give its ServiceAccount a tombolo.io/selector annotation \
+         that does"
+    )]
+    Nobody(String),
+    /// The process is more than one workload.
+    #[error("the selectors of {workloads} all agree with the caller ({facts}): make them differ")]
+    Several {
+        /// The workloads.
+        workloads: String,
+        /// What is known of the caller.
+        facts: String,
+    },
+    /// Too many connections wait to be looked up.
+    #[error("too many callers wait to be looked up")]
+    Overloaded,
+}
+
+/// Looks callers up, off the data path's threads, a bounded number at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Attestor {
+    permits: Arc<Semaphore>,
+    processes: Arc<Processes>,
+}
+
+impl Attestor {
+    pub(crate) fn new() -> Self {
+        Self { permits: Arc::new(Semaphore::new(CONCURRENT)), processes: Arc::new(Processes::new()) }
+    }
+
+    /// The one workload among `workloads` that the caller of a connection is. `client` is the caller's address,
+    /// `server` the address it dialled, before any redirect.
+    ///
+    /// Cancel safe: a look-up that nobody waits for ends by itself.
+    ///
+    /// # Errors
+    /// [`AttestError::Nobody`] and [`AttestError::Several`] say what is known of the caller;
+    /// [`AttestError::Overloaded`] after two seconds without an answer.
+    pub(crate) async fn attest(
+        &self,
+        workloads: Arc<[WorkloadSpec]>,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<SpiffeId, AttestError> {
+        let (permits, processes) = (Arc::clone(&self.permits), Arc::clone(&self.processes));
+        let looked_up = async move {
+            let permit = permits.acquire_owned().await.map_err(|_| AttestError::Overloaded)?;
+            tokio::task::spawn_blocking(move || {
+                let answer = look_up(&workloads, &processes, client, server);
+                drop(permit);
+                answer
+            })
+            .await
+            .map_err(|stopped| AttestError::Process(stopped.into()))?
+        };
+        timeout(PATIENCE, looked_up).await.map_err(|_| AttestError::Overloaded)?
+    }
+}
+
+fn look_up(
+    workloads: &[WorkloadSpec],
+    processes: &Processes,
+    client: SocketAddr,
+    server: SocketAddr,
+) -> Result<SpiffeId, AttestError> {
+    let owner = kernel::owner(client, server).map_err(|e: KernelError| AttestError::Kernel(e.into()))?;
+    let mut facts = ProcessFacts { uid: owner.uid, ..ProcessFacts::default() };
+    if select::needs_process(workloads, owner.uid) {
+        match processes.holder(owner.inode) {
+            Ok(process) => (facts.exe, facts.cgroup) = (process.exe, process.cgroup),
+            // a workload may still be known by the user id alone, but then another one that asks for a path might
+            // agree as well: not knowing is a refusal
+            Err(e @ (ProcessError::NotFound { .. } | ProcessError::Proc(_))) => {
+                return Err(AttestError::Process(e.into()));
+            }
+        }
+    }
+    match select::pick(workloads, &facts) {
+        Ok(workload) => Ok(workload.identity.clone()),
+        Err(Mismatch::Nobody) => Err(AttestError::Nobody(describe(&facts))),
+        Err(Mismatch::Several(ids)) => {
+            let workloads = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+            Err(AttestError::Several { workloads, facts: describe(&facts) })
+        }
+    }
+}
+
+fn describe(facts: &ProcessFacts) -> String {
+    let mut text = format!("uid={}", facts.uid);
+    if let Some(exe) = &facts.exe {
+        text.push_str(&format!(" path={}", exe.display()));
+    }
+    if let Some(cgroup) = &facts.cgroup {
+        text.push_str(&format!(" cgroup={cgroup}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
