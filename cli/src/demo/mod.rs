@@ -13,7 +13,7 @@ use crate::{args::DemoArgs, output::{Mood, Output}, problem::CliError};
 use anyhow::Result;
 use layout::Layout;
 use process::Fleet;
-mod signal { pub(crate) async fn terminate() { std::future::pending::<()>().await } }
+use tombolo_runtime::signal;
 
 /// Runs it. Whatever happens, the processes are ended and the files removed before this returns.
 ///
@@ -24,7 +24,7 @@ pub async fn run(args: DemoArgs, out: &Output) -> Result<()> {
     let mut fleet = Fleet::new(layout.logs());
     let outcome = tokio::select! {
         outcome = play(&args, &layout, &mut fleet, out) => outcome,
-        () = signal::terminate() => {
+        _ = signal::terminate() => {
             out.line("");
             Ok(())
         }
