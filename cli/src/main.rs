@@ -2,23 +2,20 @@
 
 use clap::Parser as _;
 use std::{io::Write as _, process::ExitCode};
-use tombolo::{args::Cli, demo, problem};
+use tombolo::{
+    args::Cli,
+    demo::{self, shop::Role},
+    problem,
+};
 
 fn main() -> ExitCode {
-    // The demo's shop is this same program under another name: a proxy tells its services apart by their executable.
-    let shop = demo::shop::Role::of_this_program();
-    let cli = if shop.is_none() { Some(Cli::parse()) } else { None };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    let result = runtime.block_on(async {
-        match (shop, cli) {
-            (Some(role), _) => demo::shop::main(role).await,
-            (None, Some(cli)) => tombolo::run(cli).await,
-            (None, None) => Ok(()),
-        }
-    });
+    // The demo's shop is this same program under other names: a proxy tells its services apart by their executables.
+    if let Some(role) = Role::of_this_process() {
+        return demo::shop::main(role);
+    }
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(tombolo::run(cli)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
