@@ -68,7 +68,9 @@ impl FromStr for ExplicitPrefix {
 
 /// A VIP that has no address in the explicit prefix.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("VIP {vip} is number {index} of its pool, and --explicit-prefix {prefix} holds {room}; give the agent a wider prefix")]
+#[error(
+    "VIP {vip} is number {index} of its pool, and --explicit-prefix {prefix} holds {room}; give the agent a wider prefix"
+)]
 pub struct NoRoom {
     /// The VIP.
     pub vip: Ipv4Addr,

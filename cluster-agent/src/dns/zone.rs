@@ -1,0 +1,193 @@
+//! What the agent answers, as a function of its snapshot: no I/O, no clock, nothing random.
+//!
+//! A zone holds names and addresses only. Whether an endpoint is ready is not in it: a name is for life, and stays
+//! in DNS while nothing serves it. Records are made when they are asked for, so a zone of 100,000 names is small.
+
+use crate::vip::AddressMode;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use tombolo_model::{
+    ClusterName, Domain, Generation, GlobalName,
+    inventory::{PortSpec, Protocol},
+    snapshot::{ClusterResource, NameKind, NameSpec, Resources},
+};
+
+/// All domains and names that this cluster answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    generation: Generation,
+    cluster: Option<ClusterName>,
+    domains: BTreeSet<Domain>,
+    /// By lower-case name without a dot at the end. Every parent of a name, up to its domain, is in here too.
+    nodes: HashMap<Box<str>, Node>,
+    reverse: HashMap<IpAddr, Vec<GlobalName>>,
+    problems: BTreeMap<GlobalName, String>,
+}
+
+/// What stands at a name inside one of the domains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// Nothing, but there are names below it (an "empty non-terminal"): it exists, without data.
+    Parent,
+    /// A global name.
+    Name(Box<Entry>),
+}
+
+/// A global name, as DNS needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The IPv4 address that stands for it here; none where its VIP has no place in the explicit prefix.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address that stands for it here.
+    pub v6: Option<Ipv6Addr>,
+    /// Its ports.
+    pub ports: Vec<PortSpec>,
+    /// For a headless service: the names of its pods, in order. Its address records are theirs.
+    pub pods: Vec<GlobalName>,
+    /// Why it has no IPv4 address, where it has none.
+    pub unmapped: Option<String>,
+}
+
+/// Builds the zone of a snapshot. `mode` says which addresses stand for a VIP in this cluster.
+///
+/// A name without a place is in [`Zone::problems`]; it still resolves to what it has.
+#[must_use]
+pub fn build(resources: &Resources<ClusterResource>, generation: Generation, mode: &AddressMode) -> Zone {
+    let mut zone = Zone { generation, ..Zone::default() };
+    for resource in resources.values() {
+        match resource {
+            ClusterResource::Itself(this) => zone.cluster = Some(this.cluster.clone()),
+            ClusterResource::Domain(spec) => drop(zone.domains.insert(spec.domain.clone())),
+            ClusterResource::Name(spec) => zone.add(spec, mode),
+            ClusterResource::Bundle(_) | ClusterResource::Peer(_) => {}
+        }
+    }
+    for resource in resources.values() {
+        if let ClusterResource::Name(spec) = resource
+            && spec.kind == NameKind::Pod
+        {
+            zone.add_pod(spec);
+        }
+    }
+    zone
+}
+
+impl Zone {
+    fn add(&mut self, spec: &NameSpec, mode: &AddressMode) {
+        let (name, domain) = (&spec.name, &spec.domain);
+        if name.as_str() == domain.as_str() || !domain.covers(name.as_str()) {
+            self.problems
+                .insert(name.clone(), format!("does not lie under its domain {domain}; it is left out"));
+            return;
+        }
+        self.domains.insert(domain.clone());
+        let (v4, unmapped) = match mode.v4(&spec.vip) {
+            Ok(v4) => (Some(v4), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        if let Some(problem) = &unmapped {
+            self.problems.insert(name.clone(), problem.clone());
+        }
+        let v6 = mode.v6(&spec.vip);
+        let own = [Some(spec.vip.v4), v4].into_iter().flatten().map(IpAddr::V4);
+        for address in own.chain([IpAddr::V6(spec.vip.v6)]).chain(v6.map(IpAddr::V6)).collect::<BTreeSet<_>>()
+        {
+            self.reverse.entry(address).or_default().push(name.clone());
+        }
+        let entry = Entry { v4, v6, ports: spec.ports.clone(), pods: Vec::new(), unmapped };
+        self.nodes.insert(name.as_str().into(), Node::Name(Box::new(entry)));
+        for parent in parents(name.as_str(), domain) {
+            self.nodes.entry(parent.into()).or_insert(Node::Parent);
+        }
+    }
+
+    /// A pod's name `<pod>.<service>.<domain>` is an address of its headless service: of `<service>.<domain>`,
+    /// and of `<service>.<cluster>.<domain>` for the clusters that have the pod.
+    fn add_pod(&mut self, spec: &NameSpec) {
+        let Some((_, service)) = spec.name.as_str().split_once('.') else { return };
+        let Some(label) = service.strip_suffix(spec.domain.as_str()).and_then(|s| s.strip_suffix('.')) else {
+            return;
+        };
+        let in_clusters = spec.targets.iter().map(|t| format!("{label}.{}.{}", t.cluster, spec.domain));
+        for parent in in_clusters.chain([service.to_owned()]) {
+            // Resources come in the order of their keys, so the pods do too.
+            if let Some(Node::Name(entry)) = self.nodes.get_mut(parent.as_str()) {
+                entry.pods.push(spec.name.clone());
+            }
+        }
+    }
+
+    /// The generation it was built from.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+    /// The cluster that it is for, once known.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<&ClusterName> {
+        self.cluster.as_ref()
+    }
+    /// Names that could not be answered in full, and why.
+    #[must_use]
+    pub const fn problems(&self) -> &BTreeMap<GlobalName, String> {
+        &self.problems
+    }
+    /// The domains it answers.
+    #[must_use]
+    pub const fn domains(&self) -> &BTreeSet<Domain> {
+        &self.domains
+    }
+    /// The domain that `name` (lower case, no dot at the end) is, or lies in.
+    #[must_use]
+    pub fn domain_of(&self, name: &str) -> Option<&Domain> {
+        let mut rest = name;
+        loop {
+            if let Some(domain) = self.domains.get(rest) {
+                return Some(domain);
+            }
+            rest = rest.split_once('.')?.1;
+        }
+    }
+    /// What stands at `name` (lower case, no dot at the end).
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+    /// The global name `name`.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        match self.nodes.get(name) {
+            Some(Node::Name(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+    /// The names that an address stands for; none where it stands for nothing of ours.
+    #[must_use]
+    pub fn names_of(&self, address: IpAddr) -> &[GlobalName] {
+        self.reverse.get(&address).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Entry {
+    /// The ports that `_<label>._<protocol>.<name>` stands for: by name, or by number where a port has no name.
+    pub fn ports_of<'a>(&'a self, label: &'a str, protocol: Protocol) -> impl Iterator<Item = u16> + 'a {
+        self.ports.iter().filter(move |port| port.protocol == protocol).filter_map(move |port| {
+            let named = match &port.name {
+                Some(name) => name.as_str() == label,
+                None => label.parse() == Ok(port.port),
+            };
+            named.then_some(port.port)
+        })
+    }
+}
+
+/// The names between `name` and its domain, neither of them included.
+fn parents<'a>(name: &'a str, domain: &Domain) -> impl Iterator<Item = &'a str> {
+    let below = name.len() - domain.as_str().len();
+    name.match_indices('.')
+        .map(move |(dot, _)| dot + 1)
+        .take_while(move |at| *at < below)
+        .map(|at| &name[at..])
+}

@@ -1,0 +1,399 @@
+//! What runs in this cluster, joined from its objects: each service with its ports and the endpoints behind them.
+//! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
+
+use crate::source::{
+    AccountObject, Change, Check, NamespaceObject, Object, ObjectKey, ObjectKind, ServiceObject, ServicePort,
+    SliceObject, SlicePort, TargetPort,
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+use tombolo_model::{
+    AccountName, DnsLabel, NamespaceName,
+    intent::Labels,
+    inventory::{PortSpec, Protocol, ServiceKey},
+    snapshot::WorkloadSelector,
+};
+
+/// A service of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalService {
+    /// When it was made, seconds since 1970, where its manifest says so.
+    pub created_s: Option<i64>,
+    /// Whether its pods have names of their own.
+    pub headless: bool,
+    /// Who serves it.
+    pub account: AccountName,
+    /// Its ports.
+    pub ports: Vec<LocalPort>,
+    /// Its endpoints by address: the name of the pod, where it has one.
+    pub endpoints: BTreeMap<IpAddr, Option<DnsLabel>>,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPort {
+    /// What clients see.
+    pub spec: PortSpec,
+    /// Where it leads.
+    pub endpoints: BTreeMap<SocketAddr, LocalEndpoint>,
+}
+
+/// An endpoint of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// What its EndpointSlice says. It takes requests when its check agrees.
+    pub ready: bool,
+    /// How it is checked.
+    pub check: Check,
+}
+
+/// Who a workload of this cluster is, and how its processes are known.
+pub type Workloads = BTreeMap<(NamespaceName, AccountName), BTreeSet<WorkloadSelector>>;
+
+/// All that runs in this cluster at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The labels of each namespace that is declared or used.
+    pub namespaces: BTreeMap<NamespaceName, Labels>,
+    /// Its services.
+    pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
+    /// Its service accounts, and those that a service names.
+    pub workloads: Workloads,
+}
+
+/// The objects, and what follows from them.
+#[derive(Debug, Default)]
+pub struct Index {
+    namespaces: BTreeMap<NamespaceName, NamespaceObject>,
+    services: BTreeMap<ServiceKey, ServiceObject>,
+    slices: BTreeMap<ObjectKey, SliceObject>,
+    accounts: BTreeMap<ObjectKey, AccountObject>,
+    slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
+    joined: BTreeMap<ServiceKey, Arc<LocalService>>,
+}
+
+impl Index {
+    /// An object came or changed. Whether anything is different now.
+    pub fn apply(&mut self, object: Object) -> bool {
+        let key = object.key();
+        match object {
+            Object::Namespace(new) => replace(&mut self.namespaces, new.name.clone(), new),
+            Object::Account(new) => replace(&mut self.accounts, key, new),
+            Object::Service(new) => {
+                let service = new.key.clone();
+                replace(&mut self.services, service.clone(), new) && self.join(&service)
+            }
+            Object::Slice(new) => {
+                let service = service_of(&new);
+                let old = self.slices.get(&key).map(service_of).filter(|old| *old != service);
+                if !replace(&mut self.slices, key.clone(), new) {
+                    return false;
+                }
+                let mut changed = false;
+                if let Some(old) = old {
+                    changed |= self.unlink(&old, &key);
+                }
+                self.slices_of.entry(service.clone()).or_default().insert(key);
+                self.join(&service) || changed
+            }
+        }
+    }
+
+    /// An object is gone. Whether anything is different now.
+    pub fn delete(&mut self, key: &ObjectKey) -> bool {
+        match key.kind {
+            ObjectKind::Namespace => self.namespaces.remove(&key.namespace).is_some(),
+            ObjectKind::ServiceAccount => self.accounts.remove(key).is_some(),
+            ObjectKind::Service => {
+                let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
+                let service = ServiceKey { namespace: key.namespace.clone(), name };
+                self.services.remove(&service).is_some() && self.join(&service)
+            }
+            ObjectKind::EndpointSlice => {
+                let Some(old) = self.slices.remove(key) else { return false };
+                self.unlink(&service_of(&old), key)
+            }
+        }
+    }
+
+    /// These, and no others, are the objects. Whether anything is different now.
+    pub fn reset(&mut self, objects: Vec<Object>) -> bool {
+        let before = self.view();
+        *self = Self::default();
+        for object in objects {
+            self.apply(object);
+        }
+        self.view() != before
+    }
+
+    /// A change of either kind. Whether anything is different now.
+    pub fn change(&mut self, change: Change) -> bool {
+        match change {
+            Change::Apply(object) => self.apply(object),
+            Change::Delete(key) => self.delete(&key),
+        }
+    }
+
+    /// All that runs in the cluster now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let implied = self.joined.keys().map(|key| &key.namespace);
+        let implied = implied.chain(self.accounts.keys().map(|key| &key.namespace));
+        let mut namespaces: BTreeMap<NamespaceName, Labels> =
+            implied.map(|name| (name.clone(), Labels::new())).collect();
+        for (name, object) in &self.namespaces {
+            namespaces.insert(name.clone(), object.labels.clone());
+        }
+        for (name, labels) in &mut namespaces {
+            // Kubernetes sets this label on every namespace, and people select by it.
+            labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_string());
+        }
+        let mut workloads: Workloads = self
+            .joined
+            .iter()
+            .map(|(key, service)| ((key.namespace.clone(), service.account.clone()), BTreeSet::new()))
+            .collect();
+        for account in self.accounts.values() {
+            workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
+        }
+        View { namespaces, services: self.joined.clone(), workloads }
+    }
+
+    fn unlink(&mut self, service: &ServiceKey, slice: &ObjectKey) -> bool {
+        if let Some(slices) = self.slices_of.get_mut(service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices_of.remove(service);
+            }
+        }
+        self.join(service)
+    }
+
+    /// Works out a service again. Whether it is different now.
+    fn join(&mut self, key: &ServiceKey) -> bool {
+        let Some(service) = self.services.get(key) else { return self.joined.remove(key).is_some() };
+        let none = BTreeSet::new();
+        let slices: Vec<&SliceObject> = self
+            .slices_of
+            .get(key)
+            .unwrap_or(&none)
+            .iter()
+            .filter_map(|slice| self.slices.get(slice))
+            .collect();
+        let mut endpoints = BTreeMap::new();
+        for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
+            let hostname = endpoints.entry(endpoint.address).or_insert(None);
+            *hostname = hostname.take().or_else(|| endpoint.hostname.clone());
+        }
+        let ports = service
+            .ports
+            .iter()
+            .map(|port| LocalPort {
+                spec: port.spec.clone(),
+                endpoints: leads_to(port, &service.check, &slices),
+            })
+            .collect();
+        let new = LocalService {
+            created_s: service.created_s,
+            headless: service.headless,
+            account: service.account.clone(),
+            ports,
+            endpoints,
+        };
+        if self.joined.get(key).is_some_and(|old| **old == new) {
+            return false;
+        }
+        self.joined.insert(key.clone(), Arc::new(new));
+        true
+    }
+}
+
+fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    if map.get(&key) == Some(&value) {
+        return false;
+    }
+    map.insert(key, value);
+    true
+}
+
+fn service_of(slice: &SliceObject) -> ServiceKey {
+    ServiceKey { namespace: slice.namespace.clone(), name: slice.service.clone() }
+}
+
+fn leads_to(
+    port: &ServicePort,
+    check: &Check,
+    slices: &[&SliceObject],
+) -> BTreeMap<SocketAddr, LocalEndpoint> {
+    let mut all: BTreeMap<SocketAddr, LocalEndpoint> = BTreeMap::new();
+    for slice in slices {
+        let Some(number) = target_number(port, slice.ports.as_deref()) else { continue };
+        for endpoint in &slice.endpoints {
+            let check = if port.spec.protocol == Protocol::Tcp { check.clone() } else { Check::None };
+            // In two slices (Kubernetes allows it while it moves endpoints): ready where one says so.
+            all.entry(SocketAddr::new(endpoint.address, number))
+                .and_modify(|known| known.ready |= endpoint.ready)
+                .or_insert(LocalEndpoint { ready: endpoint.ready, check });
+        }
+    }
+    all
+}
+
+/// The endpoints' port number for a service's port. Kubernetes links the two by the port's name; hand-written
+/// slices often leave names out, so a target port that is there by name or number is taken too.
+fn target_number(port: &ServicePort, slice: Option<&[SlicePort]>) -> Option<u16> {
+    let Some(ports) = slice else {
+        return match port.target {
+            TargetPort::Number(number) => Some(number),
+            TargetPort::Name(_) => None,
+        };
+    };
+    let same = |p: &&SlicePort| p.protocol == port.spec.protocol;
+    let name = port.spec.name.as_ref().map_or("", DnsLabel::as_str);
+    let by_name = ports.iter().filter(same).find(|p| p.name == name);
+    let by_target = || {
+        ports.iter().filter(same).find(|p| match &port.target {
+            TargetPort::Number(number) => p.port == *number,
+            TargetPort::Name(name) => p.name == *name,
+        })
+    };
+    by_name.or_else(by_target).map(|p| p.port)
+}
+
+/// An endpoint to check, and how.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Probe {
+    /// Where.
+    pub address: SocketAddr,
+    /// `GET` of this path; only a connection where there is none.
+    pub http: Option<String>,
+}
+
+impl Probe {
+    /// The probe of an endpoint; none where it is not checked.
+    #[must_use]
+    pub fn of(address: SocketAddr, check: &Check) -> Option<Self> {
+        match check {
+            Check::None => None,
+            Check::Tcp => Some(Self { address, http: None }),
+            Check::Http(path) => Some(Self { address, http: Some(path.clone()) }),
+        }
+    }
+}
+
+impl View {
+    /// All endpoints to check: those that their slices call ready.
+    #[must_use]
+    pub fn probes(&self) -> BTreeSet<Probe> {
+        self.services
+            .values()
+            .flat_map(|service| &service.ports)
+            .flat_map(|port| &port.endpoints)
+            .filter(|(_, endpoint)| endpoint.ready)
+            .filter_map(|(address, endpoint)| Probe::of(*address, &endpoint.check))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Files;
+
+    fn objects(text: &str) -> Vec<Object> {
+        let mut files = Files::default();
+        let changes = files.load("f", text.as_bytes());
+        assert_eq!(files.problems(), []);
+        changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Apply(object) => object,
+                Change::Delete(key) => panic!("{key}"),
+            })
+            .collect()
+    }
+
+    fn service(ports: &str) -> String {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: {ports}}}\n---\n")
+    }
+
+    fn slice(name: &str, rest: &str) -> String {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
+             {{kubernetes.io/service-name: a}}}}\naddressType: IPv4\n{rest}\n---\n"
+        )
+    }
+
+    fn addresses(text: &str) -> Vec<String> {
+        let mut index = Index::default();
+        index.reset(objects(text));
+        let view = index.view();
+        let ports = view.services.values().flat_map(|service| service.ports.clone());
+        ports
+            .flat_map(|port| {
+                port.endpoints.into_iter().map(move |(at, e)| format!("{} {at} {}", port.spec.port, e.ready))
+            })
+            .collect()
+    }
+
+    const TWO: &str =
+        "endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2], conditions: {ready: false}}]";
+
+    #[test]
+    fn target_ports() {
+        for (ports, slice_ports, number) in [
+            ("[{port: 80}]", "ports: [{port: 8080}]", Some(8080)),
+            ("[{port: 80, name: x}]", "ports: [{port: 8080, name: x}]", Some(8080)),
+            ("[{port: 80, targetPort: web}]", "ports: [{port: 8080, name: web}]", Some(8080)),
+            ("[{port: 80, name: x, targetPort: 8080}]", "ports: [{port: 8080}]", Some(8080)),
+            ("[{port: 80, targetPort: 8080}]", "", Some(8080)),
+            ("[{port: 80}]", "", Some(80)),
+            ("[{port: 80, targetPort: web}]", "", None),
+            ("[{port: 80, name: x}]", "ports: [{port: 8080, name: y}]", None),
+            ("[{port: 80}]", "ports: [{port: 80, protocol: UDP}]", None),
+        ] {
+            let found =
+                addresses(&format!("{}{}", service(ports), slice("s", &format!("{slice_ports}\n{TWO}"))));
+            let wanted = number
+                .map_or(vec![], |n| vec![format!("80 10.0.0.1:{n} true"), format!("80 10.0.0.2:{n} false")]);
+            assert_eq!(found, wanted, "{ports} {slice_ports}");
+        }
+    }
+
+    #[test]
+    fn says_whether_anything_changed() {
+        let text =
+            format!("{}{}", service("[{port: 80}]"), slice("s", &format!("ports: [{{port: 1}}]\n{TWO}")));
+        let mut index = Index::default();
+        let all = objects(&text);
+        assert!(index.reset(all.clone()));
+        assert!(!index.reset(all.clone()));
+        for object in all.clone() {
+            assert!(!index.apply(object));
+        }
+        let orphan = objects(&slice("t", "ports: []\nendpoints: []"));
+        assert!(!index.apply(orphan[0].clone()), "no endpoint more or less");
+        assert!(index.delete(&all[1].key()), "the endpoints are gone");
+        assert!(!index.delete(&all[1].key()));
+        assert!(index.delete(&all[0].key()), "the service is gone");
+        assert_eq!(index.view().services.len(), 0);
+        // The slice may come before its service.
+        assert!(!index.apply(all[1].clone()));
+        assert!(index.apply(all[0].clone()));
+        assert_eq!(index.view().probes().len(), 1, "only the ready one is checked");
+    }
+
+    #[test]
+    fn namespaces_and_workloads_are_implied() {
+        let mut index = Index::default();
+        index.reset(objects(&service("[{port: 80}]")));
+        let view = index.view();
+        let labels = &view.namespaces[&NamespaceName::parse("default").unwrap()];
+        assert_eq!(labels["kubernetes.io/metadata.name"], "default");
+        assert_eq!(view.workloads.len(), 1);
+    }
+}

@@ -1,0 +1,250 @@
+//! The objects of a cluster, validated: what the agent reads out of Kubernetes' types.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+};
+use tombolo_model::{
+    AccountName, DnsLabel, NamespaceName,
+    inventory::{PortSpec, Protocol, ServiceKey},
+    snapshot::WorkloadSelector,
+};
+
+/// The kinds that the agent reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// `v1 Namespace`.
+    Namespace,
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
+    /// `v1 ServiceAccount`.
+    ServiceAccount,
+}
+
+impl ObjectKind {
+    /// The kind as manifests write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
+/// What names an object in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Its namespace; for a namespace, itself.
+    pub namespace: NamespaceName,
+    /// Its name; for a namespace, the same again.
+    pub name: AccountName,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ObjectKind::Namespace => write!(f, "Namespace {}", self.namespace),
+            kind => write!(f, "{} {}/{}", kind.as_str(), self.namespace, self.name),
+        }
+    }
+}
+
+/// An object of the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(NamespaceObject),
+    /// A service.
+    Service(ServiceObject),
+    /// Endpoints of a service.
+    Slice(SliceObject),
+    /// A service account.
+    Account(AccountObject),
+}
+
+impl Object {
+    /// What names it.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        let key = |kind, namespace: &NamespaceName, name: &str| {
+            // A label is a subdomain of one label, so this never falls back; no panic if that should change.
+            let name = AccountName::parse(name).unwrap_or_else(|_| default_account());
+            ObjectKey { kind, namespace: namespace.clone(), name }
+        };
+        match self {
+            Self::Namespace(o) => key(ObjectKind::Namespace, &o.name, o.name.as_str()),
+            Self::Service(o) => key(ObjectKind::Service, &o.key.namespace, o.key.name.as_str()),
+            Self::Slice(o) => key(ObjectKind::EndpointSlice, &o.namespace, o.name.as_str()),
+            Self::Account(o) => key(ObjectKind::ServiceAccount, &o.namespace, o.name.as_str()),
+        }
+    }
+}
+
+/// The service account of those who name none.
+#[must_use]
+pub(crate) fn default_account() -> AccountName {
+    AccountName::parse("default").expect("a constant name")
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceObject {
+    /// Its name.
+    pub name: NamespaceName,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceObject {
+    /// Its namespace and name.
+    pub key: ServiceKey,
+    /// `metadata.creationTimestamp`, seconds since 1970, where the manifest has one.
+    pub created_s: Option<i64>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// Who serves it: the annotation `tombolo.io/service-account`, else `default`.
+    pub account: AccountName,
+    /// How its endpoints are checked: the annotation `tombolo.io/health-check`, else TCP.
+    pub check: Check,
+}
+
+/// A port of a service, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// What clients see.
+    pub spec: PortSpec,
+    /// `targetPort`.
+    pub target: TargetPort,
+}
+
+/// Which port of an endpoint a service's port means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// This number.
+    Number(u16),
+    /// The port of the EndpointSlice with this name.
+    Name(String),
+}
+
+/// How an endpoint is checked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Check {
+    /// Not at all: what the EndpointSlice says is taken.
+    None,
+    /// It takes a TCP connection.
+    Tcp,
+    /// `GET` of this path is answered with a status from 200 to 399.
+    Http(String),
+}
+
+impl FromStr for Check {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "tcp" => Ok(Self::Tcp),
+            _ => match text.strip_prefix("http:") {
+                Some(path) if path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok() => {
+                    Ok(Self::Http(path.to_owned()))
+                }
+                _ => Err(format!("{text:?} is not a health check; write tcp, http:/path or none")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Tcp => f.write_str("tcp"),
+            Self::Http(path) => write!(f, "http:{path}"),
+        }
+    }
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceObject {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: AccountName,
+    /// The service it belongs to: the label `kubernetes.io/service-name`.
+    pub service: DnsLabel,
+    /// Its ports; `None` means that every port of an endpoint is one.
+    pub ports: Option<Vec<SlicePort>>,
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Its name; empty where the only port has none.
+    pub name: String,
+    /// Its number.
+    pub port: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its first address; Kubernetes gives no meaning to more.
+    pub address: IpAddr,
+    /// `conditions.ready`; unknown counts as ready, as Kubernetes says.
+    pub ready: bool,
+    /// The name of a pod that has one.
+    pub hostname: Option<DnsLabel>,
+}
+
+/// A service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountObject {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: AccountName,
+    /// How a machine's proxy knows its processes: the annotation `tombolo.io/selector`.
+    pub selectors: BTreeSet<WorkloadSelector>,
+}
+
+/// Reads `path=/x/bin/shop,uid=1001`; each part may stand once.
+pub(crate) fn selectors(text: &str) -> Result<BTreeSet<WorkloadSelector>, String> {
+    let mut all = BTreeSet::new();
+    let mut kinds = BTreeSet::new();
+    for part in text.split(',').map(str::trim) {
+        let (kind, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("{part:?} is not a selector; write path=/…, uid=N or cgroup=NAME"))?;
+        let selector = match kind {
+            "uid" => WorkloadSelector::Uid(
+                value.parse().map_err(|_| format!("uid={value:?} is not a user's number"))?,
+            ),
+            "path" if value.starts_with('/') => WorkloadSelector::Path(value.to_owned()),
+            "path" => return Err(format!("path={value:?} is not an absolute path")),
+            "cgroup" if !value.is_empty() => WorkloadSelector::Cgroup(value.to_owned()),
+            _ => return Err(format!("{part:?} is not a selector; write path=/…, uid=N or cgroup=NAME")),
+        };
+        if !kinds.insert(kind) {
+            return Err(format!("{kind} stands twice; all selectors must agree, so one would never match"));
+        }
+        all.insert(selector);
+    }
+    Ok(all)
+}

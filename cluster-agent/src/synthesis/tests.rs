@@ -1,0 +1,228 @@
+use super::*;
+use crate::{index::Index, source::Files};
+use tombolo_model::{
+    Domain, GlobalName, Locality, TrustDomain,
+    snapshot::{EndToEnd, TargetSpec, Vip},
+};
+use tombolo_wire::version::Hello;
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: cart, annotations: {tombolo.io/service-account: cart}}
+spec: {clusterIP: None, ports: [{port: 80, name: http}, {port: 53, protocol: UDP, name: dns}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-1, labels: {kubernetes.io/service-name: cart}}
+addressType: IPv4
+ports: [{port: 8080, name: http}, {port: 53, name: dns, protocol: UDP}]
+endpoints:
+- {addresses: [10.0.0.1], hostname: cart-0}
+- {addresses: [10.0.0.2], hostname: cart-1}
+- {addresses: [10.0.0.3], hostname: cart-2, conditions: {ready: false}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: cart, annotations: {tombolo.io/selector: uid=1001}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: shopping}
+"#;
+
+fn view(text: &str) -> View {
+    let mut files = Files::default();
+    let mut index = Index::default();
+    for change in files.load("f", text.as_bytes()) {
+        index.change(change);
+    }
+    assert_eq!(files.problems(), []);
+    index.view()
+}
+
+fn cluster(name: &str) -> ClusterName {
+    ClusterName::parse(name).unwrap()
+}
+
+fn target(cluster_name: &str, proximity: Proximity, service: &str) -> TargetSpec {
+    TargetSpec {
+        cluster: cluster(cluster_name),
+        proximity,
+        services: BTreeSet::from([ServiceKey::try_from(format!("default/{service}")).unwrap()]),
+        ports: BTreeSet::from([80]),
+        ready: 1,
+        end_to_end: EndToEnd::All,
+        accounts: BTreeSet::from([("default".parse().unwrap(), service.parse().unwrap())]),
+    }
+}
+
+fn name(text: &str, index: u8, kind: NameKind, targets: Vec<TargetSpec>) -> NameSpec {
+    NameSpec {
+        name: GlobalName::parse(text).unwrap(),
+        domain: Domain::parse("acme.example.com").unwrap(),
+        kind,
+        pod: (kind == NameKind::Pod).then(|| text.split('.').next().unwrap().parse().unwrap()),
+        vip: Vip {
+            v4: [240, 0, 0, index].into(),
+            v6: format!("fd74:6f6d:6265:6c6f::{index:x}").parse().unwrap(),
+        },
+        headless: false,
+        ports: vec![],
+        targets,
+    }
+}
+
+fn snapshot() -> Resources<ClusterResource> {
+    let trust_domain = TrustDomain::parse("acme.internal").unwrap();
+    let both = BTreeSet::from([cluster("c1"), cluster("c2")]);
+    [
+        ClusterResource::Itself(SelfSpec {
+            cluster: cluster("c1"),
+            trust_domain: trust_domain.clone(),
+            locality: Locality::default(),
+        }),
+        ClusterResource::Bundle(TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }),
+        ClusterResource::Peer(PeerSpec {
+            cluster: cluster("c2"),
+            proximity: Proximity::Region,
+            ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
+        }),
+        ClusterResource::Domain(DomainSpec {
+            domain: "acme.example.com".parse().unwrap(),
+            gns: "acme".parse().unwrap(),
+            members: both,
+        }),
+        ClusterResource::Name(name(
+            "cart.acme.example.com",
+            1,
+            NameKind::Service,
+            vec![target("c2", Proximity::Region, "cart"), target("c1", Proximity::Elsewhere, "cart")],
+        )),
+        ClusterResource::Name(name(
+            "cart-1.cart.acme.example.com",
+            2,
+            NameKind::Pod,
+            vec![target("c1", Proximity::Cluster, "cart")],
+        )),
+        ClusterResource::Name(name(
+            "catalog.acme.example.com",
+            3,
+            NameKind::Service,
+            vec![target("c2", Proximity::Region, "catalog")],
+        )),
+    ]
+    .into_iter()
+    .map(|resource| (resource.key(), resource))
+    .collect()
+}
+
+fn hello(role: GatewayRole, port: u16) -> GatewayHello {
+    GatewayHello {
+        hello: Hello::current("test"),
+        instance: format!("{role}-{port}"),
+        role,
+        tunnel: ([127, 0, 0, 1], port).into(),
+        advertise: BTreeSet::new(),
+        serves: BTreeSet::new(),
+        workloads: BTreeSet::new(),
+        explicit: false,
+        admin: None,
+    }
+}
+
+fn gateways() -> Gateways {
+    let machine = GatewayHello {
+        serves: BTreeSet::from(["10.0.0.2".parse().unwrap()]),
+        explicit: true,
+        ..hello(GatewayRole::Sidecar, 1)
+    };
+    let pod = GatewayHello {
+        workloads: BTreeSet::from([("default".parse().unwrap(), "shopping".parse().unwrap())]),
+        ..hello(GatewayRole::Sidecar, 2)
+    };
+    [machine, pod, hello(GatewayRole::Egress, 3), hello(GatewayRole::Ingress, 4)]
+        .into_iter()
+        .map(|hello| (hello.instance.clone(), hello))
+        .collect()
+}
+
+fn passing(addresses: &[&str]) -> Results {
+    addresses.iter().map(|a| (Probe { address: a.parse().unwrap(), http: None }, true)).collect()
+}
+
+#[test]
+fn what_each_gateway_is_told() {
+    let (view, passing, gateways) = (view(SHOP), passing(&["10.0.0.1:8080", "10.0.0.2:8080"]), gateways());
+    let local = Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+    let all = synthesize(&snapshot(), local).unwrap();
+    for (instance, hello) in &gateways {
+        insta::assert_json_snapshot!(format!("gateway_{instance}"), all.for_gateway(hello));
+    }
+    insta::assert_json_snapshot!("inventory", inventory(local));
+}
+
+#[test]
+fn nothing_before_the_first_snapshot() {
+    let view = View::default();
+    let (passing, gateways) = (Results::new(), gateways());
+    let local = Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+    assert_eq!(synthesize(&Resources::new(), local), None);
+    assert!(validate(&Resources::new(), &cluster("c1")).unwrap_err().contains("lacks"));
+    assert!(validate(&snapshot(), &cluster("c2")).unwrap_err().contains("of cluster c1, not c2"));
+    assert_eq!(validate(&snapshot(), &cluster("c1")), Ok(()));
+}
+
+#[test]
+fn explicit_addresses_and_names_without_room() {
+    let view = view(SHOP);
+    let (passing, gateways) = (Results::new(), gateways());
+    let mode = AddressMode::Explicit("127.101.0.0/30".parse().unwrap());
+    let all =
+        synthesize(&snapshot(), Local { view: &view, passing: &passing, gateways: &gateways, mode }).unwrap();
+    let addresses: Vec<String> = all
+        .routes
+        .values()
+        .filter_map(|resource| match resource {
+            GatewayResource::Route(route) => Some(format!("{} {:?}", route.name, route.addresses)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        addresses,
+        ["cart-1.cart.acme.example.com {127.101.0.2}", "cart.acme.example.com {127.101.0.1}"]
+    );
+    assert_eq!(all.problems.len(), 1);
+    assert_eq!(all.problems[0].subject, "catalog.acme.example.com");
+}
+
+#[test]
+fn readiness_needs_slice_and_check() {
+    let view = view(SHOP);
+    let gateways = Gateways::new();
+    let ready = |addresses: &[&str]| {
+        let passing = passing(addresses);
+        let local =
+            Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+        let inventory = inventory(local);
+        let record = inventory.services.values().next().unwrap().clone();
+        let Some(GatewayResource::Export(export)) = synthesize(&snapshot(), local)
+            .unwrap()
+            .exports
+            .get(&tombolo_model::snapshot::ResourceKey::new("export", "cart.acme.example.com"))
+            .cloned()
+        else {
+            panic!("no export")
+        };
+        let spec: Vec<bool> = export.ports[0].endpoints.iter().map(|e| e.ready).collect();
+        (record.ready, record.total, spec)
+    };
+    // The UDP port does not count: it is not carried.
+    assert_eq!(ready(&[]), (0, 3, vec![false, false, false]));
+    assert_eq!(ready(&["10.0.0.1:8080"]), (1, 3, vec![true, false, false]));
+    assert_eq!(
+        ready(&["10.0.0.3:8080"]),
+        (0, 3, vec![false, false, false]),
+        "the slice says it is not ready"
+    );
+}

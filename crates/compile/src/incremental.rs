@@ -1,0 +1,494 @@
+//! The same as [`snapshot`](crate::snapshot), kept current change by change: what a change does not touch is not looked at.
+//! A property test holds the two equal after every change of any sequence.
+
+use crate::{
+    conflict::Conflict,
+    derive::{Derived, GnsState, mapped},
+    render,
+    world::{Change, World, changed},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tombolo_model::{
+    ClusterName, DnsLabel, GlobalName, NamespaceName,
+    id::{ClusterId, GnsId},
+    intent::{Cluster, GlobalNamespace},
+    inventory::{Inventory, NamespaceRecord, ServiceKey, ServiceRecord},
+    snapshot::{ClusterResource, Resource, ResourceKey, Resources},
+};
+
+/// What changes for one receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClusterChange {
+    /// So much that everything is given.
+    Whole(Resources<ClusterResource>),
+    /// These keys now hold this, and those are gone. Some may hold what they held before.
+    Parts {
+        /// New and changed resources.
+        upserts: Resources<ClusterResource>,
+        /// Keys that are gone.
+        removes: BTreeSet<ResourceKey>,
+    },
+    /// The cluster is gone.
+    Gone,
+}
+
+/// What a change led to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Affected {
+    /// The receivers that must be told something.
+    pub clusters: BTreeMap<ClusterId, ClusterChange>,
+    /// Names that came to be (or lost their addresses) and want virtual addresses. Allocate, and apply [`Change::Vips`].
+    pub needed: BTreeSet<GlobalName>,
+    /// Names that have virtual addresses and are no more. Put the addresses in quarantine.
+    pub released: BTreeSet<GlobalName>,
+}
+
+impl Affected {
+    /// This, and then what `next` did.
+    fn then(&mut self, next: Self) {
+        for (cluster, change) in next.clusters {
+            match (self.clusters.remove(&cluster), change) {
+                (
+                    Some(ClusterChange::Parts { mut upserts, mut removes }),
+                    ClusterChange::Parts { upserts: more, removes: gone },
+                ) => {
+                    upserts.retain(|key, _| !gone.contains(key));
+                    removes.retain(|key| !more.contains_key(key));
+                    upserts.extend(more);
+                    removes.extend(gone);
+                    self.clusters.insert(cluster, ClusterChange::Parts { upserts, removes });
+                }
+                (Some(ClusterChange::Whole(mut all)), ClusterChange::Parts { upserts, removes }) => {
+                    all.retain(|key, _| !removes.contains(key));
+                    all.extend(upserts);
+                    self.clusters.insert(cluster, ClusterChange::Whole(all));
+                }
+                (_, change) => {
+                    self.clusters.insert(cluster, change);
+                }
+            }
+        }
+        self.needed.extend(next.needed);
+        self.released.extend(next.released);
+    }
+}
+
+/// A world, and what follows from it.
+#[derive(Clone, Debug)]
+pub struct Incremental {
+    world: World,
+    derived: Derived,
+    /// The peers that each cluster was told of, and what they were called.
+    peers: BTreeMap<ClusterId, BTreeSet<(ClusterId, ClusterName)>>,
+}
+
+/// What a change touched.
+#[derive(Default)]
+struct Dirty {
+    /// Services to be worked out anew.
+    services: BTreeSet<(GnsId, DnsLabel)>,
+    /// Names to be told anew to the members of their GNS.
+    names: BTreeMap<GnsId, BTreeSet<GlobalName>>,
+    /// Names that may have come, gone, got or lost addresses.
+    touched: BTreeSet<GlobalName>,
+    /// GNSs whose members are to be told the domain anew.
+    domains: BTreeSet<GnsId>,
+    /// GNSs whose serving clusters may be others.
+    serving: BTreeSet<GnsId>,
+    /// Clusters that are to be told anew to those who have them as peers.
+    peers: BTreeSet<ClusterId>,
+    bundle: bool,
+    /// Receivers that get everything.
+    whole: BTreeSet<ClusterId>,
+    gone: BTreeSet<ClusterId>,
+}
+
+impl Incremental {
+    /// Works everything out once.
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        let derived = Derived::new(&world);
+        let peers = world.clusters.keys().map(|id| (*id, named_peers(&world, &derived, *id))).collect();
+        Self { world, derived, peers }
+    }
+
+    /// The world as it is now.
+    #[must_use]
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Everything for one cluster.
+    #[must_use]
+    pub fn snapshot(&self, cluster: ClusterId) -> Resources<ClusterResource> {
+        render::whole(&self.world, &self.derived, cluster)
+    }
+
+    /// All names that exist.
+    pub fn names(&self) -> impl Iterator<Item = &GlobalName> {
+        self.derived.owners.keys()
+    }
+
+    /// What could not be given as it was asked for.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        self.derived.conflicts(&self.world)
+    }
+
+    /// Takes the differences between the world held and `next`.
+    pub fn replace(&mut self, next: &World) -> Affected {
+        let mut affected = Affected::default();
+        for change in self.world.changes_to(next) {
+            affected.then(self.apply(change));
+        }
+        // A name that came and got its addresses in the same step needs none.
+        affected
+            .needed
+            .retain(|name| self.derived.owners.contains_key(name) && !self.world.vips.contains_key(name));
+        affected
+            .released
+            .retain(|name| !self.derived.owners.contains_key(name) && self.world.vips.contains_key(name));
+        affected
+    }
+
+    /// Takes one change.
+    pub fn apply(&mut self, change: Change) -> Affected {
+        let mut dirty = Dirty::default();
+        match change {
+            Change::Organization(organization) => {
+                if self.world.organization != organization {
+                    self.world.organization = organization;
+                    dirty.whole.extend(self.world.clusters.keys());
+                }
+            }
+            Change::Roots(roots) => {
+                dirty.bundle = self.world.roots != roots;
+                self.world.roots = roots;
+            }
+            Change::Cluster(cluster) => self.set_cluster(cluster.id, Some(cluster), &mut dirty),
+            Change::ClusterGone(id) => self.set_cluster(id, None, &mut dirty),
+            Change::Gns(gns) => self.set_gns(gns.id, Some(gns), &mut dirty),
+            Change::GnsGone(id) => self.set_gns(id, None, &mut dirty),
+            Change::Inventory(cluster, inventory) => {
+                let none = Inventory::default();
+                let old = self.world.inventories.get(&cluster).unwrap_or(&none);
+                let namespaces = changed(&old.namespaces, &inventory.namespaces);
+                let services = changed(&old.services, &inventory.services);
+                self.set_inventory(cluster, namespaces, services, &mut dirty);
+            }
+            Change::Inventoried { cluster, namespaces, services } => {
+                self.set_inventory(cluster, namespaces, services, &mut dirty);
+            }
+            Change::Vips(vips) => {
+                for (name, vip) in vips {
+                    let old = match vip {
+                        Some(vip) => self.world.vips.insert(name.clone(), vip),
+                        None => self.world.vips.remove(&name),
+                    };
+                    if old == vip {
+                        continue;
+                    }
+                    if let Some((gns, _)) = self.derived.owners.get(&name) {
+                        dirty.names.entry(*gns).or_default().insert(name.clone());
+                    }
+                    dirty.touched.insert(name);
+                }
+            }
+        }
+        self.finish(dirty)
+    }
+
+    fn set_cluster(&mut self, id: ClusterId, new: Option<Cluster>, dirty: &mut Dirty) {
+        let old = self.world.clusters.get(&id).cloned();
+        if old == new {
+            return;
+        }
+        if let (Some(was), Some(now)) = (&old, &new)
+            && was.name != now.name
+        {
+            // Its name is part of other names; it is as good as another cluster.
+            self.set_cluster(id, None, dirty);
+            self.set_cluster(id, new, dirty);
+            dirty.gone.remove(&id);
+            return;
+        }
+        match &new {
+            Some(cluster) => drop(self.world.clusters.insert(id, cluster.clone())),
+            None => drop(self.world.clusters.remove(&id)),
+        }
+        fn part<T: Clone>(cluster: Option<&Cluster>, of: impl Fn(&Cluster) -> T) -> Option<T> {
+            cluster.map(of)
+        }
+        let (was, now) = (old.as_ref(), new.as_ref());
+        dirty.bundle |= part(was, |c| c.intermediates.clone()).unwrap_or_default()
+            != part(now, |c| c.intermediates.clone()).unwrap_or_default();
+        if part(was, |c| c.ingress.clone()) != part(now, |c| c.ingress.clone()) {
+            dirty.peers.insert(id);
+        }
+        let moved = part(was, |c| c.locality.clone()) != part(now, |c| c.locality.clone());
+        if moved {
+            dirty.whole.insert(id);
+            dirty.peers.insert(id);
+        }
+        let called = was.or(now).and_then(|cluster| DnsLabel::parse(cluster.name.as_str()).ok());
+        for (gns_id, state) in &mut self.derived.gns {
+            let Some(gns) = self.world.gns.get(gns_id) else { continue };
+            let (member_was, member_is) = (state.members.contains(&id), self.world.is_member(gns, id));
+            if member_was != member_is {
+                if member_is {
+                    state.members.insert(id);
+                } else {
+                    state.members.remove(&id);
+                }
+                dirty.domains.insert(*gns_id);
+                dirty.whole.insert(id);
+                // A service called like a cluster gains or loses its pods' names.
+                dirty.services.extend(called.clone().map(|label| (*gns_id, label)));
+            }
+            if member_was || member_is {
+                rescan(&self.world, gns, state, id, dirty);
+            }
+            if moved && member_is {
+                let mine = state.sources.iter().filter(|(_, all)| all.iter().any(|(c, _)| *c == id));
+                let names =
+                    mine.filter_map(|(label, _)| state.services.get(label)).flat_map(|v| v.names.keys());
+                dirty.names.entry(*gns_id).or_default().extend(names.cloned());
+            }
+        }
+        if new.is_none() {
+            dirty.gone.insert(id);
+            dirty.whole.remove(&id);
+        }
+    }
+
+    fn set_gns(&mut self, id: GnsId, new: Option<GlobalNamespace>, dirty: &mut Dirty) {
+        let old = match new.clone() {
+            Some(gns) => self.world.gns.insert(id, gns),
+            None => self.world.gns.remove(&id),
+        };
+        if old == new {
+            return;
+        }
+        let active = self.world.active();
+        let was: BTreeSet<_> = self.derived.gns.keys().copied().collect();
+        // Another GNS comes in force where this one's domain no longer stands in its way, and the other way round.
+        let others: Vec<_> = was.symmetric_difference(&active).copied().chain([id]).collect();
+        for id in &others {
+            if let Some(state) = self.derived.remove(*id) {
+                dirty.touched.extend(state.services.values().flat_map(|view| view.names.keys().cloned()));
+                dirty.whole.extend(state.members);
+            }
+        }
+        for id in others.into_iter().filter(|id| active.contains(id)) {
+            let Some(gns) = self.world.gns.get(&id) else { continue };
+            let state = GnsState::new(&self.world, gns);
+            dirty.touched.extend(state.services.values().flat_map(|view| view.names.keys().cloned()));
+            dirty.whole.extend(&state.members);
+            self.derived.insert(id, state);
+        }
+    }
+
+    fn set_inventory(
+        &mut self,
+        cluster: ClusterId,
+        namespaces: BTreeMap<NamespaceName, Option<NamespaceRecord>>,
+        services: BTreeMap<ServiceKey, Option<ServiceRecord>>,
+        dirty: &mut Dirty,
+    ) {
+        let inventory = self.world.inventories.entry(cluster).or_default();
+        let relabelled = put(&mut inventory.namespaces, namespaces);
+        let differ = put(&mut inventory.services, services);
+        for (gns_id, state) in
+            self.derived.gns.iter_mut().filter(|(_, state)| state.members.contains(&cluster))
+        {
+            let Some(gns) = self.world.gns.get(gns_id) else { continue };
+            if !relabelled.is_empty() {
+                rescan(&self.world, gns, state, cluster, dirty);
+            }
+            for key in &differ {
+                let there = self.world.service(cluster, key).is_some()
+                    && self.world.is_mapped(gns, cluster, &key.namespace);
+                let had = state.serving.contains_key(&cluster);
+                let differs = if there {
+                    state.add(cluster, key.name.clone(), key.namespace.clone());
+                    true
+                } else {
+                    state.remove(cluster, &key.name, &key.namespace)
+                };
+                if differs {
+                    dirty.services.insert((*gns_id, key.name.clone()));
+                }
+                if had != state.serving.contains_key(&cluster) {
+                    dirty.serving.insert(*gns_id);
+                }
+            }
+        }
+    }
+
+    /// Works out what is dirty, and what each receiver is told.
+    fn finish(&mut self, mut dirty: Dirty) -> Affected {
+        for (id, label) in std::mem::take(&mut dirty.services) {
+            self.rework(id, &label, &mut dirty);
+        }
+        let mut parts: BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)> =
+            BTreeMap::new();
+        let world = &self.world;
+        for id in &dirty.gone {
+            self.peers.remove(id);
+        }
+        for (id, names) in &dirty.names {
+            let (Some(gns), Some(state)) = (world.gns.get(id), self.derived.gns.get(id)) else { continue };
+            for receiver in state.members.iter().filter_map(|id| world.clusters.get(id)) {
+                if dirty.whole.contains(&receiver.id) {
+                    continue;
+                }
+                let (upserts, removes) = parts.entry(receiver.id).or_default();
+                for name in names {
+                    let body = self.derived.name(name).map(|(_, body)| body);
+                    match body.and_then(|body| render::name(world, gns, receiver, name, body)) {
+                        Some(resource) => drop(upserts.insert(resource.key(), resource)),
+                        None => drop(removes.insert(render::name_key(name))),
+                    }
+                }
+            }
+        }
+        for id in &dirty.domains {
+            let Some(state) = self.derived.gns.get(id) else { continue };
+            let Some(resource) = render::domain(world, &self.derived, *id) else { continue };
+            for receiver in state.members.difference(&dirty.whole) {
+                parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
+            }
+        }
+        if dirty.bundle {
+            let resource = render::bundle(world);
+            for receiver in world.clusters.keys().filter(|id| !dirty.whole.contains(id)) {
+                parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
+            }
+        }
+        self.tell_peers(&dirty, &mut parts);
+
+        let mut affected = Affected::default();
+        for id in &dirty.whole {
+            affected.clusters.insert(*id, ClusterChange::Whole(self.snapshot(*id)));
+        }
+        for (id, (upserts, removes)) in parts {
+            if !upserts.is_empty() || !removes.is_empty() {
+                affected.clusters.insert(id, ClusterChange::Parts { upserts, removes });
+            }
+        }
+        affected.clusters.extend(dirty.gone.iter().map(|id| (*id, ClusterChange::Gone)));
+        for name in dirty.touched {
+            match (self.derived.owners.contains_key(&name), self.world.vips.contains_key(&name)) {
+                (true, false) => drop(affected.needed.insert(name)),
+                (false, true) => drop(affected.released.insert(name)),
+                _ => {}
+            }
+        }
+        affected
+    }
+
+    /// Works out one service anew.
+    fn rework(&mut self, id: GnsId, label: &DnsLabel, dirty: &mut Dirty) {
+        let (Some(gns), Some(state)) = (self.world.gns.get(&id), self.derived.gns.get_mut(&id)) else {
+            return;
+        };
+        let view = state.view(&self.world, gns, label);
+        let old = state.services.remove(label).unwrap_or_default();
+        for (name, now) in changed(&old.names, &view.names) {
+            match now {
+                Some(_) => drop(self.derived.owners.insert(name.clone(), (id, label.clone()))),
+                None => drop(self.derived.owners.remove(&name)),
+            }
+            dirty.names.entry(id).or_default().insert(name.clone());
+            dirty.touched.insert(name);
+        }
+        if state.sources.contains_key(label) {
+            state.services.insert(label.clone(), view);
+        }
+    }
+
+    /// Tells of peers that came, went, or are different.
+    fn tell_peers(
+        &mut self,
+        dirty: &Dirty,
+        parts: &mut BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)>,
+    ) {
+        let members = dirty.serving.iter().filter_map(|id| self.derived.gns.get(id)).flat_map(|s| &s.members);
+        let recount: BTreeSet<ClusterId> = members.copied().chain(dirty.whole.iter().copied()).collect();
+        let mut gone: BTreeMap<ClusterId, BTreeSet<ClusterName>> = BTreeMap::new();
+        let mut told: BTreeMap<ClusterId, BTreeSet<ClusterId>> = BTreeMap::new();
+        for id in recount {
+            let now = named_peers(&self.world, &self.derived, id);
+            let was = self.peers.insert(id, now.clone()).unwrap_or_default();
+            gone.insert(id, was.difference(&now).map(|(_, name)| name.clone()).collect());
+            told.insert(id, now.difference(&was).map(|(id, _)| *id).collect());
+        }
+        for (id, peers) in &self.peers {
+            let differ = peers.iter().map(|(id, _)| *id).filter(|id| dirty.peers.contains(id));
+            told.entry(*id).or_default().extend(differ);
+        }
+        for receiver in self.world.clusters.values().filter(|cluster| !dirty.whole.contains(&cluster.id)) {
+            for name in gone.get(&receiver.id).into_iter().flatten() {
+                let key = ResourceKey::new("peer", name.as_str());
+                parts.entry(receiver.id).or_default().1.insert(key);
+            }
+            for other in told.get(&receiver.id).into_iter().flatten() {
+                if let Some(peer) = render::peer(&self.world, receiver, *other) {
+                    let (upserts, removes) = parts.entry(receiver.id).or_default();
+                    removes.remove(&peer.key());
+                    upserts.insert(peer.key(), peer);
+                }
+            }
+        }
+    }
+}
+
+fn named_peers(world: &World, derived: &Derived, id: ClusterId) -> BTreeSet<(ClusterId, ClusterName)> {
+    let peers = derived.peers(id).into_iter();
+    peers.filter_map(|peer| Some((peer, world.clusters.get(&peer)?.name.clone()))).collect()
+}
+
+/// Looks anew at which services of a cluster take part in a GNS.
+fn rescan(world: &World, gns: &GlobalNamespace, state: &mut GnsState, cluster: ClusterId, dirty: &mut Dirty) {
+    let now = mapped(world, gns, cluster);
+    let was: BTreeSet<(DnsLabel, NamespaceName)> = state
+        .sources
+        .iter()
+        .flat_map(|(label, all)| {
+            all.iter()
+                .filter(|(id, _)| *id == cluster)
+                .map(|(_, namespace)| (label.clone(), namespace.clone()))
+        })
+        .collect();
+    let served = state.serving.contains_key(&cluster);
+    for (label, namespace) in was.difference(&now) {
+        state.remove(cluster, label, namespace);
+        dirty.services.insert((gns.id, label.clone()));
+    }
+    for (label, namespace) in now.difference(&was) {
+        state.add(cluster, label.clone(), namespace.clone());
+        dirty.services.insert((gns.id, label.clone()));
+    }
+    if served != state.serving.contains_key(&cluster) {
+        dirty.serving.insert(gns.id);
+    }
+}
+
+/// Puts what differs into a map. Returns the keys that did.
+fn put<K: Ord + Clone, V: PartialEq>(
+    map: &mut BTreeMap<K, V>,
+    changes: BTreeMap<K, Option<V>>,
+) -> BTreeSet<K> {
+    let mut differ = BTreeSet::new();
+    for (key, value) in changes {
+        if map.get(&key) == value.as_ref() {
+            continue;
+        }
+        differ.insert(key.clone());
+        match value {
+            Some(value) => drop(map.insert(key, value)),
+            None => drop(map.remove(&key)),
+        }
+    }
+    differ
+}

@@ -1,0 +1,109 @@
+//! What one receiver is told.
+
+use crate::{derive::Derived, merge::NameBody, world::World};
+use std::collections::BTreeMap;
+use tombolo_model::{
+    GlobalName, Proximity,
+    id::{ClusterId, GnsId},
+    intent::{Cluster, GlobalNamespace},
+    snapshot::{
+        ClusterResource, DomainSpec, NameSpec, PeerSpec, Resource, ResourceKey, Resources, SelfSpec,
+        TargetSpec, TrustBundleSpec,
+    },
+};
+
+pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resources<ClusterResource> {
+    let Some(receiver) = world.clusters.get(&id) else { return BTreeMap::new() };
+    let mut all = vec![itself(world, receiver), bundle(world)];
+    all.extend(derived.peers(id).into_iter().filter_map(|other| peer(world, receiver, other)));
+    for (gns, state) in derived.gns.iter().filter(|(_, state)| state.members.contains(&id)) {
+        all.extend(domain(world, derived, *gns));
+        let Some(gns) = world.gns.get(gns) else { continue };
+        for (text, body) in state.services.values().flat_map(|view| &view.names) {
+            all.extend(name(world, gns, receiver, text, body));
+        }
+    }
+    all.into_iter().map(|resource| (resource.key(), resource)).collect()
+}
+
+pub(crate) fn itself(world: &World, receiver: &Cluster) -> ClusterResource {
+    ClusterResource::Itself(SelfSpec {
+        cluster: receiver.name.clone(),
+        trust_domain: world.organization.trust_domain.clone(),
+        locality: receiver.locality.clone(),
+    })
+}
+
+pub(crate) fn bundle(world: &World) -> ClusterResource {
+    let joined = world.clusters.values().filter(|cluster| !cluster.intermediates.is_empty());
+    ClusterResource::Bundle(TrustBundleSpec {
+        trust_domain: world.organization.trust_domain.clone(),
+        roots: world.roots.clone(),
+        clusters: joined.map(|cluster| (cluster.name.clone(), cluster.intermediates.clone())).collect(),
+    })
+}
+
+fn proximity(receiver: &Cluster, other: &Cluster) -> Proximity {
+    if receiver.id == other.id { Proximity::Cluster } else { receiver.locality.proximity(&other.locality) }
+}
+
+pub(crate) fn peer(world: &World, receiver: &Cluster, id: ClusterId) -> Option<ClusterResource> {
+    let other = world.clusters.get(&id)?;
+    Some(ClusterResource::Peer(PeerSpec {
+        cluster: other.name.clone(),
+        proximity: proximity(receiver, other),
+        ingress: other.ingress.clone(),
+    }))
+}
+
+pub(crate) fn domain(world: &World, derived: &Derived, id: GnsId) -> Option<ClusterResource> {
+    let (gns, state) = (world.gns.get(&id)?, derived.gns.get(&id)?);
+    let members = state.members.iter().filter_map(|id| world.clusters.get(id));
+    Some(ClusterResource::Domain(DomainSpec {
+        domain: gns.domain.clone(),
+        gns: gns.name.clone(),
+        members: members.map(|cluster| cluster.name.clone()).collect(),
+    }))
+}
+
+/// Nothing for a name that has no addresses yet.
+pub(crate) fn name(
+    world: &World,
+    gns: &GlobalNamespace,
+    receiver: &Cluster,
+    name: &GlobalName,
+    body: &NameBody,
+) -> Option<ClusterResource> {
+    let vip = *world.vips.get(name)?;
+    let mut targets: Vec<TargetSpec> = body
+        .targets
+        .iter()
+        .filter_map(|(id, target)| {
+            let cluster = world.clusters.get(id)?;
+            Some(TargetSpec {
+                cluster: cluster.name.clone(),
+                proximity: proximity(receiver, cluster),
+                services: target.services.clone(),
+                ports: target.ports.clone(),
+                ready: target.ready,
+                end_to_end: target.end_to_end,
+                accounts: target.accounts.clone(),
+            })
+        })
+        .collect();
+    targets.sort_by(|a, b| (a.proximity, &a.cluster).cmp(&(b.proximity, &b.cluster)));
+    Some(ClusterResource::Name(NameSpec {
+        name: name.clone(),
+        domain: gns.domain.clone(),
+        kind: body.kind,
+        pod: body.pod.clone(),
+        vip,
+        headless: body.headless,
+        ports: body.ports.clone(),
+        targets,
+    }))
+}
+
+pub(crate) fn name_key(name: &GlobalName) -> ResourceKey {
+    ResourceKey::new("name", name.as_str())
+}

@@ -1,0 +1,5 @@
+//! The compiler, from outside.
+
+mod common;
+mod examples;
+mod properties;

@@ -1,0 +1,142 @@
+//! What holds for every world and every sequence of changes.
+
+use crate::common::{Step, empty, steps, vip, worlds};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use tombolo_compile::{
+    Affected, Change, ClusterChange, Incremental, Severity, check, conflicts, diff, names_needed, snapshot,
+    text,
+};
+use tombolo_model::{
+    GlobalName,
+    id::ClusterId,
+    snapshot::{ClusterResource, Resources},
+};
+
+type Told = BTreeMap<ClusterId, Resources<ClusterResource>>;
+
+/// What the receivers have after being told.
+fn tell(told: &mut Told, affected: &Affected) {
+    for (cluster, change) in &affected.clusters {
+        match change {
+            ClusterChange::Whole(all) => drop(told.insert(*cluster, all.clone())),
+            ClusterChange::Parts { upserts, removes } => {
+                let state = told.entry(*cluster).or_default();
+                assert!(removes.iter().all(|key| !upserts.contains_key(key)), "both there and gone");
+                state.retain(|key, _| !removes.contains(key));
+                state.extend(upserts.clone());
+            }
+            ClusterChange::Gone => drop(told.remove(cluster)),
+        }
+    }
+}
+
+fn bytes(resources: &Resources<ClusterResource>) -> String {
+    serde_json::to_string(resources).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_full(steps in steps()) {
+        let mut all = Incremental::new(empty());
+        let (mut told, mut needed, mut released) = (Told::new(), BTreeSet::new(), BTreeSet::new());
+        let mut index = 0;
+        for step in steps {
+            let change = match step {
+                Step::Change(change) => change,
+                Step::Allocate => {
+                    let names: BTreeSet<GlobalName> = std::mem::take(&mut needed);
+                    Change::Vips(names.into_iter().map(|name| { index += 1; (name, Some(vip(index))) }).collect())
+                }
+                Step::Release => {
+                    let names: BTreeSet<GlobalName> = std::mem::take(&mut released);
+                    Change::Vips(names.into_iter().map(|name| (name, None)).collect())
+                }
+            };
+            let affected = all.apply(change.clone());
+            prop_assert_eq!(all.apply(change), Affected::default(), "said twice");
+            tell(&mut told, &affected);
+            needed.extend(affected.needed);
+            released.extend(affected.released);
+            let names = names_needed(all.world());
+            needed.retain(|name| names.contains(name));
+            released.retain(|name| !names.contains(name));
+
+            prop_assert_eq!(&all.names().cloned().collect::<BTreeSet<_>>(), &names);
+            prop_assert_eq!(all.conflicts(), conflicts(all.world()));
+            let waiting: BTreeSet<_> = names.iter().filter(|n| !all.world().vips.contains_key(*n)).cloned().collect();
+            prop_assert_eq!(&needed, &waiting);
+            let over: BTreeSet<_> = all.world().vips.keys().filter(|n| !names.contains(*n)).cloned().collect();
+            prop_assert_eq!(&released, &over);
+            prop_assert_eq!(told.keys().collect::<Vec<_>>(), all.world().clusters.keys().collect::<Vec<_>>());
+            for (cluster, state) in &told {
+                let full = snapshot(all.world(), *cluster);
+                prop_assert_eq!(state, &full, "{}", diff(state, &full));
+                prop_assert_eq!(bytes(&all.snapshot(*cluster)), bytes(&full));
+            }
+        }
+    }
+
+    #[test]
+    fn replacing_the_world_equals_full(one in worlds(), two in worlds()) {
+        let mut all = Incremental::new(one.clone());
+        let mut told: Told = one.clusters.keys().map(|id| (*id, snapshot(&one, *id))).collect();
+        let affected = all.replace(&two);
+        tell(&mut told, &affected);
+        prop_assert!(affected.needed.is_empty(), "every name of the second world has its addresses");
+        prop_assert_eq!(told, two.clusters.keys().map(|id| (*id, snapshot(&two, *id))).collect::<Told>());
+        prop_assert_eq!(all.replace(&two), Affected::default());
+    }
+
+    #[test]
+    fn what_holds_for_every_snapshot(world in worlds()) {
+        let names = names_needed(&world);
+        let mut seen = BTreeSet::new();
+        for (id, cluster) in &world.clusters {
+            let all = snapshot(&world, *id);
+            prop_assert_eq!(bytes(&all), bytes(&snapshot(&world.clone(), *id)), "equal input, equal bytes");
+            let fatal: Vec<_> = check(&all).into_iter().filter(|f| f.severity() == Severity::Fatal).collect();
+            prop_assert!(fatal.is_empty(), "{:?}\n{}", fatal, text(&all));
+            for resource in all.values() {
+                let (domain, members) = match resource {
+                    ClusterResource::Name(spec) => {
+                        seen.insert(spec.name.clone());
+                        prop_assert_eq!(spec.vip, world.vips[&spec.name]);
+                        (&spec.domain, None)
+                    }
+                    ClusterResource::Domain(spec) => (&spec.domain, Some(&spec.members)),
+                    _ => continue,
+                };
+                // Nothing of a GNS reaches a cluster that no rule of it chooses, or that has not joined.
+                let gns = world.gns.values().filter(|gns| gns.domain == *domain);
+                let chosen = gns.flat_map(|gns| &gns.rules).any(|rule| rule.cluster.matches(&cluster.name, &cluster.labels));
+                prop_assert!(chosen && !cluster.intermediates.is_empty());
+                prop_assert!(members.is_none_or(|members| members.contains(&cluster.name)));
+            }
+        }
+        // A name that exists is told to somebody: whoever serves it is a member.
+        prop_assert_eq!(seen, names);
+    }
+
+    #[test]
+    fn a_mapped_service_has_a_name(world in worlds()) {
+        let overlaps = |domain| world.gns.values().filter(|other| other.domain.overlaps(domain)).count() > 1;
+        for gns in world.gns.values().filter(|gns| !overlaps(&gns.domain)) {
+            for (id, cluster) in world.clusters.iter().filter(|(_, cluster)| !cluster.intermediates.is_empty()) {
+                let Some(inventory) = world.inventories.get(id) else { continue };
+                for key in inventory.services.keys() {
+                    let labels = inventory.namespaces.get(&key.namespace).map(|n| n.labels.clone()).unwrap_or_default();
+                    let mapped = gns.rules.iter().any(|rule| {
+                        rule.cluster.matches(&cluster.name, &cluster.labels) && rule.namespace.matches(&key.namespace, &labels)
+                    });
+                    if mapped {
+                        let text = format!("name/{}.{}", key.name, gns.domain);
+                        prop_assert!(snapshot(&world, *id).keys().any(|key| key.as_str() == text), "{}", text);
+                    }
+                }
+            }
+        }
+    }
+}
