@@ -19,8 +19,8 @@ fn passed(out: &Output, what: &str) { out.line(&out.paint(Mood::Good, &format!("
 /// Before the global namespace: the page works, but for the catalog.
 pub(crate) async fn before(layout: &Layout, out: &Output) -> Result<()> {
     let page = steps::answers(&layout.page()).await?;
-    ensure!(page.contains("<html"), "the page is no page: {page}");
-    ensure!(!page.contains("served by cluster-2"), "the page shows a catalog that it can't reach yet");
+    ensure!(page.contains("The catalog can't be reached"), "the page does not say that its catalog is missing: {page}");
+    ensure!(!page.contains(steps::FROM_CLUSTER_2), "the page shows a catalog that it can't reach yet");
     passed(out, "the page answers, and says that its catalog is missing");
     Ok(())
 }
@@ -28,7 +28,7 @@ pub(crate) async fn before(layout: &Layout, out: &Output) -> Result<()> {
 /// After it.
 pub(crate) async fn after(demo: &Demo, layout: &Layout, out: &Output) -> Result<()> {
     let page = steps::answers(&layout.page()).await?;
-    ensure!(page.contains("served by cluster-2"), "the page does not say who served the catalog");
+    ensure!(page.contains(steps::FROM_CLUSTER_2), "the page does not say who served the catalog");
     passed(out, "the page shows the products, served by cluster-2");
 
     let name = CATALOG.trim_end_matches(":8082");

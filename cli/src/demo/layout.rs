@@ -1,5 +1,6 @@
 //! Where everything of a demo lies: its folder, its addresses on loopback, its services.
 
+use super::shop::Role;
 use crate::problem::CliError;
 use anyhow::{Context as _, Result};
 use std::{
@@ -15,15 +16,10 @@ pub(crate) const DOMAIN: &str = "acme.example.com";
 /// The catalog, by its global name.
 pub(crate) const CATALOG: &str = "catalog.acme.example.com:8082";
 
-/// A service of the shop: its name, its port, and the cluster (1 or 2) that runs it.
-pub(crate) const SERVICES: [(&str, u16, u8); 6] = [
-    ("shopping", 8080, 1),
-    ("cart", 8081, 1),
-    ("catalog", 8082, 2),
-    ("order", 8083, 1),
-    ("payment", 8084, 1),
-    ("users", 8085, 1),
-];
+/// The services of the shop, and the cluster (1 or 2) that runs each.
+pub(crate) fn services() -> impl Iterator<Item = (Role, u8)> {
+    Role::ALL.into_iter().map(|role| (role, if role == Role::Catalog { 2 } else { 1 }))
+}
 
 /// The folder and the addresses of one demo.
 #[derive(Debug)]
@@ -71,7 +67,9 @@ impl Layout {
     /// The shop's page.
     pub(crate) fn page(&self) -> String { format!("http://{}:8080/", self.machine(1)) }
     /// The executable of a service: the same program under the service's name.
-    pub(crate) fn executable(&self, service: &str) -> PathBuf { self.dir.join("bin").join(service) }
+    pub(crate) fn executable(&self, service: Role) -> PathBuf { self.dir.join("bin").join(service.as_str()) }
+    /// Where a service listens.
+    pub(crate) fn listens(&self, service: Role, cluster: u8) -> SocketAddr { (self.machine(cluster), service.usual_port()).into() }
 
     /// Removes everything.
     pub(crate) fn remove(&self) -> Result<()> {
@@ -80,7 +78,7 @@ impl Layout {
 }
 
 fn free(base: u8) -> bool {
-    SERVICES.iter().all(|(_, port, cluster)| TcpListener::bind((Ipv4Addr::new(127, base, *cluster, 1), *port)).is_ok())
+    services().all(|(role, cluster)| TcpListener::bind((Ipv4Addr::new(127, base, cluster, 1), role.usual_port())).is_ok())
         && (1..=2).all(|c| TcpListener::bind((Ipv4Addr::new(127, base, c, 1), 15443)).is_ok())
         && (1..=2).all(|c| TcpListener::bind((Ipv4Addr::new(127, base + c, 0, 1), 0)).is_ok())
 }

@@ -1,14 +1,14 @@
 //! The shop as ordinary Kubernetes manifests: what each cluster's agent reads.
 
-use super::layout::{Layout, SERVICES};
+use super::layout::{Layout, services};
 use std::fmt::Write as _;
 
 /// The manifests of one cluster.
 pub(crate) fn cluster(layout: &Layout, cluster: u8) -> String {
     let mut text = String::from("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n");
-    for (name, port, _) in SERVICES.iter().filter(|(_, _, c)| *c == cluster) {
-        let (executable, address) = (layout.executable(name), layout.machine(cluster));
-        account(&mut text, name, &executable.display().to_string());
+    for (name, _) in services().filter(|(_, c)| *c == cluster) {
+        let (executable, address, port) = (layout.executable(name), layout.machine(cluster), name.usual_port());
+        account(&mut text, name.as_str(), &executable.display().to_string());
         let _ = write!(
             text,
             "---

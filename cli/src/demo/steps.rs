@@ -1,9 +1,10 @@
 //! The steps of the demo, each as a user would do it.
 
 use super::{
-    layout::{CATALOG, DOMAIN, Layout, ORGANIZATION, SERVICES},
+    layout::{CATALOG, DOMAIN, Layout, ORGANIZATION, services},
     manifests,
     process::{self, Fleet},
+    shop::Role,
 };
 use crate::{
     client::Client,
@@ -27,6 +28,9 @@ pub(crate) struct Demo {
     /// The organization's context.
     pub(crate) context: Context,
 }
+
+/// How the page says that cluster-2 served the catalog.
+pub(crate) const FROM_CLUSTER_2: &str = r#"id="catalog" data-cluster="cluster-2""#;
 
 /// How long anything may take to come true.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -153,14 +157,13 @@ async fn gateway(layout: &Layout, fleet: &mut Fleet, cluster: u8, role: &str) ->
 pub(crate) async fn shop(demo: &Demo, layout: &Layout, fleet: &mut Fleet, out: &Output) -> Result<()> {
     out.line("3/5 an online shop of six services: catalog in cluster-2, all others in cluster-1");
     let this = std::env::current_exe().context("find this program")?;
-    for (name, _, cluster) in SERVICES {
-        let executable = layout.executable(name);
+    for (service, cluster) in services() {
+        let executable = layout.executable(service);
         // Two names of one file; a copy where the folder is on another disk.
         if std::fs::hard_link(&this, &executable).is_err() {
             std::fs::copy(&this, &executable).with_context(|| format!("make {}", executable.display()))?;
         }
-        let catalog = format!("catalog:{}", port("catalog"));
-        start_service(layout, fleet, name, cluster, &catalog)?;
+        start_service(layout, fleet, service, cluster, "catalog:8082")?;
     }
     for cluster in 1..=2 {
         let folder = layout.cluster_dir(cluster).join("manifests");
@@ -181,21 +184,19 @@ pub(crate) async fn shop(demo: &Demo, layout: &Layout, fleet: &mut Fleet, out: &
     Ok(())
 }
 
-fn port(service: &str) -> u16 { SERVICES.iter().find(|(name, ..)| *name == service).map_or(0, |(_, port, _)| *port) }
-
-fn start_service(layout: &Layout, fleet: &mut Fleet, name: &str, cluster: u8, catalog: &str) -> Result<()> {
-    let at = |service: &str| format!("{}:{}", layout.machine(1), port(service));
+fn start_service(layout: &Layout, fleet: &mut Fleet, service: Role, cluster: u8, catalog: &str) -> Result<()> {
+    let at = |service: Role| layout.listens(service, 1).to_string();
     let env = [
-        ("LISTEN", format!("{}:{}", layout.machine(cluster), port(name))),
+        ("LISTEN", layout.listens(service, cluster).to_string()),
         ("CLUSTER", format!("cluster-{cluster}")),
         ("RESOLVER", layout.dns(cluster).to_string()),
         ("CATALOG_HOST", catalog.to_owned()),
-        ("CART_HOST", at("cart")),
-        ("ORDER_HOST", at("order")),
-        ("PAYMENT_HOST", at("payment")),
-        ("USERS_HOST", at("users")),
+        ("CART_HOST", at(Role::Cart)),
+        ("ORDER_HOST", at(Role::Order)),
+        ("PAYMENT_HOST", at(Role::Payment)),
+        ("USERS_HOST", at(Role::Users)),
     ];
-    fleet.start(name, &layout.executable(name), &[], &env)
+    fleet.start(service.as_str(), &layout.executable(service), &[], &env)
 }
 
 /// The body of a page, once it answers.
@@ -215,7 +216,7 @@ pub(crate) async fn global_namespace(demo: &Demo, layout: &Layout, fleet: &mut F
     let body = json!({ "name": ORGANIZATION, "domain": DOMAIN, "rules": rules });
     demo.client.create(&demo.client.in_org("/global-namespaces")?, &body).await?;
     fleet.end("shopping").await;
-    start_service(layout, fleet, "shopping", 1, CATALOG)?;
+    start_service(layout, fleet, Role::Shopping, 1, CATALOG)?;
     let path = demo.client.in_org(&format!("/services/catalog.{DOMAIN}"))?;
     until("the catalog has a ready endpoint", || async {
         let service = demo.client.find(&path).await?;
@@ -224,7 +225,7 @@ pub(crate) async fn global_namespace(demo: &Demo, layout: &Layout, fleet: &mut F
     .await?;
     until("the page shows the catalog", || async {
         let page = answers(&layout.page()).await?;
-        Ok(page.contains("cluster-2").then_some(()))
+        Ok(page.contains(FROM_CLUSTER_2).then_some(()))
     })
     .await?;
     out.line(&out.paint(Mood::Good, "    the page shows its products, served by cluster-2"));
