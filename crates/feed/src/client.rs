@@ -19,6 +19,7 @@ use tombolo_model::{
     Generation,
     snapshot::{Resource, Resources},
 };
+use tombolo_runtime::telemetry::chain;
 use tombolo_wire::{
     message::Ack,
     session::{Changes, Receiver, SILENCE},
@@ -122,6 +123,7 @@ impl<R: Resource> Client<R> {
                         tracing::info!(snapshot.generation = generation.get(), "serving the kept state");
                         receiver = Receiver::restore(generation, resources);
                         status.generation = generation;
+                        status.kept = generation;
                         status.from_cache = true;
                     }
                     Err(why) => {
@@ -130,7 +132,7 @@ impl<R: Resource> Client<R> {
                     }
                 },
                 Err(error) => {
-                    let error = session::chain(&error);
+                    let error = chain(&error);
                     tracing::warn!(error, "the kept state can't be used");
                     status.cache_error = Some(error);
                 }
@@ -198,7 +200,7 @@ async fn keep_connected<R: Resource, C: Connector>(
             backoff.reset();
         }
         let wait = backoff.next(&mut rng);
-        let error = session::chain(&ended);
+        let error = chain(&ended);
         tracing::warn!(
             error,
             retry_ms = wait.as_millis() as u64,
@@ -223,13 +225,19 @@ async fn keep_on_disk<R: Resource>(path: Option<PathBuf>, shared: &Shared<R>) {
         let state = Arc::clone(&states.borrow_and_update());
         let began = Instant::now();
         let file = path.clone();
-        let written =
-            tokio::task::spawn_blocking(move || cache::store(&file, state.generation, &state.resources))
-                .await;
+        let written = tokio::task::spawn_blocking({
+            let state = Arc::clone(&state);
+            move || cache::store(&file, state.generation, &state.resources)
+        })
+        .await;
+        let generation = state.generation;
         let error = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(session::chain(&error)),
-            Err(error) => Some(session::chain(&error)),
+            Ok(Ok(())) => {
+                shared.status.send_modify(|status| status.kept = generation);
+                None
+            }
+            Ok(Err(error)) => Some(chain(&error)),
+            Err(error) => Some(chain(&error)),
         };
         if let Some(error) = &error {
             tracing::warn!(error, "the state could not be kept on disk; it is in force all the same");

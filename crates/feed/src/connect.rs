@@ -8,6 +8,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::client::TlsStream;
+use tombolo_mtls::{HandshakeError, connect_pinned};
 
 /// Why no connection could be made.
 #[derive(Debug, Error)]
@@ -26,9 +27,9 @@ pub enum ConnectError {
     Handshake {
         /// With whom.
         to: String,
-        /// What is wrong, as rustls says it.
+        /// What is wrong.
         #[source]
-        source: io::Error,
+        source: HandshakeError,
     },
     /// Not a host name or address.
     #[error("{host:?} is neither a host name nor an address")]
@@ -124,8 +125,7 @@ impl Connector for TlsConnector {
             .await
             .map_err(|source| ConnectError::Socket { to: to(), source })?;
         tcp.set_nodelay(true).map_err(|source| ConnectError::Socket { to: to(), source })?;
-        tokio_rustls::TlsConnector::from(Arc::clone(&self.config))
-            .connect(self.name.clone(), tcp)
+        connect_pinned(tcp, Arc::clone(&self.config), self.name.clone())
             .await
             .map_err(|source| ConnectError::Handshake { to: to(), source })
     }

@@ -6,13 +6,14 @@ use crate::{
     request::{Link, REQUEST_TIMEOUT, RequestError, Requests, handshake},
 };
 use h2::RecvStream;
-use std::{error::Error, fmt::Write as _, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
 use tombolo_model::snapshot::Resource;
+use tombolo_runtime::telemetry::chain;
 use tombolo_wire::{
     codec::{CodecError, LineDecoder},
     digest::Stated,
@@ -41,17 +42,6 @@ pub(crate) enum Ended {
     Refused(#[from] Refused),
     #[error("the sender said goodbye: {reason}")]
     Goodbye { reason: String },
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut at = error.source();
-    while let Some(cause) = at {
-        let _ = write!(text, ": {cause}");
-        at = cause.source();
-    }
-    text
 }
 
 /// Connects and keeps the feed until something ends it.

@@ -25,6 +25,8 @@ pub struct Status {
     pub error: Option<String>,
     /// Whether the state in force was read from disk and not confirmed by the sender since.
     pub from_cache: bool,
+    /// The generation that is kept on disk.
+    pub kept: Generation,
     /// Why the last state could not be kept on disk, or the kept one not be read.
     pub cache_error: Option<String>,
 }
