@@ -89,8 +89,11 @@ pub fn step(document: &Document, found: Option<&Value>) -> Step {
         body.insert("name".into(), json!(document.metadata.name));
         return Step::Create(Value::Object(body));
     };
-    let from: Map<_, _> =
-        document.spec.keys().map(|key| (key.clone(), found.get(key).cloned().unwrap_or(Value::Null))).collect();
+    let from: Map<_, _> = document
+        .spec
+        .keys()
+        .map(|key| (key.clone(), found.get(key).cloned().unwrap_or(Value::Null)))
+        .collect();
     if from == document.spec { Step::Nothing } else { Step::Update { from, to: document.spec.clone() } }
 }
 
@@ -128,7 +131,9 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
             let etag = found.and_then(|f| f.etag);
             match (step, document.kind) {
                 (Step::Nothing, _) => {}
-                (Step::Create(body), _) => drop(client.create(&list, &body).await.with_context(|| what.clone())?),
+                (Step::Create(body), _) => {
+                    drop(client.create(&list, &body).await.with_context(|| what.clone())?)
+                }
                 (Step::Update { to, .. }, Kind::GlobalNamespace) => {
                     let mut body = to;
                     body.insert("name".into(), json!(document.metadata.name));
@@ -139,7 +144,10 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
                 }
             }
             if out.for_people() {
-                out.line(&out.paint(if word == "unchanged" { Mood::Plain } else { Mood::Good }, &format!("{what} {word}")));
+                out.line(&out.paint(
+                    if word == "unchanged" { Mood::Plain } else { Mood::Good },
+                    &format!("{what} {word}"),
+                ));
             }
         }
         report.push(json!({ "kind": document.kind, "name": document.metadata.name, "result": word }));
@@ -148,7 +156,10 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
         out.value(&report)?;
     }
     if mode == Mode::Diff && differs {
-        return Err(CliError::No("the organization differs from the files; `tombolo apply` makes it so".into()).into());
+        return Err(CliError::No(
+            "the organization differs from the files; `tombolo apply` makes it so".into(),
+        )
+        .into());
     }
     Ok(())
 }
@@ -165,7 +176,11 @@ fn show(what: &str, step: &Step, out: &Output) {
         return;
     }
     let diff = TextDiff::from_lines(&from, &to);
-    let text = diff.unified_diff().context_radius(3).header(&format!("{what} (now)"), &format!("{what} (file)")).to_string();
+    let text = diff
+        .unified_diff()
+        .context_radius(3)
+        .header(&format!("{what} (now)"), &format!("{what} (file)"))
+        .to_string();
     for line in text.lines() {
         let mood = match line.as_bytes().first() {
             Some(b'+') => Mood::Good,
@@ -204,7 +219,8 @@ fn read(path: &Path) -> Result<Vec<Document>> {
 /// # Errors
 /// A document is wrong; the error names the file and the line.
 pub fn parse(name: &str, text: &str) -> Result<Vec<Document>> {
-    let documents: Vec<Document> = serde_saphyr::from_multiple(text).map_err(|why| CliError::Usage(format!("{name}: {why}")))?;
+    let documents: Vec<Document> =
+        serde_saphyr::from_multiple(text).map_err(|why| CliError::Usage(format!("{name}: {why}")))?;
     for document in &documents {
         if document.api_version != "tombolo.io/v1" {
             let wrong = &document.api_version;
@@ -227,7 +243,10 @@ mod tests {
     #[test]
     fn decides_create_update_nothing() {
         let document = parse("x", GNS).unwrap().remove(0);
-        assert_eq!(step(&document, None), Step::Create(json!({ "name": "acme", "domain": "acme.example.com" })));
+        assert_eq!(
+            step(&document, None),
+            Step::Create(json!({ "name": "acme", "domain": "acme.example.com" }))
+        );
         let same = json!({ "name": "acme", "domain": "acme.example.com", "rules": [] });
         assert_eq!(step(&document, Some(&same)), Step::Nothing);
         let other = json!({ "name": "acme", "domain": "b.example.com" });
@@ -236,7 +255,9 @@ mod tests {
 
     #[test]
     fn names_the_line_of_what_is_wrong() {
-        let error = parse("f.yaml", &format!("{GNS}---\napiVersion: tombolo.io/v1\nkind: Nonsense\n")).unwrap_err().to_string();
+        let error = parse("f.yaml", &format!("{GNS}---\napiVersion: tombolo.io/v1\nkind: Nonsense\n"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("f.yaml") && error.contains("Nonsense") && error.contains("line"), "{error}");
         let error = parse("f.yaml", &GNS.replace("v1", "v9")).unwrap_err().to_string();
         assert!(error.contains("tombolo.io/v9"), "{error}");

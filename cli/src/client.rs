@@ -52,7 +52,9 @@ impl Client {
 
     /// The server it speaks to.
     #[must_use]
-    pub fn server(&self) -> &str { &self.context.server }
+    pub fn server(&self) -> &str {
+        &self.context.server
+    }
 
     /// The organization to work in.
     ///
@@ -72,7 +74,13 @@ impl Client {
         Ok(format!("/api/v1/organizations/{}{path}", self.organization()?))
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, String)]) -> Result<Versioned> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, String)],
+    ) -> Result<Versioned> {
         let url = format!("{}{path}", self.context.server.trim_end_matches('/'));
         let mut request = self.http.request(method, url).bearer_auth(&self.context.token);
         for (name, value) in headers {
@@ -90,7 +98,11 @@ impl Client {
         let etag = answer.headers().get(header::ETAG).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let bytes = answer.bytes().await.map_err(unreachable)?;
         if status.is_success() {
-            let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).context("read the answer")? };
+            let body = if bytes.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_slice(&bytes).context("read the answer")?
+            };
             return Ok(Versioned { body, etag });
         }
         let mut problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -105,7 +117,9 @@ impl Client {
     ///
     /// # Errors
     /// The controller said no, or did not answer.
-    pub async fn get(&self, path: &str) -> Result<Versioned> { self.send(Method::GET, path, None, &[]).await }
+    pub async fn get(&self, path: &str) -> Result<Versioned> {
+        self.send(Method::GET, path, None, &[]).await
+    }
 
     /// Reads an object; none is `None`.
     ///
@@ -192,7 +206,8 @@ impl Client {
 /// # Errors
 /// It has another shape: the controller is of another version.
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone()).context("the controller's answer has another shape; are both of one version?")
+    serde_json::from_value(value.clone())
+        .context("the controller's answer has another shape; are both of one version?")
 }
 
 /// Whether the controller refused with this status.
@@ -207,9 +222,9 @@ pub fn is(error: &anyhow::Error, status: StatusCode) -> bool {
 /// It is something else.
 pub fn fingerprint(text: &str) -> Result<[u8; 32]> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    hex.parse::<tombolo_model::snapshot::CaFingerprint>()
-        .map(|print| *print.as_bytes())
-        .map_err(|why| CliError::Usage(format!("the CA fingerprint {why}; it looks like sha256:3f9a…")).into())
+    hex.parse::<tombolo_model::snapshot::CaFingerprint>().map(|print| *print.as_bytes()).map_err(|why| {
+        CliError::Usage(format!("the CA fingerprint {why}; it looks like sha256:3f9a…")).into()
+    })
 }
 
 fn causes(error: &reqwest::Error) -> String {

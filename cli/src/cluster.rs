@@ -33,7 +33,8 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
         }
         ClusterCommand::Create { name, labels, region, zone, join_token_file } => {
             let labels: serde_json::Map<_, _> = labels.into_iter().map(|(k, v)| (k, v.into())).collect();
-            let body = json!({ "name": name, "labels": labels, "locality": { "region": region, "zone": zone } });
+            let body =
+                json!({ "name": name, "labels": labels, "locality": { "region": region, "zone": zone } });
             let made = client.create(&path, &body).await?;
             if out.for_people() {
                 out.line(&out.paint(Mood::Good, &format!("cluster {name} made")));
@@ -65,7 +66,14 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
     }
 }
 
-async fn join_token(client: &Client, path: &str, name: &ClusterName, file: Option<&Path>, cluster: Value, out: &Output) -> Result<()> {
+async fn join_token(
+    client: &Client,
+    path: &str,
+    name: &ClusterName,
+    file: Option<&Path>,
+    cluster: Value,
+    out: &Output,
+) -> Result<()> {
     let mut token = client.create(&format!("{path}/{name}/onboarding-tokens"), &json!({})).await?;
     let secret = text(&token, "secret");
     if let Some(file) = file {
@@ -76,8 +84,13 @@ async fn join_token(client: &Client, path: &str, name: &ClusterName, file: Optio
         return out.value(&json!({ "cluster": cluster, "onboarding_token": token }));
     }
     match file {
-        Some(file) => out.line(&format!("its one-time token is in {}, good until {}", file.display(), text(&token, "expires_at"))),
-        None => out.line(&format!("its one-time token, good until {}:\n\n  {secret}\n", text(&token, "expires_at"))),
+        Some(file) => out.line(&format!(
+            "its one-time token is in {}, good until {}",
+            file.display(),
+            text(&token, "expires_at")
+        )),
+        None => out
+            .line(&format!("its one-time token, good until {}:\n\n  {secret}\n", text(&token, "expires_at"))),
     }
     let command = text(&token, "join_command");
     if !command.is_empty() {
@@ -117,11 +130,18 @@ fn reaches(status: &Value) -> String {
     let mut seen = std::collections::BTreeMap::new();
     for gateway in status["gateways"].as_array().into_iter().flatten() {
         for (cluster, addresses) in gateway["status"]["peers"].as_object().into_iter().flatten() {
-            let good = addresses.as_object().into_iter().flatten().any(|(_, s)| matches!(s["health"].as_str(), Some("healthy" | "slow_start")));
+            let good = addresses
+                .as_object()
+                .into_iter()
+                .flatten()
+                .any(|(_, s)| matches!(s["health"].as_str(), Some("healthy" | "slow_start")));
             *seen.entry(cluster.clone()).or_insert(false) |= good;
         }
     }
-    seen.iter().map(|(cluster, good)| if *good { cluster.clone() } else { format!("not {cluster}") }).collect::<Vec<_>>().join(", ")
+    seen.iter()
+        .map(|(cluster, good)| if *good { cluster.clone() } else { format!("not {cluster}") })
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn show(cluster: &Value, out: &Output) {
@@ -145,7 +165,10 @@ fn show(cluster: &Value, out: &Output) {
         out.line(&out.table(&["gateway", "role", "version", "generation", "connections"], rows.collect()));
     }
     for problem in status["problems"].as_array().into_iter().flatten() {
-        out.line(&out.paint(Mood::Warn, &format!("problem: {}: {}", text(problem, "subject"), text(problem, "message"))));
+        out.line(&out.paint(
+            Mood::Warn,
+            &format!("problem: {}: {}", text(problem, "subject"), text(problem, "message")),
+        ));
     }
 }
 
@@ -165,5 +188,9 @@ pub fn confirm(yes: bool, question: &str) -> Result<()> {
     let _ = err.flush();
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(CliError::No("nothing was changed".into()).into()) }
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(CliError::No("nothing was changed".into()).into())
+    }
 }

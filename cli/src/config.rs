@@ -39,7 +39,10 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("server", &self.server).field("token", &"<secret>").finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("server", &self.server)
+            .field("token", &"<secret>")
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,9 +95,13 @@ pub fn write(path: &Path, file: &File) -> Result<()> {
 pub fn token(path: &Path) -> Result<String> {
     let mut text = String::new();
     if path == Path::new("-") {
-        std::io::stdin().take(4096).read_to_string(&mut text).context("read the token from standard input")?;
+        std::io::stdin()
+            .take(4096)
+            .read_to_string(&mut text)
+            .context("read the token from standard input")?;
     } else {
-        let file = std::fs::File::open(path).with_context(|| format!("read the token in {}", path.display()))?;
+        let file =
+            std::fs::File::open(path).with_context(|| format!("read the token in {}", path.display()))?;
         file.take(4096).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
     }
     let token = text.trim();
@@ -111,7 +118,8 @@ pub fn token(path: &Path) -> Result<String> {
 pub fn resolve(global: &Global) -> Result<Context> {
     let file = read(&path(global)?)?;
     let stored = file.current.as_ref().and_then(|name| file.contexts.get(name));
-    let missing = |what: &str| CliError::Usage(format!("no {what} is known; give it, or run `tombolo login` first"));
+    let missing =
+        |what: &str| CliError::Usage(format!("no {what} is known; give it, or run `tombolo login` first"));
     let server = global.server.clone().or_else(|| stored.map(|c| c.server.clone()));
     let server = server.ok_or_else(|| missing("server (--server)"))?;
     // What was stored goes with its own server only: a token must not wander to another.

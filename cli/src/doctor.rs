@@ -50,7 +50,9 @@ pub async fn run(global: &Global, out: &Output) -> Result<()> {
             level: Level::Broken,
             subject: "controller".into(),
             detail: format!("{error}"),
-            remedy: Some("check --server, --ca-fingerprint and --token-file, or `tombolo login` again".into()),
+            remedy: Some(
+                "check --server, --ca-fingerprint and --token-file, or `tombolo login` again".into(),
+            ),
         }),
     }
     if out.for_people() {
@@ -112,38 +114,65 @@ pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
     match status["state"].as_str() {
         Some("connected") => {}
         Some("pending") => {
-            return vec![finding(Level::Warning, "has not joined".into(), Some("tombolo cluster token gives a token to join with"))];
+            return vec![finding(
+                Level::Warning,
+                "has not joined".into(),
+                Some("tombolo cluster token gives a token to join with"),
+            )];
         }
         Some("revoked") => return vec![finding(Level::Warning, "was removed".into(), None)],
         _ => found.push(finding(
             Level::Broken,
-            format!("is not connected since {}; it works on with its last known state", text(status, "last_seen")),
+            format!(
+                "is not connected since {}; it works on with its last known state",
+                text(status, "last_seen")
+            ),
             Some("is tombolo-agent running there, and can it reach the controller?"),
         )),
     }
     if status["applied_generation"] != status["current_generation"] {
-        let detail = format!("is at generation {} of {}", text(status, "applied_generation"), text(status, "current_generation"));
+        let detail = format!(
+            "is at generation {} of {}",
+            text(status, "applied_generation"),
+            text(status, "current_generation")
+        );
         found.push(finding(Level::Warning, detail, None));
     }
     let gateways: Vec<&Value> = status["gateways"].as_array().into_iter().flatten().collect();
     for role in ["egress", "ingress"] {
         if !gateways.iter().any(|g| g["role"] == role) {
-            found.push(finding(Level::Broken, format!("runs no {role} gateway"), Some("start tombolo-gateway in that role")));
+            found.push(finding(
+                Level::Broken,
+                format!("runs no {role} gateway"),
+                Some("start tombolo-gateway in that role"),
+            ));
         }
     }
     for (peer, addresses) in gateways.iter().filter_map(|g| g["status"]["peers"].as_object()).flatten() {
         for (address, state) in addresses.as_object().into_iter().flatten() {
             if state["health"] == "dead" {
                 let detail = format!("does not reach {peer} at {address}: {}", text(state, "error"));
-                found.push(finding(Level::Broken, detail, Some("is that ingress gateway running, and is its address reachable from here?")));
+                found.push(finding(
+                    Level::Broken,
+                    detail,
+                    Some("is that ingress gateway running, and is its address reachable from here?"),
+                ));
             }
         }
     }
     for problem in status["problems"].as_array().into_iter().flatten() {
-        found.push(finding(Level::Warning, format!("{}: {}", text(problem, "subject"), text(problem, "message")), None));
+        found.push(finding(
+            Level::Warning,
+            format!("{}: {}", text(problem, "subject"), text(problem, "message")),
+            None,
+        ));
     }
     if found.is_empty() {
-        found.push(finding(Level::Ok, format!("connected, generation {}", text(status, "applied_generation")), None));
+        found.push(finding(
+            Level::Ok,
+            format!("connected, generation {}", text(status, "applied_generation")),
+            None,
+        ));
     }
     found
 }

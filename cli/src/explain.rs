@@ -59,7 +59,10 @@ pub async fn run(client: &Client, args: ExplainArgs, out: &Output) -> Result<()>
     let facts = gather(client, &args).await?;
     let hops = walk(&facts, &args.from, &args.to);
     if out.for_people() {
-        out.line(&format!("{}/{}/{} → {}:{}", args.from.cluster, args.from.namespace, args.from.account, args.to.name, args.to.port));
+        out.line(&format!(
+            "{}/{}/{} → {}:{}",
+            args.from.cluster, args.from.namespace, args.from.account, args.to.name, args.to.port
+        ));
         for hop in &hops {
             let (mark, mood) = match hop.verdict {
                 Verdict::Yes => ("✓", Mood::Good),
@@ -133,12 +136,18 @@ fn name(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
         return Ok(format!("{} of global namespace {}", to.name, text(service, "gns")));
     }
     let gns = facts.namespaces.iter().find(|g| {
-        to.name.as_str().strip_suffix(g["domain"].as_str().unwrap_or("\0")).is_some_and(|rest| rest.ends_with('.'))
+        to.name
+            .as_str()
+            .strip_suffix(g["domain"].as_str().unwrap_or("\0"))
+            .is_some_and(|rest| rest.ends_with('.'))
     });
     Err(match gns {
         Some(gns) => (
             format!("global namespace {} has no service of this name", text(gns, "name")),
-            format!("is the service in a namespace that a rule names? tombolo gns show {}; tombolo service list", text(gns, "name")),
+            format!(
+                "is the service in a namespace that a rule names? tombolo gns show {}; tombolo service list",
+                text(gns, "name")
+            ),
         ),
         None => (
             "no global namespace has this domain".into(),
@@ -149,7 +158,8 @@ fn name(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
 
 fn address(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
     let service = facts.service.as_ref().unwrap_or(&Value::Null);
-    let ports: Vec<u64> = service["ports"].as_array().into_iter().flatten().filter_map(|p| p["port"].as_u64()).collect();
+    let ports: Vec<u64> =
+        service["ports"].as_array().into_iter().flatten().filter_map(|p| p["port"].as_u64()).collect();
     if !ports.contains(&u64::from(to.port)) {
         let known = ports.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
         return Err((format!("{} has no port {}", to.name, to.port), format!("its ports: {known}")));
@@ -165,19 +175,36 @@ fn gateways<'a>(status: &'a Value, role: &'a str) -> impl Iterator<Item = &'a Va
 fn local(facts: &Facts, from: &Caller, role: &'static str) -> Result<String, Refusal> {
     let cluster = from.cluster.as_str();
     let status = facts.clusters.get(cluster).ok_or_else(|| {
-        (format!("there is no cluster {cluster}"), "tombolo cluster list shows them; tombolo cluster create makes one".into())
+        (
+            format!("there is no cluster {cluster}"),
+            "tombolo cluster list shows them; tombolo cluster create makes one".into(),
+        )
     })?;
     if status["state"] == "pending" {
-        return Err((format!("{cluster} has not joined"), format!("tombolo cluster token {cluster} gives a token to join with")));
+        return Err((
+            format!("{cluster} has not joined"),
+            format!("tombolo cluster token {cluster} gives a token to join with"),
+        ));
     }
     let found: Vec<&Value> = gateways(status, role).collect();
     let Some(first) = found.first() else {
-        return Err((format!("{cluster} runs no {role}"), format!("start one: tombolo-gateway run --role {role} …")));
+        return Err((
+            format!("{cluster} runs no {role}"),
+            format!("start one: tombolo-gateway run --role {role} …"),
+        ));
     };
     let behind = text(status, "current_generation");
     let at = text(&first["status"], "generation");
-    let away = if status["state"] == "connected" { "" } else { "; the agent is not connected, the last known state is in force" };
-    Ok(format!("{} of {role} in {cluster}, {} at agent generation {at} (controller: {behind}){away}", found.len(), text(first, "software")))
+    let away = if status["state"] == "connected" {
+        ""
+    } else {
+        "; the agent is not connected, the last known state is in force"
+    };
+    Ok(format!(
+        "{} of {role} in {cluster}, {} at agent generation {at} (controller: {behind}){away}",
+        found.len(),
+        text(first, "software")
+    ))
 }
 
 fn targets(service: Option<&Value>) -> Vec<&Value> {
@@ -190,26 +217,44 @@ fn reach(status: &Value, target: &str) -> Result<String, String> {
     for gateway in gateways(status, "egress") {
         for (address, state) in gateway["status"]["peers"][target].as_object().into_iter().flatten() {
             if matches!(state["health"].as_str(), Some("healthy" | "slow_start")) {
-                let rtt = state["rtt_us"].as_u64().map_or(String::new(), |us| format!(", round trip {us} µs"));
+                let rtt =
+                    state["rtt_us"].as_u64().map_or(String::new(), |us| format!(", round trip {us} µs"));
                 return Ok(format!("{address}{rtt}"));
             }
-            why = format!("{address} is {}{}", text(state, "health"), state["error"].as_str().map_or(String::new(), |e| format!(": {e}")));
+            why = format!(
+                "{address} is {}{}",
+                text(state, "health"),
+                state["error"].as_str().map_or(String::new(), |e| format!(": {e}"))
+            );
         }
     }
     Err(why)
 }
 
-fn egress(facts: &Facts, from: &Caller, to: &Destination, chosen: &mut Option<String>) -> Result<String, Refusal> {
+fn egress(
+    facts: &Facts,
+    from: &Caller,
+    to: &Destination,
+    chosen: &mut Option<String>,
+) -> Result<String, Refusal> {
     let here = local(facts, from, "egress")?;
     let status = facts.clusters.get(from.cluster.as_str()).unwrap_or(&Value::Null);
-    let mut ready: Vec<&Value> = targets(facts.service.as_ref()).into_iter().filter(|t| t["ready"].as_u64().unwrap_or(0) > 0).collect();
+    let mut ready: Vec<&Value> = targets(facts.service.as_ref())
+        .into_iter()
+        .filter(|t| t["ready"].as_u64().unwrap_or(0) > 0)
+        .collect();
     // The own cluster is the nearest; among the others the list is in the order of the API.
     ready.sort_by_key(|t| t["cluster"] != from.cluster.as_str());
     if ready.is_empty() {
-        let all = targets(facts.service.as_ref()).iter().map(|t| text(t, "cluster")).collect::<Vec<_>>().join(", ");
+        let all =
+            targets(facts.service.as_ref()).iter().map(|t| text(t, "cluster")).collect::<Vec<_>>().join(", ");
         return Err((
             format!("no cluster has a ready endpoint of {}", to.name),
-            if all.is_empty() { "run the service somewhere".into() } else { format!("look at the service in {all}: is it running, does it pass its health check?") },
+            if all.is_empty() {
+                "run the service somewhere".into()
+            } else {
+                format!("look at the service in {all}: is it running, does it pass its health check?")
+            },
         ));
     }
     let mut why = String::new();
@@ -227,7 +272,11 @@ fn egress(facts: &Facts, from: &Caller, to: &Destination, chosen: &mut Option<St
             Err(reason) => why = reason,
         }
     }
-    Err((why, "is its ingress gateway running, and is its --advertise address reachable from here? tombolo doctor".into()))
+    Err((
+        why,
+        "is its ingress gateway running, and is its --advertise address reachable from here? tombolo doctor"
+            .into(),
+    ))
 }
 
 fn ingress(facts: &Facts, from: &Caller, chosen: Option<&str>) -> Result<String, Refusal> {
@@ -237,11 +286,17 @@ fn ingress(facts: &Facts, from: &Caller, chosen: Option<&str>) -> Result<String,
     }
     let status = facts.clusters.get(cluster).unwrap_or(&Value::Null);
     if status["state"] == "revoked" {
-        return Err((format!("{cluster} was removed"), "its certificates are refused; join it again under a new token".into()));
+        return Err((
+            format!("{cluster} was removed"),
+            "its certificates are refused; join it again under a new token".into(),
+        ));
     }
     let found = gateways(status, "ingress").count();
     if found == 0 {
-        return Err((format!("{cluster} runs no ingress gateway"), format!("start one in {cluster}: tombolo-gateway run --role ingress --advertise HOST:PORT …")));
+        return Err((
+            format!("{cluster} runs no ingress gateway"),
+            format!("start one in {cluster}: tombolo-gateway run --role ingress --advertise HOST:PORT …"),
+        ));
     }
     Ok(format!("{found} in {cluster}"))
 }
@@ -254,7 +309,13 @@ fn endpoint(facts: &Facts, to: &Destination, chosen: Option<&str>) -> Result<Str
         Some("some") => "mutual TLS end to end where the endpoint has a sidecar",
         _ => "clear inside its cluster (no sidecar there)",
     };
-    let services = target["services"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    let services = target["services"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     Ok(format!("{services} port {}: {} ready; {tls}", to.port, text(target, "ready")))
 }
 

@@ -2,10 +2,16 @@ use super::*;
 use serde_json::json;
 
 fn caller() -> Caller {
-    Caller { cluster: "cluster-1".parse().unwrap(), namespace: "default".parse().unwrap(), account: "shopping".parse().unwrap() }
+    Caller {
+        cluster: "cluster-1".parse().unwrap(),
+        namespace: "default".parse().unwrap(),
+        account: "shopping".parse().unwrap(),
+    }
 }
 
-fn destination(port: u16) -> Destination { Destination { name: "catalog.acme.example.com".parse().unwrap(), port } }
+fn destination(port: u16) -> Destination {
+    Destination { name: "catalog.acme.example.com".parse().unwrap(), port }
+}
 
 fn facts() -> Facts {
     let gateways = |health: &str| {
@@ -19,9 +25,11 @@ fn facts() -> Facts {
     let state = json!({ "state": "connected", "applied_generation": 4, "current_generation": 4, "gateways": gateways("healthy") });
     Facts {
         namespaces: vec![json!({ "name": "acme", "domain": "acme.example.com" })],
-        service: Some(json!({ "name": "catalog.acme.example.com", "gns": "acme", "vip": { "v4": "240.0.0.1" },
+        service: Some(
+            json!({ "name": "catalog.acme.example.com", "gns": "acme", "vip": { "v4": "240.0.0.1" },
             "ports": [{ "port": 8082 }],
-            "targets": [{ "cluster": "cluster-2", "ready": 1, "total": 1, "end_to_end": "all", "services": ["default/catalog"] }] })),
+            "targets": [{ "cluster": "cluster-2", "ready": 1, "total": 1, "end_to_end": "all", "services": ["default/catalog"] }] }),
+        ),
         clusters: BTreeMap::from([("cluster-1".into(), state.clone()), ("cluster-2".into(), state)]),
     }
 }
@@ -51,7 +59,8 @@ fn each_hop_can_say_no() {
     f.clusters.get_mut("cluster-1").unwrap()["gateways"] = json!([]);
     assert_eq!(refusal(&f, 8082).0, "sidecar");
     let mut f = facts();
-    f.clusters.get_mut("cluster-1").unwrap()["gateways"][1]["status"]["peers"]["cluster-2"]["127.0.0.1:7000"]["health"] = json!("dead");
+    f.clusters.get_mut("cluster-1").unwrap()["gateways"][1]["status"]["peers"]["cluster-2"]["127.0.0.1:7000"]
+        ["health"] = json!("dead");
     let (hop, why) = refusal(&f, 8082);
     assert_eq!(hop, "egress");
     assert!(why.contains("refused"), "{why}");

@@ -20,7 +20,10 @@ pub async fn run(client: &Client, command: GnsCommand, out: &Output) -> Result<(
     match command {
         GnsCommand::List => {
             let items = client.list(&path).await?;
-            let rows = items.iter().map(|g| vec![cell(text(g, "name")), cell(text(g, "domain")), cell(rules(g))]).collect();
+            let rows = items
+                .iter()
+                .map(|g| vec![cell(text(g, "name")), cell(text(g, "domain")), cell(rules(g))])
+                .collect();
             out.rows(&items, &["name", "domain", "names the services of"], rows)
         }
         GnsCommand::Create { name, domain, namespaces, clusters } => {
@@ -43,7 +46,10 @@ pub async fn run(client: &Client, command: GnsCommand, out: &Output) -> Result<(
         }
         GnsCommand::Remove { name, yes } => {
             let found = client.get(&format!("{path}/{name}")).await?;
-            confirm(yes, &format!("remove {name}? The names under {} stop resolving", text(&found.body, "domain")))?;
+            confirm(
+                yes,
+                &format!("remove {name}? The names under {} stop resolving", text(&found.body, "domain")),
+            )?;
             client.delete(&format!("{path}/{name}"), found.etag).await?;
             if out.for_people() {
                 out.line(&format!("global namespace {name} removed"));
@@ -65,7 +71,10 @@ fn mapping(namespaces: &[NamespaceName], clusters: &[ClusterName]) -> Vec<Value>
 
 fn rules(gns: &Value) -> String {
     let rules = gns["rules"].as_array().into_iter().flatten();
-    rules.map(|r| format!("{} in {}", selector(&r["namespace"]), selector(&r["cluster"]))).collect::<Vec<_>>().join("; ")
+    rules
+        .map(|r| format!("{} in {}", selector(&r["namespace"]), selector(&r["cluster"])))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn selector(value: &Value) -> String {
@@ -73,6 +82,7 @@ fn selector(value: &Value) -> String {
         return name.to_owned();
     }
     let labels = value["labels"].as_object();
-    let pairs: Vec<String> = labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("?"))).collect();
+    let pairs: Vec<String> =
+        labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("?"))).collect();
     if pairs.is_empty() { "all".into() } else { pairs.join(",") }
 }

@@ -51,4 +51,6 @@ pub async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn connect(global: &args::Global) -> Result<client::Client> { client::Client::new(&config::resolve(global)?) }
+fn connect(global: &args::Global) -> Result<client::Client> {
+    client::Client::new(&config::resolve(global)?)
+}

@@ -27,7 +27,10 @@ pub async fn run(global: &Global, args: LoginArgs, out: &Output) -> Result<()> {
         return out.value(&me);
     }
     let role = me["role"].as_str().unwrap_or("?");
-    let place = context.organization.as_ref().map_or("the installation".to_owned(), |org| format!("organization {org}"));
+    let place = context
+        .organization
+        .as_ref()
+        .map_or("the installation".to_owned(), |org| format!("organization {org}"));
     out.line(&out.paint(Mood::Good, &format!("logged in to {} as {role} of {place}", context.server)));
     out.line(&format!("stored in {}", path.display()));
     Ok(())

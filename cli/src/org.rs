@@ -16,7 +16,8 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
     match command {
         OrgCommand::List => {
             let items = client.list("/api/v1/organizations").await?;
-            let rows = items.iter().map(|o| vec![cell(text(o, "name")), cell(text(o, "trust_domain"))]).collect();
+            let rows =
+                items.iter().map(|o| vec![cell(text(o, "name")), cell(text(o, "trust_domain"))]).collect();
             out.rows(&items, &["name", "trust domain"], rows)
         }
         OrgCommand::Create { name, trust_domain, admin_token_file } => {
@@ -40,7 +41,9 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
             }
             Ok(())
         }
-        OrgCommand::Show { name } => out.value(&client.get(&format!("/api/v1/organizations/{name}")).await?.body),
+        OrgCommand::Show { name } => {
+            out.value(&client.get(&format!("/api/v1/organizations/{name}")).await?.body)
+        }
     }
 }
 

@@ -49,11 +49,15 @@ impl Output {
 
     /// Whether tables are wanted.
     #[must_use]
-    pub fn for_people(&self) -> bool { self.format == Format::Table }
+    pub fn for_people(&self) -> bool {
+        self.format == Format::Table
+    }
 
     /// Whether a person looks at a terminal.
     #[must_use]
-    pub const fn is_terminal(&self) -> bool { self.terminal }
+    pub const fn is_terminal(&self) -> bool {
+        self.terminal
+    }
 
     /// A line.
     pub fn line(&self, text: &str) {
@@ -83,7 +87,9 @@ impl Output {
                 let text = serde_saphyr::to_string(value).context("write YAML")?;
                 self.line(text.trim_end());
             }
-            Format::Json | Format::Table => self.line(&serde_json::to_string_pretty(value).context("write JSON")?),
+            Format::Json | Format::Table => {
+                self.line(&serde_json::to_string_pretty(value).context("write JSON")?)
+            }
         }
         Ok(())
     }
@@ -127,7 +133,9 @@ impl Output {
 
 /// A plain cell.
 #[must_use]
-pub fn cell(text: impl Into<String>) -> (Mood, String) { (Mood::Plain, text.into()) }
+pub fn cell(text: impl Into<String>) -> (Mood, String) {
+    (Mood::Plain, text.into())
+}
 
 /// Writes a secret into a file that only its owner reads.
 ///

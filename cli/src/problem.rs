@@ -42,7 +42,9 @@ pub enum CliError {
     #[error("{}", describe(.0))]
     Refused(Problem),
     /// The controller did not answer.
-    #[error("can't reach {server}: {cause}\n  Is the controller running there, and is the CA fingerprint right? `tombolo doctor` looks closer.")]
+    #[error(
+        "can't reach {server}: {cause}\n  Is the controller running there, and is the CA fingerprint right? `tombolo doctor` looks closer."
+    )]
     Unreachable {
         /// Where it should be.
         server: String,

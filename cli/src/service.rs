@@ -38,7 +38,8 @@ pub async fn run(client: &Client, command: ServiceCommand, out: &Output) -> Resu
 }
 
 fn row(service: &Value) -> Vec<(Mood, String)> {
-    let ports: Vec<String> = service["ports"].as_array().into_iter().flatten().map(|p| text(p, "port")).collect();
+    let ports: Vec<String> =
+        service["ports"].as_array().into_iter().flatten().map(|p| text(p, "port")).collect();
     let targets: Vec<&Value> = service["targets"].as_array().into_iter().flatten().collect();
     let served: Vec<String> = targets
         .iter()
@@ -50,7 +51,10 @@ fn row(service: &Value) -> Vec<(Mood, String)> {
         cell(text(service, "name")),
         cell(text(&service["vip"], "v4")),
         cell(ports.join(", ")),
-        (if ready { Mood::Good } else { Mood::Bad }, if served.is_empty() { "nowhere".into() } else { served.join(", ") }),
+        (
+            if ready { Mood::Good } else { Mood::Bad },
+            if served.is_empty() { "nowhere".into() } else { served.join(", ") },
+        ),
         (Mood::Warn, if conflicts == 0 { String::new() } else { format!("{conflicts} conflicts") }),
     ]
 }

@@ -20,7 +20,12 @@ pub async fn run(client: &Client, command: TokenCommand, out: &Output) -> Result
             let items = client.list(&path).await?;
             let rows = items
                 .iter()
-                .map(|t| ["id", "name", "role", "last_used_at", "expires_at"].iter().map(|f| cell(text(t, f))).collect())
+                .map(|t| {
+                    ["id", "name", "role", "last_used_at", "expires_at"]
+                        .iter()
+                        .map(|f| cell(text(t, f)))
+                        .collect()
+                })
                 .collect();
             out.rows(&items, &["id", "name", "role", "last used", "expires"], rows)
         }
@@ -33,7 +38,10 @@ pub async fn run(client: &Client, command: TokenCommand, out: &Output) -> Result
             if !out.for_people() {
                 return out.value(&made);
             }
-            out.line(&out.paint(Mood::Good, &format!("token {name} ({}) made, id {}", role.as_str(), text(&made, "id"))));
+            out.line(&out.paint(
+                Mood::Good,
+                &format!("token {name} ({}) made, id {}", role.as_str(), text(&made, "id")),
+            ));
             if made["secret"].is_string() {
                 out.line(&format!("its secret, shown this once: {}", text(&made, "secret")));
             }

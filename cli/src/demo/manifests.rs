@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 pub(crate) fn cluster(layout: &Layout, cluster: u8) -> String {
     let mut text = String::from("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n");
     for (name, _) in services().filter(|(_, c)| *c == cluster) {
-        let (executable, address, port) = (layout.executable(name), layout.machine(cluster), name.usual_port());
+        let (executable, address, port) =
+            (layout.executable(name), layout.machine(cluster), name.usual_port());
         account(&mut text, name.as_str(), &executable.display().to_string());
         let _ = write!(
             text,

@@ -9,7 +9,11 @@ pub mod shop;
 mod steps;
 mod table;
 
-use crate::{args::DemoArgs, output::{Mood, Output}, problem::CliError};
+use crate::{
+    args::DemoArgs,
+    output::{Mood, Output},
+    problem::CliError,
+};
 use anyhow::Result;
 use layout::Layout;
 use process::Fleet;

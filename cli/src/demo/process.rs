@@ -36,15 +36,29 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) const fn new(logs: PathBuf) -> Self { Self { logs, members: Vec::new(), all: Vec::new() } }
+    pub(crate) const fn new(logs: PathBuf) -> Self {
+        Self { logs, members: Vec::new(), all: Vec::new() }
+    }
 
     /// Every process ever started.
-    pub(crate) fn pids(&self) -> Vec<u32> { self.all.clone() }
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.all.clone()
+    }
 
     /// Starts a program; its output goes to `<logs>/<name>.log`.
-    pub(crate) fn start(&mut self, name: &str, program: &Path, args: &[String], env: &[(&str, String)]) -> Result<()> {
+    pub(crate) fn start(
+        &mut self,
+        name: &str,
+        program: &Path,
+        args: &[String],
+        env: &[(&str, String)],
+    ) -> Result<()> {
         let log = self.logs.join(format!("{name}.log"));
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("open {}", log.display()))?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         command.envs(env.iter().map(|(k, v)| (*k, v)));
@@ -130,14 +144,23 @@ pub(crate) async fn run(program: &Path, args: &[String], stdin: Option<&str>) ->
     let output = timeout(READY, child.wait_with_output()).await.context("the program did not end")??;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("{} {} ended with {}:\n{text}{}", program.display(), args.join(" "), output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{} {} ended with {}:\n{text}{}",
+            program.display(),
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(text)
 }
 
 /// Has the kernel end the child where the demo dies without ending it (kill -9). The signal follows the thread that
 /// starts the child, so the demo starts its children from its main thread.
-#[expect(unsafe_code, reason = "prctl between fork and exec: async-signal-safe, and there is no safe way to say it")]
+#[expect(
+    unsafe_code,
+    reason = "prctl between fork and exec: async-signal-safe, and there is no safe way to say it"
+)]
 fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure only makes one system call, allocates nothing and touches no lock.
     unsafe {

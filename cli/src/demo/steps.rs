@@ -44,20 +44,27 @@ fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn args<const N: usize>(list: [&str; N]) -> Vec<String> { list.map(str::to_owned).to_vec() }
+fn args<const N: usize>(list: [&str; N]) -> Vec<String> {
+    list.map(str::to_owned).to_vec()
+}
 
 /// Waits until a question has an answer.
 ///
 /// # Errors
 /// It had none within the time, or the question failed.
-pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(what: &str, ask: impl Fn() -> F) -> Result<T> {
+pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(
+    what: &str,
+    ask: impl Fn() -> F,
+) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = ask().await;
         match answer {
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) if Instant::now() > deadline => bail!("{what}: not within {PATIENCE:?}"),
-            Err(error) if Instant::now() > deadline => return Err(error.context(format!("{what}: not within {PATIENCE:?}"))),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("{what}: not within {PATIENCE:?}")));
+            }
             _ => sleep(Duration::from_millis(50)).await,
         }
     }
@@ -68,7 +75,11 @@ pub(crate) async fn controller(layout: &Layout, fleet: &mut Fleet, out: &Output)
     out.line("1/5 controller, on a private PostgreSQL of its own");
     let (ready, owner) = (layout.path("controller.json"), layout.path("owner-token"));
     let mut options = args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    for (option, path) in [("--data", layout.path("controller")), ("--owner-token-file", owner.clone()), ("--ready-file", ready.clone())] {
+    for (option, path) in [
+        ("--data", layout.path("controller")),
+        ("--owner-token-file", owner.clone()),
+        ("--ready-file", ready.clone()),
+    ] {
         options.extend([option.to_owned(), path.display().to_string()]);
     }
     fleet.start("controller", &program("tombolo-controller")?, &options, &[])?;
@@ -81,9 +92,13 @@ pub(crate) async fn controller(layout: &Layout, fleet: &mut Fleet, out: &Output)
         token: crate::config::token(&owner)?,
     };
     let owner = Client::new(&context)?;
-    owner.create("/api/v1/organizations", &json!({ "name": ORGANIZATION })).await.context("make the organization")?;
+    owner
+        .create("/api/v1/organizations", &json!({ "name": ORGANIZATION }))
+        .await
+        .context("make the organization")?;
     let path = format!("/api/v1/organizations/{ORGANIZATION}/tokens");
-    let made = owner.create(&path, &json!({ "name": "admin", "role": "admin" })).await.context("make its token")?;
+    let made =
+        owner.create(&path, &json!({ "name": "admin", "role": "admin" })).await.context("make its token")?;
     context.organization = Some(ORGANIZATION.parse()?);
     context.token = text(&made, "secret");
     crate::output::secret_file(&layout.path("token"), &context.token)?;
@@ -105,9 +120,16 @@ pub(crate) async fn clusters(demo: &Demo, layout: &Layout, fleet: &mut Fleet, ou
         let path = demo.client.in_org(&format!("/clusters/{name}/onboarding-tokens"))?;
         let token = demo.client.create(&path, &json!({})).await?;
         let mut join = args(["join", "--cluster", &name, "--region", region, "--token-file", "-"]);
-        join.extend(args(["--controller", &demo.context.server, "--ca-fingerprint", &demo.context.ca_fingerprint]));
+        join.extend(args([
+            "--controller",
+            &demo.context.server,
+            "--ca-fingerprint",
+            &demo.context.ca_fingerprint,
+        ]));
         join.extend(args(["--data", &dir.join("agent").display().to_string()]));
-        process::run(&program("tombolo-agent")?, &join, Some(&text(&token, "secret"))).await.context("join")?;
+        process::run(&program("tombolo-agent")?, &join, Some(&text(&token, "secret")))
+            .await
+            .context("join")?;
         agent(layout, fleet, cluster).await?;
         for role in ["egress", "ingress", "sidecar"] {
             gateway(layout, fleet, cluster, role).await?;
@@ -122,8 +144,18 @@ async fn agent(layout: &Layout, fleet: &mut Fleet, cluster: u8) -> Result<()> {
     let in_dir = |name: &str| dir.join(name).display().to_string();
     let mut options = args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
     options.extend(args(["--data", &in_dir("agent"), "--manifests", &in_dir("manifests")]));
-    options.extend(args(["--dns", &layout.dns(cluster).to_string(), "--explicit-prefix", &layout.prefix(cluster)]));
-    options.extend(args(["--gateway-socket", &in_dir("gateways.sock"), "--ready-file", &in_dir("agent.json")]));
+    options.extend(args([
+        "--dns",
+        &layout.dns(cluster).to_string(),
+        "--explicit-prefix",
+        &layout.prefix(cluster),
+    ]));
+    options.extend(args([
+        "--gateway-socket",
+        &in_dir("gateways.sock"),
+        "--ready-file",
+        &in_dir("agent.json"),
+    ]));
     let name = format!("cluster-{cluster}-agent");
     fleet.start(&name, &program("tombolo-agent")?, &options, &[])?;
     fleet.ready(&name, &dir.join("agent.json")).await.map(drop)
@@ -135,7 +167,12 @@ async fn gateway(layout: &Layout, fleet: &mut Fleet, cluster: u8, role: &str) ->
     let machine = layout.machine(cluster);
     let ready = format!("{role}.json");
     let mut options = args(["run", "--role", role, "--admin", "127.0.0.1:0", "--instance", role]);
-    options.extend(args(["--agent-socket", &in_dir("gateways.sock"), "--access-log", &in_dir(&format!("{role}-access.log"))]));
+    options.extend(args([
+        "--agent-socket",
+        &in_dir("gateways.sock"),
+        "--access-log",
+        &in_dir(&format!("{role}-access.log")),
+    ]));
     options.extend(args(["--cache", &in_dir(&format!("{role}.cache")), "--ready-file", &in_dir(&ready)]));
     match role {
         "ingress" => {
@@ -144,7 +181,14 @@ async fn gateway(layout: &Layout, fleet: &mut Fleet, cluster: u8, role: &str) ->
         }
         "sidecar" => {
             let address = machine.to_string();
-            options.extend(args(["--tunnel", &format!("{address}:0"), "--capture", "explicit", "--serve", &address]));
+            options.extend(args([
+                "--tunnel",
+                &format!("{address}:0"),
+                "--capture",
+                "explicit",
+                "--serve",
+                &address,
+            ]));
         }
         _ => options.extend(args(["--tunnel", &format!("{machine}:0")])),
     }
@@ -167,7 +211,8 @@ pub(crate) async fn shop(demo: &Demo, layout: &Layout, fleet: &mut Fleet, out: &
     }
     for cluster in 1..=2 {
         let folder = layout.cluster_dir(cluster).join("manifests");
-        std::fs::write(folder.join("shop.yaml"), manifests::cluster(layout, cluster)).context("write the manifests")?;
+        std::fs::write(folder.join("shop.yaml"), manifests::cluster(layout, cluster))
+            .context("write the manifests")?;
     }
     answers(&layout.page()).await?;
     for cluster in 1..=2 {
@@ -184,7 +229,13 @@ pub(crate) async fn shop(demo: &Demo, layout: &Layout, fleet: &mut Fleet, out: &
     Ok(())
 }
 
-fn start_service(layout: &Layout, fleet: &mut Fleet, service: Role, cluster: u8, catalog: &str) -> Result<()> {
+fn start_service(
+    layout: &Layout,
+    fleet: &mut Fleet,
+    service: Role,
+    cluster: u8,
+    catalog: &str,
+) -> Result<()> {
     let at = |service: Role| layout.listens(service, 1).to_string();
     let env = [
         ("LISTEN", layout.listens(service, cluster).to_string()),
@@ -210,8 +261,15 @@ pub(crate) async fn answers(url: &str) -> Result<String> {
 }
 
 /// Step 4: one global namespace over both clusters, and one changed environment variable.
-pub(crate) async fn global_namespace(demo: &Demo, layout: &Layout, fleet: &mut Fleet, out: &Output) -> Result<()> {
-    out.line(&format!("4/5 global namespace {DOMAIN} over both clusters; shopping gets CATALOG_HOST={CATALOG}"));
+pub(crate) async fn global_namespace(
+    demo: &Demo,
+    layout: &Layout,
+    fleet: &mut Fleet,
+    out: &Output,
+) -> Result<()> {
+    out.line(&format!(
+        "4/5 global namespace {DOMAIN} over both clusters; shopping gets CATALOG_HOST={CATALOG}"
+    ));
     let rules = json!([{ "cluster": { "labels": {} }, "namespace": { "name": "default" } }]);
     let body = json!({ "name": ORGANIZATION, "domain": DOMAIN, "rules": rules });
     demo.client.create(&demo.client.in_org("/global-namespaces")?, &body).await?;

@@ -17,8 +17,12 @@ pub(crate) async fn print(demo: &Demo, layout: &Layout, out: &Output) -> Result<
     let mut services = demo.client.list(&demo.client.in_org("/services")?).await?;
     services.retain(|s| s["kind"] == "service");
     let rows = services.iter().map(|s| {
-        let served: Vec<String> =
-            s["targets"].as_array().into_iter().flatten().map(|t| format!("{} ({} ready)", text(t, "cluster"), text(t, "ready"))).collect();
+        let served: Vec<String> = s["targets"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|t| format!("{} ({} ready)", text(t, "cluster"), text(t, "ready")))
+            .collect();
         vec![cell(text(s, "name")), cell(text(&s["vip"], "v4")), cell(served.join(", "))]
     });
     out.line(&out.table(&["name", "virtual IP", "served in"], rows.collect()));
@@ -48,7 +52,11 @@ pub(crate) async fn counts(demo: &Demo) -> Result<BTreeMap<(String, String, Stri
         let path = demo.client.in_org(&format!("/clusters/{}/status", text(&cluster, "name")))?;
         let status = demo.client.get(&path).await?.body;
         let gateways = status["gateways"].as_array().into_iter().flatten();
-        for edge in gateways.filter(|g| g["role"] == "sidecar").filter_map(|g| g["status"]["edges"].as_array()).flatten() {
+        for edge in gateways
+            .filter(|g| g["role"] == "sidecar")
+            .filter_map(|g| g["status"]["edges"].as_array())
+            .flatten()
+        {
             let key = (text(edge, "source"), text(edge, "name"), text(edge, "cluster"));
             let entry: &mut (u64, u64) = counts.entry(key).or_default();
             entry.0 += edge["ok"].as_u64().unwrap_or(0);
@@ -92,6 +100,10 @@ pub(crate) async fn live(demo: &Demo, out: &Output) -> Result<()> {
 }
 
 /// A status value, for checks.
-pub(crate) fn total(counts: &BTreeMap<(String, String, String), (u64, u64)>, name: &str, cluster: &str) -> u64 {
+pub(crate) fn total(
+    counts: &BTreeMap<(String, String, String), (u64, u64)>,
+    name: &str,
+    cluster: &str,
+) -> u64 {
     counts.iter().filter(|((_, n, c), _)| n.starts_with(name) && c == cluster).map(|(_, (ok, _))| ok).sum()
 }
