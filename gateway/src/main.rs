@@ -1,2 +1,94 @@
-//! tombolo-gateway
-fn main() {}
+//! `tombolo-gateway`: carries requests between workloads, across clusters.
+
+mod options;
+
+use anyhow::Context;
+use clap::Parser;
+use options::{Command, Options};
+use serde_json::json;
+use std::{process::ExitCode, sync::Arc};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    signal::unix::{SignalKind, signal},
+};
+use tombolo_gateway::{capture::redirect::Redirect, config::Config, process};
+use tombolo_runtime::{clock::SystemClock, drain::Drained, ready, signal::Signals, task, telemetry};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let done =
+        telemetry::init(options.log_format).context("set up logging").and_then(|()| match options.command {
+            Command::Run(run) => run.config().map_err(anyhow::Error::msg).and_then(start),
+            Command::Redirect(redirect) => match redirect.wanted() {
+                Some(wanted) => wanted.install().context("install the redirect (it needs root and nft)"),
+                None => Redirect::remove().context("remove the redirect (it needs root and nft)"),
+            },
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "tombolo-gateway ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One runtime for connections, and a small one for the agent and the admin port.
+fn start(config: Config) -> anyhow::Result<()> {
+    let data = runtime("data", None)?;
+    let control = runtime("control", Some(1))?;
+    let ended = data.block_on(run(config, control.handle().clone()));
+    // what still runs is what the drain gave up on
+    control.shutdown_background();
+    data.shutdown_background();
+    ended
+}
+
+fn runtime(name: &str, threads: Option<usize>) -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.thread_name(name).enable_all().build().with_context(|| format!("start the runtime {name}"))
+}
+
+async fn run(config: Config, control: Handle) -> anyhow::Result<()> {
+    let mut signals = Signals::install().context("take over the signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("take over SIGHUP")?;
+    let (ready_file, deadline) = (config.ready_file.clone(), config.timing.drain);
+    let (role, instance) = (config.role, config.instance.clone());
+    let bound = process::build(config, Arc::new(SystemClock), control).await?;
+    tracing::info!(%role, instance, tunnel = %bound.tunnel, "bound");
+
+    let log = bound.shared.log.clone();
+    task::spawn("hangup", async move {
+        while hangup.recv().await.is_some() {
+            log.reopen();
+        }
+    });
+    let why = tokio::select! {
+        biased;
+        why = signals.terminate() => why,
+        () = bound.ready() => {
+            tracing::info!("ready");
+            if let Some(path) = &ready_file {
+                let fields = json!({
+                    "tunnel": bound.tunnel,
+                    "admin": bound.admin,
+                    "outbound": bound.outbound.first(),
+                });
+                ready::write(path, &fields).with_context(|| format!("write {}", path.display()))?;
+            }
+            signals.terminate().await
+        }
+    };
+    tracing::info!(signal = ?why, "draining; a second signal ends it at once");
+    tokio::select! {
+        drained = bound.drain(deadline) => match drained {
+            Drained::All => tracing::info!("drained"),
+            Drained::Cut(left) => tracing::warn!(left, "the deadline passed; connections were cut"),
+        },
+        _ = signals.terminate() => tracing::warn!("ended without waiting"),
+    }
+    Ok(())
+}

@@ -40,7 +40,7 @@ pub enum TableError {
         /// Where it stands.
         holder: ResourceKey,
         /// The identity.
-        id: SpiffeId,
+        id: Box<SpiffeId>,
         /// The trust domain of this cluster.
         trust_domain: TrustDomain,
     },
@@ -50,7 +50,7 @@ pub enum TableError {
         /// Where it stands.
         holder: ResourceKey,
         /// The identity.
-        id: SpiffeId,
+        id: Box<SpiffeId>,
         /// The cluster that it should belong to.
         cluster: ClusterName,
     },
@@ -299,9 +299,8 @@ fn add_route(
             identities: Arc::new(target.identities.clone()),
         });
     }
-    let tcp = |port: &&tombolo_model::inventory::PortSpec| {
-        port.protocol == tombolo_model::inventory::Protocol::Tcp
-    };
+    let tcp =
+        |port: &&tombolo_model::inventory::PortSpec| port.protocol == tombolo_model::inventory::Protocol::Tcp;
     let route = Arc::new(Route {
         name: spec.name.clone(),
         addresses: spec.addresses.clone(),
@@ -350,11 +349,11 @@ fn check_workload(
     id: &SpiffeId,
 ) -> Result<(), TableError> {
     if id.trust_domain != *domain {
-        let (id, trust_domain) = (id.clone(), domain.clone());
+        let (id, trust_domain) = (Box::new(id.clone()), domain.clone());
         return Err(TableError::ForeignIdentity { holder: holder.clone(), id, trust_domain });
     }
     if id.cluster != *cluster || !matches!(id.path, SpiffePath::Workload { .. }) {
-        let (id, cluster) = (id.clone(), cluster.clone());
+        let (id, cluster) = (Box::new(id.clone()), cluster.clone());
         return Err(TableError::WrongCluster { holder: holder.clone(), id, cluster });
     }
     Ok(())

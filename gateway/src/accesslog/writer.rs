@@ -4,7 +4,6 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,10 +23,11 @@ pub enum Target {
     File(PathBuf),
 }
 
-impl FromStr for Target {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(if text == "-" { Self::Stdout } else { Self::File(text.into()) })
+impl Target {
+    /// Where a path points; `-` is standard output.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        if path.as_os_str() == "-" { Self::Stdout } else { Self::File(path.to_owned()) }
     }
 }
 

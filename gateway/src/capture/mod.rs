@@ -1,5 +1,224 @@
-//! How applications' connections come to this process.
+//! How applications' connections come to this process: bound by it ([`explicit`]), or redirected to it ([`sidecar`]).
+//! Either way the caller's workload is settled before anything else sees the connection.
 
-pub(crate) mod attest;
-pub(crate) mod original;
+mod attest;
+mod explicit;
+mod listener;
+mod original;
+mod problems;
 pub mod redirect;
+mod sidecar;
+
+pub use problems::Problems;
+
+use crate::{
+    config::{Capture, Config},
+    error::Refusal,
+    outbound::{self, Accepted},
+    reason::Reason,
+    state::Shared,
+};
+use attest::{AttestError, Attestor};
+use explicit::Listeners;
+use listener::{Accept, Listener};
+use std::{io, net::SocketAddr, sync::Arc};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
+use tombolo_model::{AccountName, NamespaceName, SpiffeId};
+use tombolo_runtime::{drain, task, telemetry};
+
+/// How connections are captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all: gateways that only take tunnels.
+    None,
+    /// This process binds the addresses of the names; each caller is attested.
+    Explicit,
+    /// Connections are redirected to this port of loopback.
+    Sidecar {
+        /// The port; 0 takes a free one.
+        port: u16,
+        /// Whose connections they are, where the proxy stands beside one pod; each caller is attested where there is none.
+        workload: Option<(NamespaceName, AccountName)>,
+    },
+}
+
+impl Mode {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        match config.capture {
+            Capture::None => Self::None,
+            Capture::Explicit => Self::Explicit,
+            Capture::Sidecar => {
+                Self::Sidecar { port: config.outbound_port, workload: config.workload.clone() }
+            }
+        }
+    }
+}
+
+/// The running capture. Dropping it closes the listeners and leaves the connections.
+#[derive(Debug)]
+pub struct Handle {
+    outbound: Vec<SocketAddr>,
+    following: Option<JoinHandle<()>>,
+    /// The number of the table whose addresses were bound last.
+    followed: Option<watch::Receiver<u64>>,
+}
+
+impl Handle {
+    /// Where redirected connections are taken; empty in the other modes.
+    #[must_use]
+    pub fn outbound(&self) -> &[SocketAddr] {
+        &self.outbound
+    }
+
+    /// Waits until the addresses of the table in force are bound, or known to be problems. Cancel-safe.
+    pub async fn followed(&self, shared: &Shared) {
+        let Some(followed) = &self.followed else { return };
+        let now = *shared.changed().borrow();
+        // without a sender the draining has begun, and nothing is bound any more
+        let _ = followed.clone().wait_for(|table| *table >= now).await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
+    }
+}
+
+/// Starts to capture. In mode `explicit` the listeners follow the table from now on; when the draining begins, they are
+/// closed, and the connections go on.
+///
+/// # Errors
+/// In mode `sidecar`, where the port can't be bound. In mode `explicit` that is a problem to be told, never an error.
+pub async fn start(
+    shared: Arc<Shared>,
+    mode: Mode,
+    problems: Problems,
+    drain: drain::Watch,
+) -> io::Result<Handle> {
+    let attestor = Attestor::new();
+    let mut handle = Handle { outbound: Vec::new(), following: None, followed: None };
+    match mode {
+        Mode::None => {}
+        Mode::Explicit => {
+            let accept = accept(shared.clone(), drain.clone(), move |shared, stream, client| {
+                let attestor = attestor.clone();
+                async move {
+                    let original = stream.local_addr()?;
+                    let source = attest(&shared, &attestor, client, original).await;
+                    Ok(Accepted { stream, client, original, source })
+                }
+            });
+            let listeners = Listeners::new(accept, problems.sender());
+            let (done, followed) = watch::channel(0);
+            handle.followed = Some(followed);
+            handle.following =
+                Some(task::spawn("explicit capture", follow(shared, listeners, problems, done, drain)));
+        }
+        Mode::Sidecar { port, workload } => {
+            let workload = Arc::new(workload);
+            let accept = accept(shared, drain.clone(), move |shared, stream, client| {
+                let (attestor, workload) = (attestor.clone(), workload.clone());
+                async move {
+                    // who was not redirected dialled this port itself, which is no name's address
+                    let local = stream.local_addr()?;
+                    let original = original::destination(&stream, local).unwrap_or(local);
+                    let source = match &*workload {
+                        Some(workload) => only(&shared, workload),
+                        None => attest(&shared, &attestor, client, original).await,
+                    };
+                    Ok(Accepted { stream, client, original, source })
+                }
+            });
+            let redirected = sidecar::bind(port, &accept)?;
+            handle.outbound = redirected.iter().map(Listener::local).collect();
+            handle.following = Some(task::spawn("sidecar capture", async move {
+                let redirected = redirected;
+                drain.signaled().await;
+                for listener in redirected {
+                    listener.close().await;
+                }
+            }));
+        }
+    }
+    Ok(handle)
+}
+
+/// What a listener does with a connection: finds out about it, and carries it, in a task of its own. The draining waits
+/// for it.
+fn accept<F>(
+    shared: Arc<Shared>,
+    drain: drain::Watch,
+    find_out: impl Fn(Arc<Shared>, TcpStream, SocketAddr) -> F + Send + Sync + 'static,
+) -> Accept
+where
+    F: Future<Output = io::Result<Accepted>> + Send + 'static,
+{
+    Arc::new(move |stream, client| {
+        shared.metrics.captured();
+        let held = drain.clone();
+        let (found, shared) = (find_out(shared.clone(), stream, client), shared.clone());
+        task::spawn("captured connection", async move {
+            let _held = held;
+            match found.await {
+                Ok(accepted) => outbound::serve(accepted, shared).await,
+                Err(error) => tracing::debug!(%client, %error, "the caller went before it was asked for"),
+            }
+        });
+    })
+}
+
+async fn follow(
+    shared: Arc<Shared>,
+    mut listeners: Listeners,
+    problems: Problems,
+    followed: watch::Sender<u64>,
+    drain: drain::Watch,
+) {
+    let mut changed = shared.changed();
+    loop {
+        let table = *changed.borrow_and_update();
+        let wanted = shared.table.load().addresses().map(SocketAddr::from).collect();
+        listeners.follow(wanted).await;
+        shared.metrics.capture_problems(problems.count());
+        followed.send_replace(table);
+        tokio::select! {
+            biased;
+            () = drain.signaled() => break,
+            table = changed.changed() => if table.is_err() { break },
+            () = tokio::time::sleep(explicit::AGAIN), if listeners.incomplete() => {}
+        }
+    }
+    listeners.close().await;
+}
+
+/// The one workload that this proxy stands beside.
+fn only(shared: &Shared, (namespace, account): &(NamespaceName, AccountName)) -> Result<SpiffeId, Refusal> {
+    match shared.table.load().itself() {
+        Some(itself) => Ok(SpiffeId::workload(&itself.trust_domain, &itself.cluster, namespace, account)),
+        None => Err(Refusal::new(Reason::NoCredentials, "the agent has not said yet which cluster this is")),
+    }
+}
+
+async fn attest(
+    shared: &Shared,
+    attestor: &Attestor,
+    client: SocketAddr,
+    original: SocketAddr,
+) -> Result<SpiffeId, Refusal> {
+    let workloads = shared.table.load().workloads().values().cloned().collect();
+    attestor.attest(workloads, client, original).await.map_err(|error| {
+        let reason = match error {
+            AttestError::Overloaded => Reason::Overloaded,
+            AttestError::Kernel(_)
+            | AttestError::Process(_)
+            | AttestError::Nobody(_)
+            | AttestError::Several { .. } => Reason::UnknownWorkload,
+        };
+        Refusal::new(reason, telemetry::chain(&error))
+    })
+}

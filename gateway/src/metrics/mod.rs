@@ -144,9 +144,8 @@ impl Metrics {
         u64::try_from(open).unwrap_or(0)
     }
 
-    /// Puts all of it under `tombolo_gateway_`.
+    /// Puts all of it into the process's registry, whose names begin with `tombolo_gateway_`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("tombolo_gateway");
         registry.register(
             "connections",
             "Connections that ended, by how they did (ok, or the reason)",
@@ -186,3 +185,6 @@ impl Metrics {
         registry.register("certificates", "Certificates asked of the agent", self.certificates.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

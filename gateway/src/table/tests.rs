@@ -96,10 +96,7 @@ fn refuses_what_is_ambiguous() {
         route("b.acme.com", "240.0.0.1", "c2", IN_C2),
     ];
     assert!(matches!(build(&all(two)), Err(TableError::SharedAddress { .. })));
-    assert_eq!(
-        build(&all([route("a.acme.com", "240.0.0.1", "c2", IN_C2)])),
-        Err(TableError::NoSelf)
-    );
+    assert_eq!(build(&all([route("a.acme.com", "240.0.0.1", "c2", IN_C2)])), Err(TableError::NoSelf));
     let mut resources = all([itself()]);
     resources.insert(ResourceKey::new("self", "x"), itself());
     assert!(matches!(build(&resources), Err(TableError::Key { .. })));

@@ -1,0 +1,89 @@
+//! Carries an open connection to its end, and writes down how it went.
+
+use crate::{
+    accesslog::Record,
+    conns::Ticket,
+    copy::{Broken, End, Ending, Progress, Side, copy},
+    error::Refusal,
+    reason::Reason,
+    state::Shared,
+};
+use tokio::time::Instant;
+
+/// A connection under way: its record is written when this is dropped, whatever happened.
+pub(crate) struct Journey<'a> {
+    shared: &'a Shared,
+    start: Instant,
+    /// The record so far.
+    pub(crate) record: Record,
+}
+
+impl<'a> Journey<'a> {
+    /// It begins.
+    pub(crate) fn begin(shared: &'a Shared, record: Record) -> Self {
+        shared.metrics.opened(record.direction);
+        Self { shared, start: Instant::now(), record }
+    }
+
+    /// It was refused.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        self.record.reason = Some(refusal.reason);
+        self.record.hop = refusal.hop;
+        self.record.detail = Some(refusal.detail);
+    }
+
+    /// The path is open.
+    pub(crate) fn opened(&mut self, ticket: &Ticket) {
+        self.record.connect = Some(self.start.elapsed());
+        let Record { source, name, port, cluster, upstream, .. } = &self.record;
+        let text = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
+        ticket.describe(format!(
+            "{} → {}:{} in {} by {}",
+            text(source.as_ref().map(ToString::to_string)),
+            text(name.as_ref().map(ToString::to_string)),
+            text(port.map(|port| port.to_string())),
+            text(cluster.as_ref().map(ToString::to_string)),
+            text(upstream.clone()),
+        ));
+    }
+
+    /// Carries bytes until the connection ends or loses its right.
+    pub(crate) async fn carry(&mut self, ticket: &Ticket, client: &mut impl End, server: &mut impl End) {
+        let progress = Progress::default();
+        let ending = tokio::select! {
+            biased;
+            reason = ticket.ended() => Err(reason),
+            ending = copy(client, server, &progress) => Ok(ending),
+        };
+        self.record.bytes_up = progress.up();
+        self.record.bytes_down = progress.down();
+        match ending {
+            Err(reason) => {
+                client.abort();
+                server.abort();
+                self.record.reason = Some(reason);
+            }
+            Ok(Ending::Clean) => {}
+            Ok(Ending::Broken { side, how }) => {
+                let side = match side {
+                    Side::Client => "client",
+                    Side::Server => "server",
+                };
+                let (reason, detail) = match how {
+                    Broken::Reset => (Reason::Reset, format!("by the {side}")),
+                    Broken::Lost(cause) => (Reason::TunnelLost, format!("on the {side}'s side: {cause}")),
+                };
+                self.record.reason = Some(reason);
+                self.record.detail = Some(detail);
+            }
+        }
+    }
+}
+
+impl Drop for Journey<'_> {
+    fn drop(&mut self) {
+        self.record.duration = self.start.elapsed();
+        self.shared.metrics.closed(self.record.direction);
+        self.shared.observe(&self.record);
+    }
+}

@@ -1,0 +1,246 @@
+//! What ties this gateway to its cluster's agent: the feed of the table, the certificates, and the reports back.
+//!
+//! The agent may go and come: the last good table (from disk, after a restart), the certificates and the connections
+//! stay. Each new connection to it begins with a hello.
+
+mod certificates;
+mod issue;
+mod paths;
+mod status;
+
+use crate::{
+    config::{Capture, Config},
+    state::{self, Shared},
+};
+use certificates::{Change, Keeper, Missing};
+use futures::FutureExt;
+use http::StatusCode;
+use paths::Paths;
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::{runtime, sync::watch};
+use tokio_util::task::AbortOnDropHandle;
+use tombolo_feed::{Client, Options, RequestError, Requests, State, Status, UnixConnector};
+use tombolo_model::{
+    GatewayRole, Generation, SpiffeId,
+    snapshot::{GatewayResource, Resources},
+};
+use tombolo_runtime::{task, telemetry};
+use tombolo_wire::{
+    message::{GatewayHello, GatewayStatus, GatewayWelcome, Problem},
+    problem::ProblemDetails,
+    version::{Hello, ProtocolVersion},
+};
+
+/// What the control part needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agent's unix socket.
+    pub socket: PathBuf,
+    /// Where the last good table is kept.
+    pub cache: Option<PathBuf>,
+    /// What this process says of itself.
+    pub hello: GatewayHello,
+}
+
+impl Settings {
+    /// As the configuration has it, for a process whose ports are bound; `None` without an agent.
+    #[must_use]
+    pub fn of(config: &Config, tunnel: SocketAddr, admin: Option<SocketAddr>) -> Option<Self> {
+        let hello = GatewayHello {
+            hello: Hello::current("tombolo-gateway"),
+            instance: config.instance.clone(),
+            role: config.role,
+            tunnel,
+            advertise: config.advertise.clone(),
+            serves: config.serve.clone(),
+            workloads: config.workload.iter().cloned().collect(),
+            explicit: config.capture == Capture::Explicit,
+            admin,
+        };
+        Some(Self { socket: config.agent_socket.clone()?, cache: config.cache.clone(), hello })
+    }
+}
+
+/// The running control part. Dropping it ends it; table and certificates stay as they are.
+#[derive(Debug)]
+pub struct Handle {
+    feed: watch::Receiver<Status>,
+    applied: watch::Receiver<Generation>,
+    missing: watch::Receiver<Option<Missing>>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Handle {
+    /// How the feed is.
+    #[must_use]
+    pub fn feed(&self) -> watch::Receiver<Status> {
+        self.feed.clone()
+    }
+
+    /// The generation of the table in force; zero before the first.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<Generation> {
+        self.applied.clone()
+    }
+
+    /// Waits until there is a table, and a certificate for every identity it asks for. Cancel-safe.
+    pub async fn ready(&self) {
+        // the sender lives in a task of this handle
+        let _ = self
+            .missing
+            .clone()
+            .wait_for(|missing| missing.is_some_and(|missing| missing.missing == 0))
+            .await;
+    }
+
+    /// Why it is not ready, or whether it is.
+    ///
+    /// # Errors
+    /// What is waited for, for people.
+    pub fn readiness(&self) -> Result<(), String> {
+        match *self.missing.borrow() {
+            Some(Missing { missing: 0, .. }) => Ok(()),
+            Some(Missing { missing, wanted }) => {
+                Err(format!("{missing} of {wanted} identities have no certificate yet"))
+            }
+            None => {
+                let why = self.feed.borrow().error.clone().unwrap_or_else(|| "connecting".into());
+                Err(format!("no table from the agent yet ({why})"))
+            }
+        }
+    }
+}
+
+/// Starts the control part on the current runtime. The kept table is in force when this returns; what a table starts
+/// (probes and their tunnels) runs on `data`. `problems` says what else does not work, for the reports.
+pub fn start(
+    shared: &Arc<Shared>,
+    settings: Settings,
+    data: runtime::Handle,
+    problems: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
+) -> Handle {
+    let Settings { socket, cache, hello } = settings;
+    let paths = Paths::of(&hello.instance);
+    let (role, tunnel) = (hello.role, hello.tunnel);
+
+    let mut options = Options::new(paths.feed.clone(), paths.ack.clone());
+    options.cache = cache;
+    options.validate = Arc::new(validate);
+    let greeting = Arc::new((hello, paths.hello.clone()));
+    options.on_connect = Some(Arc::new(move |requests| greet(requests, greeting.clone()).boxed()));
+    let (client, running) = Client::<GatewayResource>::build(UnixConnector::new(socket), options);
+
+    let (applied_tx, applied) = watch::channel(Generation::ZERO);
+    let (wanted_tx, wanted) = watch::channel(None);
+    let (missing_tx, missing) = watch::channel(None);
+    let apply = Apply { shared: shared.clone(), data, role, tunnel, applied: applied_tx, wanted: wanted_tx };
+    let mut states = client.state();
+    apply.state(&states.borrow_and_update().clone());
+
+    let keeper = Keeper {
+        requests: client.requests(),
+        paths: paths.clone(),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+        missing: missing_tx,
+    };
+    let (publish, bundle) = (publisher(shared.clone(), role), shared.bundle.subscribe());
+    let (reporter, generation) = (shared.clone(), applied.clone());
+    let report = move || GatewayStatus { problems: problems(), ..reporter.status(*generation.borrow()) };
+    let tasks = vec![
+        task::spawn("feed", running.run()),
+        task::spawn("apply", async move {
+            while states.changed().await.is_ok() {
+                let state = states.borrow_and_update().clone();
+                apply.state(&state);
+            }
+        }),
+        task::spawn("certificates", keeper.run(wanted, bundle, publish)),
+        task::spawn("report", status::report(client.requests(), paths, client.status(), report)),
+    ];
+    let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
+    Handle { feed: client.status(), applied, missing, _tasks: tasks }
+}
+
+/// What would be refused when it is put in force is refused before it is acknowledged.
+fn validate(resources: &Resources<GatewayResource>) -> Result<(), String> {
+    state::prepare(resources).map(drop).map_err(|error| telemetry::chain(&error))
+}
+
+/// Says hello, and whether the two can work together.
+async fn greet(requests: Requests, greeting: Arc<(GatewayHello, String)>) -> Result<(), RequestError> {
+    let (hello, path) = &*greeting;
+    let welcome: GatewayWelcome = requests.post(path, hello).await?;
+    let theirs = welcome.hello.protocol;
+    if !theirs.meets(ProtocolVersion::CURRENT) {
+        let detail = format!(
+            "the agent speaks protocol {theirs}, this gateway {}: upgrade the older of the two, at most {} minor versions at a time",
+            ProtocolVersion::CURRENT,
+            ProtocolVersion::SKEW
+        );
+        let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+        let problem = ProblemDetails { status: status.as_u16(), detail, ..ProblemDetails::default() };
+        return Err(RequestError::Refused { status, problem: Box::new(problem) });
+    }
+    tracing::info!(cluster.id = %welcome.cluster, agent = welcome.hello.software, "known to the agent");
+    Ok(())
+}
+
+/// Puts states in force.
+struct Apply {
+    shared: Arc<Shared>,
+    data: runtime::Handle,
+    role: GatewayRole,
+    tunnel: SocketAddr,
+    applied: watch::Sender<Generation>,
+    wanted: watch::Sender<Option<BTreeSet<SpiffeId>>>,
+}
+
+impl Apply {
+    fn state(&self, state: &State<GatewayResource>) {
+        if state.resources.is_empty() {
+            return; // nothing was ever received
+        }
+        let entered = self.data.enter();
+        let result = self.shared.apply(&state.resources);
+        drop(entered);
+        if let Err(error) = result {
+            // `validate` let it pass, so this build contradicts itself
+            tracing::error!(
+                snapshot.generation = state.generation.get(),
+                error = telemetry::chain(&error),
+                "a table that was found good can't be put in force; the one before stays"
+            );
+            return;
+        }
+        self.applied.send_replace(state.generation);
+        let table = self.shared.table.load();
+        let wanted = table.itself().map(|itself| {
+            let own = SpiffeId::gateway(&itself.trust_domain, &itself.cluster, self.role);
+            let workloads = match self.role {
+                GatewayRole::Sidecar => table.wanted_identities(self.tunnel),
+                GatewayRole::Egress | GatewayRole::Ingress => BTreeSet::new(),
+            };
+            workloads.into_iter().chain([own]).collect()
+        });
+        self.wanted.send_if_modified(|before| {
+            let changed = *before != wanted;
+            *before = wanted;
+            changed
+        });
+    }
+}
+
+/// Certificates go where handshakes look for them.
+fn publisher(shared: Arc<Shared>, role: GatewayRole) -> impl Fn(Change) + Send + 'static {
+    move |change| match change {
+        Change::Ready(credentials) if credentials.id().is_gateway(role) => {
+            shared.credentials.set_own(credentials)
+        }
+        Change::Ready(credentials) => shared.credentials.insert(credentials),
+        Change::Gone(id) => shared.credentials.remove(&id),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! A stream of an HTTP/2 tunnel as an [`End`].
+
+use super::{Broken, End, Received};
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::task::{Context, Poll, ready};
+
+/// The trailer that says that the stream ends by a reset. An HTTP/2 reset would overtake the bytes before it.
+pub const RESET: HeaderName = HeaderName::from_static("tombolo-reset");
+
+/// A stream of a tunnel, after its head.
+pub struct StreamEnd {
+    send: SendStream<Bytes>,
+    recv: RecvStream,
+    // Kept as long as the stream: counts it, and keeps its tunnel.
+    _hold: Box<dyn std::any::Any + Send + Sync>,
+    finished: bool,
+}
+
+impl std::fmt::Debug for StreamEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamEnd").field("stream", &self.recv.stream_id()).finish_non_exhaustive()
+    }
+}
+
+impl StreamEnd {
+    /// Takes the two halves over; `hold` is dropped with them.
+    pub fn new(send: SendStream<Bytes>, recv: RecvStream, hold: impl std::any::Any + Send + Sync) -> Self {
+        Self { send, recv, _hold: Box::new(hold), finished: false }
+    }
+
+    /// Room for up to `want` bytes; never zero.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Broken>> {
+        while self.send.capacity() == 0 {
+            self.send.reserve_capacity(want);
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
+                None => return Poll::Ready(Err(Broken::Reset)),
+            }
+        }
+        Poll::Ready(Ok(self.send.capacity().min(want)))
+    }
+
+    /// Sends bytes that there is room for.
+    pub(super) fn send(&mut self, data: Bytes) -> Result<(), Broken> {
+        self.send.send_data(data, false).map_err(|error| broken(&error))
+    }
+}
+
+/// What an error of a stream means.
+fn broken(error: &h2::Error) -> Broken {
+    // A reset of the one stream is the other end's; everything else took the tunnel with it.
+    if error.is_reset() { Broken::Reset } else { Broken::Lost(error.to_string()) }
+}
+
+impl End for StreamEnd {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>> {
+        loop {
+            return Poll::Ready(match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => continue,
+                Some(Ok(data)) => Ok(Received::Data(data)),
+                Some(Err(error)) => Err(broken(&error)),
+                None => match ready!(self.recv.poll_trailers(cx)) {
+                    Ok(Some(trailers)) if trailers.contains_key(RESET) => Err(Broken::Reset),
+                    Ok(_) => Ok(Received::Eof),
+                    Err(error) => Err(broken(&error)),
+                },
+            });
+        }
+    }
+
+    fn consumed(&mut self, bytes: usize) {
+        // Fails only where the stream is gone, and its window with it.
+        let _ = self.recv.flow_control().release_capacity(bytes);
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
+        while !data.is_empty() {
+            let room = ready!(self.poll_room(cx, data.len()))?;
+            self.send(data.split_to(room))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.finished = true;
+        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(|error| broken(&error)))
+    }
+
+    fn poll_reset(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        // After END_STREAM nothing can follow but RST_STREAM; dropping the stream sends that behind what is queued.
+        if !self.finished {
+            self.finished = true;
+            let trailers = HeaderMap::from_iter([(RESET, HeaderValue::from_static("1"))]);
+            let _ = self.send.send_trailers(trailers);
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        Poll::Ready(match ready!(self.send.poll_reset(cx)) {
+            Ok(_) => Broken::Reset,
+            Err(error) => broken(&error),
+        })
+    }
+
+    fn abort(&mut self) {
+        self.finished = true;
+        self.send.send_reset(h2::Reason::CANCEL);
+    }
+}

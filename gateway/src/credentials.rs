@@ -1,0 +1,53 @@
+//! The identities that this process may show: its own, and those of the workloads it stands beside.
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::{collections::BTreeMap, sync::Arc};
+use tombolo_model::SpiffeId;
+use tombolo_mtls::Credentials;
+
+/// Live credentials by identity. Filled by the feed's side, read by the data path.
+#[derive(Debug, Default)]
+pub struct CredentialSet {
+    own: ArcSwapOption<Credentials>,
+    workloads: ArcSwap<BTreeMap<SpiffeId, Credentials>>,
+}
+
+impl CredentialSet {
+    /// Nobody's yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// The gateway's own.
+    pub fn own(&self) -> Option<Credentials> {
+        self.own.load().as_deref().cloned()
+    }
+    /// Sets the gateway's own.
+    pub fn set_own(&self, credentials: Credentials) {
+        self.own.store(Some(Arc::new(credentials)));
+    }
+    /// Those of a workload.
+    pub fn get(&self, id: &SpiffeId) -> Option<Credentials> {
+        self.workloads.load().get(id).cloned()
+    }
+    /// Adds those of a workload, or replaces them.
+    pub fn insert(&self, credentials: Credentials) {
+        self.workloads.rcu(|all| {
+            let mut all = BTreeMap::clone(all);
+            all.insert(credentials.id().clone(), credentials.clone());
+            all
+        });
+    }
+    /// Forgets those of a workload.
+    pub fn remove(&self, id: &SpiffeId) {
+        self.workloads.rcu(|all| {
+            let mut all = BTreeMap::clone(all);
+            all.remove(id);
+            all
+        });
+    }
+    /// Whose there are.
+    pub fn ids(&self) -> Vec<SpiffeId> {
+        self.workloads.load().keys().cloned().collect()
+    }
+}

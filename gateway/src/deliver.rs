@@ -1,0 +1,149 @@
+//! The last step inside the cluster that serves: to the less loaded of two endpoints, through its sidecar where it
+//! has one, and to the next one where it refuses.
+
+use crate::{
+    accesslog::Tls,
+    choose::{self, Candidate},
+    copy::{any::AnyEnd, tcp::TcpEnd},
+    error::Refusal,
+    head::{Connect, Destination, Inner},
+    load::Load,
+    pool::Key,
+    race::{self, Verdict},
+    reason::Reason,
+    state::Shared,
+};
+use std::{io, net::SocketAddr, sync::Arc};
+use tokio::{net::TcpStream, time::timeout};
+use tombolo_model::{
+    GatewayRole, Proximity, SpiffeId,
+    snapshot::{EndpointSpec, ExportSpec, SelfSpec},
+};
+
+/// Endpoints tried for one connection.
+const ATTEMPTS: u32 = 3;
+
+/// A connection to an endpoint.
+pub(crate) struct Delivered {
+    /// Its end.
+    pub(crate) end: AnyEnd,
+    /// Whether the caller's TLS session runs on to the endpoint's sidecar.
+    pub(crate) inner: bool,
+    /// The endpoint.
+    pub(crate) endpoint: SocketAddr,
+    /// Its sidecar.
+    pub(crate) next_peer: Option<SpiffeId>,
+    /// The session with the sidecar.
+    pub(crate) tls: Option<Tls>,
+    /// Endpoints tried.
+    pub(crate) attempts: u32,
+    /// Counts while the connection lasts.
+    pub(crate) load: Load<SocketAddr>,
+}
+
+/// Connects to an endpoint of a port of an export.
+///
+/// # Errors
+/// [`Reason::NoReadyEndpoint`], [`Reason::EndpointRefused`], or what the sidecar said.
+pub(crate) async fn deliver(
+    shared: &Shared,
+    itself: &SelfSpec,
+    export: &Arc<ExportSpec>,
+    port: usize,
+    connect: &Connect,
+) -> Result<Delivered, Refusal> {
+    let number = export.ports[port].port;
+    let endpoints = &export.ports[port].endpoints;
+    let candidate = |endpoint: &EndpointSpec| Candidate {
+        proximity: Proximity::Cluster,
+        weight: u32::from(endpoint.ready),
+        share: 1.0,
+        refused: false,
+        load: shared.endpoint_loads.of(&endpoint.address),
+    };
+    let candidates: Vec<Candidate> = endpoints.iter().map(candidate).collect();
+    let order = choose::order(&candidates, &mut rand::random::<f64>);
+    if order.is_empty() {
+        let detail =
+            format!("{}:{number} has {} endpoints, none of them ready", export.name, endpoints.len());
+        return Err(Refusal::new(Reason::NoReadyEndpoint, detail));
+    }
+    let groups = order.into_iter().map(|at| [at].into()).collect();
+    let attempt = |at: usize| {
+        let endpoint = &endpoints[at];
+        async move {
+            let load = shared.endpoint_loads.add(&endpoint.address);
+            let (end, inner, next_peer, tls) =
+                reach(shared, itself, export, number, endpoint, connect).await?;
+            Ok((end, inner, next_peer, tls, endpoint.address, load))
+        }
+    };
+    let hedge = shared.config.timing.hedge;
+    let judge = |refusal: &Refusal| match refusal.verdict() {
+        Verdict::Final => Verdict::Final,
+        _ => Verdict::NextGroup,
+    };
+    let (result, course) = race::first(groups, hedge, ATTEMPTS, attempt, judge).await;
+    (1..course.attempts).for_each(|_| shared.metrics.retry());
+    match result {
+        Ok((end, inner, next_peer, tls, endpoint, load)) => {
+            Ok(Delivered { end, inner, endpoint, next_peer, tls, attempts: course.attempts, load })
+        }
+        Err(failures) => Err(Refusal::most_telling(failures)
+            .unwrap_or_else(|| Refusal::new(Reason::NoReadyEndpoint, "no endpoint was tried"))),
+    }
+}
+
+type Reached = (AnyEnd, bool, Option<SpiffeId>, Option<Tls>);
+
+async fn reach(
+    shared: &Shared,
+    itself: &SelfSpec,
+    export: &ExportSpec,
+    port: u16,
+    endpoint: &EndpointSpec,
+    connect: &Connect,
+) -> Result<Reached, Refusal> {
+    let Some(tunnel) = endpoint.tunnel else {
+        let stream = dial(shared, endpoint.address).await?;
+        return Ok((AnyEnd::Tcp(TcpEnd::new(stream)), false, None, None));
+    };
+    let own = shared
+        .credentials
+        .own()
+        .ok_or_else(|| Refusal::new(Reason::NoCredentials, "this gateway has no certificate yet"))?;
+    let key = Key {
+        identity: own.id().clone(),
+        address: Arc::from(tunnel.to_string()),
+        cluster: itself.cluster.clone(),
+        role: GatewayRole::Sidecar,
+    };
+    let inner = connect.inner == Inner::Offered;
+    let onward = Connect {
+        destination: Destination::Endpoint(endpoint.address, export.name.clone(), port),
+        source: connect.source.clone(),
+        trace: connect.trace,
+        inner: if inner { Inner::Accepted } else { Inner::None },
+    };
+    let tunnel = shared.pool.tunnel(&key, &own).await?;
+    let (stream, _) = tunnel.open(&onward).await?;
+    Ok((AnyEnd::Stream(stream), inner, Some(tunnel.peer.id.clone()), Some(tunnel.tls)))
+}
+
+/// Connects to an application.
+///
+/// # Errors
+/// [`Reason::EndpointRefused`].
+pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<TcpStream, Refusal> {
+    let refused = |detail: String| Refusal::new(Reason::EndpointRefused, detail);
+    match timeout(shared.config.timing.endpoint, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(refused(format!("nobody listens at {address}")))
+        }
+        Ok(Err(error)) => Err(refused(format!("{address}: {error}"))),
+        Err(_) => {
+            Err(refused(format!("{address} did not accept within {:?}", shared.config.timing.endpoint)))
+        }
+    }
+}

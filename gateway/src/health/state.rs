@@ -1,0 +1,144 @@
+//! The state of one address of a peer, as its probes tell. Pure: events and instants come in.
+
+use std::time::Duration;
+use tokio::time::Instant;
+use tombolo_model::health::Health;
+use tombolo_wire::message::PeerState;
+
+/// What a prober learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A handshake completed: the right peer answers there.
+    Connected,
+    /// A probe came back after this time.
+    Answered(Duration),
+    /// It does not answer, or somebody else does; with the cause, for people.
+    Failed(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Unknown,
+    Healthy,
+    SlowStart { since: Instant },
+    Dead,
+}
+
+/// The state of one address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AddressState {
+    phase: Phase,
+    handshake: bool,
+    rtt: Option<Duration>,
+    error: Option<String>,
+}
+
+impl Default for AddressState {
+    fn default() -> Self {
+        Self { phase: Phase::Unknown, handshake: false, rtt: None, error: None }
+    }
+}
+
+/// The part of its weight that an address takes in the first moment of its return.
+const FIRST_SHARE: f64 = 0.1;
+
+impl AddressState {
+    /// Takes an event in. Says whether the address went into or out of rotation by it.
+    pub fn on(&mut self, event: Event, now: Instant) -> bool {
+        let before = self.alive();
+        match event {
+            Event::Connected | Event::Answered(_) => {
+                let first = !std::mem::replace(&mut self.handshake, true);
+                self.error = None;
+                if let Event::Answered(rtt) = event {
+                    self.rtt = Some(rtt);
+                }
+                match self.phase {
+                    // The first time there is nobody to be spared: everything is new.
+                    Phase::Unknown => self.phase = Phase::Healthy,
+                    Phase::Dead if first => self.phase = Phase::Healthy,
+                    Phase::Dead => self.phase = Phase::SlowStart { since: now },
+                    Phase::Healthy | Phase::SlowStart { .. } => {}
+                }
+            }
+            Event::Failed(error) => {
+                self.phase = Phase::Dead;
+                self.rtt = None;
+                self.error = Some(error);
+            }
+        }
+        self.alive() != before
+    }
+
+    /// Whether it is in rotation.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.phase != Phase::Dead
+    }
+
+    /// The part of its weight that it takes: 0.0 when dead, growing over `slow_start` after its return.
+    #[must_use]
+    pub fn share(&self, now: Instant, slow_start: Duration) -> f64 {
+        match self.phase {
+            Phase::Dead => 0.0,
+            Phase::Unknown | Phase::Healthy => 1.0,
+            Phase::SlowStart { since } => {
+                let gone = now.saturating_duration_since(since).as_secs_f64();
+                let part = gone / slow_start.as_secs_f64().max(f64::EPSILON);
+                FIRST_SHARE + (1.0 - FIRST_SHARE) * part.min(1.0)
+            }
+        }
+    }
+
+    /// The state for reports.
+    #[must_use]
+    pub fn report(&self, now: Instant, slow_start: Duration) -> PeerState {
+        let health = match self.phase {
+            Phase::Unknown => Health::Unknown,
+            Phase::Dead => Health::Dead,
+            Phase::SlowStart { .. } if self.share(now, slow_start) < 1.0 => Health::SlowStart,
+            Phase::Healthy | Phase::SlowStart { .. } => Health::Healthy,
+        };
+        let rtt_us = self.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+        PeerState { health, handshake: self.handshake, rtt_us, error: self.error.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOW: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn dies_and_comes_back_slowly() {
+        let mut state = AddressState::default();
+        let now = Instant::now();
+        assert!(state.alive(), "one never reached is tried");
+        assert!(!state.on(Event::Connected, now));
+        assert_eq!(state.share(now, SLOW), 1.0, "no slow start the first time");
+        state.on(Event::Answered(Duration::from_millis(3)), now);
+        assert_eq!(state.report(now, SLOW).rtt_us, Some(3000));
+
+        assert!(state.on(Event::Failed("no answer".into()), now));
+        assert_eq!((state.alive(), state.share(now, SLOW)), (false, 0.0));
+        let report = state.report(now, SLOW);
+        assert_eq!((report.health, report.handshake), (Health::Dead, true));
+        assert_eq!(report.error.as_deref(), Some("no answer"));
+
+        assert!(state.on(Event::Connected, now));
+        let at = |seconds| state.share(now + Duration::from_secs(seconds), SLOW);
+        assert!(at(0) < 0.11 && at(5) > 0.5 && at(5) < 0.6 && at(10) == 1.0 && at(60) == 1.0);
+        assert_eq!(state.report(now + Duration::from_secs(9), SLOW).health, Health::SlowStart);
+        assert_eq!(state.report(now + SLOW, SLOW).health, Health::Healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_never_reached_can_die() {
+        let mut state = AddressState::default();
+        assert!(state.on(Event::Failed("connection refused".into()), Instant::now()));
+        assert!(!state.report(Instant::now(), SLOW).handshake);
+        state.on(Event::Connected, Instant::now());
+        assert_eq!(state.share(Instant::now(), SLOW), 1.0, "no slow start the first time");
+    }
+}

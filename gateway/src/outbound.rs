@@ -1,0 +1,245 @@
+//! The caller's side: a captured connection of an application goes into a tunnel to this cluster's egress gateway,
+//! and where the server's side has a sidecar too, a TLS session between the two workloads runs inside.
+
+use crate::{
+    accesslog::{Direction, Record, Tls},
+    carry::Journey,
+    choose::{self, Candidate},
+    conns::{Kind, Ticket},
+    copy::{
+        any::AnyEnd,
+        stream::StreamEnd,
+        tcp::TcpEnd,
+        tls::{StreamIo, TlsEnd},
+    },
+    error::Refusal,
+    head::{Answer, Connect, Destination, Inner},
+    load::Load,
+    pool::Key,
+    race::{self, Verdict},
+    reason::Reason,
+    socket,
+    state::Shared,
+    table::{Route, RouteTable},
+    trace::Trace,
+    tunnel::Tunnel,
+};
+use rustls_pki_types::ServerName;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpStream, time::timeout};
+use tombolo_model::{GatewayRole, Proximity, SpiffeId, snapshot::EndToEnd};
+use tombolo_mtls::{Credentials, Expect, client_config};
+
+/// The protocol of the workloads' own sessions in TLS (ALPN).
+pub const INNER_ALPN: &[u8] = b"tombolo/1";
+
+/// A captured connection.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Where the application is.
+    pub client: SocketAddr,
+    /// What it dialled.
+    pub original: SocketAddr,
+    /// Which workload it is.
+    pub source: Result<SpiffeId, Refusal>,
+}
+
+/// The path of a connection, open.
+struct Path {
+    end: AnyEnd,
+    _load: Load<Arc<str>>,
+}
+
+/// Serves a captured connection to its end. A refused one is reset.
+///
+/// Dropping the future closes the connection.
+pub async fn serve(accepted: Accepted, shared: Arc<Shared>) {
+    let Accepted { stream, client, original, source } = accepted;
+    let number = shared.conns.number();
+    let mut record = Record::new(shared.clock.now(), shared.config.role, number, Direction::Outbound);
+    record.client = Some(client);
+    record.original = Some(original);
+    let trace = Trace::fresh();
+    record.trace = trace.to_string();
+    let mut journey = Journey::begin(&shared, record);
+    let ticket = match shared.conns.admit(Kind::Connection, number) {
+        Ok(ticket) => ticket,
+        Err(refusal) => {
+            journey.refused(refusal);
+            return socket::refuse(stream);
+        }
+    };
+    let path = tokio::select! {
+        biased;
+        reason = ticket.ended() => Err(Refusal::new(reason, "before the path was open")),
+        path = timeout(
+            shared.config.timing.open,
+            open(&shared, &ticket, &mut journey.record, source, original, trace),
+        ) => path.unwrap_or_else(|_| Err(Refusal::new(Reason::Timeout, "the path did not open in time"))),
+    };
+    match path {
+        Ok(mut path) => {
+            journey.opened(&ticket);
+            journey.carry(&ticket, &mut TcpEnd::new(stream), &mut path.end).await;
+        }
+        Err(refusal) => {
+            journey.refused(refusal);
+            socket::refuse(stream);
+        }
+    }
+}
+
+async fn open(
+    shared: &Shared,
+    ticket: &Ticket,
+    record: &mut Record,
+    source: Result<SpiffeId, Refusal>,
+    original: SocketAddr,
+    trace: Trace,
+) -> Result<Path, Refusal> {
+    let table = shared.table.load_full();
+    let route = table.route_to(original.ip());
+    record.name = route.map(|route| route.name.clone());
+    record.port = Some(original.port());
+    let source = source?;
+    record.source = Some(source.clone());
+    record.source_verified = true;
+    let route = route.filter(|route| route.ports.contains(&original.port())).ok_or_else(|| {
+        Refusal::new(Reason::NoRoute, format!("no imported name has the address and port {original}"))
+    })?;
+    let credentials = shared.credentials.get(&source).ok_or_else(|| {
+        Refusal::new(Reason::NoCredentials, format!("this gateway has no certificate for {source}"))
+    })?;
+    // A workload that starts together with its proxy calls before the first certificate is there.
+    if timeout(shared.config.timing.handshake, credentials.wait_ready()).await.is_err() {
+        return Err(Refusal::new(Reason::NoCredentials, format!("no certificate for {source} came in time")));
+    }
+    let connect = Connect {
+        destination: Destination::Service(route.name.clone(), original.port()),
+        source: None,
+        trace,
+        inner: Inner::Offered,
+    };
+    let (stream, answer, tunnel, load) =
+        through_egress(shared, &table, record, &credentials, &connect).await?;
+    record.peer = Some(tunnel.peer.id.clone());
+    record.next_peer = Some(tunnel.peer.id.clone());
+    record.upstream = Some(tunnel.address.to_string());
+    record.cluster = Some(answer.cluster.clone());
+    record.tls = Some(tunnel.tls);
+    ticket.relies_on(&tunnel.peer, shared.bundle.get().as_deref())?;
+    ticket.relies_on_cluster(&answer.cluster);
+    let end = inside(shared, ticket, record, route, &credentials, stream, &answer).await?;
+    Ok(Path { end, _load: load })
+}
+
+type Opened = (StreamEnd, Answer, Arc<Tunnel>, Load<Arc<str>>);
+
+/// Opens a stream through one of this cluster's egress gateways.
+async fn through_egress(
+    shared: &Shared,
+    table: &RouteTable,
+    record: &mut Record,
+    credentials: &Credentials,
+    connect: &Connect,
+) -> Result<Opened, Refusal> {
+    let Some(itself) = table.itself() else {
+        return Err(Refusal::new(Reason::NoRoute, "there is no snapshot yet"));
+    };
+    let key = |address: &SocketAddr| Key {
+        identity: credentials.id().clone(),
+        address: Arc::from(address.to_string()),
+        cluster: itself.cluster.clone(),
+        role: GatewayRole::Egress,
+    };
+    let keys: Vec<Key> = table.egress().iter().map(key).collect();
+    let candidate = |key: &Key| Candidate {
+        proximity: Proximity::Cluster,
+        weight: 1,
+        share: 1.0,
+        refused: shared.pool.failed_lately(key),
+        load: shared.gateway_loads.of(&key.address),
+    };
+    let candidates: Vec<Candidate> = keys.iter().map(candidate).collect();
+    let order = choose::order(&candidates, &mut rand::random::<f64>);
+    let groups = order.into_iter().map(|at| [at].into()).collect();
+    let attempt = |at: usize| {
+        let key = &keys[at];
+        async move {
+            let load = shared.gateway_loads.add(&key.address);
+            let tunnel = shared.pool.tunnel(key, credentials).await?;
+            let (stream, answer) = tunnel.open(connect).await?;
+            Ok((stream, answer, tunnel, load))
+        }
+    };
+    // An egress gateway that answers has tried everything there is; only one that can't is passed over.
+    let judge = |refusal: &Refusal| match (&refusal.hop, refusal.reason) {
+        (_, Reason::Draining | Reason::Overloaded) => Verdict::NextGroup,
+        (Some(_), _) => Verdict::Final,
+        (None, _) => Verdict::NextGroup,
+    };
+    let hedge = shared.config.timing.gateway_hedge;
+    let (result, course) = race::first(groups, hedge, shared.config.limits.attempts, attempt, judge).await;
+    record.attempts = course.attempts;
+    (1..course.attempts).for_each(|_| shared.metrics.retry());
+    (0..course.hedges).for_each(|_| shared.metrics.hedge());
+    result.map_err(|mut failures| {
+        // The verdict that ended the race is its last one.
+        failures.pop().unwrap_or_else(|| {
+            Refusal::new(Reason::PeerUnreachable, "this cluster has no egress gateway; start one")
+        })
+    })
+}
+
+/// The workloads' own session, where the endpoint takes it; and no way around it where it should.
+async fn inside(
+    shared: &Shared,
+    ticket: &Ticket,
+    record: &mut Record,
+    route: &Route,
+    credentials: &Credentials,
+    stream: StreamEnd,
+    answer: &Answer,
+) -> Result<AnyEnd, Refusal> {
+    let target = route.target(&answer.cluster).ok_or_else(|| {
+        let detail = format!("cluster {} answered, which does not serve {}", answer.cluster, route.name);
+        Refusal::new(Reason::WrongIdentity, detail)
+    })?;
+    if !answer.inner {
+        if target.end_to_end == EndToEnd::All {
+            let detail = format!(
+                "every endpoint of {} in {} has a sidecar, and the answer says that this one has none",
+                route.name, answer.cluster
+            );
+            return Err(Refusal::new(Reason::InnerRefused, detail));
+        }
+        return Ok(AnyEnd::Stream(stream));
+    }
+    let expect = Expect::OneOf(target.identities.clone());
+    let config = client_config(&shared.bundle, credentials, expect, &[INNER_ALPN]);
+    let name = ServerName::try_from(route.name.as_str().to_owned())
+        .map_err(|_| Refusal::new(Reason::BadRequest, "the name is no DNS name"))?;
+    let handshake = tombolo_mtls::connect(StreamIo::new(stream), config, name);
+    let (tls, peer) = match timeout(shared.config.timing.handshake, handshake).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => {
+            shared.metrics.handshake(false);
+            return Err(Refusal::handshake(&error, "the workload at the other end"));
+        }
+        Err(_) => {
+            shared.metrics.handshake(false);
+            return Err(Refusal::new(
+                Reason::Timeout,
+                "the workload at the other end did not finish its handshake",
+            ));
+        }
+    };
+    shared.metrics.handshake(true);
+    ticket.relies_on(&peer, shared.bundle.get().as_deref())?;
+    record.end_to_end = true;
+    record.next_peer = Some(peer.id);
+    record.tls = Some(Tls::of(tls.get_ref().1));
+    Ok(AnyEnd::Tls(TlsEnd::new(tls)))
+}

@@ -1,0 +1,178 @@
+//! Attempts one after another, and side by side where one does not answer: the next at once after a failure, the
+//! next group in parallel after a silence. The first success wins and the others are dropped.
+//!
+//! Nothing of the application's bytes moves before the race is won, so that an attempt may be repeated safely.
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use std::{collections::VecDeque, time::Duration};
+
+/// How a race went, apart from its winner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    /// Attempts that began.
+    pub attempts: u32,
+    /// Attempts that began because another one was silent.
+    pub hedges: u32,
+}
+
+/// Runs `attempt` over `groups` (a group is a cluster with its addresses, in the order of preference) until one
+/// succeeds. After a failure the next of the same group follows at once, or the next group where it is used up or
+/// where `same_group` says that its other members would answer alike. After `hedge` without an answer the next group
+/// begins in parallel.
+///
+/// At most `limit` attempts are made.
+///
+/// # Errors
+/// The failure of every attempt, in order; empty where there was nothing to try. A failure that `last` calls final
+/// ends the race at once.
+///
+/// Cancel safe: dropping it drops the attempts.
+pub async fn first<T, O, E, F>(
+    groups: Vec<VecDeque<T>>,
+    hedge: Duration,
+    limit: u32,
+    mut attempt: impl FnMut(T) -> F,
+    judge: impl Fn(&E) -> Verdict,
+) -> (Result<O, Vec<E>>, Course)
+where
+    F: Future<Output = Result<O, E>>,
+{
+    let mut groups = groups;
+    let mut fresh = 0; // the first group that has not begun
+    let mut running = FuturesUnordered::new();
+    let mut failures = Vec::new();
+    let mut course = Course::default();
+    let mut start = |groups: &mut Vec<VecDeque<T>>, group: usize, course: &mut Course| {
+        if course.attempts >= limit {
+            return None;
+        }
+        let target = groups.get_mut(group)?.pop_front()?;
+        course.attempts += 1;
+        let future = attempt(target);
+        Some(async move { (group, future.await) })
+    };
+    let open_next = |groups: &Vec<VecDeque<T>>, fresh: &mut usize| {
+        while *fresh < groups.len() {
+            *fresh += 1;
+            if !groups[*fresh - 1].is_empty() {
+                return Some(*fresh - 1);
+            }
+        }
+        // Every group has begun: what is left in any of them.
+        groups.iter().position(|group| !group.is_empty())
+    };
+    if let Some(group) = open_next(&groups, &mut fresh)
+        && let Some(future) = start(&mut groups, group, &mut course)
+    {
+        running.push(future);
+    }
+    while !running.is_empty() {
+        let outcome = tokio::select! {
+            biased;
+            outcome = running.next() => outcome,
+            () = tokio::time::sleep(hedge) => None,
+        };
+        match outcome {
+            Some((_, Ok(won))) => return (Ok(won), course),
+            Some((group, Err(failure))) => {
+                let verdict = judge(&failure);
+                failures.push(failure);
+                let next = match verdict {
+                    Verdict::Final => return (Err(failures), course),
+                    Verdict::NextMember if !groups[group].is_empty() => Some(group),
+                    Verdict::NextMember => open_next(&groups, &mut fresh),
+                    Verdict::NextGroup => {
+                        groups[group].clear();
+                        open_next(&groups, &mut fresh)
+                    }
+                };
+                if let Some(group) = next
+                    && let Some(future) = start(&mut groups, group, &mut course)
+                {
+                    running.push(future);
+                }
+            }
+            None => {
+                if let Some(group) = open_next(&groups, &mut fresh)
+                    && let Some(future) = start(&mut groups, group, &mut course)
+                {
+                    course.hedges += 1;
+                    running.push(future);
+                }
+            }
+        }
+    }
+    (Err(failures), course)
+}
+
+/// What a failure means for the attempts still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another member of the group may do better.
+    NextMember,
+    /// The whole group would answer the same.
+    NextGroup,
+    /// Nobody will do better.
+    Final,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, sleep};
+
+    const HEDGE: Duration = Duration::from_millis(250);
+
+    /// A target that answers after so many milliseconds, well or with this verdict.
+    #[derive(Clone, Copy)]
+    struct Target(u64, Result<&'static str, Verdict>);
+
+    async fn run(groups: &[&[Target]]) -> (Result<&'static str, Vec<Verdict>>, Course, u64) {
+        let groups = groups.iter().map(|group| group.iter().copied().collect()).collect();
+        let begin = Instant::now();
+        let attempt = |Target(after, answer)| async move {
+            sleep(Duration::from_millis(after)).await;
+            answer
+        };
+        let (result, course) = first(groups, HEDGE, 6, attempt, |verdict| *verdict).await;
+        (result, course, begin.elapsed().as_millis() as u64)
+    }
+
+    const HANG: Target = Target(1_000_000, Ok("late"));
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_follows_a_failure_at_once() {
+        let refused = Target(1, Err(Verdict::NextMember));
+        let (won, course, ms) =
+            run(&[&[refused, Target(1, Ok("second address"))], &[Target(1, Ok("far"))]]).await;
+        assert_eq!((won.unwrap(), course.attempts, ms), ("second address", 2, 2));
+        let refused = Target(1, Err(Verdict::NextGroup));
+        let (won, ..) = run(&[&[refused, Target(1, Ok("second address"))], &[Target(1, Ok("far"))]]).await;
+        assert_eq!(won.unwrap(), "far");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_cluster_costs_a_quarter_second() {
+        let (won, course, ms) = run(&[&[HANG, HANG], &[Target(5, Ok("far"))]]).await;
+        assert_eq!((won.unwrap(), ms), ("far", 255));
+        assert_eq!(course, Course { attempts: 2, hedges: 1 });
+        // A slow answer still wins where the other is slower.
+        let (won, ..) = run(&[&[Target(300, Ok("near"))], &[Target(100, Ok("far"))]]).await;
+        assert_eq!(won.unwrap(), "near");
+        // With nobody else to ask, it waits.
+        let (won, course, ms) = run(&[&[Target(900, Ok("only"))]]).await;
+        assert_eq!((won.unwrap(), course.hedges, ms), ("only", 0, 900));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_every_failure() {
+        let refused = Target(1, Err(Verdict::NextMember));
+        let (lost, course, _) = run(&[&[refused], &[refused, refused]]).await;
+        assert_eq!((lost.unwrap_err().len(), course.attempts), (3, 3));
+        let (lost, ..) = run(&[&[Target(1, Err(Verdict::Final))], &[Target(1, Ok("never"))]]).await;
+        assert_eq!(lost.unwrap_err(), [Verdict::Final]);
+        assert_eq!(run(&[]).await.0.unwrap_err(), []);
+        let many = [refused; 9];
+        assert_eq!(run(&[&many]).await.1.attempts, 6, "bounded");
+    }
+}

@@ -1,0 +1,236 @@
+//! What every part of the process shares, and the one way by which a new snapshot comes into force.
+
+use crate::{
+    accesslog::{AccessLog, Record},
+    config::Config,
+    conns::Conns,
+    credentials::CredentialSet,
+    error,
+    health::{Health, prober},
+    load::Loads,
+    metrics::Metrics,
+    pool::{Key, Pool},
+    reason::Reason,
+    table::{self, RouteTable, TableError},
+    tunnel::Dialer,
+};
+use arc_swap::ArcSwap;
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tombolo_model::{
+    ClusterName, GatewayRole, Generation, SpiffeId,
+    snapshot::{GatewayResource, Resources},
+};
+use tombolo_mtls::{BundleStore, TrustBundle};
+use tombolo_runtime::{clock::Clock, task};
+use tombolo_wire::message::GatewayStatus;
+
+/// Why a snapshot was refused whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It makes no table.
+    #[error("the snapshot makes no route table")]
+    Table(#[from] TableError),
+    /// It has no trust bundle, so nobody could be believed.
+    #[error("the snapshot has no trust bundle; upgrade the agent")]
+    NoBundle,
+    /// Its trust bundle can't be read.
+    #[error("the snapshot's trust bundle can't be used")]
+    Bundle(#[from] tombolo_mtls::Error),
+}
+
+/// Builds what a snapshot brings, without putting it into force.
+///
+/// # Errors
+/// [`ApplyError`].
+pub fn prepare(
+    resources: &Resources<GatewayResource>,
+) -> Result<(RouteTable, Option<TrustBundle>), ApplyError> {
+    let table = table::build(resources)?;
+    let bundle = match table.bundle() {
+        Some(spec) => Some(TrustBundle::from_spec(spec)?),
+        None if resources.is_empty() => None,
+        None => return Err(ApplyError::NoBundle),
+    };
+    Ok((table, bundle))
+}
+
+/// Shared by everything in the process.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// The table in force. Load it once for each connection.
+    pub table: ArcSwap<RouteTable>,
+    /// Whom to believe.
+    pub bundle: BundleStore,
+    /// Which identities this process can show.
+    pub credentials: CredentialSet,
+    /// Open connections.
+    pub conns: Conns,
+    /// The peers' health.
+    pub health: Health,
+    /// Tunnels to others.
+    pub pool: Pool,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The access log.
+    pub log: AccessLog,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Connections by cluster that serves them.
+    pub cluster_loads: Loads<ClusterName>,
+    /// Connections by address of a peer's or an own gateway.
+    pub gateway_loads: Loads<Arc<str>>,
+    /// Connections by endpoint.
+    pub endpoint_loads: Loads<SocketAddr>,
+    tunnel: OnceLock<SocketAddr>,
+    changed: watch::Sender<u64>,
+    probers: Mutex<HashMap<Key, CancellationToken>>,
+}
+
+impl Shared {
+    /// A process that knows nothing yet: it refuses every connection until the first snapshot.
+    #[must_use]
+    pub fn new(config: Config, metrics: Metrics, log: AccessLog, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let bundle = BundleStore::new();
+        let conns = Conns::new(config.limits.connections);
+        let (limits, timing) = (config.limits, config.timing);
+        let dialer = Dialer { limits, timing, conns: conns.clone(), bundle: bundle.clone() };
+        Arc::new(Self {
+            table: ArcSwap::default(),
+            bundle,
+            credentials: CredentialSet::new(),
+            conns,
+            health: Health::new(timing.slow_start),
+            pool: Pool::new(dialer),
+            metrics,
+            log,
+            clock,
+            cluster_loads: Loads::default(),
+            gateway_loads: Loads::default(),
+            endpoint_loads: Loads::default(),
+            tunnel: OnceLock::new(),
+            changed: watch::Sender::new(0),
+            probers: Mutex::default(),
+            config,
+        })
+    }
+
+    /// Puts a snapshot into force, whole, and ends the connections that lose their right by it.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; then everything stays as it was.
+    pub fn apply(self: &Arc<Self>, resources: &Resources<GatewayResource>) -> Result<(), ApplyError> {
+        let (table, bundle) = prepare(resources)?;
+        if let Some(bundle) = bundle {
+            self.bundle.set(bundle);
+        }
+        let table = Arc::new(table);
+        self.table.store(table.clone());
+        // After the swap: see `conns` for why none slips through.
+        let ended = self.conns.recheck(&table, self.bundle.get().as_deref());
+        if ended > 0 {
+            tracing::info!(connections.count = ended, "connections lost their right by the new snapshot");
+        }
+        if self.config.role == GatewayRole::Egress {
+            self.retarget(&table);
+        }
+        self.changed.send_modify(|number| *number += 1);
+        Ok(())
+    }
+
+    /// Wakes at each table that came into force.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Where this process takes tunnels, once it is bound.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<SocketAddr> {
+        self.tunnel.get().copied()
+    }
+
+    /// Says where this process takes tunnels. The first word counts.
+    pub fn set_tunnel(&self, address: SocketAddr) {
+        let _ = self.tunnel.set(address);
+    }
+
+    /// How this hop names itself to others.
+    #[must_use]
+    pub fn hop(&self) -> String {
+        error::hop(self.config.role, self.table.load().itself().map(|itself| &itself.cluster))
+    }
+
+    /// A connection ended.
+    pub fn observe(&self, record: &Record) {
+        self.log.write(record);
+        self.metrics.observe(record);
+    }
+
+    /// How this process is, for its agent.
+    #[must_use]
+    pub fn status(&self, generation: Generation) -> GatewayStatus {
+        GatewayStatus {
+            generation,
+            connections: self.conns.len() as u64,
+            peers: self.health.report(),
+            edges: self.metrics.edges(),
+            ..GatewayStatus::default()
+        }
+    }
+
+    /// Ends what the process does on its own, and every connection.
+    pub fn stop(&self) {
+        self.probers().drain().for_each(|(_, stop)| stop.cancel());
+        self.conns.end_all(Reason::Draining);
+    }
+
+    /// One prober for each address of each peer, no more.
+    fn retarget(self: &Arc<Self>, table: &RouteTable) {
+        let Some(itself) = table.itself() else { return };
+        let identity = SpiffeId::gateway(&itself.trust_domain, &itself.cluster, GatewayRole::Egress);
+        let mut wanted = BTreeMap::new();
+        for peer in table.peers().values() {
+            for address in &peer.ingress {
+                let key = peer_key(&identity, &peer.cluster, address);
+                wanted.insert((peer.cluster.clone(), address.clone()), key);
+            }
+        }
+        let mut probers = self.probers();
+        probers.retain(|key, stop| {
+            let keep = wanted.values().any(|other| other == key);
+            if !keep {
+                stop.cancel();
+                self.pool.retire(&key.address);
+            }
+            keep
+        });
+        for key in wanted.into_values() {
+            if let Entry::Vacant(free) = probers.entry(key.clone()) {
+                let stop = CancellationToken::new();
+                task::spawn("probe", prober::run(self.clone(), key, stop.clone()));
+                free.insert(stop);
+            }
+        }
+    }
+
+    fn probers(&self) -> std::sync::MutexGuard<'_, HashMap<Key, CancellationToken>> {
+        self.probers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pool's key for an ingress gateway of a peer.
+pub(crate) fn peer_key(identity: &SpiffeId, cluster: &ClusterName, address: &str) -> Key {
+    Key {
+        identity: identity.clone(),
+        address: Arc::from(address),
+        cluster: cluster.clone(),
+        role: GatewayRole::Ingress,
+    }
+}

@@ -1,0 +1,345 @@
+//! HTTP/2 tunnels: how they are set up on both sides, and the client's side of one.
+//!
+//! A tunnel is one mutual TLS connection that carries many streams; each stream is one connection of an application.
+//! It knows bytes and heads, not services.
+
+use crate::{
+    accesslog::Tls,
+    config::{Limits, Timing},
+    conns::{Conns, Kind},
+    copy::stream::StreamEnd,
+    error::Refusal,
+    head::{Answer, Connect},
+    reason::Reason,
+    socket,
+};
+use bytes::Bytes;
+use h2::{client, server};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tombolo_mtls::{BundleStore, Peer};
+use tombolo_runtime::task;
+
+/// The protocol of tunnels in TLS (ALPN).
+pub const ALPN: &[u8] = b"h2";
+/// Streams that were reset here and may still get frames; and those reset by the peer before they were accepted.
+const RESET_STREAMS: usize = 1024;
+const RESET_MEMORY: Duration = Duration::from_secs(30);
+
+/// The settings of the side that dials.
+#[must_use]
+pub fn client_builder(limits: &Limits) -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_frame_size(limits.frame_bytes)
+        .max_header_list_size(limits.header_bytes)
+        .max_send_buffer_size(limits.send_buffer)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .reset_stream_duration(RESET_MEMORY);
+    builder
+}
+
+/// The settings of the side that is dialled.
+#[must_use]
+pub fn server_builder(limits: &Limits) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_frame_size(limits.frame_bytes)
+        .max_header_list_size(limits.header_bytes)
+        .max_send_buffer_size(limits.send_buffer)
+        .max_concurrent_streams(limits.streams)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .reset_stream_duration(RESET_MEMORY);
+    builder
+}
+
+/// A tunnel that this process dialled. It ends with its last owner, when its peer ends it, or when it is idle.
+pub struct Tunnel {
+    send: client::SendRequest<Bytes>,
+    state: Arc<State>,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Until when the certificate that this process showed is good.
+    pub not_after: Option<SystemTime>,
+    /// What the TLS session agreed on.
+    pub tls: Tls,
+    /// The address dialled.
+    pub address: Arc<str>,
+}
+
+#[derive(Debug)]
+struct State {
+    streams: AtomicUsize,
+    retired: AtomicBool,
+    closed: CancellationToken,
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("address", &self.address)
+            .field("peer", &self.peer.id)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What dialling needs besides an address.
+#[derive(Clone)]
+pub struct Dialer {
+    /// Bounds.
+    pub limits: Limits,
+    /// Times.
+    pub timing: Timing,
+    /// The registry, so that a revoked peer's tunnel ends.
+    pub conns: Conns,
+    /// Whom to believe.
+    pub bundle: BundleStore,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// Opens a tunnel to `host:port`. The configuration says which identity is shown and which is expected.
+    ///
+    /// # Errors
+    /// [`Reason::PeerUnreachable`], [`Reason::WrongIdentity`] or [`Reason::Revoked`], within [`Timing::dial`].
+    pub async fn dial(
+        &self,
+        address: &Arc<str>,
+        config: Arc<ClientConfig>,
+        not_after: Option<SystemTime>,
+    ) -> Result<Arc<Tunnel>, Refusal> {
+        match timeout(self.timing.dial, self.try_dial(address, config, not_after)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let detail = format!("{address}: no handshake within {:?}", self.timing.dial);
+                Err(Refusal::new(Reason::PeerUnreachable, detail))
+            }
+        }
+    }
+
+    async fn try_dial(
+        &self,
+        address: &Arc<str>,
+        config: Arc<ClientConfig>,
+        not_after: Option<SystemTime>,
+    ) -> Result<Arc<Tunnel>, Refusal> {
+        let unreachable =
+            |error: &dyn fmt::Display| Refusal::new(Reason::PeerUnreachable, format!("{address}: {error}"));
+        let tcp = TcpStream::connect(&**address).await.map_err(|error| unreachable(&error))?;
+        socket::prepare(&tcp);
+        let name = server_name(address);
+        let (tls, peer) = tombolo_mtls::connect(tcp, config, name)
+            .await
+            .map_err(|error| Refusal::handshake(&error, address))?;
+        let agreed = Tls::of(tls.get_ref().1);
+        let (send, connection) = client_builder(&self.limits)
+            .handshake::<_, Bytes>(tls)
+            .await
+            .map_err(|error| unreachable(&error))?;
+        // TLS 1.3 tells a client nothing of its own certificate's fate. The first answer does: wait for the peer's
+        // settings, as a ping behind them, before anything relies on the tunnel.
+        let ticket = self.conns.admit(Kind::Tunnel, self.conns.number())?;
+        ticket.describe(format!("tunnel to {address}"));
+        ticket.relies_on(&peer, self.bundle.get().as_deref())?;
+        let state = Arc::new(State {
+            streams: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+        });
+        let (up, confirmed) = tokio::sync::oneshot::channel();
+        task::spawn("tunnel", drive(connection, state.clone(), ticket, self.timing, up));
+        match confirmed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(refused_late(address, error)),
+            Err(_) => return Err(unreachable(&"the connection ended at once")),
+        }
+        Ok(Arc::new(Tunnel { send, state, peer, not_after, tls: agreed, address: address.clone() }))
+    }
+}
+
+/// The connection broke right after the handshake: mostly the peer refusing this side's certificate.
+fn refused_late(address: &str, error: h2::Error) -> Refusal {
+    if error.is_io()
+        && let Some(error) = error.into_io()
+    {
+        let broken = tombolo_mtls::HandshakeError::of(error);
+        return Refusal::handshake(&broken, address);
+    }
+    Refusal::new(Reason::PeerUnreachable, format!("{address}: the peer ended the tunnel at once"))
+}
+
+pub(crate) fn server_name(address: &str) -> ServerName<'static> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    // It decides nothing (the identity does), so what is no name may be replaced.
+    match host.parse::<IpAddr>() {
+        Ok(ip) => ServerName::IpAddress(ip.into()),
+        Err(_) => ServerName::try_from(host.to_owned())
+            .unwrap_or_else(|_| ServerName::IpAddress(IpAddr::from([0, 0, 0, 0]).into())),
+    }
+}
+
+/// Runs a tunnel's connection to its end.
+async fn drive<T>(
+    mut connection: client::Connection<T, Bytes>,
+    state: Arc<State>,
+    ticket: crate::conns::Ticket,
+    timing: Timing,
+    up: tokio::sync::oneshot::Sender<Result<(), h2::Error>>,
+) where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let _closed = state.closed.clone().drop_guard();
+    let mut pings = connection.ping_pong();
+    let mut keepalive = interval(timing.keepalive);
+    keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut awaiting = false;
+    let mut idle_since = Instant::now();
+    let mut up = Some(up);
+    loop {
+        tokio::select! {
+            biased;
+            reason = ticket.ended() => {
+                tracing::info!(%reason, "tunnel closed");
+                return;
+            }
+            result = &mut connection => {
+                state.retired.store(true, Ordering::SeqCst);
+                match (up.take(), result) {
+                    (Some(up), Err(error)) => drop(up.send(Err(error))),
+                    (_, Err(error)) => tracing::debug!(%error, "tunnel ended"),
+                    (_, Ok(())) => {}
+                }
+                return;
+            }
+            pong = pong(&mut pings), if awaiting => {
+                if let Err(error) = pong {
+                    tracing::debug!(%error, "tunnel's keep-alive failed");
+                    return;
+                }
+                awaiting = false;
+                if let Some(up) = up.take() {
+                    let _ = up.send(Ok(()));
+                }
+            }
+            _ = keepalive.tick() => {
+                if awaiting {
+                    tracing::info!("tunnel does not answer; closed");
+                    return;
+                }
+                if let Some(pings) = &mut pings {
+                    awaiting = pings.send_ping(h2::Ping::opaque()).is_ok();
+                }
+                if state.streams.load(Ordering::SeqCst) > 0 {
+                    idle_since = Instant::now();
+                } else if idle_since.elapsed() >= timing.idle || state.retired.load(Ordering::SeqCst) {
+                    // Retire first, then look again: an opener counts itself first and then looks at `retired`.
+                    state.retired.store(true, Ordering::SeqCst);
+                    if state.streams.load(Ordering::SeqCst) == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn pong(pings: &mut Option<h2::PingPong>) -> Result<(), h2::Error> {
+    match pings {
+        Some(pings) => std::future::poll_fn(|cx| pings.poll_pong(cx)).await.map(drop),
+        None => std::future::pending().await,
+    }
+}
+
+/// A stream that counts in its tunnel, and keeps it.
+#[derive(Debug)]
+struct Counted(Arc<Tunnel>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.state.streams.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Tunnel {
+    /// Streams that are open.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.state.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether new streams may be opened.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        !self.state.retired.load(Ordering::SeqCst) && !self.state.closed.is_cancelled()
+    }
+
+    /// The most streams that the peer takes.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.send.current_max_send_streams()
+    }
+
+    /// No new streams: those that are open end in their own time, and the tunnel with them.
+    pub fn retire(&self) {
+        self.state.retired.store(true, Ordering::SeqCst);
+    }
+
+    /// Opens a stream: sends the head and waits for the answer.
+    ///
+    /// Dropping the future resets the stream; nothing of an application's bytes was sent.
+    ///
+    /// # Errors
+    /// The peer's refusal, or [`Reason::TunnelLost`] where the tunnel can't carry it: another one may.
+    pub async fn open(self: &Arc<Self>, connect: &Connect) -> Result<(StreamEnd, Answer), Refusal> {
+        let lost = |error: &dyn fmt::Display| {
+            Refusal::new(Reason::TunnelLost, format!("tunnel to {}: {error}", self.address))
+        };
+        self.state.streams.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted(self.clone());
+        if !self.usable() {
+            return Err(lost(&"it is ending"));
+        }
+        let request = connect.request().map_err(|error| lost(&error))?;
+        let opened = async {
+            let mut ready = self.send.clone().ready().await?;
+            let (response, send) = ready.send_request(request, false)?;
+            Ok::<_, h2::Error>((response.await?, send))
+        };
+        let (response, send) = opened.await.map_err(|error| {
+            // A tunnel that says goodbye takes no more; one reset stream says nothing of the others.
+            if !error.is_reset() {
+                self.retire();
+            }
+            lost(&error)
+        })?;
+        let answer = Answer::parse(&response)?;
+        Ok((StreamEnd::new(send, response.into_body(), counted), answer))
+    }
+}

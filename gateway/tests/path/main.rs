@@ -1,0 +1,7 @@
+//! The data path in one process: caller's sidecar → egress → ingress → server's sidecar → application, with real sockets
+//! and TLS. Bytes, access log and reasons are asserted together.
+
+#[cfg(test)]
+mod chain;
+#[cfg(test)]
+mod world;
