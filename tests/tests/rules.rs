@@ -29,7 +29,7 @@ const ARROWS: Table = &[
         "tombolo-gateway",
         &["tombolo-model", "tombolo-wire", "tombolo-mtls", "tombolo-runtime", "tombolo-feed"],
     ),
-    ("tombolo", &["tombolo-model", "tombolo-runtime"]),
+    ("tombolo", &["tombolo-model", "tombolo-mtls", "tombolo-runtime"]),
     (
         "tombolo-testkit",
         &["tombolo-model", "tombolo-wire", "tombolo-mtls", "tombolo-runtime", "tombolo-feed"],
