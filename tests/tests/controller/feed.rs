@@ -185,7 +185,7 @@ async fn the_database_may_go_and_come() {
     let feed = agent.feed(&site);
     feed.until("the first state", |state| state.generation.get() > 0).await;
     // every connection is cut, the one that listens for changes too
-    database.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tombolo-controller'");
+    database.sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()");
     let report = async || {
         let key = tombolo_model::inventory::ServiceKey::try_from("default/catalog".to_owned()).unwrap();
         let update = tombolo_wire::message::InventoryUpdate {

@@ -33,8 +33,10 @@ pub(crate) struct Site {
 impl Site {
     /// One on this database; its files are in this folder.
     pub(crate) async fn start(database: &Database, folder: &Path) -> Self {
-        // once for the process; TOMBOLO_LOG says how much of it is shown
-        let _ = tombolo_runtime::telemetry::init(tombolo_runtime::telemetry::LogFormat::Text);
+        if std::env::var_os("TOMBOLO_LOG").is_some() {
+            // once for the process is enough
+            let _ = tombolo_runtime::telemetry::init(tombolo_runtime::telemetry::LogFormat::Text);
+        }
         let clock = ManualClock::new(SystemClock.now());
         let config = Config::for_tests(folder, config::Database::Url(database.url().to_owned()));
         let bound = build(config, Deps { clock: Arc::new(clock.clone()) }).await.unwrap();
@@ -63,19 +65,10 @@ impl Site {
     }
 
     /// As [`Site::call`], and it must go well.
-    #[track_caller]
-    pub(crate) fn must<'a>(
-        &'a self,
-        token: &'a str,
-        method: &'a str,
-        path: &'a str,
-        body: Option<Value>,
-    ) -> impl Future<Output = Value> + 'a {
-        async move {
-            let (status, answer) = self.call(token, method, path, body).await;
-            assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
-            answer
-        }
+    pub(crate) async fn must(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Value {
+        let (status, answer) = self.call(token, method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
     }
 
     /// A new organization.
