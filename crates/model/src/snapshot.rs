@@ -232,7 +232,7 @@ pub struct NameSpec {
 
 /// From the controller to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClusterResource {
     /// The receiving cluster itself: `self/`.
     Itself(SelfSpec),
@@ -347,7 +347,7 @@ pub struct WorkloadSpec {
 
 /// From an agent to a gateway of its cluster. Each role is told what it needs, and no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum GatewayResource {
     /// The cluster itself: `self/`. All roles.
     Itself(SelfSpec),

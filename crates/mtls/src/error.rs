@@ -117,6 +117,12 @@ pub enum VerifyError {
         /// Whose bundle was asked.
         expected: TrustDomain,
     },
+    /// A server of many organizations knows none with this trust domain.
+    #[error("{found} is of a trust domain that is not known here")]
+    UnknownTrustDomain {
+        /// Who it says it is.
+        found: Box<SpiffeId>,
+    },
     /// The intermediate is not a cluster's, or the leaf is the cluster itself.
     #[error("{found} may not stand here in a chain")]
     Role {

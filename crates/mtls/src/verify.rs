@@ -118,7 +118,9 @@ impl ClientCertVerifier for OptionalClient {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let claimed = certificate::identity(&certificate::parse(leaf)?)?;
-        let bundle = self.0.bundle(&claimed.trust_domain).ok_or(VerifyError::NoBundle)?;
+        let Some(bundle) = self.0.bundle(&claimed.trust_domain) else {
+            return Err(VerifyError::UnknownTrustDomain { found: Box::new(claimed) }.into());
+        };
         let _: Peer = bundle.verify(&chain(leaf, rest), now, Usage::Client)?;
         Ok(ClientCertVerified::assertion())
     }

@@ -212,9 +212,10 @@ fn remove_leftovers() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix("tombolo-pg-")?.parse::<u32>().ok());
         // A server that still stops removes its files itself.
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-            && !entry.path().join("data/postmaster.pid").exists()
-        {
+        let postmaster = fs::read_to_string(entry.path().join("data/postmaster.pid")).unwrap_or_default();
+        let server = postmaster.lines().next().and_then(|line| line.parse().ok());
+        let lives = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+        if pid.is_some_and(|pid| !lives(pid)) && !server.is_some_and(lives) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -7,15 +7,17 @@ use nix::{
 };
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Write},
+    collections::VecDeque,
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
-/// The last lines of stderr that are kept.
+/// Lines that are kept, the last ones.
 const KEPT_LINES: usize = 5_000;
 
 /// A program under test. It is killed (by its pid) when this is dropped, and when the test process dies.
@@ -23,7 +25,8 @@ pub struct Program {
     name: String,
     child: Child,
     ready: Value,
-    stderr: Arc<Mutex<Vec<String>>>,
+    stdout: Lines,
+    stderr: Lines,
 }
 
 impl Program {
@@ -56,28 +59,12 @@ impl Program {
     /// When it can't be started.
     #[must_use]
     pub fn spawn(name: &str, mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = format!("{command:?}");
         let mut child = keeper::spawn(command).unwrap_or_else(|error| panic!("{name}: {shown}: {error}"));
-        let stderr = Arc::new(Mutex::new(Vec::new()));
-        if let Some(pipe) = child.stderr.take() {
-            let (lines, name) = (stderr.clone(), name.to_owned());
-            let echo = std::env::var_os("TOMBOLO_TEST_ECHO").is_some();
-            std::thread::spawn(move || {
-                for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                    let line = String::from_utf8_lossy(&line).into_owned();
-                    if echo {
-                        let _ = writeln!(std::io::stderr(), "[{name}] {line}");
-                    }
-                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    if lines.len() == KEPT_LINES {
-                        lines.remove(0);
-                    }
-                    lines.push(line);
-                }
-            });
-        }
-        Self { name: name.to_owned(), child, ready: Value::Null, stderr }
+        let stdout = child.stdout.take().map_or_else(Lines::default, |pipe| Lines::collect(name, pipe));
+        let stderr = child.stderr.take().map_or_else(Lines::default, |pipe| Lines::collect(name, pipe));
+        Self { name: name.to_owned(), child, ready: Value::Null, stdout, stderr }
     }
 
     /// What its ready file says.
@@ -108,7 +95,13 @@ impl Program {
     /// What it wrote to stderr so far (the last 5,000 lines).
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+        self.stderr.text()
+    }
+
+    /// What it wrote to stdout so far (the last 5,000 lines).
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
     }
 
     /// Its exit status, where it has ended.
@@ -133,11 +126,8 @@ impl Program {
         let what = format!("{} ends", self.name);
         let stderr = self.stderr.clone();
         wait::until_ok(&what, deadline, || {
-            let tail = || {
-                stderr.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().take(20).cloned().collect()
-            };
-            let seen = self.child.try_wait().ok().flatten().ok_or_else(tail);
-            std::future::ready::<Result<_, Vec<String>>>(seen)
+            let seen = self.child.try_wait().ok().flatten().ok_or_else(|| stderr.tail(20));
+            std::future::ready(seen)
         })
         .await
     }
@@ -160,13 +150,46 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.status().is_none_or(|status| !status.success()) {
-            let stderr = self.stderr();
-            let from = stderr.len().saturating_sub(8_000);
-            let tail = stderr.get(stderr.ceil_char_boundary(from)..).unwrap_or_default();
+        if thread::panicking() && self.status().is_none_or(|status| !status.success()) {
+            let tail = self.stderr.tail(100).join("\n");
             let _ = writeln!(std::io::stderr(), "---- stderr of {}:\n{tail}\n----", self.name);
         }
         self.kill();
+    }
+}
+
+/// What a program writes, collected by a thread for each pipe. With `TOMBOLO_TEST_ECHO` set it is shown as it comes, too.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<VecDeque<String>>>);
+
+impl Lines {
+    fn collect(name: &str, pipe: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let (kept, name) = (lines.0.clone(), name.to_owned());
+        let echo = std::env::var_os("TOMBOLO_TEST_ECHO").is_some();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if echo {
+                    let _ = writeln!(std::io::stderr(), "[{name}] {line}");
+                }
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == KEPT_LINES {
+                    kept.pop_front();
+                }
+                kept.push_back(line);
+            }
+        });
+        lines
+    }
+
+    fn tail(&self, count: usize) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
+    }
+
+    fn text(&self) -> String {
+        self.tail(KEPT_LINES).join("\n")
     }
 }
 
@@ -197,11 +220,13 @@ mod tests {
     async fn starts_reads_and_stops() {
         let dir = tempfile::tempdir().unwrap();
         let ready = dir.path().join("ready");
-        let script = r#"trap 'echo bye >&2; exit 0' TERM
+        let script = r#"echo token; trap 'echo bye >&2; exit 0' TERM
             printf '{"api":"127.0.0.1:1"}' >"$1.new"; mv "$1.new" "$1"; while :; do sleep 0.01; done"#;
         let mut program = Program::start("sh", sh(script, &ready), &ready, Duration::from_secs(10)).await;
         assert_eq!(program.address("api"), "127.0.0.1:1".parse().unwrap());
         assert!(program.stop(Duration::from_secs(10)).await.success());
+        let stdout = || std::future::ready(program.stdout());
+        wait::until("the token", Duration::from_secs(5), stdout, |text| text == "token").await;
         let stderr = || std::future::ready(program.stderr());
         wait::until("the last word", Duration::from_secs(5), stderr, |text| text == "bye").await;
     }

@@ -19,13 +19,18 @@ impl Sum {
     /// What `value` under `key` adds.
     #[must_use]
     pub fn of<R: Resource>(key: &ResourceKey, value: &R) -> Self {
+        Self::and_size(key, value).0
+    }
+
+    /// What `value` under `key` adds, and about how many bytes it takes on a line.
+    pub(crate) fn and_size<R: Resource>(key: &ResourceKey, value: &R) -> (Self, usize) {
         // A resource is plain data: it has no map with keys other than text, and nothing else can fail.
         // `Null` would show as a digest that no receiver agrees with, which is refused and reported.
         Self::of_json(key, &serde_json::to_value(value).unwrap_or(Value::Null))
     }
 
-    /// What this JSON under `key` adds.
-    fn of_json(key: &ResourceKey, json: &Value) -> Self {
+    /// What this JSON under `key` adds, and its length.
+    fn of_json(key: &ResourceKey, json: &Value) -> (Self, usize) {
         let mut text = String::with_capacity(256);
         text.push_str(key.as_str());
         text.push('\0');
@@ -33,7 +38,7 @@ impl Sum {
         let hash = Sha256::digest(text.as_bytes());
         let mut first = [0; 16];
         first.copy_from_slice(&hash[..16]);
-        Self(u128::from_be_bytes(first))
+        (Self(u128::from_be_bytes(first)), text.len())
     }
 
     /// The sum over a whole state.
@@ -127,7 +132,7 @@ impl<'de, R: Resource> Deserialize<'de> for Stated<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = Value::deserialize(deserializer)?;
         let value = R::deserialize(&json).map_err(D::Error::custom)?;
-        let sum = Sum::of_json(&value.key(), &json);
+        let (sum, _) = Sum::of_json(&value.key(), &json);
         Ok(Self { value, sum })
     }
 }
@@ -143,7 +148,7 @@ mod tests {
         let one: Value = serde_json::from_str(r#"{"x":1,"y":{"b":[1,"é\n"],"a":null}}"#).unwrap();
         let two: Value =
             serde_json::from_str(r#" {"y": {"a":null, "b":[1, "\u00e9\u000a"]}, "x":1}"#).unwrap();
-        assert_eq!(Sum::of_json(&key, &one), Sum::of_json(&key, &two));
+        assert_eq!(Sum::of_json(&key, &one).0, Sum::of_json(&key, &two).0);
         assert_ne!(Sum::of_json(&key, &one), Sum::of_json(&key, &json!({"x": 1})));
         assert_ne!(Sum::of_json(&key, &one), Sum::of_json(&ResourceKey::new("a", "c"), &one));
     }

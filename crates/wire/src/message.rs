@@ -25,7 +25,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{
-    AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId, TrustDomain,
+    AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId,
+    TrustDomain,
     health::Health,
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
     snapshot::{ResourceKey, Resources, TrustBundleSpec},
@@ -51,13 +52,20 @@ pub enum FeedLine<R> {
         /// The sum of the state.
         digest: Digest,
     },
+    /// Some of the resources of the snapshot that follows: a big state comes on several lines.
+    Part {
+        /// The generation of the snapshot.
+        generation: Generation,
+        /// Some resources.
+        resources: Resources<R>,
+    },
     /// The whole state.
     Snapshot {
         /// Its generation.
         generation: Generation,
         /// The sum of the state.
         digest: Digest,
-        /// Every resource.
+        /// Every resource that was not in a part before.
         resources: Resources<R>,
     },
     /// What changed since a state that the receiver has.
@@ -96,6 +104,7 @@ impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
         match self {
             Self::Hello(hello) => FeedLine::Hello(hello),
             Self::Current { generation, digest } => FeedLine::Current { generation, digest },
+            Self::Part { generation, resources } => FeedLine::Part { generation, resources: all(resources) },
             Self::Snapshot { generation, digest, resources } => {
                 FeedLine::Snapshot { generation, digest, resources: all(resources) }
             }

@@ -97,6 +97,8 @@ proptest! {
         for (id, cluster) in &world.clusters {
             let all = snapshot(&world, *id);
             prop_assert_eq!(bytes(&all), bytes(&snapshot(&world.clone(), *id)), "equal input, equal bytes");
+            let read: Resources<ClusterResource> = serde_json::from_str(&bytes(&all)).unwrap();
+            prop_assert_eq!(&read, &all, "what is written can be read");
             let fatal: Vec<_> = check(&all).into_iter().filter(|f| f.severity() == Severity::Fatal).collect();
             prop_assert!(fatal.is_empty(), "{:?}\n{}", fatal, text(&all));
             for resource in all.values() {

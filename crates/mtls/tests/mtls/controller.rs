@@ -99,7 +99,10 @@ async fn an_agent_is_judged_by_the_bundle_of_its_own_organization() {
     let client = pinned_client_config(authority.fingerprint(), Some(&ours.credentials(&ours.agent())), ALPN);
     let only_rival = Bundles(BTreeMap::from([(rival.trust_domain.clone(), Arc::new(rival.bundle()))]));
     let (_, served) = dial(client.clone(), only_rival, &certificate).await;
-    assert!(matches!(served, Err(HandshakeError::Refused(VerifyError::NoBundle))), "{served:?}");
+    assert!(
+        matches!(served, Err(HandshakeError::Refused(VerifyError::UnknownTrustDomain { .. }))),
+        "{served:?}"
+    );
     acme.revoke(&ours.name);
     let (dialled, served) = dial(client, bundles(&acme, &rival), &certificate).await;
     assert!(matches!(served, Err(HandshakeError::Refused(VerifyError::Revoked))), "{served:?}");

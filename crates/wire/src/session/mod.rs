@@ -3,7 +3,8 @@
 //!
 //! A feed goes so. The receiver asks with the generation and digest it has. The sender says
 //! [`Hello`](crate::message::FeedLine::Hello), then what [`Publisher::open`] gives: `current` where the receiver has that state,
-//! `delta` where it has one of the last ones, else `snapshot`. From then on [`Publisher::since`] at each change, and
+//! `delta` where it has one of the last ones, else `snapshot`
+//! (a big one after some `part` lines). From then on [`Publisher::since`] at each change, and
 //! [`Publisher::beat`] at least every [`HEARTBEAT`]. A receiver that refuses a line ends the feed and asks again with
 //! what it has; a state whose digest the sender does not know is answered by a snapshot, so the two always come together.
 //!
@@ -16,7 +17,7 @@ mod receiver;
 pub(crate) mod tests;
 
 pub use publisher::Publisher;
-pub use receiver::{Applied, Changes, Receiver, Refused};
+pub use receiver::{Applied, Changes, MAX_RESOURCES, Receiver, Refused};
 
 use std::time::Duration;
 

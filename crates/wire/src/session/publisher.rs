@@ -10,6 +10,9 @@ use tombolo_model::{
     snapshot::{Resource, ResourceKey, Resources},
 };
 
+/// Resources of this many bytes go on one line; well under what a decoder takes, as one resource may be big too.
+const LINE: usize = 4 * 1024 * 1024;
+
 /// A state of the past, and the keys that changed from the one before it.
 #[derive(Debug)]
 struct Point {
@@ -23,13 +26,16 @@ struct Point {
 pub struct Publisher<R> {
     generation: Generation,
     resources: Resources<R>,
-    sums: BTreeMap<ResourceKey, Sum>,
+    /// What each adds to the sum, and its size on a line.
+    sums: BTreeMap<ResourceKey, (Sum, usize)>,
     sum: Sum,
     /// Oldest first; the last one is the state held now. Empty before the first publish.
     history: VecDeque<Point>,
     /// Keys in all of `history`.
     kept: usize,
     limit: usize,
+    /// Resources of this many bytes go on one line.
+    line: usize,
 }
 
 impl<R: Resource> Publisher<R> {
@@ -44,7 +50,15 @@ impl<R: Resource> Publisher<R> {
             history: VecDeque::new(),
             kept: 0,
             limit: history_limit.max(1),
+            line: LINE,
         }
+    }
+
+    /// The same, with shorter lines: a receiver's decoder may have a smaller limit.
+    #[must_use]
+    pub const fn with_line(mut self, bytes: usize) -> Self {
+        self.line = bytes;
+        self
     }
 
     /// The newest generation. Keep it beside each feed as what was sent, after every line of [`Self::open`],
@@ -87,15 +101,15 @@ impl<R: Resource> Publisher<R> {
             if self.resources.get(&key) == Some(&value) {
                 continue;
             }
-            let sum = Sum::of(&key, &value);
-            let old = self.sums.insert(key.clone(), sum).unwrap_or_default();
+            let (sum, size) = Sum::and_size(&key, &value);
+            let (old, _) = self.sums.insert(key.clone(), (sum, size)).unwrap_or_default();
             self.sum = self.sum.minus(old).plus(sum);
             self.resources.insert(key.clone(), value);
             changed.insert(key);
         }
         for key in removes {
             if self.resources.remove(&key).is_some() {
-                let old = self.sums.remove(&key).unwrap_or_default();
+                let (old, _) = self.sums.remove(&key).unwrap_or_default();
                 self.sum = self.sum.minus(old);
                 changed.insert(key);
             }
@@ -121,29 +135,36 @@ impl<R: Resource> Publisher<R> {
     /// The first lines of a feed after `Hello`, for a receiver that has the state it names.
     /// Before the first publish, and for a receiver that is ahead of this replica, that is a heartbeat only.
     pub fn open(&self, resume: Option<(Generation, Digest)>) -> Vec<FeedLine<R>> {
-        let line = match resume {
-            _ if self.history.is_empty() => self.heartbeat(),
-            Some((at, _)) if at > self.generation => self.heartbeat(),
-            Some((_, digest)) if digest == self.digest() => self.current(),
-            Some((at, digest)) => match self.history.iter().rposition(|point| point.digest == digest) {
-                Some(point) => self.delta(point, at),
-                None => self.snapshot(),
-            },
+        match resume {
+            _ if self.history.is_empty() => vec![self.heartbeat()],
+            Some((at, _)) if at > self.generation => vec![self.heartbeat()],
+            Some((_, digest)) if digest == self.digest() => vec![self.current()],
+            Some((at, digest)) => {
+                let point = self.history.iter().rposition(|point| point.digest == digest);
+                point
+                    .and_then(|point| self.delta(point, at))
+                    .map_or_else(|| self.snapshot(), |line| vec![line])
+            }
             None => self.snapshot(),
-        };
-        vec![line]
+        }
     }
 
     /// What to send on a feed on which everything up to `sent` was sent. Nothing where the content did not change.
+    /// Goodbye where it takes more than a line; the feed that is asked for then gets it from [`Self::open`].
     pub fn since(&self, sent: Generation) -> Option<FeedLine<R>> {
         let newest = self.history.back()?;
         if sent >= newest.generation {
             return None;
         }
         // A feed opened before the first publish, or so long ago that its point is gone, has no base.
-        match self.history.iter().rposition(|point| point.generation <= sent) {
-            Some(point) => Some(self.delta(point, sent)),
-            None => Some(self.snapshot()),
+        let point = self.history.iter().rposition(|point| point.generation <= sent);
+        if let Some(line) = point.and_then(|point| self.delta(point, sent)) {
+            return Some(line);
+        }
+        let mut lines = self.snapshot();
+        match lines.len() {
+            1 => lines.pop(),
+            _ => Some(FeedLine::Goodbye { reason: "too much changed; ask again for all of it".to_owned() }),
         }
     }
 
@@ -160,28 +181,42 @@ impl<R: Resource> Publisher<R> {
         FeedLine::Current { generation: self.generation, digest: self.digest() }
     }
 
-    fn snapshot(&self) -> FeedLine<R> {
+    /// Everything: parts, and the line that ends them.
+    fn snapshot(&self) -> Vec<FeedLine<R>> {
         let (generation, digest) = (self.generation, self.digest());
-        FeedLine::Snapshot { generation, digest, resources: self.resources.clone() }
+        let (mut lines, mut resources, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
+        for (key, value) in &self.resources {
+            if bytes >= self.line {
+                lines.push(FeedLine::Part { generation, resources: std::mem::take(&mut resources) });
+                bytes = 0;
+            }
+            bytes += self.size(key);
+            resources.insert(key.clone(), value.clone());
+        }
+        lines.push(FeedLine::Snapshot { generation, digest, resources });
+        lines
     }
 
-    /// From the state at `point` of the history, which the receiver calls `base`.
-    fn delta(&self, point: usize, base: Generation) -> FeedLine<R> {
+    fn size(&self, key: &ResourceKey) -> usize {
+        self.sums.get(key).map_or(0, |(_, size)| *size)
+    }
+
+    /// From the state at `point` of the history, which the receiver calls `base`. Nothing where it would be more
+    /// than the whole, or than a line.
+    fn delta(&self, point: usize, base: Generation) -> Option<FeedLine<R>> {
         let changed: BTreeSet<_> = self.history.iter().skip(point + 1).flat_map(|p| &p.changed).collect();
-        if changed.len() > self.resources.len() {
-            return self.snapshot();
+        let bytes: usize = changed.iter().map(|key| self.size(key) + key.as_str().len()).sum();
+        if changed.len() > self.resources.len() || bytes >= self.line {
+            return None;
         }
         let (mut upserts, mut removes) = (BTreeMap::new(), BTreeSet::new());
         for key in changed {
             match self.resources.get(key) {
-                Some(value) => {
-                    upserts.insert(key.clone(), value.clone());
-                }
-                None => {
-                    removes.insert(key.clone());
-                }
+                Some(value) => drop(upserts.insert(key.clone(), value.clone())),
+                None => drop(removes.insert(key.clone())),
             }
         }
-        FeedLine::Delta { base, generation: self.generation, digest: self.digest(), upserts, removes }
+        let (generation, digest) = (self.generation, self.digest());
+        Some(FeedLine::Delta { base, generation, digest, upserts, removes })
     }
 }

@@ -15,6 +15,9 @@ use tombolo_model::{
     snapshot::{Resource, ResourceKey, Resources},
 };
 
+/// How many resources a state may have that comes in parts.
+pub const MAX_RESOURCES: usize = 4_000_000;
+
 /// Why a line was refused. The state stays what it was; end the feed and ask again.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Refused {
@@ -62,6 +65,20 @@ pub enum Refused {
         generation: Generation,
         /// The key.
         key: ResourceKey,
+    },
+    /// A part of one snapshot among those of another.
+    #[error("a line of generation {generation} stands among the parts of {of}")]
+    Part {
+        /// Its generation.
+        generation: Generation,
+        /// That of the parts before.
+        of: Generation,
+    },
+    /// More than any state is.
+    #[error("generation {generation} has more than {MAX_RESOURCES} resources")]
+    TooMany {
+        /// The generation.
+        generation: Generation,
     },
     /// It can't be put in force.
     #[error("generation {generation} can't be put in force: {reason}")]
@@ -111,6 +128,9 @@ pub struct Receiver<R> {
     sums: BTreeMap<ResourceKey, Sum>,
     sum: Sum,
     greeted: bool,
+    /// Of the snapshot that is coming.
+    parts: BTreeMap<ResourceKey, Stated<R>>,
+    parts_of: Generation,
 }
 
 impl<R: Resource> Default for Receiver<R> {
@@ -133,12 +153,14 @@ impl<R: Resource> Receiver<R> {
         let sums: BTreeMap<_, _> =
             resources.iter().map(|(key, value)| (key.clone(), Sum::of(key, value))).collect();
         let sum = sums.values().fold(Sum::default(), |all, one| all.plus(*one));
-        Self { generation, resources: Arc::new(resources), sums, sum, greeted: false }
+        let (parts, parts_of) = (BTreeMap::new(), Generation::ZERO);
+        Self { generation, resources: Arc::new(resources), sums, sum, greeted: false, parts, parts_of }
     }
 
     /// Call at the start of each feed: the next line must say who speaks.
     pub fn begin(&mut self) {
         self.greeted = false;
+        self.parts.clear();
     }
 
     /// What to ask with; nothing before the first state.
@@ -198,8 +220,26 @@ impl<R: Resource> Receiver<R> {
                 self.generation = generation;
                 Ok(Applied::State(Changes::default()))
             }
-            FeedLine::Snapshot { generation, digest, resources } => {
+            FeedLine::Part { generation, resources } => {
                 self.not_older(generation)?;
+                if !self.parts.is_empty() && self.parts_of != generation {
+                    return Err(Refused::Part { generation, of: self.parts_of });
+                }
+                if self.parts.len() + resources.len() > MAX_RESOURCES {
+                    return Err(Refused::TooMany { generation });
+                }
+                self.parts_of = generation;
+                self.parts.extend(resources);
+                Ok(Applied::Alive(generation))
+            }
+            FeedLine::Snapshot { generation, digest, mut resources } => {
+                self.not_older(generation)?;
+                if !self.parts.is_empty() {
+                    if self.parts_of != generation {
+                        return Err(Refused::Part { generation, of: self.parts_of });
+                    }
+                    resources.extend(std::mem::take(&mut self.parts));
+                }
                 let (mut next, mut sums) = (BTreeMap::new(), BTreeMap::new());
                 let mut sum = Sum::default();
                 for (key, stated) in resources {

@@ -215,6 +215,40 @@ fn an_older_receiver_agrees_on_the_digest() {
     assert!(matches!(publisher.open(restored.resume())[..], [FeedLine::Snapshot { .. }]));
 }
 
+#[test]
+fn a_big_state_comes_in_parts() {
+    let mut publisher = Publisher::new(8).with_line(40);
+    let all: BTreeMap<u8, u8> = (0..20).map(|n| (n, n)).collect();
+    publisher.publish(generation(4), state(&all));
+    let lines = publisher.open(None);
+    assert_eq!(lines.len(), 10);
+    let mut receiver = greeted(Receiver::new());
+    let (last, parts) = lines.split_last().unwrap();
+    for line in parts {
+        assert_eq!(receiver.accept(sent(line)), Ok(Applied::Alive(generation(4))));
+        assert!(receiver.state().is_empty(), "nothing is in force before the last line");
+    }
+    receiver.accept(sent(last)).unwrap();
+    assert_eq!(receiver.state(), publisher.resources());
+
+    // Parts without their end are forgotten with the feed; those of another generation are refused.
+    receiver.accept(sent(&parts[0])).unwrap();
+    let stray = FeedLine::<Thing>::Part { generation: generation(5), resources: BTreeMap::new() };
+    let refused = Refused::Part { generation: generation(5), of: generation(4) };
+    assert_eq!(receiver.accept(sent(&stray)), Err(refused));
+    let mut receiver = greeted(receiver);
+    receiver.accept(sent(&stray)).unwrap();
+
+    // A change too big for a line: the feed ends, and the next one brings it.
+    publisher.publish(generation(6), state(&all.keys().map(|n| (*n, n + 1)).collect()));
+    assert!(matches!(publisher.since(generation(4)), Some(FeedLine::Goodbye { .. })));
+    let mut receiver = greeted(receiver);
+    for line in publisher.open(receiver.resume()) {
+        receiver.accept(sent(&line)).unwrap();
+    }
+    assert_eq!(receiver.state(), publisher.resources());
+}
+
 fn states() -> impl Strategy<Value = Vec<BTreeMap<u8, u8>>> {
     prop::collection::vec(prop::collection::btree_map(0u8..8, 0u8..3, 0..8), 1..12)
 }
@@ -249,8 +283,8 @@ proptest! {
 
     /// Whatever a receiver has, one new feed brings it to the sender's state, unless it is ahead of the sender.
     #[test]
-    fn open_converges(states in states(), limit in 1usize..6, have in prop::collection::btree_map(0u8..8, 0u8..3, 0..8), at in 0u64..16) {
-        let mut publisher = Publisher::new(limit);
+    fn open_converges(states in states(), limit in 1usize..6, have in prop::collection::btree_map(0u8..8, 0u8..3, 0..8), at in 0u64..16, line in 1usize..200) {
+        let mut publisher = Publisher::new(limit).with_line(line);
         for (at, things) in states.iter().enumerate() {
             publisher.publish(generation(at as u64 + 1), state(things));
         }
