@@ -170,6 +170,7 @@ impl Feed {
         let kind = match line {
             FeedLine::Hello(_) => "hello",
             FeedLine::Current { .. } => "current",
+            FeedLine::Part { .. } => "part",
             FeedLine::Snapshot { .. } => "snapshot",
             FeedLine::Delta { .. } => "delta",
             FeedLine::Heartbeat { .. } => "heartbeat",
