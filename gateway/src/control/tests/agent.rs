@@ -34,11 +34,11 @@ use tombolo_wire::{
 
 /// What the agent was told and asked.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
-    pub(super) hellos: Vec<GatewayHello>,
-    pub(super) acks: Vec<Ack>,
-    pub(super) signed: Vec<SpiffeId>,
-    pub(super) statuses: Vec<GatewayStatus>,
+pub(crate) struct Heard {
+    pub(crate) hellos: Vec<GatewayHello>,
+    pub(crate) acks: Vec<Ack>,
+    pub(crate) signed: Vec<SpiffeId>,
+    pub(crate) statuses: Vec<GatewayStatus>,
 }
 
 struct Inner {
@@ -54,10 +54,10 @@ struct Inner {
 
 /// The agent of a cluster. Its state outlives its socket, so it can go and come back.
 #[derive(Clone)]
-pub(super) struct Agent(Arc<Inner>);
+pub(crate) struct Agent(Arc<Inner>);
 
 /// The listening socket; dropping it is the agent's death.
-pub(super) struct Listening {
+pub(crate) struct Listening {
     _accepting: AbortOnDropHandle<()>,
     path: PathBuf,
 }
@@ -68,7 +68,7 @@ impl Drop for Listening {
 }
 
 impl Agent {
-    pub(super) fn new(cluster: Cluster) -> Self {
+    pub(crate) fn new(cluster: Cluster) -> Self {
         Self(Arc::new(Inner {
             cluster,
             publisher: Mutex::new(Publisher::new(16)),
@@ -80,7 +80,7 @@ impl Agent {
         }))
     }
 
-    pub(super) fn listen(&self, path: &Path) -> Listening {
+    pub(crate) fn listen(&self, path: &Path) -> Listening {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).unwrap();
         let agent = self.clone();
@@ -106,19 +106,19 @@ impl Agent {
         Listening { _accepting: AbortOnDropHandle::new(accepting), path: path.to_owned() }
     }
 
-    pub(super) fn cluster(&self) -> &Cluster {
+    pub(crate) fn cluster(&self) -> &Cluster {
         &self.0.cluster
     }
-    pub(super) fn publish(&self, generation: u64, resources: impl IntoIterator<Item = GatewayResource>) {
+    pub(crate) fn publish(&self, generation: u64, resources: impl IntoIterator<Item = GatewayResource>) {
         let generation = Generation::new(generation);
         let resources: Resources<_> = resources.into_iter().map(|r| (r.key(), r)).collect();
         self.0.publisher.lock().unwrap().publish(generation, resources);
         self.0.newest.send_replace(generation);
     }
-    pub(super) fn certificates_live(&self, life: Duration) {
+    pub(crate) fn certificates_live(&self, life: Duration) {
         *self.0.life.lock().unwrap() = life;
     }
-    pub(super) fn refuse(&self, id: &SpiffeId, refuse: bool) {
+    pub(crate) fn refuse(&self, id: &SpiffeId, refuse: bool) {
         let mut refuses = self.0.refuses.lock().unwrap();
         if refuse {
             refuses.insert(id.clone())
@@ -126,10 +126,10 @@ impl Agent {
             refuses.remove(id)
         };
     }
-    pub(super) fn speak(&self, protocol: ProtocolVersion) {
+    pub(crate) fn speak(&self, protocol: ProtocolVersion) {
         *self.0.protocol.lock().unwrap() = protocol;
     }
-    pub(super) fn heard<T>(&self, look: impl Fn(&Heard) -> T) -> T {
+    pub(crate) fn heard<T>(&self, look: impl Fn(&Heard) -> T) -> T {
         look(&self.0.heard.lock().unwrap())
     }
 
