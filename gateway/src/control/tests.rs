@@ -3,7 +3,7 @@ mod agent;
 use super::*;
 use crate::{accesslog::AccessLog, metrics::Metrics};
 use agent::{Agent, Listening};
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, path::Path};
 use tombolo_model::{
     Locality,
     inventory::{PortSpec, Protocol},
