@@ -85,8 +85,7 @@ impl Authority {
     pub fn issue(&self, csr: &str, identity: &SpiffeId) -> Result<LeafResponse, CertificateError> {
         let now = self.clock.now();
         let validity = Validity { not_before: now - SKEW, not_after: now + LEAF_LIFE };
-        let chain =
-            self.intermediate().sign_leaf(csr, identity, validity).map_err(failed("sign a leaf"))?;
+        let chain = self.intermediate().sign_leaf(csr, identity, validity).map_err(failed("sign a leaf"))?;
         let info = certificate_info(&chain).map_err(failed("read the leaf"))?;
         Ok(LeafResponse { chain, not_after_s: seconds(info.validity.not_after) })
     }
@@ -135,7 +134,10 @@ impl Renewal {
         let next = data
             .intermediate(NEXT, &membership)
             .unwrap_or_else(|error| {
-                tracing::warn!(error = chain(&error), "the renewed intermediate on disk can't be used; it is asked for again");
+                tracing::warn!(
+                    error = chain(&error),
+                    "the renewed intermediate on disk can't be used; it is asked for again"
+                );
                 None
             })
             .map(|intermediate| Next { intermediate, listed_since: None });
@@ -192,8 +194,8 @@ impl Renewal {
                 .post("/agent/v1/certificate", &IntermediateRequest { csr })
                 .await
                 .map_err(CertificateError::Controller)?;
-            let intermediate = Intermediate::new(key, &answer.intermediate)
-                .map_err(failed("use the new intermediate"))?;
+            let intermediate =
+                Intermediate::new(key, &answer.intermediate).map_err(failed("use the new intermediate"))?;
             if *intermediate.id() != self.membership.cluster_id() {
                 return Err(CertificateError::OtherCluster { found: intermediate.id().to_string() });
             }
@@ -340,7 +342,8 @@ mod tests {
         // As after a restart between the renewal and the switch.
         data.store_intermediate(NEXT, &new).unwrap();
         let mut renewal =
-            Renewal::start(Arc::clone(&authority), membership(), data.clone(), Arc::new(clock.clone())).unwrap();
+            Renewal::start(Arc::clone(&authority), membership(), data.clone(), Arc::new(clock.clone()))
+                .unwrap();
         assert!(renewal.credentials().ready());
         let both = BTreeSet::from([old.clone(), new_print.clone()]);
         let only_old = BTreeSet::from([old.clone()]);

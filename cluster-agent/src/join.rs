@@ -40,7 +40,9 @@ pub enum JoinError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The token is none.
-    #[error("the token is empty or holds other than printable characters; give the text as it was shown once")]
+    #[error(
+        "the token is empty or holds other than printable characters; give the text as it was shown once"
+    )]
     Token,
     /// The directory is another cluster's.
     #[error("{} belongs to cluster {found}; give another --data, or join as {found}", path.display())]
@@ -128,11 +130,12 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
         csr: unnamed_request(&key)?,
         locality: config.locality.clone(),
     };
-    let answer: JoinResponse =
-        post_once(&connector, "/agent/v1/join", Some(token), &request).await.map_err(|error| match error {
+    let answer: JoinResponse = post_once(&connector, "/agent/v1/join", Some(token), &request).await.map_err(
+        |error| match error {
             RequestError::Refused { problem, .. } => JoinError::Refused(problem),
             source => JoinError::Ask { url: config.controller.clone(), source },
-        })?;
+        },
+    )?;
     let (theirs, ours) = (answer.hello.protocol, ProtocolVersion::CURRENT);
     if !theirs.meets(ours) {
         return Err(JoinError::Version { theirs, ours });
@@ -149,7 +152,10 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
         Intermediate::new(key, &answer.intermediate).map_err(failed("use the intermediate"))?;
     let expected = membership.cluster_id();
     if answer.cluster != config.cluster || *intermediate.id() != expected {
-        return Err(JoinError::Answer { found: intermediate.id().to_string(), expected: expected.to_string() });
+        return Err(JoinError::Answer {
+            found: intermediate.id().to_string(),
+            expected: expected.to_string(),
+        });
     }
     data.store_joined(&membership, &intermediate)?;
     Ok(membership)
@@ -186,7 +192,10 @@ mod tests {
             assert!(matches!(join(&config, token).await, Err(JoinError::Token)), "{token:?}");
         }
         let error = join(&config, "tmj_x\n").await.unwrap_err();
-        assert!(matches!(error, JoinError::Ask { .. }) && error.to_string().contains("check the URL"), "{error}");
+        assert!(
+            matches!(error, JoinError::Ask { .. }) && error.to_string().contains("check the URL"),
+            "{error}"
+        );
         let other = Membership {
             controller: config.controller.clone(),
             ca_fingerprint: config.ca_fingerprint.clone(),

@@ -1,13 +1,20 @@
 //! The agent of a cluster: joins it to the controller, reports its services, answers global names, issues its
 //! certificates and feeds its gateways. It keeps working from its last state when the controller is away.
 
+mod admin;
+pub mod agent;
+pub mod ages;
 pub mod certificate;
 pub mod controller;
 pub mod dns;
+pub mod engine;
+pub mod gateways;
 pub mod health;
 pub mod index;
 pub mod join;
+pub mod report;
 pub mod source;
 pub mod state;
+pub mod status;
 pub mod synthesis;
 pub mod vip;

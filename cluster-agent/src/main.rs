@@ -1,2 +1,199 @@
-//! tombolo-agent
-fn main() {}
+//! `tombolo-agent`: joins a cluster to its controller, and runs its agent.
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use std::{
+    io::Read,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+use tombolo_agent::{
+    agent::{self, Config, Deps, Ended},
+    dns::{self, ForwardTo},
+    gateways::HubConfig,
+    health::HealthConfig,
+    join::{JoinConfig, join},
+    vip::{AddressMode, ExplicitPrefix},
+};
+use tombolo_model::{ClusterName, Locality};
+use tombolo_runtime::{
+    ready,
+    signal::Signals,
+    telemetry::{self, LogFormat},
+};
+
+/// How long what is under way may take when the agent ends.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A token is far shorter, in bytes.
+const MAX_TOKEN: u64 = 4096;
+
+/// The agent of a Tombolo cluster.
+#[derive(Parser)]
+#[command(name = "tombolo-agent", version, about)]
+struct Options {
+    /// How log lines look: json or text. TOMBOLO_LOG sets what is logged.
+    #[arg(long, global = true, default_value_t)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join this cluster to a controller with a one-time token.
+    Join(Join),
+    /// Run the agent of a cluster that joined.
+    Run(Run),
+}
+
+#[derive(Args)]
+struct Join {
+    /// The controller, as https://host:port.
+    #[arg(long)]
+    controller: String,
+    /// The fingerprint of the controller's CA, as sha256:HEX.
+    #[arg(long)]
+    ca_fingerprint: String,
+    /// The name of this cluster, as the controller knows it.
+    #[arg(long)]
+    cluster: ClusterName,
+    /// The file that holds the token, or - for standard input. A token is never an argument: other users see those.
+    #[arg(long)]
+    token_file: PathBuf,
+    /// The directory for the agent's state.
+    #[arg(long)]
+    data: PathBuf,
+    /// The region that this cluster runs in.
+    #[arg(long)]
+    region: Option<String>,
+    /// The zone in the region.
+    #[arg(long, requires = "region")]
+    zone: Option<String>,
+}
+
+#[derive(Args)]
+struct Run {
+    /// The directory for the agent's state, in which it joined.
+    #[arg(long)]
+    data: PathBuf,
+    /// The directory of Kubernetes manifests that describe this cluster's services.
+    #[arg(long)]
+    manifests: PathBuf,
+    /// Where DNS is answered, UDP and TCP.
+    #[arg(long)]
+    dns: SocketAddr,
+    /// Where names of others are asked for: IP:PORT of a resolver, or refuse.
+    #[arg(long)]
+    dns_forward: ForwardTo,
+    /// The unix socket for this cluster's gateways.
+    #[arg(long)]
+    gateway_socket: PathBuf,
+    /// Answer names with addresses inside this prefix (capture mode explicit), as 127.101.0.0/16.
+    #[arg(long)]
+    explicit_prefix: Option<ExplicitPrefix>,
+    /// Where the admin port listens; no admin port without.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+    /// The file to write once everything is bound: the process id and the addresses, as JSON.
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = telemetry::init(options.log_format).map_err(anyhow::Error::from).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match options.command {
+                Command::Join(options) => join_cluster(options).await,
+                Command::Run(options) => run(options).await,
+            }
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn join_cluster(options: Join) -> anyhow::Result<()> {
+    let token = read_token(&options.token_file)?;
+    let config = JoinConfig {
+        controller: options.controller,
+        ca_fingerprint: options.ca_fingerprint,
+        cluster: options.cluster,
+        data: options.data,
+        locality: Locality { region: options.region, zone: options.zone },
+    };
+    let membership = join(&config, &token).await?;
+    tracing::info!(
+        cluster.name = %membership.cluster,
+        organization.name = %membership.organization,
+        data = %config.data.display(),
+        "joined; start the agent with `tombolo-agent run`"
+    );
+    Ok(())
+}
+
+fn read_token(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .take(MAX_TOKEN)
+            .read_to_string(&mut text)
+            .context("read the token from standard input")?;
+    } else {
+        let file = std::fs::File::open(path);
+        file.and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut text))
+            .with_context(|| format!("read the token from {}", path.display()))?;
+    }
+    Ok(text)
+}
+
+async fn run(options: Run) -> anyhow::Result<()> {
+    let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
+    let config = Config {
+        data: options.data,
+        manifests: options.manifests,
+        dns: dns::Config::new(options.dns, options.dns_forward),
+        gateway_socket: options.gateway_socket,
+        mode: options.explicit_prefix.map_or(AddressMode::Allocated, AddressMode::Explicit),
+        admin: options.admin,
+        health: HealthConfig::default(),
+        hub: HubConfig::default(),
+    };
+    let bound = agent::build(config, Deps::default()).await?;
+    let ready = serde_json::json!({
+        "dns": bound.dns.to_string(),
+        "admin": bound.admin.map(|address| address.to_string()),
+        "gateway_socket": bound.gateway_socket,
+        "cluster": bound.membership.cluster,
+    });
+    tracing::info!(
+        cluster.name = %bound.membership.cluster,
+        dns.address = %bound.dns,
+        gateway.socket = %bound.gateway_socket.display(),
+        "the agent runs"
+    );
+    let stop = async {
+        let signal = signals.terminate().await;
+        tracing::info!(signal = ?signal, "draining");
+    };
+    let ready_file = options.ready_file;
+    let running = bound.run(stop, DRAIN);
+    if let Some(path) = &ready_file {
+        ready::write(path, &ready).with_context(|| format!("write the ready file {}", path.display()))?;
+    }
+    match running.await {
+        Ended::Stopped(drained) => {
+            tracing::info!(drained = ?drained, "ended");
+            Ok(())
+        }
+        Ended::Failed => bail!("a part of the agent failed; the log says which"),
+    }
+}

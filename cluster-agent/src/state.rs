@@ -135,8 +135,13 @@ impl DataDir {
     pub fn lock(&self) -> Result<Lock, StateError> {
         let path = self.file("lock");
         let io = |source| StateError::Io { action: "lock", path: path.clone(), source };
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse { path: self.0.clone() }),
@@ -197,7 +202,11 @@ impl DataDir {
     ///
     /// # Errors
     /// [`StateError::Io`].
-    pub fn store_joined(&self, membership: &Membership, intermediate: &Intermediate) -> Result<(), StateError> {
+    pub fn store_joined(
+        &self,
+        membership: &Membership,
+        intermediate: &Intermediate,
+    ) -> Result<(), StateError> {
         self.store_intermediate("intermediate.pem", intermediate)?;
         self.remove("intermediate-next.pem")?;
         self.write_json("state.json", membership)

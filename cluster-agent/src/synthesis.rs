@@ -2,6 +2,7 @@
 //! what is known locally. No I/O, no clock; equal input gives equal output.
 
 use crate::{
+    ages::Ages,
     health::Results,
     index::{LocalEndpoint, LocalPort, LocalService, Probe, View},
     vip::AddressMode,
@@ -22,13 +23,24 @@ use tombolo_model::{
 use tombolo_wire::message::{GatewayHello, Problem};
 
 /// The gateways of this cluster, by instance.
-pub type Gateways = BTreeMap<String, GatewayHello>;
+pub type Gateways = BTreeMap<String, Gateway>;
+
+/// A gateway of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// What it said of itself.
+    pub hello: GatewayHello,
+    /// Whether it is connected; one that is not was so a moment ago, and may come back.
+    pub connected: bool,
+}
 
 /// What is known locally.
 #[derive(Clone, Copy, Debug)]
 pub struct Local<'a> {
     /// What runs here.
     pub view: &'a View,
+    /// When each service was seen first.
+    pub ages: &'a Ages,
     /// Which endpoints pass.
     pub passing: &'a Results,
     /// The gateways.
@@ -109,12 +121,20 @@ pub fn inventory(local: Local<'_>) -> Inventory {
         .view
         .services
         .iter()
-        .map(|(key, service)| (key.clone(), service_record(service, local.passing, &sidecars)))
+        .map(|(key, service)| {
+            let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
+            (key.clone(), service_record(service, created_s, local.passing, &sidecars))
+        })
         .collect();
     Inventory { namespaces, services }
 }
 
-fn service_record(service: &LocalService, passing: &Results, sidecars: &Sidecars) -> ServiceRecord {
+fn service_record(
+    service: &LocalService,
+    created_s: i64,
+    passing: &Results,
+    sidecars: &Sidecars,
+) -> ServiceRecord {
     // An endpoint counts where any TCP port of it takes requests: which port, its ingress gateway knows.
     let ready: BTreeSet<IpAddr> = service
         .ports
@@ -134,7 +154,7 @@ fn service_record(service: &LocalService, passing: &Results, sidecars: &Sidecars
         }
     }
     ServiceRecord {
-        created_s: service.created_s.unwrap_or_default(),
+        created_s,
         ports: service.ports.iter().map(|port| port.spec.clone()).collect(),
         headless: service.headless,
         ready: count(ready.len()),
@@ -150,18 +170,23 @@ fn count(n: usize) -> u32 {
 }
 
 fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Results) -> bool {
-    endpoint.ready && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
+    endpoint.ready
+        && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
-/// Which sidecar stands before an address. Of two that say so, the first by instance.
+/// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance.
 struct Sidecars(BTreeMap<IpAddr, SocketAddr>);
 
 impl Sidecars {
     fn of(gateways: &Gateways) -> Self {
         let mut tunnels = BTreeMap::new();
-        for hello in gateways.values().filter(|hello| hello.role == GatewayRole::Sidecar) {
-            for address in &hello.serves {
-                tunnels.entry(*address).or_insert(hello.tunnel);
+        for wanted in [true, false] {
+            let sidecars =
+                gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
+            for Gateway { hello, .. } in sidecars {
+                for address in &hello.serves {
+                    tunnels.entry(*address).or_insert(hello.tunnel);
+                }
             }
         }
         Self(tunnels)
@@ -222,8 +247,8 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
     all.egress = local
         .gateways
         .values()
-        .filter(|hello| hello.role == GatewayRole::Egress)
-        .map(|hello| hello.tunnel)
+        .filter(|gateway| gateway.hello.role == GatewayRole::Egress)
+        .map(|gateway| gateway.hello.tunnel)
         .collect();
     Some(all)
 }

@@ -72,7 +72,12 @@ async fn http_needs_a_good_status() {
         checks.targets.send_replace(all.into());
         until(&mut results, |now| now.len() == 4).await;
         let found: Vec<(Probe, bool)> = results.borrow().iter().map(|(p, good)| (p.clone(), *good)).collect();
-        let expected = [(Probe { address, http: None }, true), (probe("/bad"), false), (probe("/good"), true), (probe("/silent"), false)];
+        let expected = [
+            (Probe { address, http: None }, true),
+            (probe("/bad"), false),
+            (probe("/good"), true),
+            (probe("/silent"), false),
+        ];
         assert_eq!(found, expected);
         drop(checks.targets);
     };

@@ -57,19 +57,20 @@ mod tests {
     fn thresholds() {
         let mut track = Track::new(1);
         let of = Thresholds { rise: 3, fall: 2 };
-        let seen: Vec<(bool, bool, bool)> = [true, false, true, false, false, true, true, false, true, true, true]
-            .into_iter()
-            .map(|good| {
-                let changed = track.observe(good, of);
-                (changed, track.passing == Some(true), track.in_doubt())
-            })
-            .collect();
+        let seen: Vec<(bool, bool, bool)> =
+            [true, false, true, false, false, true, true, false, true, true, true]
+                .into_iter()
+                .map(|good| {
+                    let changed = track.observe(good, of);
+                    (changed, track.passing == Some(true), track.in_doubt())
+                })
+                .collect();
         let expected = [
-            (true, true, false),   // the first decides
-            (false, true, true),   // one bad
-            (false, true, false),  // good again
+            (true, true, false),  // the first decides
+            (false, true, true),  // one bad
+            (false, true, false), // good again
             (false, true, true),
-            (true, false, false),  // two bad in a row
+            (true, false, false), // two bad in a row
             (false, false, true),
             (false, false, true),
             (false, false, false), // bad again: begin anew

@@ -143,7 +143,7 @@ fn gateways() -> Gateways {
     };
     [machine, pod, hello(GatewayRole::Egress, 3), hello(GatewayRole::Ingress, 4)]
         .into_iter()
-        .map(|hello| (hello.instance.clone(), hello))
+        .map(|hello| (hello.instance.clone(), Gateway { hello, connected: true }))
         .collect()
 }
 
@@ -154,9 +154,15 @@ fn passing(addresses: &[&str]) -> Results {
 #[test]
 fn what_each_gateway_is_told() {
     let (view, passing, gateways) = (view(SHOP), passing(&["10.0.0.1:8080", "10.0.0.2:8080"]), gateways());
-    let local = Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+    let local = Local {
+        view: &view,
+        ages: &Ages::new(),
+        passing: &passing,
+        gateways: &gateways,
+        mode: AddressMode::Allocated,
+    };
     let all = synthesize(&snapshot(), local).unwrap();
-    for (instance, hello) in &gateways {
+    for (instance, Gateway { hello, .. }) in &gateways {
         insta::assert_json_snapshot!(format!("gateway_{instance}"), all.for_gateway(hello));
     }
     insta::assert_json_snapshot!("inventory", inventory(local));
@@ -166,7 +172,13 @@ fn what_each_gateway_is_told() {
 fn nothing_before_the_first_snapshot() {
     let view = View::default();
     let (passing, gateways) = (Results::new(), gateways());
-    let local = Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+    let local = Local {
+        view: &view,
+        ages: &Ages::new(),
+        passing: &passing,
+        gateways: &gateways,
+        mode: AddressMode::Allocated,
+    };
     assert_eq!(synthesize(&Resources::new(), local), None);
     assert!(validate(&Resources::new(), &cluster("c1")).unwrap_err().contains("lacks"));
     assert!(validate(&snapshot(), &cluster("c2")).unwrap_err().contains("of cluster c1, not c2"));
@@ -178,8 +190,11 @@ fn explicit_addresses_and_names_without_room() {
     let view = view(SHOP);
     let (passing, gateways) = (Results::new(), gateways());
     let mode = AddressMode::Explicit("127.101.0.0/30".parse().unwrap());
-    let all =
-        synthesize(&snapshot(), Local { view: &view, passing: &passing, gateways: &gateways, mode }).unwrap();
+    let all = synthesize(
+        &snapshot(),
+        Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode },
+    )
+    .unwrap();
     let addresses: Vec<String> = all
         .routes
         .values()
@@ -202,8 +217,13 @@ fn readiness_needs_slice_and_check() {
     let gateways = Gateways::new();
     let ready = |addresses: &[&str]| {
         let passing = passing(addresses);
-        let local =
-            Local { view: &view, passing: &passing, gateways: &gateways, mode: AddressMode::Allocated };
+        let local = Local {
+            view: &view,
+            ages: &Ages::new(),
+            passing: &passing,
+            gateways: &gateways,
+            mode: AddressMode::Allocated,
+        };
         let inventory = inventory(local);
         let record = inventory.services.values().next().unwrap().clone();
         let Some(GatewayResource::Export(export)) = synthesize(&snapshot(), local)
@@ -225,4 +245,18 @@ fn readiness_needs_slice_and_check() {
         (0, 3, vec![false, false, false]),
         "the slice says it is not ready"
     );
+}
+
+#[test]
+fn a_connected_sidecar_is_preferred() {
+    let serves = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
+    let gateway = |port, connected| {
+        let hello = GatewayHello { serves: serves.clone(), ..hello(GatewayRole::Sidecar, port) };
+        (hello.instance.clone(), Gateway { hello, connected })
+    };
+    let tunnel = |gateways: Gateways| Sidecars::of(&gateways).tunnel("10.0.0.1".parse().unwrap());
+    let port = |port| Some(([127, 0, 0, 1], port).into());
+    assert_eq!(tunnel(Gateways::from([gateway(1, false), gateway(2, true)])), port(2));
+    assert_eq!(tunnel(Gateways::from([gateway(1, true), gateway(2, true)])), port(1));
+    assert_eq!(tunnel(Gateways::from([gateway(2, false)])), port(2), "gone for a moment withdraws nothing");
 }

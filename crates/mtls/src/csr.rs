@@ -16,10 +16,10 @@ pub(crate) fn uri(text: &str) -> Result<SanType, Error> {
     Ok(SanType::URI(text))
 }
 
-pub(crate) fn request(pair: &KeyPair, id: &SpiffeId) -> Result<String, Error> {
+pub(crate) fn request(pair: &KeyPair, id: Option<&SpiffeId>) -> Result<String, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![uri(&id.to_string())?];
+    params.subject_alt_names = id.map(|id| uri(&id.to_string())).into_iter().collect::<Result<_, _>>()?;
     params.serialize_request(pair).and_then(|request| request.pem()).map_err(Error::Sign)
 }
 

@@ -43,7 +43,15 @@ impl PrivateKey {
     /// # Errors
     /// [`Error::Sign`] if the key can't sign.
     pub fn csr(&self, id: &SpiffeId) -> Result<String, Error> {
-        csr::request(&self.0, id)
+        csr::request(&self.0, Some(id))
+    }
+
+    /// A signing request that names nobody: for joining, when only the signer knows whose key this will be.
+    ///
+    /// # Errors
+    /// [`Error::Sign`] if the key can't sign.
+    pub fn unnamed_csr(&self) -> Result<String, Error> {
+        csr::request(&self.0, None)
     }
 
     pub(crate) fn pair(&self) -> &KeyPair {

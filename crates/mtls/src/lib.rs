@@ -44,4 +44,3 @@ pub(crate) fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
         std::sync::OnceLock::new();
     PROVIDER.get_or_init(|| std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
 }
-

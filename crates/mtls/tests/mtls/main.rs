@@ -1,4 +1,5 @@
 //! True handshakes and true certificates, with an organization of `testkit::ca`.
+#![expect(clippy::unwrap_used, reason = "a test has no other use for an error")]
 
 mod arbitrary;
 mod common;

@@ -60,6 +60,7 @@ fn requests_that_are_refused() {
     let key = KeyPair::generate().unwrap();
     // Without a name: fine, for names are not the asker's to give.
     assert!(sign(&request(&params, &key)).is_ok());
+    assert!(sign(&PrivateKey::generate().unwrap().unnamed_csr().unwrap()).is_ok());
     params.subject_alt_names = vec![SanType::DnsName("catalog.acme.example.com".try_into().unwrap())];
     assert!(matches!(sign(&request(&params, &key)), Err(Error::RequestIdentity { .. })));
     params.subject_alt_names.clear();

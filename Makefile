@@ -1,0 +1,41 @@
+# One verb for each thing a person or CI does. Needs cargo, a C toolchain and make; the rest is fetched by the verbs.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+CARGO ?= cargo
+DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
+
+.PHONY: help check test unit lab demo build prepare api golden deps deps-test
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+build: ## all programs, in target/debug
+	$(CARGO) build --workspace --bins
+
+check: ## formatting, lints, types
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
+	scripts/test
+
+unit: ## tests that need no other program and no root
+	$(CARGO) test --workspace --lib
+
+demo: deps build ## two clusters and a shop on this machine; CHECK=1 checks it and ends
+	@scripts/with-postgres target/debug/tombolo demo $(DEMO_FLAGS)
+
+prepare: ## the checked queries' offline data (.sqlx), after a query or a migration changed
+	scripts/prepare-queries
+
+api: build ## docs/openapi.json from the code
+	target/debug/tombolo-controller openapi > docs/openapi.json
+
+golden: ## rewrite the goldens; read the difference before you commit it
+	INSTA_UPDATE=always $(CARGO) test --workspace
+
+deps: ## what the demo needs beside cargo: PostgreSQL's server programs
+	@scripts/with-postgres true
+
+deps-test: ## what the tests need beside cargo (as root: installed)
+	@scripts/deps-test

@@ -1,0 +1,265 @@
+//! `tombolo apply -f` and `tombolo diff -f`: the organization as files say.
+//!
+//! ```yaml
+//! apiVersion: tombolo.io/v1
+//! kind: GlobalNamespace      # or: Cluster
+//! metadata: { name: acme }
+//! spec: { domain: acme.example.com, rules: [...] }
+//! ```
+//! Nothing that is not in the files is removed. Every document is read and checked before the first change is made.
+
+use crate::{
+    args::ApplyArgs,
+    client::Client,
+    output::{Mood, Output},
+    problem::CliError,
+};
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use similar::TextDiff;
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+use tombolo_model::DnsLabel;
+
+/// What to do with the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Make it so.
+    Apply,
+    /// Show what would change.
+    Diff,
+}
+
+/// The kinds a file may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A global namespace.
+    GlobalNamespace,
+    /// A cluster (its name, labels and place; it joins with a token all the same).
+    Cluster,
+}
+
+/// One document of a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Document {
+    /// `tombolo.io/v1`.
+    pub api_version: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub metadata: Metadata,
+    /// Its fields, as the API has them.
+    #[serde(default)]
+    pub spec: Map<String, Value>,
+}
+
+/// The name of a document.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// The name.
+    pub name: DnsLabel,
+}
+
+/// What has to be done for one document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// It is not there.
+    Create(Value),
+    /// It is there, and these fields differ.
+    Update {
+        /// The fields of the spec as they are.
+        from: Map<String, Value>,
+        /// The fields as they should be.
+        to: Map<String, Value>,
+    },
+    /// It is as it should be.
+    Nothing,
+}
+
+/// Decides what to do for a document. Fields that the document does not name stay as they are.
+#[must_use]
+pub fn step(document: &Document, found: Option<&Value>) -> Step {
+    let Some(found) = found else {
+        let mut body = document.spec.clone();
+        body.insert("name".into(), json!(document.metadata.name));
+        return Step::Create(Value::Object(body));
+    };
+    let from: Map<_, _> = document
+        .spec
+        .keys()
+        .map(|key| (key.clone(), found.get(key).cloned().unwrap_or(Value::Null)))
+        .collect();
+    if from == document.spec { Step::Nothing } else { Step::Update { from, to: document.spec.clone() } }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A file is wrong (nothing was changed then), or the controller said no. `diff` ends with an error where something differs.
+pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> Result<()> {
+    let mut documents = Vec::new();
+    for path in &args.files {
+        documents.extend(read(path)?);
+    }
+    // Clusters first: a global namespace's rules may name them.
+    documents.sort_by_key(|d| d.kind == Kind::GlobalNamespace);
+    let mut report = Vec::new();
+    let mut differs = false;
+    for document in &documents {
+        let list = client.in_org(match document.kind {
+            Kind::GlobalNamespace => "/global-namespaces",
+            Kind::Cluster => "/clusters",
+        })?;
+        let one = format!("{list}/{}", document.metadata.name);
+        let found = client.find(&one).await?;
+        let what = format!("{:?} {}", document.kind, document.metadata.name);
+        let step = step(document, found.as_ref().map(|f| &f.body));
+        let word = match (&step, mode) {
+            (Step::Nothing, _) => "unchanged",
+            (Step::Create(_), _) => "created",
+            (Step::Update { .. }, _) => "changed",
+        };
+        differs |= step != Step::Nothing;
+        if mode == Mode::Diff {
+            show(&what, &step, out);
+        } else {
+            let etag = found.and_then(|f| f.etag);
+            match (step, document.kind) {
+                (Step::Nothing, _) => {}
+                (Step::Create(body), _) => {
+                    drop(client.create(&list, &body).await.with_context(|| what.clone())?)
+                }
+                (Step::Update { to, .. }, Kind::GlobalNamespace) => {
+                    let mut body = to;
+                    body.insert("name".into(), json!(document.metadata.name));
+                    client.put(&one, &Value::Object(body), etag).await.with_context(|| what.clone())?;
+                }
+                (Step::Update { to, .. }, Kind::Cluster) => {
+                    client.patch(&one, &Value::Object(to), etag).await.with_context(|| what.clone())?;
+                }
+            }
+            if out.for_people() {
+                out.line(&out.paint(
+                    if word == "unchanged" { Mood::Plain } else { Mood::Good },
+                    &format!("{what} {word}"),
+                ));
+            }
+        }
+        report.push(json!({ "kind": document.kind, "name": document.metadata.name, "result": word }));
+    }
+    if !out.for_people() {
+        out.value(&report)?;
+    }
+    if mode == Mode::Diff && differs {
+        return Err(CliError::No(
+            "the organization differs from the files; `tombolo apply` makes it so".into(),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn show(what: &str, step: &Step, out: &Output) {
+    let yaml = |value: &Map<String, Value>| serde_saphyr::to_string(value).unwrap_or_default();
+    let (from, to) = match step {
+        Step::Nothing => return,
+        Step::Create(Value::Object(body)) => (String::new(), yaml(body)),
+        Step::Create(other) => (String::new(), other.to_string()),
+        Step::Update { from, to } => (yaml(from), yaml(to)),
+    };
+    if !out.for_people() {
+        return;
+    }
+    let diff = TextDiff::from_lines(&from, &to);
+    let text = diff
+        .unified_diff()
+        .context_radius(3)
+        .header(&format!("{what} (now)"), &format!("{what} (file)"))
+        .to_string();
+    for line in text.lines() {
+        let mood = match line.as_bytes().first() {
+            Some(b'+') => Mood::Good,
+            Some(b'-') => Mood::Bad,
+            _ => Mood::Plain,
+        };
+        out.line(&out.paint(mood, line));
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Document>> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().take(4 << 20).read_to_string(&mut text).context("read standard input")?;
+        return parse("-", &text);
+    }
+    if !path.is_dir() {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        return parse(&path.display().to_string(), &text);
+    }
+    let mut files: Vec<PathBuf> = std::fs::read_dir(path)
+        .with_context(|| format!("read {}", path.display()))?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml"))
+        .collect();
+    files.sort();
+    let mut documents = Vec::new();
+    for file in files {
+        documents.extend(read(&file)?);
+    }
+    Ok(documents)
+}
+
+/// Reads the documents of one file.
+///
+/// # Errors
+/// A document is wrong; the error names the file and the line.
+pub fn parse(name: &str, text: &str) -> Result<Vec<Document>> {
+    let documents: Vec<Document> =
+        serde_saphyr::from_multiple(text).map_err(|why| CliError::Usage(format!("{name}: {why}")))?;
+    for document in &documents {
+        if document.api_version != "tombolo.io/v1" {
+            let wrong = &document.api_version;
+            return Err(CliError::Usage(format!(
+                "{name}: {} has apiVersion {wrong}; this program knows tombolo.io/v1",
+                document.metadata.name
+            ))
+            .into());
+        }
+    }
+    Ok(documents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GNS: &str = "apiVersion: tombolo.io/v1\nkind: GlobalNamespace\nmetadata: {name: acme}\nspec:\n  domain: acme.example.com\n";
+
+    #[test]
+    fn decides_create_update_nothing() {
+        let document = parse("x", GNS).unwrap().remove(0);
+        assert_eq!(
+            step(&document, None),
+            Step::Create(json!({ "name": "acme", "domain": "acme.example.com" }))
+        );
+        let same = json!({ "name": "acme", "domain": "acme.example.com", "rules": [] });
+        assert_eq!(step(&document, Some(&same)), Step::Nothing);
+        let other = json!({ "name": "acme", "domain": "b.example.com" });
+        assert!(matches!(step(&document, Some(&other)), Step::Update { .. }));
+    }
+
+    #[test]
+    fn names_the_line_of_what_is_wrong() {
+        let error = parse("f.yaml", &format!("{GNS}---\napiVersion: tombolo.io/v1\nkind: Nonsense\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("f.yaml") && error.contains("Nonsense") && error.contains("line"), "{error}");
+        let error = parse("f.yaml", &GNS.replace("v1", "v9")).unwrap_err().to_string();
+        assert!(error.contains("tombolo.io/v9"), "{error}");
+    }
+}

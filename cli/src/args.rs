@@ -1,0 +1,369 @@
+//! The command line.
+
+use crate::output::Format;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::{io::Write, path::PathBuf};
+use tombolo_model::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName, OrgName};
+
+/// Many clusters behave as one by name.
+///
+/// Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 the server can't be reached; 4 not allowed (token).
+#[derive(Debug, Parser)]
+#[command(name = "tombolo", version, propagate_version = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The controller, as https://127.0.0.1:8443 (else: what `tombolo login` stored).
+    #[arg(long, global = true, env = "TOMBOLO_SERVER")]
+    pub server: Option<String>,
+    /// The controller's CA, as sha256:<hex>; `system` trusts the machine's roots.
+    #[arg(long, global = true, env = "TOMBOLO_CA_FINGERPRINT")]
+    pub ca_fingerprint: Option<String>,
+    /// A file with the API token, or `-` for standard input.
+    #[arg(long, global = true, env = "TOMBOLO_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The organization to work in.
+    #[arg(long = "organization", short = 'O', global = true, env = "TOMBOLO_ORGANIZATION")]
+    pub organization: Option<OrgName>,
+    /// The configuration file.
+    #[arg(long, global = true, env = "TOMBOLO_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// A table for people, or everything for programs.
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// No colours (as when NO_COLOR is set, or the output is no terminal).
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a token and remember the server, its CA and the token.
+    Login(LoginArgs),
+    /// Organizations (with the installation's owner token).
+    #[command(subcommand)]
+    Org(OrgCommand),
+    /// Clusters: create, onboard, watch, remove.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Global namespaces.
+    #[command(subcommand)]
+    Gns(GnsCommand),
+    /// Global services: names, addresses, where they are served.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// API tokens of the organization.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Who changed what.
+    Audit(AuditArgs),
+    /// Make the organization as the files say.
+    Apply(ApplyArgs),
+    /// Show what `apply` would change; ends with 1 if anything.
+    Diff(ApplyArgs),
+    /// Walk a request hop by hop, and name the first that says no.
+    Explain(ExplainArgs),
+    /// Look for what is wrong, or will be.
+    Doctor,
+    /// Two clusters and a shop on this machine, until Ctrl-C.
+    Demo(DemoArgs),
+    /// Print the completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// `tombolo login`
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The name to remember it by.
+    #[arg(long, default_value = "default")]
+    pub context: DnsLabel,
+}
+
+/// `tombolo org`
+#[derive(Debug, Subcommand)]
+pub enum OrgCommand {
+    /// All organizations.
+    List,
+    /// Make one, with its root certificate.
+    Create {
+        /// Its name.
+        name: OrgName,
+        /// The trust domain of its identities (default: <name>.tombolo.internal).
+        #[arg(long)]
+        trust_domain: Option<String>,
+        /// Write a first admin token of it into this file (0600).
+        #[arg(long)]
+        admin_token_file: Option<PathBuf>,
+    },
+    /// Show one.
+    Show {
+        /// Its name.
+        name: OrgName,
+    },
+}
+
+/// `tombolo cluster`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// All clusters, with their state and who reaches whom.
+    List,
+    /// Name a cluster, and get a one-time token and the commands that join it.
+    Create {
+        /// Its name.
+        name: ClusterName,
+        /// Labels for selectors, as env=prod.
+        #[arg(long = "label", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Its region.
+        #[arg(long)]
+        region: Option<String>,
+        /// Its zone.
+        #[arg(long)]
+        zone: Option<String>,
+        /// Write the one-time token into this file (0600) instead of showing it.
+        #[arg(long)]
+        join_token_file: Option<PathBuf>,
+    },
+    /// A new one-time token, to join again.
+    Token {
+        /// The cluster.
+        name: ClusterName,
+        /// Write it into this file (0600) instead of showing it.
+        #[arg(long)]
+        join_token_file: Option<PathBuf>,
+    },
+    /// Everything about one.
+    Show {
+        /// Its name.
+        name: ClusterName,
+    },
+    /// Take it out: its certificates are refused everywhere within seconds.
+    Remove {
+        /// Its name.
+        name: ClusterName,
+        /// Don't ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// `tombolo gns`
+#[derive(Debug, Subcommand)]
+pub enum GnsCommand {
+    /// All global namespaces.
+    List,
+    /// Make one.
+    Create {
+        /// Its name.
+        name: DnsLabel,
+        /// Its domain.
+        #[arg(long)]
+        domain: Domain,
+        /// The namespace whose services it names, in the chosen clusters (several: repeat).
+        #[arg(long = "namespace", default_value = "default")]
+        namespaces: Vec<NamespaceName>,
+        /// Only in these clusters (default: in all).
+        #[arg(long = "cluster")]
+        clusters: Vec<ClusterName>,
+    },
+    /// Show one, with its services.
+    Show {
+        /// Its name.
+        name: DnsLabel,
+    },
+    /// Remove one; its names stop resolving.
+    Remove {
+        /// Its name.
+        name: DnsLabel,
+        /// Don't ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// `tombolo service`
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// All global services.
+    List {
+        /// The names of single clusters and pods too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one.
+    Show {
+        /// Its full name.
+        name: GlobalName,
+    },
+}
+
+/// `tombolo token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// All tokens (never their secrets).
+    List,
+    /// Make one; the secret is shown once.
+    Create {
+        /// What it is for.
+        name: DnsLabel,
+        /// What it may do.
+        #[arg(long, value_enum, default_value_t = Role::Viewer)]
+        role: Role,
+        /// Write it into this file (0600) instead of showing it.
+        #[arg(long)]
+        secret_file: Option<PathBuf>,
+    },
+    /// Make one worthless.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// What a token may do in its organization.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Everything but tokens.
+    Editor,
+    /// Only look.
+    Viewer,
+}
+
+impl Role {
+    /// As the API has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Editor => "editor",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+/// `tombolo audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// How many of the newest events.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+}
+
+/// `tombolo apply`, `tombolo diff`
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// A file, a folder of *.yaml files, or `-`. May repeat.
+    #[arg(long = "file", short = 'f', required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// `tombolo explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Who calls: cluster/namespace/account.
+    #[arg(long, value_parser = caller)]
+    pub from: Caller,
+    /// What is called: name:port.
+    #[arg(value_parser = destination)]
+    pub to: Destination,
+}
+
+/// `tombolo demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Check every step from outside, then end with an exit code.
+    #[arg(long)]
+    pub check: bool,
+    /// Where to keep its files while it runs (default: a new folder in the temporary one). It is removed in the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Keep the logs at the end.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// A calling workload.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its service account.
+    pub account: AccountName,
+}
+
+/// A name and a port.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The global name.
+    pub name: GlobalName,
+    /// The port.
+    pub port: u16,
+}
+
+fn caller(text: &str) -> Result<Caller, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [cluster, namespace, account] = parts.as_slice() else {
+        return Err("give cluster/namespace/account, as cluster-1/default/shopping".into());
+    };
+    Ok(Caller {
+        cluster: ClusterName::parse(cluster).map_err(|e| format!("the cluster {e}"))?,
+        namespace: NamespaceName::parse(namespace).map_err(|e| format!("the namespace {e}"))?,
+        account: AccountName::parse(account).map_err(|e| format!("the account {e}"))?,
+    })
+}
+
+fn destination(text: &str) -> Result<Destination, String> {
+    let (name, port) = text.rsplit_once(':').ok_or("give name:port, as catalog.acme.example.com:8082")?;
+    let port = port.parse().ok().filter(|p| *p > 0).ok_or("the port is a number from 1 to 65535")?;
+    Ok(Destination { name: GlobalName::parse(name).map_err(|e| format!("the name {e}"))?, port })
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("give key=value, as env=prod")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Writes the completion script of a shell.
+pub fn completion(shell: Shell, to: &mut dyn Write) {
+    use clap::CommandFactory as _;
+    clap_complete::generate(shell, &mut Cli::command(), "tombolo", &mut { to });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn callers_and_destinations() {
+        assert!(caller("c/ns/sa").is_ok());
+        assert!(caller("c/ns").is_err());
+        assert!(destination("a.b:80").is_ok());
+        for bad in ["a.b", "a.b:0", "a.b:70000", "a:80", ":80"] {
+            assert!(destination(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `tombolo audit`: who changed what.
+
+use crate::{
+    args::AuditArgs,
+    client::Client,
+    org::text,
+    output::{Output, cell},
+};
+use anyhow::Result;
+use serde_json::Value;
+
+/// Runs it.
+///
+/// # Errors
+/// The controller said no, or did not answer.
+pub async fn run(client: &Client, args: AuditArgs, out: &Output) -> Result<()> {
+    let page = client.get(&client.in_org(&format!("/audit-events?limit={}", args.limit))?).await?.body;
+    let items = page["items"].as_array().cloned().unwrap_or_default();
+    let rows = items.iter().map(|event| {
+        vec![
+            cell(text(event, "at")),
+            cell(text(event, "actor")),
+            cell(text(event, "action")),
+            cell(text(event, "subject")),
+            cell(difference(&event["difference"])),
+        ]
+    });
+    let rows = rows.collect();
+    out.rows(&items, &["when", "who", "did", "to", "difference"], rows)
+}
+
+fn difference(value: &Value) -> String {
+    let text = if value.is_null() { String::new() } else { value.to_string() };
+    if text.chars().count() > 100 { text.chars().take(99).chain(['…']).collect() } else { text }
+}

@@ -1,0 +1,196 @@
+//! `tombolo cluster`: clusters, how they join, and how they are.
+
+use crate::{
+    args::ClusterCommand,
+    client::Client,
+    org::text,
+    output::{self, Mood, Output, cell},
+    problem::CliError,
+};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+};
+use tombolo_model::ClusterName;
+
+/// Runs it.
+///
+/// # Errors
+/// The controller said no, or did not answer.
+pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Result<()> {
+    let path = client.in_org("/clusters")?;
+    match command {
+        ClusterCommand::List => {
+            let mut items = client.list(&path).await?;
+            for item in &mut items {
+                let status = client.get(&format!("{path}/{}/status", text(item, "name"))).await?.body;
+                item["status"] = status;
+            }
+            let rows = items.iter().map(row).collect();
+            out.rows(&items, &["name", "state", "generation", "lag", "gateways", "reaches", "problems"], rows)
+        }
+        ClusterCommand::Create { name, labels, region, zone, join_token_file } => {
+            let labels: serde_json::Map<_, _> = labels.into_iter().map(|(k, v)| (k, v.into())).collect();
+            let body =
+                json!({ "name": name, "labels": labels, "locality": { "region": region, "zone": zone } });
+            let made = client.create(&path, &body).await?;
+            if out.for_people() {
+                out.line(&out.paint(Mood::Good, &format!("cluster {name} made")));
+            }
+            join_token(client, &path, &name, join_token_file.as_deref(), made, out).await
+        }
+        ClusterCommand::Token { name, join_token_file } => {
+            let cluster = client.get(&format!("{path}/{name}")).await?.body;
+            join_token(client, &path, &name, join_token_file.as_deref(), cluster, out).await
+        }
+        ClusterCommand::Show { name } => {
+            let mut cluster = client.get(&format!("{path}/{name}")).await?.body;
+            cluster["status"] = client.get(&format!("{path}/{name}/status")).await?.body;
+            if !out.for_people() {
+                return out.value(&cluster);
+            }
+            show(&cluster, out);
+            Ok(())
+        }
+        ClusterCommand::Remove { name, yes } => {
+            let found = client.get(&format!("{path}/{name}")).await?;
+            confirm(yes, &format!("remove {name}? Its certificates are refused everywhere within seconds"))?;
+            client.delete(&format!("{path}/{name}"), found.etag).await?;
+            if out.for_people() {
+                out.line(&format!("cluster {name} removed; its certificates are dead"));
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn join_token(
+    client: &Client,
+    path: &str,
+    name: &ClusterName,
+    file: Option<&Path>,
+    cluster: Value,
+    out: &Output,
+) -> Result<()> {
+    let mut token = client.create(&format!("{path}/{name}/onboarding-tokens"), &json!({})).await?;
+    let secret = text(&token, "secret");
+    if let Some(file) = file {
+        output::secret_file(file, &secret)?;
+        token["secret"] = json!(null);
+    }
+    if !out.for_people() {
+        return out.value(&json!({ "cluster": cluster, "onboarding_token": token }));
+    }
+    match file {
+        Some(file) => out.line(&format!(
+            "its one-time token is in {}, good until {}",
+            file.display(),
+            text(&token, "expires_at")
+        )),
+        None => out
+            .line(&format!("its one-time token, good until {}:\n\n  {secret}\n", text(&token, "expires_at"))),
+    }
+    let command = text(&token, "join_command");
+    if !command.is_empty() {
+        out.line(&format!("on a machine of {name} (the token goes to its standard input):\n\n  {command}\n"));
+    }
+    Ok(())
+}
+
+fn state_mood(state: &str) -> Mood {
+    match state {
+        "connected" => Mood::Good,
+        "pending" => Mood::Warn,
+        _ => Mood::Bad,
+    }
+}
+
+fn row(cluster: &Value) -> Vec<(Mood, String)> {
+    let status = &cluster["status"];
+    let state = text(status, "state");
+    let (applied, current) = (text(status, "applied_generation"), text(status, "current_generation"));
+    let gateways = status["gateways"].as_array().map_or(0, Vec::len);
+    let problems = status["problems"].as_array().map_or(0, Vec::len);
+    let lag = status["lag_ms"].as_u64();
+    vec![
+        cell(text(cluster, "name")),
+        (state_mood(&state), state),
+        (if applied == current { Mood::Plain } else { Mood::Warn }, format!("{applied} of {current}")),
+        cell(lag.map_or(String::new(), |ms| format!("{ms} ms"))),
+        (if gateways == 0 { Mood::Warn } else { Mood::Plain }, gateways.to_string()),
+        cell(reaches(status)),
+        (if problems == 0 { Mood::Plain } else { Mood::Warn }, problems.to_string()),
+    ]
+}
+
+/// Which clusters its egress gateways reach, in words.
+fn reaches(status: &Value) -> String {
+    let mut seen = std::collections::BTreeMap::new();
+    for gateway in status["gateways"].as_array().into_iter().flatten() {
+        for (cluster, addresses) in gateway["status"]["peers"].as_object().into_iter().flatten() {
+            let good = addresses
+                .as_object()
+                .into_iter()
+                .flatten()
+                .any(|(_, s)| matches!(s["health"].as_str(), Some("healthy" | "slow_start")));
+            *seen.entry(cluster.clone()).or_insert(false) |= good;
+        }
+    }
+    seen.iter()
+        .map(|(cluster, good)| if *good { cluster.clone() } else { format!("not {cluster}") })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn show(cluster: &Value, out: &Output) {
+    let status = &cluster["status"];
+    out.line(&out.table(
+        &["name", "state", "generation", "lag", "gateways", "reaches", "problems"],
+        vec![row(cluster)],
+    ));
+    let gateways: Vec<_> = status["gateways"].as_array().into_iter().flatten().collect();
+    if !gateways.is_empty() {
+        let rows = gateways.iter().map(|g| {
+            vec![
+                cell(text(g, "instance")),
+                cell(text(g, "role")),
+                cell(text(g, "software")),
+                cell(text(&g["status"], "generation")),
+                cell(text(&g["status"], "connections")),
+            ]
+        });
+        out.line("");
+        out.line(&out.table(&["gateway", "role", "version", "generation", "connections"], rows.collect()));
+    }
+    for problem in status["problems"].as_array().into_iter().flatten() {
+        out.line(&out.paint(
+            Mood::Warn,
+            &format!("problem: {}: {}", text(problem, "subject"), text(problem, "message")),
+        ));
+    }
+}
+
+/// Asks a person; where there is none, says how to answer beforehand.
+///
+/// # Errors
+/// The answer is no.
+pub fn confirm(yes: bool, question: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::Usage(format!("{question}. Say --yes where nobody can be asked")).into());
+    }
+    let mut err = std::io::stderr();
+    let _ = write!(err, "{question} [y/N] ");
+    let _ = err.flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(CliError::No("nothing was changed".into()).into())
+    }
+}

@@ -1,0 +1,199 @@
+//! `tombolo doctor`: looks for what is wrong, or will be.
+
+use crate::{
+    args::Global,
+    client::Client,
+    config,
+    org::text,
+    output::{Mood, Output},
+    problem::CliError,
+};
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How it is: `ok`, `warning`, `broken`.
+    pub level: Level,
+    /// What was looked at.
+    pub subject: String,
+    /// How it is.
+    pub detail: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Works, but look.
+    Warning,
+    /// Broken.
+    Broken,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Something is broken.
+pub async fn run(global: &Global, out: &Output) -> Result<()> {
+    let mut findings = Vec::new();
+    match look(global, &mut findings).await {
+        Ok(()) => {}
+        Err(error) => findings.push(Finding {
+            level: Level::Broken,
+            subject: "controller".into(),
+            detail: format!("{error}"),
+            remedy: Some(
+                "check --server, --ca-fingerprint and --token-file, or `tombolo login` again".into(),
+            ),
+        }),
+    }
+    if out.for_people() {
+        for finding in &findings {
+            let (mark, mood) = match finding.level {
+                Level::Ok => ("✓", Mood::Good),
+                Level::Warning => ("!", Mood::Warn),
+                Level::Broken => ("✗", Mood::Bad),
+            };
+            out.line(&format!("{} {}: {}", out.paint(mood, mark), finding.subject, finding.detail));
+            if let Some(remedy) = &finding.remedy {
+                out.line(&format!("    → {remedy}"));
+            }
+        }
+    } else {
+        out.value(&findings)?;
+    }
+    let broken = findings.iter().filter(|f| f.level == Level::Broken).count();
+    if broken > 0 { Err(CliError::No(format!("{broken} broken")).into()) } else { Ok(()) }
+}
+
+async fn look(global: &Global, findings: &mut Vec<Finding>) -> Result<()> {
+    let client = Client::new(&config::resolve(global)?)?;
+    let me = client.get("/api/v1/whoami").await?.body;
+    let detail = format!("{} answers, the token is good ({})", client.server(), text(&me, "role"));
+    findings.push(Finding { level: Level::Ok, subject: "controller".into(), detail, remedy: None });
+    if client.organization().is_err() {
+        return Ok(());
+    }
+    for cluster in client.list(&client.in_org("/clusters")?).await? {
+        let name = text(&cluster, "name");
+        let status = client.get(&client.in_org(&format!("/clusters/{name}/status"))?).await?.body;
+        findings.extend(judge(&name, &status));
+    }
+    for service in client.list(&client.in_org("/services")?).await? {
+        let conflicts = service["conflicts"].as_array().map_or(0, Vec::len);
+        if conflicts > 0 {
+            findings.push(Finding {
+                level: Level::Warning,
+                subject: text(&service, "name"),
+                detail: format!("{conflicts} conflicts between its clusters"),
+                remedy: Some(format!("tombolo service show {}", text(&service, "name"))),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a cluster's status says of its health.
+#[must_use]
+pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
+    let finding = |level, detail: String, remedy: Option<&str>| Finding {
+        level,
+        subject: name.to_owned(),
+        detail,
+        remedy: remedy.map(str::to_owned),
+    };
+    let mut found = Vec::new();
+    match status["state"].as_str() {
+        Some("connected") => {}
+        Some("pending") => {
+            return vec![finding(
+                Level::Warning,
+                "has not joined".into(),
+                Some("tombolo cluster token gives a token to join with"),
+            )];
+        }
+        Some("revoked") => return vec![finding(Level::Warning, "was removed".into(), None)],
+        _ => found.push(finding(
+            Level::Broken,
+            format!(
+                "is not connected since {}; it works on with its last known state",
+                text(status, "last_seen")
+            ),
+            Some("is tombolo-agent running there, and can it reach the controller?"),
+        )),
+    }
+    if status["applied_generation"] != status["current_generation"] {
+        let detail = format!(
+            "is at generation {} of {}",
+            text(status, "applied_generation"),
+            text(status, "current_generation")
+        );
+        found.push(finding(Level::Warning, detail, None));
+    }
+    let gateways: Vec<&Value> = status["gateways"].as_array().into_iter().flatten().collect();
+    for role in ["egress", "ingress"] {
+        if !gateways.iter().any(|g| g["role"] == role) {
+            found.push(finding(
+                Level::Broken,
+                format!("runs no {role} gateway"),
+                Some("start tombolo-gateway in that role"),
+            ));
+        }
+    }
+    for (peer, addresses) in gateways.iter().filter_map(|g| g["status"]["peers"].as_object()).flatten() {
+        for (address, state) in addresses.as_object().into_iter().flatten() {
+            if state["health"] == "dead" {
+                let detail = format!("does not reach {peer} at {address}: {}", text(state, "error"));
+                found.push(finding(
+                    Level::Broken,
+                    detail,
+                    Some("is that ingress gateway running, and is its address reachable from here?"),
+                ));
+            }
+        }
+    }
+    for problem in status["problems"].as_array().into_iter().flatten() {
+        found.push(finding(
+            Level::Warning,
+            format!("{}: {}", text(problem, "subject"), text(problem, "message")),
+            None,
+        ));
+    }
+    if found.is_empty() {
+        found.push(finding(
+            Level::Ok,
+            format!("connected, generation {}", text(status, "applied_generation")),
+            None,
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_dead_peer_and_a_missing_gateway_are_broken() {
+        let status = json!({ "state": "connected", "applied_generation": 1, "current_generation": 1, "gateways": [
+            { "role": "egress", "status": { "peers": { "b": { "10.0.0.1:1": { "health": "dead", "error": "refused" } } } } } ] });
+        let found = judge("a", &status);
+        assert_eq!(found.iter().filter(|f| f.level == Level::Broken).count(), 2, "{found:#?}");
+    }
+
+    #[test]
+    fn a_whole_cluster_is_ok() {
+        let status = json!({ "state": "connected", "applied_generation": 1, "current_generation": 1,
+            "gateways": [{ "role": "egress" }, { "role": "ingress" }] });
+        assert!(judge("a", &status).iter().all(|f| f.level == Level::Ok));
+    }
+}

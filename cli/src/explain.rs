@@ -1,0 +1,324 @@
+//! `tombolo explain`: walks a request hop by hop with the state of each, and names the first that says no.
+//!
+//! [`walk`] decides, from what the API reports; nothing else is asked.
+
+use crate::{
+    args::{Caller, Destination, ExplainArgs},
+    client::Client,
+    org::text,
+    output::{Mood, Output},
+    problem::CliError,
+};
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One hop of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hop {
+    /// Which: name, address, sidecar, egress, peer ingress, endpoint.
+    pub hop: &'static str,
+    /// What it says.
+    pub verdict: Verdict,
+    /// Its state, for people.
+    pub detail: String,
+    /// What to do, where it says no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// What a hop says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It would carry the request.
+    Yes,
+    /// It would not.
+    No,
+    /// It comes after one that would not.
+    NotReached,
+}
+
+/// What is known of the organization.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The global namespaces.
+    pub namespaces: Vec<Value>,
+    /// The service asked for, if there is one.
+    pub service: Option<Value>,
+    /// The clusters' states, by name.
+    pub clusters: BTreeMap<String, Value>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A hop says no, or the controller can't be asked.
+pub async fn run(client: &Client, args: ExplainArgs, out: &Output) -> Result<()> {
+    let facts = gather(client, &args).await?;
+    let hops = walk(&facts, &args.from, &args.to);
+    if out.for_people() {
+        out.line(&format!(
+            "{}/{}/{} → {}:{}",
+            args.from.cluster, args.from.namespace, args.from.account, args.to.name, args.to.port
+        ));
+        for hop in &hops {
+            let (mark, mood) = match hop.verdict {
+                Verdict::Yes => ("✓", Mood::Good),
+                Verdict::No => ("✗", Mood::Bad),
+                Verdict::NotReached => ("·", Mood::Plain),
+            };
+            out.line(&format!("  {} {:<13} {}", out.paint(mood, mark), hop.hop, hop.detail));
+            if let Some(remedy) = &hop.remedy {
+                out.line(&format!("                  → {remedy}"));
+            }
+        }
+    } else {
+        out.value(&hops)?;
+    }
+    match hops.iter().find(|hop| hop.verdict == Verdict::No) {
+        Some(hop) => Err(CliError::No(format!("{} says no: {}", hop.hop, hop.detail)).into()),
+        None => Ok(()),
+    }
+}
+
+async fn gather(client: &Client, args: &ExplainArgs) -> Result<Facts> {
+    let mut facts = Facts {
+        namespaces: client.list(&client.in_org("/global-namespaces")?).await?,
+        service: client.find(&client.in_org(&format!("/services/{}", args.to.name))?).await?.map(|f| f.body),
+        clusters: BTreeMap::new(),
+    };
+    for cluster in client.list(&client.in_org("/clusters")?).await? {
+        let name = text(&cluster, "name");
+        let status = client.get(&client.in_org(&format!("/clusters/{name}/status"))?).await?.body;
+        facts.clusters.insert(name, status);
+    }
+    Ok(facts)
+}
+
+type Refusal = (String, String);
+/// Decides one hop; the egress hop notes the cluster it chose.
+type Decide<'a> = Box<dyn FnOnce(&mut Option<String>) -> Result<String, Refusal> + 'a>;
+
+/// Walks the request. Always gives every hop, in order; at most one says no, and those after it are not reached.
+#[must_use]
+pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
+    let mut chosen = None;
+    let steps: [(&'static str, Decide<'_>); 6] = [
+        ("name", Box::new(|_| name(facts, to))),
+        ("address", Box::new(|_| address(facts, to))),
+        ("sidecar", Box::new(|_| local(facts, from, "sidecar"))),
+        ("egress", Box::new(|chosen| egress(facts, from, to, chosen))),
+        ("peer ingress", Box::new(|chosen| ingress(facts, from, chosen.as_deref()))),
+        ("endpoint", Box::new(|chosen| endpoint(facts, to, chosen.as_deref()))),
+    ];
+    let mut refused = false;
+    let mut hops = Vec::new();
+    for (hop, decide) in steps {
+        if refused {
+            hops.push(Hop { hop, verdict: Verdict::NotReached, detail: "not reached".into(), remedy: None });
+            continue;
+        }
+        hops.push(match decide(&mut chosen) {
+            Ok(detail) => Hop { hop, verdict: Verdict::Yes, detail, remedy: None },
+            Err((detail, remedy)) => {
+                refused = true;
+                Hop { hop, verdict: Verdict::No, detail, remedy: Some(remedy) }
+            }
+        });
+    }
+    hops
+}
+
+fn name(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
+    if let Some(service) = &facts.service {
+        return Ok(format!("{} of global namespace {}", to.name, text(service, "gns")));
+    }
+    let gns = facts.namespaces.iter().find(|g| {
+        to.name
+            .as_str()
+            .strip_suffix(g["domain"].as_str().unwrap_or("\0"))
+            .is_some_and(|rest| rest.ends_with('.'))
+    });
+    Err(match gns {
+        Some(gns) => (
+            format!("global namespace {} has no service of this name", text(gns, "name")),
+            format!(
+                "is the service in a namespace that a rule names? tombolo gns show {}; tombolo service list",
+                text(gns, "name")
+            ),
+        ),
+        None => (
+            "no global namespace has this domain".into(),
+            "tombolo gns list shows the domains; tombolo gns create makes one".into(),
+        ),
+    })
+}
+
+fn address(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
+    let service = facts.service.as_ref().unwrap_or(&Value::Null);
+    let ports: Vec<u64> =
+        service["ports"].as_array().into_iter().flatten().filter_map(|p| p["port"].as_u64()).collect();
+    if !ports.contains(&u64::from(to.port)) {
+        let known = ports.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        return Err((format!("{} has no port {}", to.name, to.port), format!("its ports: {known}")));
+    }
+    Ok(format!("{} port {}", text(&service["vip"], "v4"), to.port))
+}
+
+fn gateways<'a>(status: &'a Value, role: &'a str) -> impl Iterator<Item = &'a Value> {
+    status["gateways"].as_array().into_iter().flatten().filter(move |g| g["role"] == role)
+}
+
+/// A gateway of this role in the caller's cluster.
+fn local(facts: &Facts, from: &Caller, role: &'static str) -> Result<String, Refusal> {
+    let cluster = from.cluster.as_str();
+    let status = facts.clusters.get(cluster).ok_or_else(|| {
+        (
+            format!("there is no cluster {cluster}"),
+            "tombolo cluster list shows them; tombolo cluster create makes one".into(),
+        )
+    })?;
+    if status["state"] == "pending" {
+        return Err((
+            format!("{cluster} has not joined"),
+            format!("tombolo cluster token {cluster} gives a token to join with"),
+        ));
+    }
+    let found: Vec<&Value> = gateways(status, role).collect();
+    let Some(first) = found.first() else {
+        return Err((
+            format!("{cluster} runs no {role}"),
+            format!("start one: tombolo-gateway run --role {role} …"),
+        ));
+    };
+    let behind = text(status, "current_generation");
+    let at = text(&first["status"], "generation");
+    let away = if status["state"] == "connected" {
+        ""
+    } else {
+        "; the agent is not connected, the last known state is in force"
+    };
+    Ok(format!(
+        "{} of {role} in {cluster}, {} at agent generation {at} (controller: {behind}){away}",
+        found.len(),
+        text(first, "software")
+    ))
+}
+
+fn targets(service: Option<&Value>) -> Vec<&Value> {
+    service.and_then(|s| s["targets"].as_array()).into_iter().flatten().collect()
+}
+
+/// Whether an egress gateway of the caller's cluster reaches the target cluster, and what it says where it does not.
+fn reach(status: &Value, target: &str) -> Result<String, String> {
+    let mut why = format!("no egress gateway knows an ingress gateway of {target}");
+    for gateway in gateways(status, "egress") {
+        for (address, state) in gateway["status"]["peers"][target].as_object().into_iter().flatten() {
+            if matches!(state["health"].as_str(), Some("healthy" | "slow_start")) {
+                let rtt =
+                    state["rtt_us"].as_u64().map_or(String::new(), |us| format!(", round trip {us} µs"));
+                return Ok(format!("{address}{rtt}"));
+            }
+            why = format!(
+                "{address} is {}{}",
+                text(state, "health"),
+                state["error"].as_str().map_or(String::new(), |e| format!(": {e}"))
+            );
+        }
+    }
+    Err(why)
+}
+
+fn egress(
+    facts: &Facts,
+    from: &Caller,
+    to: &Destination,
+    chosen: &mut Option<String>,
+) -> Result<String, Refusal> {
+    let here = local(facts, from, "egress")?;
+    let status = facts.clusters.get(from.cluster.as_str()).unwrap_or(&Value::Null);
+    let mut ready: Vec<&Value> = targets(facts.service.as_ref())
+        .into_iter()
+        .filter(|t| t["ready"].as_u64().unwrap_or(0) > 0)
+        .collect();
+    // The own cluster is the nearest; among the others the list is in the order of the API.
+    ready.sort_by_key(|t| t["cluster"] != from.cluster.as_str());
+    if ready.is_empty() {
+        let all =
+            targets(facts.service.as_ref()).iter().map(|t| text(t, "cluster")).collect::<Vec<_>>().join(", ");
+        return Err((
+            format!("no cluster has a ready endpoint of {}", to.name),
+            if all.is_empty() {
+                "run the service somewhere".into()
+            } else {
+                format!("look at the service in {all}: is it running, does it pass its health check?")
+            },
+        ));
+    }
+    let mut why = String::new();
+    for target in ready {
+        let cluster = text(target, "cluster");
+        if cluster == from.cluster.as_str() {
+            *chosen = Some(cluster.clone());
+            return Ok(format!("{here}; serves it in its own cluster {cluster}"));
+        }
+        match reach(status, &cluster) {
+            Ok(via) => {
+                *chosen = Some(cluster.clone());
+                return Ok(format!("{here}; chooses {cluster} through {via}"));
+            }
+            Err(reason) => why = reason,
+        }
+    }
+    Err((
+        why,
+        "is its ingress gateway running, and is its --advertise address reachable from here? tombolo doctor"
+            .into(),
+    ))
+}
+
+fn ingress(facts: &Facts, from: &Caller, chosen: Option<&str>) -> Result<String, Refusal> {
+    let cluster = chosen.unwrap_or_default();
+    if cluster == from.cluster.as_str() {
+        return Ok("not needed: the endpoint is in the caller's cluster".into());
+    }
+    let status = facts.clusters.get(cluster).unwrap_or(&Value::Null);
+    if status["state"] == "revoked" {
+        return Err((
+            format!("{cluster} was removed"),
+            "its certificates are refused; join it again under a new token".into(),
+        ));
+    }
+    let found = gateways(status, "ingress").count();
+    if found == 0 {
+        return Err((
+            format!("{cluster} runs no ingress gateway"),
+            format!("start one in {cluster}: tombolo-gateway run --role ingress --advertise HOST:PORT …"),
+        ));
+    }
+    Ok(format!("{found} in {cluster}"))
+}
+
+fn endpoint(facts: &Facts, to: &Destination, chosen: Option<&str>) -> Result<String, Refusal> {
+    let target = targets(facts.service.as_ref()).into_iter().find(|t| t["cluster"].as_str() == chosen);
+    let target = target.ok_or_else(|| ("no target".to_owned(), "tombolo service show".to_owned()))?;
+    let tls = match target["end_to_end"].as_str() {
+        Some("all") => "mutual TLS end to end",
+        Some("some") => "mutual TLS end to end where the endpoint has a sidecar",
+        _ => "clear inside its cluster (no sidecar there)",
+    };
+    let services = target["services"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    Ok(format!("{services} port {}: {} ready; {tls}", to.port, text(target, "ready")))
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

@@ -1,0 +1,58 @@
+//! `tombolo org`: organizations.
+
+use crate::{
+    args::OrgCommand,
+    client::Client,
+    output::{self, Mood, Output, cell},
+};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Runs it.
+///
+/// # Errors
+/// The controller said no, or did not answer.
+pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<()> {
+    match command {
+        OrgCommand::List => {
+            let items = client.list("/api/v1/organizations").await?;
+            let rows =
+                items.iter().map(|o| vec![cell(text(o, "name")), cell(text(o, "trust_domain"))]).collect();
+            out.rows(&items, &["name", "trust domain"], rows)
+        }
+        OrgCommand::Create { name, trust_domain, admin_token_file } => {
+            let mut body = json!({ "name": name });
+            if let Some(domain) = trust_domain {
+                body["trust_domain"] = domain.into();
+            }
+            let made = client.create("/api/v1/organizations", &body).await?;
+            if out.for_people() {
+                out.line(&out.paint(Mood::Good, &format!("organization {name} made")));
+            } else {
+                out.value(&made)?;
+            }
+            if let Some(path) = admin_token_file {
+                let path_of = format!("/api/v1/organizations/{name}/tokens");
+                let token = client.create(&path_of, &json!({ "name": "admin", "role": "admin" })).await?;
+                output::secret_file(&path, token["secret"].as_str().unwrap_or_default())?;
+                if out.for_people() {
+                    out.line(&format!("its admin token is in {}; next:\n  tombolo login --server {} --organization {name} --token-file {} --ca-fingerprint …", path.display(), client.server(), path.display()));
+                }
+            }
+            Ok(())
+        }
+        OrgCommand::Show { name } => {
+            out.value(&client.get(&format!("/api/v1/organizations/{name}")).await?.body)
+        }
+    }
+}
+
+/// A text field of an object, empty where it is missing.
+#[must_use]
+pub fn text(value: &Value, field: &str) -> String {
+    match &value[field] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}

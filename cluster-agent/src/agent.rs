@@ -1,0 +1,356 @@
+//! The agent as a whole: binds everything, then runs.
+
+use crate::{
+    admin::Shown,
+    ages::Register,
+    certificate::{Authority, CertificateError, Renewal},
+    controller::{self, AddressError},
+    dns,
+    engine::{self, Inputs, Outputs, Source},
+    gateways::{self, Hub, HubConfig, Listener, first_generation},
+    health::{self, Checker, HealthConfig},
+    index::{Index, View},
+    report::{Reporter, new_epoch},
+    source::directory::{Batch, Directory},
+    state::{DataDir, Lock, Membership, StateError},
+    status::Reporting,
+    synthesis,
+    vip::AddressMode,
+};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tombolo_feed::{Client, Options, Requests, Running, TlsConnector};
+use tombolo_model::snapshot::ClusterResource;
+use tombolo_runtime::{
+    admin::{self, Readiness},
+    clock::{Clock, SystemClock},
+    drain::{self, Drain, Drained},
+    metrics::Metrics,
+    task,
+};
+use tombolo_wire::message::Problem;
+
+/// What an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its directory, in which it joined.
+    pub data: PathBuf,
+    /// The directory of manifests.
+    pub manifests: PathBuf,
+    /// The DNS server.
+    pub dns: dns::Config,
+    /// The socket for gateways.
+    pub gateway_socket: PathBuf,
+    /// How VIPs are written here.
+    pub mode: AddressMode,
+    /// The admin port, where there is to be one.
+    pub admin: Option<SocketAddr>,
+    /// How endpoints are checked.
+    pub health: HealthConfig,
+    /// How the set of gateways behaves.
+    pub hub: HubConfig,
+}
+
+/// What an agent is given.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Deps {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock) }
+    }
+}
+
+/// Why an agent can't start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// Its directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The controller's address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Its certificates.
+    #[error("the agent has no certificate; run `tombolo-agent join` again with a new token")]
+    Certificate(#[from] CertificateError),
+    /// The DNS server.
+    #[error(transparent)]
+    Dns(#[from] dns::BindError),
+    /// The socket for gateways.
+    #[error(transparent)]
+    Gateways(#[from] gateways::BindError),
+    /// The admin port.
+    #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An agent with everything bound, that does not run yet.
+pub struct Bound {
+    /// Where DNS is answered.
+    pub dns: SocketAddr,
+    /// Where the admin port is.
+    pub admin: Option<SocketAddr>,
+    /// The socket for gateways.
+    pub gateway_socket: PathBuf,
+    /// Whose agent this is.
+    pub membership: Arc<Membership>,
+    parts: Parts,
+}
+
+/// What runs.
+struct Parts {
+    feed: Client<ClusterResource>,
+    running: Running<ClusterResource, TlsConnector>,
+    renewal: Renewal,
+    directory: Directory,
+    source: watch::Sender<Source>,
+    source_problems: watch::Sender<Vec<Problem>>,
+    checker: Checker,
+    inputs: Inputs,
+    outputs: Outputs,
+    ages: Register,
+    hub: Arc<Hub>,
+    authority: Arc<Authority>,
+    listener: Listener,
+    dns: dns::Server,
+    admin: Option<TcpListener>,
+    metrics: Arc<Metrics>,
+    shown: Shown,
+    view: watch::Sender<Arc<View>>,
+    lock: Lock,
+}
+
+/// Binds everything that the agent listens on, and reads what it kept.
+///
+/// # Errors
+/// A [`BuildError`]; each says what to do. The controller need not be there.
+pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
+    let data = DataDir::create(&config.data)?;
+    let lock = data.lock()?;
+    let (membership, intermediate) = data.joined()?;
+    let authority = Arc::new(Authority::new(intermediate, Arc::clone(&deps.clock)));
+    let renewal =
+        Renewal::start(Arc::clone(&authority), membership.clone(), data.clone(), Arc::clone(&deps.clock))?;
+    let credentials = renewal.credentials();
+    let connector =
+        controller::connector(&membership.controller, &membership.ca_fingerprint, Some(&credentials))?;
+    let cluster = membership.cluster.clone();
+    let mut options = Options::new("/agent/v1/feed", "/agent/v1/ack");
+    options.cache = Some(data.file("snapshot.json"));
+    options.validate = Arc::new(move |resources| synthesis::validate(resources, &cluster));
+    let (feed, running) = Client::build(connector, options);
+
+    let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock)?);
+    let listener = Listener::bind(&config.gateway_socket)?;
+    let metrics = Arc::new(Metrics::new("agent"));
+    let zone = dns::ZoneWriter::new();
+    let dns = dns::Server::bind(config.dns, zone.reader(), dns::Metrics::register(&metrics)).await?;
+    let admin = match config.admin {
+        None => None,
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|source| BuildError::Admin { address, source })?)
+        }
+    };
+
+    let (source, sources) = watch::channel(None);
+    let (source_problems, found) = watch::channel(Vec::new());
+    let (view, _) = watch::channel(Arc::new(View::default()));
+    let (checks, checker) = health::checks(config.health);
+    let (inventory, inventories) = watch::channel(None);
+    let (names, name_problems) = watch::channel(Vec::new());
+    let reporting = Reporting {
+        snapshot: feed.state(),
+        source: found,
+        names: name_problems,
+        certificates: renewal.problem(),
+        hub: Arc::clone(&hub),
+    };
+    let membership = Arc::new(membership);
+    let shown = Shown {
+        membership: Arc::clone(&membership),
+        snapshot: feed.state(),
+        feed: feed.status(),
+        source: sources.clone(),
+        checks: checks.results.clone(),
+        inventory: inventories,
+        hub: Arc::clone(&hub),
+        authority: Arc::clone(&authority),
+        reporting,
+    };
+    metrics.with(|registry| registry.register_collector(Box::new(shown.clone())));
+    let inputs = Inputs {
+        snapshot: feed.state(),
+        source: sources,
+        checks,
+        hub: Arc::clone(&hub),
+        mode: config.mode,
+        clock: deps.clock,
+    };
+    let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+    Ok(Bound {
+        dns: dns.address(),
+        admin: admin_address,
+        gateway_socket: config.gateway_socket,
+        membership,
+        parts: Parts {
+            feed,
+            running,
+            renewal,
+            directory: Directory::new(config.manifests),
+            source,
+            source_problems,
+            checker,
+            inputs,
+            outputs: Outputs { zone, inventory, problems: names },
+            ages: Register::open(data),
+            hub,
+            authority,
+            listener,
+            dns,
+            admin,
+            metrics,
+            shown,
+            view,
+            lock,
+        },
+    })
+}
+
+/// How an agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked.
+    Stopped(Drained),
+    /// A part that must run failed; the log says which.
+    Failed,
+}
+
+impl Bound {
+    /// Runs until `stop`, then drains: no more questions are taken, the gateways are told goodbye and go on from
+    /// their last state. Nothing is withdrawn.
+    pub async fn run(self, stop: impl Future<Output = ()>, deadline: Duration) -> Ended {
+        let (drain, watch) = drain::channel();
+        let membership = Arc::clone(&self.membership);
+        let (mut running, _lock) = self.parts.start(&membership, &drain);
+        drop(watch);
+        let failed = tokio::select! {
+            () = stop => false,
+            () = running.first_end() => true,
+        };
+        let drained = drain.drain(deadline).await;
+        if failed { Ended::Failed } else { Ended::Stopped(drained) }
+    }
+}
+
+/// The tasks of a running agent; they end with it.
+struct Tasks(Vec<(&'static str, JoinHandle<()>)>);
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.push((name, task::spawn(name, work)));
+    }
+
+    /// Waits until one ends, which none should.
+    async fn first_end(&mut self) {
+        let all = self.0.iter_mut().map(|(_, handle)| handle);
+        let (_, which, _) = futures::future::select_all(all).await;
+        let name = self.0.get(which).map_or("", |(name, _)| name);
+        tracing::error!(task.name = name, "a part of the agent ended; the agent ends, to be started again");
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(_, handle)| handle.abort());
+    }
+}
+
+impl Parts {
+    fn start(self, membership: &Arc<Membership>, drain: &Drain) -> (Tasks, Lock) {
+        let mut tasks = Tasks(Vec::new());
+        let requests = self.feed.requests();
+        let (stop, dns) = (drain.watch(), self.dns);
+        // These two end in order once the draining begins, and hold it up until then.
+        tasks.spawn("dns", async move { dns.run(stop.signaled()).await });
+        let (listener, view) = (self.listener, self.view.subscribe());
+        let gateways = (Arc::clone(&self.hub), Arc::clone(&self.authority), Arc::clone(membership));
+        let stop = drain.watch();
+        tasks.spawn("gateways", async move {
+            listener.run(gateways.0, gateways.1, gateways.2, view, stop).await;
+        });
+        let readiness = Readiness::new();
+        if let Some(listener) = self.admin {
+            let routes = self.shown.routes();
+            task::spawn(
+                "admin",
+                admin::serve(listener, self.metrics, readiness.clone(), routes, drain.watch()),
+            );
+        }
+        tasks.spawn("feed", self.running.run());
+        let snapshot = self.feed.state();
+        tasks.spawn("certificates", {
+            let (requests, snapshot) = (requests.clone(), snapshot.clone());
+            self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
+        });
+        tasks.spawn(
+            "directory",
+            watch_directory(self.directory, self.source, self.view, self.source_problems),
+        );
+        tasks.spawn("health", self.checker.run());
+        tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
+        report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
+        tasks.spawn("engine", engine::run(self.inputs, self.outputs, self.ages));
+        tasks.spawn("readiness", ready(readiness, snapshot));
+        (tasks, self.lock)
+    }
+}
+
+fn report(tasks: &mut Tasks, requests: &Requests, outputs: &Outputs, reporting: Reporting) {
+    let reporter = Reporter::new(new_epoch(&mut rand::rng()));
+    tasks.spawn("inventory", reporter.run(requests.clone(), outputs.inventory.subscribe()));
+    tasks.spawn("status", reporting.run(requests.clone()));
+}
+
+async fn watch_directory(
+    directory: Directory,
+    source: watch::Sender<Source>,
+    view: watch::Sender<Arc<View>>,
+    problems: watch::Sender<Vec<Problem>>,
+) {
+    let mut index = Index::default();
+    let sink = move |batch: Batch| {
+        let mut changed = false;
+        for change in batch.changes {
+            changed |= index.change(change);
+        }
+        problems.send_replace(batch.problems);
+        if batch.read && (changed || source.borrow().is_none()) {
+            let now = Arc::new(index.view());
+            view.send_replace(Arc::clone(&now));
+            source.send_replace(Some(now));
+        }
+    };
+    directory.run(sink).await;
+}
+
+/// Ready once there is a snapshot to serve, old or new.
+async fn ready(
+    readiness: Readiness,
+    mut snapshot: watch::Receiver<Arc<tombolo_feed::State<ClusterResource>>>,
+) {
+    readiness.set_not_ready("no snapshot from the controller yet");
+    if snapshot.wait_for(|state| state.generation.get() > 0).await.is_ok() {
+        readiness.set_ready();
+    }
+    std::future::pending().await
+}

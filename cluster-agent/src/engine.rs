@@ -1,0 +1,147 @@
+//! Brings together what the agent knows (the controller's snapshot, what runs here, which endpoints pass, the
+//! gateways) and, at every change, works out what follows: the DNS zone, the inventory, the gateways' states.
+//!
+//! A process that just started knows little. What it does not know yet it does not withdraw: the zone comes from the
+//! snapshot kept on disk at once, everything else waits until the manifests were read and every endpoint was checked
+//! once, or a few seconds passed.
+
+use crate::{
+    ages::Register,
+    certificate,
+    dns::{self, ZoneWriter},
+    gateways::Hub,
+    health::{Checks, Results},
+    index::View,
+    synthesis::{self, Local},
+    vip::AddressMode,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tombolo_feed::State;
+use tombolo_model::{Generation, inventory::Inventory, snapshot::ClusterResource};
+use tombolo_runtime::clock::Clock;
+use tombolo_wire::message::Problem;
+
+/// How long endpoints that were never checked are waited for.
+const FIRST_CHECKS: Duration = Duration::from_secs(3);
+
+/// What runs here, and what is wrong with its description. None until it was read.
+pub type Source = Option<Arc<View>>;
+
+/// What the engine reads.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The controller's snapshot.
+    pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
+    /// What runs here.
+    pub source: watch::Receiver<Source>,
+    /// Which endpoints pass.
+    pub checks: Checks,
+    /// The gateways.
+    pub hub: Arc<Hub>,
+    /// How VIPs are written here.
+    pub mode: AddressMode,
+    /// For the ages of services.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What the engine writes; the gateways' states go to the hub.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The zone.
+    pub zone: ZoneWriter,
+    /// What the cluster reports. None until it is known.
+    pub inventory: watch::Sender<Option<Arc<Inventory>>>,
+    /// Names that can't be answered here.
+    pub problems: watch::Sender<Vec<Problem>>,
+}
+
+/// Runs for as long as it is polled.
+pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register) {
+    let mut set = inputs.hub.watch_set();
+    let mut zone_of: Option<Arc<State<ClusterResource>>> = None;
+    let mut deadline = None;
+    loop {
+        let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
+        let source = inputs.source.borrow_and_update().clone();
+        let results = Arc::clone(&inputs.checks.results.borrow_and_update());
+        set.borrow_and_update();
+        if snapshot.generation != Generation::ZERO
+            && zone_of.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &snapshot))
+        {
+            outputs.zone.set(dns::build(&snapshot.resources, snapshot.generation, &inputs.mode));
+            zone_of = Some(Arc::clone(&snapshot));
+        }
+        let mut wait = None;
+        if let Some(view) = source {
+            let probes = view.probes();
+            let known = probes.iter().all(|probe| results.contains_key(probe));
+            inputs.checks.targets.send_if_modified(|targets| {
+                let differs = *targets != probes;
+                if differs {
+                    *targets = probes;
+                }
+                differs
+            });
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + FIRST_CHECKS);
+            // Once we report, an endpoint that is new is simply not ready until it was checked.
+            let reported = outputs.inventory.borrow().is_some();
+            if known || reported || Instant::now() >= deadline {
+                settle(&inputs, &outputs, &snapshot, &view, &results, &mut ages);
+            } else {
+                wait = Some(deadline);
+            }
+        }
+        let pause = async {
+            match wait {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            changed = inputs.snapshot.changed() => changed.is_err(),
+            changed = inputs.source.changed() => changed.is_err(),
+            changed = inputs.checks.results.changed() => changed.is_err(),
+            changed = set.changed() => changed.is_err(),
+            () = pause => false,
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Works out everything that follows.
+fn settle(
+    inputs: &Inputs,
+    outputs: &Outputs,
+    snapshot: &State<ClusterResource>,
+    view: &View,
+    results: &Results,
+    ages: &mut Register,
+) {
+    let gateways = inputs.hub.gateways();
+    let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
+    let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode };
+    let inventory = synthesis::inventory(local);
+    outputs.inventory.send_if_modified(|old| {
+        let differs = old.as_deref() != Some(&inventory);
+        if differs {
+            *old = Some(Arc::new(inventory));
+        }
+        differs
+    });
+    if let Some(all) = synthesis::synthesize(&snapshot.resources, local) {
+        inputs.hub.publish(&all, snapshot.generation);
+        outputs.problems.send_if_modified(|old| {
+            let differs = *old != all.problems;
+            if differs {
+                old.clone_from(&all.problems);
+            }
+            differs
+        });
+    }
+}

@@ -1,0 +1,460 @@
+//! The set of gateways: what each is told, what each said. One lock, never held across an await.
+
+use crate::{
+    state::{DataDir, StateError},
+    synthesis::{Gateway, Gateways, Synthesis},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::{sync::watch, time::Instant};
+use tombolo_model::{GatewayRole, Generation, snapshot::GatewayResource};
+use tombolo_runtime::clock::Clock;
+use tombolo_wire::{
+    message::{Ack, Digest, FeedLine, GatewayHello, GatewayReport, GatewayStatus, Problem},
+    session::Publisher,
+};
+
+/// How the set behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct HubConfig {
+    /// How long a gateway that vanished stays in the set.
+    pub grace: Duration,
+    /// How many gateways there may be.
+    pub most: usize,
+    /// How many changes each gateway may be behind before it is sent the whole state.
+    pub history: usize,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(10), most: 4096, history: 256 }
+    }
+}
+
+/// What is kept on disk, so that an agent that starts withdraws nothing.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    gateways: Vec<GatewayHello>,
+}
+
+/// The set of gateways.
+#[derive(Debug)]
+pub struct Hub {
+    config: HubConfig,
+    data: DataDir,
+    inner: Mutex<Inner>,
+    /// Rises when the set changes: a gateway came, changed, vanished or is gone.
+    set: watch::Sender<u64>,
+    /// Rises when a gateway reported something.
+    reports: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: BTreeMap<String, Entry>,
+    /// The generation last given to a state of the gateways: the agent's own count.
+    generation: Generation,
+    /// Which of the controller's generations each of ours came from, newest last.
+    sources: Vec<(Generation, Generation)>,
+    sessions: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hello: GatewayHello,
+    publisher: Publisher<GatewayResource>,
+    wake: watch::Sender<Generation>,
+    status: GatewayStatus,
+    acked: Generation,
+    refused: Option<(Generation, String)>,
+    /// The last hello; what belongs to an earlier one is of another process or connection.
+    session: u64,
+    streams: usize,
+    /// Since when it has no stream; none while it has one.
+    vanished: Option<Instant>,
+}
+
+/// Why a gateway is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// There are as many as there may be.
+    #[error("this agent has {most} gateways, as many as it takes")]
+    Full {
+        /// How many it takes.
+        most: usize,
+    },
+    /// It did not say hello.
+    #[error("this agent does not know the instance; POST /gateway/v1/hello first")]
+    Unknown,
+}
+
+/// The first generation for the gateways of an agent that starts: above all that an agent on this directory gave
+/// before, and above those of one whose directory was lost, as long as the clock goes forward.
+///
+/// # Errors
+/// Where it can't be kept for the next start.
+pub fn first_generation(data: &DataDir, clock: &dyn Clock) -> Result<Generation, StateError> {
+    const FILE: &str = "gateway-generation.json";
+    /// More changes than an agent makes in its life.
+    const ROOM: u64 = 1 << 32;
+    let now = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let kept: u64 = data.read_json(FILE).ok().flatten().unwrap_or_default();
+    let first = kept.max(u64::try_from(now).unwrap_or_default());
+    data.write_json(FILE, &(first + ROOM))?;
+    Ok(Generation::new(first))
+}
+
+/// Our generations that are remembered with the controller's; older ones are reported as the oldest.
+const SOURCES: usize = 1024;
+
+impl Hub {
+    /// The set as the last agent on this directory knew it, all of them vanished just now. `first` is above every
+    /// generation that an agent gave before.
+    #[must_use]
+    pub fn new(config: HubConfig, data: DataDir, first: Generation) -> Arc<Self> {
+        let kept: Kept = data
+            .read_json("gateways.json")
+            .unwrap_or_else(|error| {
+                tracing::warn!(error = %error, "the gateways known before can't be read; they will come again");
+                None
+            })
+            .unwrap_or_default();
+        let mut inner =
+            Inner { entries: BTreeMap::new(), generation: first, sources: Vec::new(), sessions: 0 };
+        for hello in kept.gateways {
+            inner.entries.insert(hello.instance.clone(), Entry::new(hello, 0, config.history));
+        }
+        let (set, reports) = (watch::Sender::new(0), watch::Sender::new(0));
+        Arc::new(Self { config, data, inner: Mutex::new(inner), set, reports })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.set.send_modify(|count| *count += 1);
+    }
+
+    /// Wakes when the set changes.
+    pub fn watch_set(&self) -> watch::Receiver<u64> {
+        self.set.subscribe()
+    }
+
+    /// Wakes when a gateway reported something.
+    pub fn watch_reports(&self) -> watch::Receiver<u64> {
+        self.reports.subscribe()
+    }
+
+    /// The set.
+    #[must_use]
+    pub fn gateways(&self) -> Gateways {
+        let inner = self.lock();
+        let gateway =
+            |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.vanished.is_none() };
+        inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect()
+    }
+
+    /// Tells every gateway what follows from this synthesis of the controller's generation `of`.
+    pub fn publish(&self, synthesis: &Synthesis, of: Generation) {
+        let mut inner = self.lock();
+        let generation = inner.generation.next();
+        let mut any = false;
+        for entry in inner.entries.values_mut() {
+            if entry.publisher.publish(generation, synthesis.for_gateway(&entry.hello)) {
+                any = true;
+                entry.wake.send_replace(generation);
+            }
+        }
+        inner.generation = generation;
+        if any || inner.sources.last().is_none_or(|(_, source)| *source != of) {
+            inner.sources.push((generation, of));
+            if inner.sources.len() > SOURCES {
+                inner.sources.remove(0);
+            }
+        }
+    }
+
+    /// A gateway said hello. Gives the session of this connection.
+    pub(crate) fn hello(&self, hello: GatewayHello) -> Result<u64, Refusal> {
+        let mut inner = self.lock();
+        inner.sessions += 1;
+        let session = inner.sessions;
+        // Who listens at the address now is not who did before, whatever the name.
+        let displaced: Vec<String> = inner
+            .entries
+            .iter()
+            .filter(|(name, entry)| entry.hello.tunnel == hello.tunnel && **name != hello.instance)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in displaced {
+            inner.entries.remove(&name);
+        }
+        let full = inner.entries.len() >= self.config.most;
+        match inner.entries.get_mut(&hello.instance) {
+            Some(entry) => {
+                entry.session = session;
+                entry.streams = 0;
+                entry.vanished.get_or_insert_with(Instant::now);
+                entry.hello = hello;
+                // Wakes the streams of the session before, which end.
+                entry.wake.send_modify(|_| {});
+            }
+            None if full => return Err(Refusal::Full { most: self.config.most }),
+            None => {
+                let entry = Entry::new(hello.clone(), session, self.config.history);
+                inner.entries.insert(hello.instance.clone(), entry);
+            }
+        }
+        let kept = Kept { gateways: inner.entries.values().map(|entry| entry.hello.clone()).collect() };
+        drop(inner);
+        self.keep(&kept);
+        self.changed();
+        Ok(session)
+    }
+
+    fn keep(&self, kept: &Kept) {
+        if let Err(error) = self.data.write_json("gateways.json", kept) {
+            let error = tombolo_runtime::telemetry::chain(&error);
+            tracing::warn!(error, "the set of gateways could not be kept on disk");
+        }
+    }
+
+    /// What the gateway said of itself.
+    pub(crate) fn known(&self, instance: &str) -> Result<GatewayHello, Refusal> {
+        self.lock().entries.get(instance).map(|entry| entry.hello.clone()).ok_or(Refusal::Unknown)
+    }
+
+    /// A feed begins: its session, its first lines, and what wakes it.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        instance: &str,
+        resume: Option<(Generation, Digest)>,
+    ) -> Result<(Stream, Vec<FeedLine<GatewayResource>>), Refusal> {
+        let mut inner = self.lock();
+        let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
+        entry.streams += 1;
+        let came = entry.vanished.take().is_some();
+        let lines = entry.publisher.open(resume);
+        let stream = Stream {
+            hub: Arc::clone(self),
+            instance: instance.to_owned(),
+            session: entry.session,
+            sent: entry.publisher.generation(),
+            wake: entry.wake.subscribe(),
+        };
+        drop(inner);
+        if came {
+            self.changed();
+        }
+        Ok((stream, lines))
+    }
+
+    /// A gateway has put a state in force, or refused one.
+    pub(crate) fn ack(&self, instance: &str, ack: Ack) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
+        if let Some((generation, why)) = &ack.refused {
+            tracing::warn!(
+                gateway.instance = instance,
+                snapshot.generation = generation.get(),
+                error = why,
+                "a gateway refuses a state; its last one stays in force"
+            );
+        }
+        entry.acked = ack.generation;
+        entry.refused = ack.refused;
+        drop(inner);
+        self.reports.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// A gateway said how it is.
+    pub(crate) fn status(&self, instance: &str, status: GatewayStatus) -> Result<(), Refusal> {
+        self.lock().entries.get_mut(instance).ok_or(Refusal::Unknown)?.status = status;
+        self.reports.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// The gateways as the controller is told of them. Those that vanished are not in it.
+    #[must_use]
+    pub fn gateway_reports(&self) -> Vec<GatewayReport> {
+        let inner = self.lock();
+        let connected = inner.entries.iter().filter(|(_, entry)| entry.vanished.is_none());
+        connected
+            .map(|(instance, entry)| GatewayReport {
+                instance: instance.clone(),
+                role: entry.hello.role,
+                software: entry.hello.hello.software.clone(),
+                admin: entry.hello.admin,
+                status: GatewayStatus { generation: inner.source_of(entry.acked), ..entry.status.clone() },
+            })
+            .collect()
+    }
+
+    /// Where other clusters may reach the ingress gateways.
+    #[must_use]
+    pub fn ingress(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        let ingress = inner.entries.values().filter(|entry| entry.hello.role == GatewayRole::Ingress);
+        ingress.flat_map(|entry| entry.hello.advertise.iter().cloned()).collect()
+    }
+
+    /// What the gateways say is wrong.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let inner = self.lock();
+        let mut all = Vec::new();
+        for (instance, entry) in &inner.entries {
+            if let Some((_, why)) = &entry.refused {
+                let subject = format!("gateway {instance}");
+                all.push(Problem { subject, message: format!("refuses its state: {why}") });
+            }
+        }
+        all
+    }
+
+    /// What stands in a dump.
+    #[must_use]
+    pub fn dump(&self) -> Vec<serde_json::Value> {
+        let inner = self.lock();
+        inner
+            .entries
+            .values()
+            .map(|entry| {
+                serde_json::json!({
+                    "hello": entry.hello,
+                    "connected": entry.vanished.is_none(),
+                    "generation": entry.publisher.generation(),
+                    "acknowledged": entry.acked,
+                    "refused": entry.refused,
+                    "resources": entry.publisher.resources().len(),
+                    "status": entry.status,
+                })
+            })
+            .collect()
+    }
+
+    /// What one gateway is told, for a dump.
+    #[must_use]
+    pub fn resources(&self, instance: &str) -> Option<serde_json::Value> {
+        let inner = self.lock();
+        serde_json::to_value(inner.entries.get(instance)?.publisher.resources()).ok()
+    }
+
+    /// Removes those whose grace is over, for as long as it is polled.
+    pub async fn expire(self: Arc<Self>) {
+        let mut set = self.watch_set();
+        loop {
+            set.borrow_and_update();
+            match self.expire_once(Instant::now()) {
+                Some(next) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(next) => {}
+                        _ = set.changed() => {}
+                    }
+                }
+                // `self` holds the sender, so the channel can't close.
+                None => drop(set.changed().await),
+            }
+        }
+    }
+
+    /// Removes those whose grace is over at `now`. Says when the next one's is.
+    fn expire_once(&self, now: Instant) -> Option<Instant> {
+        let mut inner = self.lock();
+        let grace = self.config.grace;
+        let before = inner.entries.len();
+        inner.entries.retain(|instance, entry| {
+            let stays = entry.vanished.is_none_or(|since| since + grace > now);
+            if !stays {
+                tracing::info!(gateway.instance = instance, gateway.role = %entry.hello.role, "a gateway is gone");
+            }
+            stays
+        });
+        let next = inner.entries.values().filter_map(|entry| entry.vanished).min().map(|since| since + grace);
+        if inner.entries.len() != before {
+            let kept = Kept { gateways: inner.entries.values().map(|entry| entry.hello.clone()).collect() };
+            drop(inner);
+            self.keep(&kept);
+            self.changed();
+        }
+        next
+    }
+}
+
+impl Inner {
+    /// The controller's generation that a generation of ours came from.
+    fn source_of(&self, ours: Generation) -> Generation {
+        let at = self.sources.partition_point(|(generation, _)| *generation <= ours);
+        let of = at.checked_sub(1).and_then(|at| self.sources.get(at));
+        of.map_or(Generation::ZERO, |(_, source)| *source)
+    }
+}
+
+impl Entry {
+    fn new(hello: GatewayHello, session: u64, history: usize) -> Self {
+        Self {
+            hello,
+            publisher: Publisher::new(history),
+            wake: watch::Sender::new(Generation::ZERO),
+            status: GatewayStatus::default(),
+            acked: Generation::ZERO,
+            refused: None,
+            session,
+            streams: 0,
+            vanished: Some(Instant::now()),
+        }
+    }
+}
+
+/// A feed of one gateway.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    hub: Arc<Hub>,
+    instance: String,
+    session: u64,
+    sent: Generation,
+    wake: watch::Receiver<Generation>,
+}
+
+impl Stream {
+    /// The next lines: what changed, at the latest a heartbeat after `beat`. None where another process or
+    /// connection took its place, or the gateway is gone. Cancel-safe.
+    pub(crate) async fn next(&mut self, beat: Duration) -> Option<FeedLine<GatewayResource>> {
+        let deadline = Instant::now() + beat;
+        loop {
+            let woken = tokio::time::timeout_at(deadline, self.wake.changed()).await;
+            let inner = self.hub.lock();
+            let entry = inner.entries.get(&self.instance).filter(|entry| entry.session == self.session)?;
+            let line = match woken {
+                Ok(Err(_)) => return None,
+                Ok(Ok(())) => entry.publisher.since(self.sent),
+                Err(_) => Some(entry.publisher.beat(self.sent)),
+            };
+            let Some(line) = line else { continue };
+            self.sent = entry.publisher.generation();
+            return Some(line);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut inner = self.hub.lock();
+        let Some(entry) = inner.entries.get_mut(&self.instance) else { return };
+        if entry.session != self.session {
+            return;
+        }
+        entry.streams = entry.streams.saturating_sub(1);
+        if entry.streams == 0 {
+            entry.vanished = Some(Instant::now());
+            drop(inner);
+            self.hub.changed();
+        }
+    }
+}

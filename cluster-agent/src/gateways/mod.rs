@@ -1,0 +1,18 @@
+//! The gateways of this cluster: a unix socket where they say hello, get their state and their certificates, and
+//! report. The kernel says who is at the other end.
+//!
+//! A gateway that vanishes stays in the set for a grace period (it may be restarting), then it is gone. The loss of
+//! the agent itself withdraws nothing: the gateways go on from their last state, and an agent that starts counts
+//! those it knew as vanished just then.
+
+mod authorize;
+mod hub;
+mod routes;
+mod server;
+
+pub use authorize::Forbidden;
+pub use hub::{Hub, HubConfig, first_generation};
+pub use server::{BindError, Listener};
+
+#[cfg(test)]
+mod tests;

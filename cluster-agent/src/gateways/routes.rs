@@ -1,0 +1,324 @@
+//! The requests of a gateway, one function each.
+
+use super::{
+    authorize::authorize,
+    hub::{Hub, Refusal, Stream},
+};
+use crate::{certificate::Authority, index::View, state::Membership};
+use bytes::Bytes;
+use futures::stream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{convert::Infallible, fmt::Display, sync::Arc};
+use tokio::sync::watch;
+use tombolo_model::{Generation, snapshot::GatewayResource};
+use tombolo_runtime::{drain::Watch, telemetry::chain};
+use tombolo_wire::{
+    codec::encode_line,
+    message::{Ack, Digest, FeedLine, GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest},
+    problem::ProblemDetails,
+    session::HEARTBEAT,
+    version::{Hello, ProtocolVersion},
+};
+
+/// The largest body of a request, in bytes. A status with many edges is the largest there is.
+const MAX_BODY: usize = 4 << 20;
+
+/// The body of an answer.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What the requests need.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) hub: Arc<Hub>,
+    pub(super) authority: Arc<Authority>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) stop: Watch,
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+fn problem(status: StatusCode, detail: impl Display) -> Problem {
+    Problem { status, detail: detail.to_string() }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Unknown => StatusCode::CONFLICT,
+        };
+        problem(status, refusal)
+    }
+}
+
+impl Problem {
+    /// The caller is a stranger.
+    pub(super) fn stranger(uid: u32, own: u32) -> Self {
+        let detail = format!(
+            "the agent takes gateways of its own user ({own}) and of root; this process runs as user {uid}"
+        );
+        problem(StatusCode::FORBIDDEN, detail)
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let details = ProblemDetails {
+            status: self.status.as_u16(),
+            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
+            detail: self.detail,
+            ..ProblemDetails::default()
+        };
+        let mut response = json(&details);
+        *response.status_mut() = self.status;
+        let kind = header::HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed_unsync()
+}
+
+fn json<T: Serialize>(value: &T) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(text) => {
+            let mut response = Response::new(full(text));
+            let kind = header::HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            response
+        }
+        Err(error) => {
+            let mut response = Response::new(full(error.to_string()));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}
+
+fn empty() -> Response<Body> {
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+impl Context {
+    /// Answers a request.
+    pub(super) async fn respond(self, request: Request<Incoming>) -> Response<Body> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        self.route(request).await.unwrap_or_else(|problem| {
+            tracing::warn!(
+                http.method = %method,
+                http.path = path,
+                http.status = problem.status.as_u16(),
+                error = problem.detail,
+                "a gateway's request is refused"
+            );
+            problem.into_response()
+        })
+    }
+
+    async fn route(self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        check_version(&request)?;
+        let query = Query::of(request.uri().query());
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/gateway/v1/hello") => self.hello(read(request).await?),
+            (&Method::GET, "/gateway/v1/feed") => self.feed(query),
+            (&Method::POST, "/gateway/v1/ack") => {
+                self.hub.ack(query.instance()?, read::<Ack>(request).await?)?;
+                Ok(empty())
+            }
+            (&Method::POST, "/gateway/v1/status") => {
+                self.hub.status(query.instance()?, read::<GatewayStatus>(request).await?)?;
+                Ok(empty())
+            }
+            (&Method::POST, "/gateway/v1/certificate") => {
+                self.certificate(query.instance()?, read(request).await?)
+            }
+            (method, path) => {
+                Err(problem(StatusCode::NOT_FOUND, format_args!("there is no {method} {path} here")))
+            }
+        }
+    }
+
+    fn hello(&self, hello: GatewayHello) -> Result<Response<Body>, Problem> {
+        let (theirs, ours) = (hello.hello.protocol, ProtocolVersion::CURRENT);
+        if !theirs.meets(ours) {
+            let older = if theirs < ours { "gateway" } else { "agent" };
+            let detail = format!("the gateway speaks {theirs}, the agent {ours}; upgrade the {older} first");
+            return Err(problem(StatusCode::UPGRADE_REQUIRED, detail));
+        }
+        check_instance(&hello.instance)?;
+        tracing::info!(
+            gateway.instance = hello.instance,
+            gateway.role = %hello.role,
+            gateway.software = hello.hello.software,
+            gateway.tunnel = %hello.tunnel,
+            "a gateway says hello"
+        );
+        self.hub.hello(hello)?;
+        Ok(json(&GatewayWelcome {
+            hello: Hello::current("tombolo-agent"),
+            cluster: self.membership.cluster.clone(),
+            trust_domain: self.membership.trust_domain.clone(),
+        }))
+    }
+
+    fn certificate(&self, instance: &str, request: LeafRequest) -> Result<Response<Body>, Problem> {
+        let hello = self.hub.known(instance)?;
+        let identity = &request.identity;
+        authorize(&hello, identity, &self.membership, &self.view.borrow())
+            .map_err(|forbidden| problem(StatusCode::FORBIDDEN, forbidden))?;
+        let leaf = self
+            .authority
+            .issue(&request.csr, identity)
+            .map_err(|error| problem(StatusCode::UNPROCESSABLE_ENTITY, chain(&error)))?;
+        tracing::info!(
+            gateway.instance = instance,
+            certificate.identity = %identity,
+            certificate.not_after_s = leaf.not_after_s,
+            "a certificate is issued"
+        );
+        Ok(json(&leaf))
+    }
+
+    fn feed(self, query: Query) -> Result<Response<Body>, Problem> {
+        let (stream, lines) = self.hub.open(query.instance()?, query.resume()?)?;
+        let mut first = vec![FeedLine::Hello(Hello::current("tombolo-agent"))];
+        first.extend(lines);
+        let feed = Feed { first: first.into_iter(), stream: Some(stream), stop: self.stop };
+        let frames = stream::unfold(feed, |mut feed| async move {
+            let bytes = feed.next().await?;
+            Some((Ok(Frame::data(bytes)), feed))
+        });
+        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+        let kind = header::HeaderValue::from_static("application/x-ndjson");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+}
+
+/// A feed that is being sent.
+struct Feed {
+    first: std::vec::IntoIter<FeedLine<GatewayResource>>,
+    /// None after the last line.
+    stream: Option<Stream>,
+    stop: Watch,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Bytes> {
+        let line = match self.first.next() {
+            Some(line) => line,
+            None => {
+                let stream = self.stream.as_mut()?;
+                let next = tokio::select! {
+                    biased;
+                    () = self.stop.signaled() => Err("the agent is ending"),
+                    next = stream.next(HEARTBEAT) => next.ok_or("another connection took this one's place"),
+                };
+                next.unwrap_or_else(|reason| {
+                    self.stream = None;
+                    FeedLine::Goodbye { reason: reason.to_owned() }
+                })
+            }
+        };
+        encode_line(&line)
+            .inspect_err(|error| tracing::error!(error = %error, "a feed line can't be written"))
+            .ok()
+            .map(Bytes::from)
+    }
+}
+
+fn check_version(request: &Request<Incoming>) -> Result<(), Problem> {
+    let Some(header) = request.headers().get(tombolo_feed::request::PROTOCOL_HEADER) else {
+        return Err(problem(StatusCode::BAD_REQUEST, "the header tombolo-protocol is missing; send 1.0"));
+    };
+    let version = header.to_str().ok().and_then(|text| {
+        let (major, minor) = text.split_once('.')?;
+        Some(ProtocolVersion { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    });
+    match version {
+        Some(version) if version.meets(ProtocolVersion::CURRENT) => Ok(()),
+        Some(version) => Err(problem(
+            StatusCode::UPGRADE_REQUIRED,
+            format_args!("protocol {version} and {} do not meet", ProtocolVersion::CURRENT),
+        )),
+        None => Err(problem(StatusCode::BAD_REQUEST, "the header tombolo-protocol is not MAJOR.MINOR")),
+    }
+}
+
+/// A name of a process goes into paths, logs and dumps, so it is plain.
+fn check_instance(instance: &str) -> Result<(), Problem> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if instance.is_empty() || instance.len() > 100 || !instance.bytes().all(plain) {
+        let detail = "instance: use 1 to 100 letters, digits, dots, hyphens and underscores";
+        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    Ok(())
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|_| {
+        problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format_args!("the body broke off, or has more than {MAX_BODY} bytes"),
+        )
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| problem(StatusCode::UNPROCESSABLE_ENTITY, error))
+}
+
+/// The query of a request. Unknown parts are passed over: a newer gateway may send more.
+#[derive(Debug, Default)]
+struct Query {
+    instance: Option<String>,
+    generation: Option<String>,
+    digest: Option<String>,
+}
+
+impl Query {
+    fn of(query: Option<&str>) -> Self {
+        let mut all = Self::default();
+        for (key, value) in query.unwrap_or_default().split('&').filter_map(|part| part.split_once('=')) {
+            let place = match key {
+                "instance" => &mut all.instance,
+                "generation" => &mut all.generation,
+                "digest" => &mut all.digest,
+                _ => continue,
+            };
+            *place = Some(value.to_owned());
+        }
+        all
+    }
+
+    fn instance(&self) -> Result<&str, Problem> {
+        self.instance
+            .as_deref()
+            .ok_or_else(|| problem(StatusCode::BAD_REQUEST, "instance is missing in the query"))
+    }
+
+    /// What the gateway has; both or none.
+    fn resume(&self) -> Result<Option<(Generation, Digest)>, Problem> {
+        match (&self.generation, &self.digest) {
+            (None, None) => Ok(None),
+            (Some(generation), Some(digest)) => {
+                let number = generation.parse().map_err(|_| {
+                    problem(
+                        StatusCode::BAD_REQUEST,
+                        format_args!("generation: {generation:?} is not a number"),
+                    )
+                })?;
+                Ok(Some((Generation::new(number), Digest(digest.clone()))))
+            }
+            _ => Err(problem(StatusCode::BAD_REQUEST, "generation and digest go together")),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How the cluster is, told to the controller: at a change (no oftener than once a second), and every ten seconds.
+
+use crate::gateways::Hub;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, time::sleep};
+use tombolo_feed::{Requests, State};
+use tombolo_model::snapshot::ClusterResource;
+use tombolo_runtime::telemetry::chain;
+use tombolo_wire::{
+    message::{AgentStatus, Problem},
+    version::Hello,
+};
+
+const PATH: &str = "/agent/v1/status";
+/// The longest silence.
+const MOST: Duration = Duration::from_secs(10);
+/// The shortest gap: what changes meanwhile goes together.
+const LEAST: Duration = Duration::from_secs(1);
+/// Problems beyond this are counted, not listed.
+const MAX_PROBLEMS: usize = 200;
+
+/// What the status is made of.
+#[derive(Clone, Debug)]
+pub struct Reporting {
+    /// The snapshot in force.
+    pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
+    /// What is wrong with the manifests.
+    pub source: watch::Receiver<Vec<Problem>>,
+    /// Names that can't be answered here.
+    pub names: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with the certificates.
+    pub certificates: Arc<Mutex<Option<Problem>>>,
+    /// The gateways.
+    pub hub: Arc<Hub>,
+}
+
+impl Reporting {
+    /// The status now.
+    #[must_use]
+    pub fn status(&self) -> AgentStatus {
+        let mut problems = self.source.borrow().clone();
+        problems.extend(self.names.borrow().iter().cloned());
+        problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        problems.extend(self.hub.problems());
+        if problems.len() > MAX_PROBLEMS {
+            let more = problems.len() - MAX_PROBLEMS;
+            problems.truncate(MAX_PROBLEMS);
+            let message = format!("{more} more are in the agent's log and on its admin port");
+            problems.push(Problem { subject: "problems".to_owned(), message });
+        }
+        AgentStatus {
+            software: Hello::current("tombolo-agent").software,
+            generation: self.snapshot.borrow().generation,
+            problems,
+            ingress: self.hub.ingress(),
+            gateways: self.hub.gateway_reports(),
+        }
+    }
+
+    /// Reports for as long as it is polled.
+    pub async fn run(mut self, requests: Requests) {
+        let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
+        let mut logged = Vec::new();
+        loop {
+            self.snapshot.borrow_and_update();
+            self.source.borrow_and_update();
+            self.names.borrow_and_update();
+            set.borrow_and_update();
+            reports.borrow_and_update();
+            let status = self.status();
+            log_problems(&logged, &status.problems);
+            logged.clone_from(&status.problems);
+            if let Err(error) = requests.post::<_, ()>(PATH, &status).await {
+                tracing::debug!(error = chain(&error), "the status could not be reported; it is sent again");
+                sleep(LEAST).await;
+                continue;
+            }
+            sleep(LEAST).await;
+            let changed = async {
+                tokio::select! {
+                    changed = self.snapshot.changed() => changed,
+                    changed = self.source.changed() => changed,
+                    changed = self.names.changed() => changed,
+                    changed = set.changed() => changed,
+                    changed = reports.changed() => changed,
+                }
+            };
+            if let Ok(Err(_)) = tokio::time::timeout(MOST - LEAST, changed).await {
+                return;
+            }
+        }
+    }
+}
+
+/// Each problem is logged when it comes.
+fn log_problems(before: &[Problem], now: &[Problem]) {
+    for problem in now.iter().filter(|problem| !before.contains(problem)) {
+        tracing::warn!(problem.subject = problem.subject, "{}", problem.message);
+    }
+}

@@ -1,0 +1,191 @@
+//! The feed: JSON lines, for as long as the agent stands and listens.
+
+use super::{Agent, peer::AgentPeer, version};
+use crate::app::error::{Kind, Refusal};
+use axum::{
+    body::Body,
+    extract::{Query, State, rejection::QueryRejection},
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use std::convert::Infallible;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tombolo_model::{Generation, snapshot::ClusterResource};
+use tombolo_runtime::{drain, task, telemetry};
+use tombolo_wire::{
+    codec::encode_line,
+    message::{Digest, FeedLine},
+    session::HEARTBEAT,
+};
+
+/// Lines that may wait for a slow receiver. What comes meanwhile is merged into the next one.
+const WAITING: usize = 2;
+
+/// What the agent has.
+#[derive(Debug, Deserialize)]
+pub(super) struct Resume {
+    generation: Option<u64>,
+    digest: Option<String>,
+}
+
+impl Resume {
+    fn state(self) -> Option<(Generation, Digest)> {
+        let generation = self.generation.filter(|generation| *generation > 0)?;
+        Some((Generation::new(generation), Digest(self.digest?)))
+    }
+}
+
+/// `GET /agent/v1/feed?generation=G&digest=D`
+pub(super) async fn feed(
+    State(agent): State<Agent>,
+    peer: AgentPeer,
+    resume: Result<Query<Resume>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(resume) = resume.map_err(|error| {
+        Refusal::new(Kind::InvalidField, format!("What the agent has cannot be read: {error}."))
+    })?;
+    let (lines, waiting) = mpsc::channel(WAITING);
+    let feed = Feed { lines, agent, peer };
+    let channel = feed.agent.deps.view.attach(feed.peer.org.id, feed.peer.cluster).ok_or_else(|| {
+        let mut refusal =
+            Refusal::new(Kind::Unavailable, "There is no state for this cluster yet; try again.");
+        refusal.retry_after_s = Some(1);
+        refusal
+    })?;
+    task::spawn("feed", async move {
+        let hold = feed.agent.liveness.open(feed.peer.org.id, feed.peer.cluster);
+        feed.agent.metrics.feeds.inc();
+        let end = feed.run(&channel, resume.state()).await;
+        feed.agent.metrics.feeds.dec();
+        tracing::info!(
+            org.id = %feed.peer.org.id,
+            cluster.name = %feed.peer.peer.id.cluster,
+            reason = end.reason(),
+            "a feed ended"
+        );
+        drop(hold);
+    });
+    let body = Body::from_stream(ReceiverStream::new(waiting).map(Ok::<Bytes, Infallible>));
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, body).into_response())
+}
+
+/// Why a feed ended.
+enum End {
+    /// The agent is gone.
+    Left,
+    /// Its cluster does not stand any more.
+    Revoked,
+    /// This replica ends.
+    Draining,
+    /// A line could not be written: it is too long.
+    Unwritable,
+}
+
+impl End {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Left => "the agent left",
+            Self::Revoked => "the cluster was revoked",
+            Self::Draining => "the controller ends",
+            Self::Unwritable => "a line could not be written",
+        }
+    }
+}
+
+struct Feed {
+    lines: mpsc::Sender<Bytes>,
+    agent: Agent,
+    peer: AgentPeer,
+}
+
+impl Feed {
+    async fn run(&self, channel: &crate::publish::FeedGuard, resume: Option<(Generation, Digest)>) -> End {
+        let stop: drain::Watch = self.agent.stop.clone();
+        let end = tokio::select! {
+            biased;
+            () = self.revoked() => End::Revoked,
+            () = stop.signaled() => End::Draining,
+            () = self.lines.closed() => End::Left,
+            end = self.feed(channel, resume) => end,
+        };
+        if matches!(end, End::Revoked | End::Draining) {
+            let goodbye: FeedLine<ClusterResource> = FeedLine::Goodbye { reason: end.reason().to_owned() };
+            if let Ok(line) = encode_line(&goodbye) {
+                // a receiver that does not read does not need to know
+                let _ = self.lines.try_send(line.into());
+            }
+        }
+        end
+    }
+
+    /// Waits until the peer does not stand any more.
+    async fn revoked(&self) {
+        let Some(mut states) = self.agent.deps.view.watch(self.peer.org.id) else { return };
+        loop {
+            let stands = self.peer.stands(&states.borrow_and_update());
+            if !stands || states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn feed(&self, channel: &crate::publish::FeedGuard, resume: Option<(Generation, Digest)>) -> End {
+        let mut newest = channel.watch();
+        newest.borrow_and_update();
+        if let Err(end) = self.send(&FeedLine::Hello(version::hello())).await {
+            return end;
+        }
+        let (lines, mut sent) = channel.open(resume);
+        for line in &lines {
+            if let Err(end) = self.send(line).await {
+                return end;
+            }
+        }
+        drop(lines);
+        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let next = tokio::select! {
+                changed = newest.changed() => {
+                    if changed.is_err() {
+                        return End::Left;
+                    }
+                    channel.since(sent)
+                }
+                _ = beat.tick() => Some(channel.beat(sent)),
+            };
+            let Some((line, generation)) = next else { continue };
+            if let Err(end) = self.send(&line).await {
+                return end;
+            }
+            sent = generation;
+        }
+    }
+
+    async fn send(&self, line: &FeedLine<ClusterResource>) -> Result<(), End> {
+        let kind = match line {
+            FeedLine::Hello(_) => "hello",
+            FeedLine::Current { .. } => "current",
+            FeedLine::Snapshot { .. } => "snapshot",
+            FeedLine::Delta { .. } => "delta",
+            FeedLine::Heartbeat { .. } => "heartbeat",
+            FeedLine::Goodbye { .. } => "goodbye",
+        };
+        let bytes = encode_line(line).map_err(|error| {
+            tracing::error!(
+                org.id = %self.peer.org.id,
+                cluster.name = %self.peer.peer.id.cluster,
+                error = telemetry::chain(&error),
+                "what a cluster must know cannot be sent"
+            );
+            End::Unwritable
+        })?;
+        self.agent.metrics.lines.get_or_create(&[("kind", kind)]).inc();
+        self.agent.metrics.bytes.inc_by(bytes.len() as u64);
+        self.lines.send(bytes.into()).await.map_err(|_| End::Left)
+    }
+}

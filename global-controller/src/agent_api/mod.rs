@@ -1,0 +1,70 @@
+//! What agents ask: to join, to be fed, and to say what they have. See the table in `tombolo_wire::message`.
+//!
+//! An agent is known by its client certificate, but for its first request, which carries a one-time token.
+
+mod ack;
+mod body;
+mod certificate;
+mod feed;
+mod inventory;
+mod join;
+mod peer;
+mod status;
+mod version;
+
+use crate::{app::Deps, metrics::Agents, reconcile::Liveness};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use std::{sync::Arc, time::Duration};
+use tombolo_runtime::drain;
+use tower_http::timeout::TimeoutLayer;
+
+/// The longest inventory, in bytes of JSON.
+const MAX_INVENTORY: usize = 64 * 1024 * 1024;
+
+/// The longest of the other bodies.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// How long a request may take; feeds have no end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The name by which the controller introduces itself.
+const PROGRAM: &str = "tombolo-controller";
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    /// What the people's API works with too.
+    pub(crate) deps: Arc<Deps>,
+    /// Who is connected.
+    pub(crate) liveness: Arc<Liveness>,
+    /// What is counted.
+    pub(crate) metrics: Agents,
+    /// Ends feeds in order.
+    pub(crate) stop: drain::Watch,
+}
+
+/// `/agent/v1/…`
+pub(crate) fn router(agent: Agent) -> Router {
+    let small = Router::new()
+        .route("/agent/v1/join", post(join::join))
+        .route("/agent/v1/ack", post(ack::ack))
+        .route("/agent/v1/status", post(status::status))
+        .route("/agent/v1/certificate", post(certificate::certificate))
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    let large = Router::new()
+        .route("/agent/v1/inventory", post(inventory::inventory))
+        .layer(DefaultBodyLimit::max(MAX_INVENTORY));
+    let timeout = TimeoutLayer::with_status_code(http::StatusCode::REQUEST_TIMEOUT, PATIENCE);
+    Router::new()
+        .merge(small)
+        .merge(large)
+        .layer(timeout)
+        .route("/agent/v1/feed", get(feed::feed))
+        .layer(middleware::from_fn(version::check))
+        .with_state(agent)
+}

@@ -1,0 +1,182 @@
+//! Following an organization's changes. A hint wakes, the database is read again: a lost hint costs seconds, not
+//! events, because every change has its generation in the order of commits.
+
+use super::{
+    Deps,
+    audit::AuditEvent,
+    caller::Scope,
+    cluster::Cluster,
+    error::{Kind, Refusal, Result},
+};
+use crate::publish::Event;
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, broadcast},
+    time::{Instant, timeout_at},
+};
+use tombolo_model::Generation;
+use tombolo_runtime::telemetry;
+
+/// How often the database is read without a hint.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Audit events read at a time.
+const BATCH: i64 = 200;
+/// A follower that comes back further behind than this reads everything anew.
+const MOST_MISSED: usize = 1000;
+/// Clusters whose state is followed.
+const MOST_CLUSTERS: i64 = 1000;
+
+/// Something to tell a follower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// `hello`, `audit`, `generation`, `cluster` or `reset`.
+    pub(crate) kind: &'static str,
+    /// Where to go on from after this; none in the middle of a generation.
+    pub(crate) id: Option<u64>,
+    /// JSON.
+    pub(crate) data: String,
+}
+
+/// One follower.
+pub(crate) struct Follower {
+    deps: Arc<Deps>,
+    scope: Scope,
+    hints: broadcast::Receiver<Event>,
+    queue: VecDeque<Told>,
+    since: Generation,
+    clusters: Option<BTreeMap<String, String>>,
+    due: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// Begins after the generation `last`, or now.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where too many follow already.
+    pub(crate) async fn start(deps: Arc<Deps>, scope: Scope, last: Option<u64>) -> Result<Self> {
+        let permit = Arc::clone(&deps.followers).try_acquire_owned().map_err(|_| {
+            let mut refusal = Refusal::new(Kind::Unavailable, "Too many follow already; try again later.");
+            refusal.retry_after_s = Some(30);
+            refusal
+        })?;
+        // before the first reading, so that nothing falls between
+        let hints = deps.view.subscribe();
+        let now = scope.org.generation;
+        // a number that we never gave out is no place to go on from
+        let since = last.map(Generation::new).filter(|last| *last <= now).unwrap_or(now);
+        let hello = Told {
+            kind: "hello",
+            id: Some(since.get()),
+            data: json!({ "generation": now.get(), "since": since.get() }).to_string(),
+        };
+        Ok(Self {
+            deps,
+            scope,
+            hints,
+            queue: VecDeque::from([hello]),
+            since,
+            clusters: None,
+            due: Instant::now(),
+            _permit: permit,
+        })
+    }
+
+    /// The next thing to tell; `None` at the end: the token ended, or the database does not answer, and the follower
+    /// comes back with what it had last.
+    ///
+    /// Cancel safe: what is not told yet is told by the next call.
+    pub(crate) async fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some(told) = self.queue.pop_front() {
+                return Some(told);
+            }
+            self.wait().await?;
+            match self.read().await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(refusal) => {
+                    let error = refusal.cause.as_deref().map(|cause| telemetry::chain(cause));
+                    tracing::warn!(error, "events: the database could not be read");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Until there may be something new.
+    async fn wait(&mut self) -> Option<()> {
+        loop {
+            match timeout_at(self.due, self.hints.recv()).await {
+                Err(_) | Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Some(()),
+                Ok(Ok(event)) if event.org == self.scope.org.id => return Some(()),
+                Ok(Ok(_)) => {}
+                Ok(Err(broadcast::error::RecvError::Closed)) => return None,
+            }
+        }
+    }
+
+    /// Reads what is new into the queue; `false` where the caller may not follow any more.
+    async fn read(&mut self) -> Result<bool> {
+        self.due = Instant::now() + AGAIN;
+        let now = self.deps.now();
+        let mut tx = self.deps.store.begin_snapshot().await?;
+        if !tx.api_token_stands(self.scope.caller.token, now).await? {
+            return Ok(false);
+        }
+        let Some(org) = tx.organization_by_id(self.scope.org.id).await? else { return Ok(false) };
+        let mut missed = Vec::new();
+        let mut since = self.since;
+        while since < org.generation && missed.len() <= MOST_MISSED {
+            let batch = tx.audit_since(org.id, since, BATCH).await?;
+            let Some(last) = batch.last() else { break };
+            // one use case writes one event: a generation is never cut by the end of a batch
+            since = last.generation;
+            let whole = i64::try_from(batch.len()).is_ok_and(|n| n < BATCH);
+            missed.extend(batch);
+            if whole {
+                break;
+            }
+        }
+        if missed.len() > MOST_MISSED {
+            self.tell(
+                "reset",
+                Some(org.generation),
+                json!({ "generation": org.generation.get() }).to_string(),
+            );
+        } else {
+            for (n, row) in missed.iter().enumerate() {
+                let ends = missed.get(n + 1).is_none_or(|next| next.generation != row.generation);
+                let shown = AuditEvent::show(row.clone());
+                let data = serde_json::to_string(&shown).map_err(Refusal::internal)?;
+                self.tell("audit", ends.then_some(row.generation), data);
+            }
+            if since < org.generation {
+                let data = json!({ "generation": org.generation.get() }).to_string();
+                self.tell("generation", Some(org.generation), data);
+            }
+        }
+        self.since = org.generation;
+        let rows = tx.list_clusters(org.id, true, None, MOST_CLUSTERS, now).await?;
+        let mut clusters = BTreeMap::new();
+        for row in &rows {
+            let shown = Cluster::show(row);
+            let data = serde_json::to_string(&shown).map_err(Refusal::internal)?;
+            if self.clusters.as_ref().is_some_and(|known| known.get(&shown.name) != Some(&data)) {
+                self.tell("cluster", None, data.clone());
+            }
+            clusters.insert(shown.name, data);
+        }
+        self.clusters = Some(clusters);
+        Ok(true)
+    }
+
+    fn tell(&mut self, kind: &'static str, id: Option<Generation>, data: String) {
+        self.queue.push_back(Told { kind, id: id.map(Generation::get), data });
+    }
+}

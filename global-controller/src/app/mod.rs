@@ -1,0 +1,56 @@
+//! What the API does, one file per noun: checks a request, does it in one transaction, writes the audit log, and says
+//! what the API shows. Knows nothing of HTTP.
+
+pub(crate) mod audit;
+pub(crate) mod caller;
+pub(crate) mod certificate;
+pub(crate) mod cluster;
+pub(crate) mod error;
+pub(crate) mod follow;
+pub(crate) mod gns;
+pub(crate) mod labels;
+pub(crate) mod onboarding;
+pub(crate) mod once;
+pub(crate) mod organization;
+pub(crate) mod page;
+pub(crate) mod service;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod version;
+pub(crate) mod work;
+
+use crate::{ca::Vault, publish::View, store::Store};
+use chrono::{DateTime, SubsecRound as _, Utc};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tombolo_runtime::clock::Clock;
+
+/// What the API works with.
+pub(crate) struct Deps {
+    /// The database.
+    pub(crate) store: Store,
+    /// Makes and uses the organizations' roots.
+    pub(crate) ca: Vault,
+    /// The time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What the compiler says of each organization, and when it changes.
+    pub(crate) view: View,
+    /// Where agents and people reach this controller.
+    pub(crate) public_url: String,
+    /// `sha256:<hex>` of the CA that signs the controller's own certificate.
+    pub(crate) ca_fingerprint: String,
+    /// What was worked out of services.
+    pub(crate) catalogs: service::Catalogs,
+    /// How many more may follow events.
+    pub(crate) followers: Arc<Semaphore>,
+}
+
+/// The most that may follow events of one process at a time.
+pub(crate) const MOST_FOLLOWERS: usize = 1000;
+
+impl Deps {
+    /// The time, to the microsecond that Postgres keeps.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        DateTime::<Utc>::from(self.clock.now()).trunc_subsecs(6)
+    }
+}

@@ -1,0 +1,150 @@
+//! How a cluster is: whether its agent follows, how far behind it is, and what it says of its gateways.
+
+use super::{
+    Deps,
+    caller::Scope,
+    cluster::{self, State},
+    error::Result,
+};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use tombolo_model::Generation;
+use utoipa::ToSchema;
+
+/// How a cluster is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ClusterStatus {
+    /// The cluster's name.
+    #[schema(example = "cluster-1")]
+    pub(crate) cluster: String,
+    /// How it stands.
+    pub(crate) state: State,
+    /// The generation that its agent applied last; 0 before the first.
+    pub(crate) applied_generation: u64,
+    /// The last generation that changed something for it; 0 before the first.
+    pub(crate) current_generation: u64,
+    /// How long it has been behind, milliseconds; 0 where it is not.
+    pub(crate) lag_ms: u64,
+    /// Why its agent refused a newer generation; absent where it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+    /// Its agent; absent before it ever spoke.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<AgentInfo>,
+    /// Its gateways, as its agent sees them.
+    #[schema(value_type = Vec<GatewayInfo>)]
+    pub(crate) gateways: Vec<Value>,
+    /// Files, objects or names that were left out, and why.
+    pub(crate) problems: Vec<LeftOut>,
+    /// When its agent was last heard of; absent before it ever was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_seen: Option<DateTime<Utc>>,
+}
+
+/// A cluster's agent.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct AgentInfo {
+    /// The program and its version.
+    #[schema(example = "tombolo-agent/0.1.0")]
+    pub(crate) software: String,
+}
+
+/// Something that was left out, and why.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct LeftOut {
+    /// What: a file with its line, an object, a name.
+    pub(crate) subject: String,
+    /// Why, and what to do.
+    pub(crate) message: String,
+}
+
+/// A gateway, as its agent sees it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct GatewayInfo {
+    /// The process.
+    pub(crate) instance: String,
+    /// `sidecar`, `egress` or `ingress`.
+    pub(crate) role: String,
+    /// The program and its version.
+    pub(crate) software: String,
+    /// What it said last: generation, connections, peers with their health, edges with their counts.
+    #[schema(value_type = Object)]
+    pub(crate) status: Value,
+}
+
+/// How a cluster is.
+///
+/// # Errors
+/// [`super::error::Kind::NotFound`].
+pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<ClusterStatus> {
+    let now = deps.now();
+    let mut tx = deps.store.begin().await?;
+    let row = cluster::find(&mut tx, scope, name, now).await?;
+    let report = tx.cluster_report(scope.org.id, row.id).await?;
+    let state = State::from(row.state);
+    let Some(report) = report else {
+        return Ok(ClusterStatus {
+            cluster: name.to_owned(),
+            state,
+            applied_generation: 0,
+            current_generation: 0,
+            lag_ms: 0,
+            refused: None,
+            agent: None,
+            gateways: Vec::new(),
+            problems: Vec::new(),
+            last_seen: (state == State::Connected).then_some(now),
+        });
+    };
+    let last_seen = match state {
+        State::Connected => Some(now),
+        _ => report.last_seen_at.max(report.reported_at),
+    };
+    let gateways = report.gateways.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+    Ok(ClusterStatus {
+        cluster: name.to_owned(),
+        state,
+        applied_generation: report.applied.get(),
+        current_generation: report.published.get(),
+        lag_ms: lag_ms(report.applied, report.published, report.published_at, now),
+        refused: report.refused,
+        agent: report.software.map(|software| AgentInfo { software }),
+        gateways: gateways.map_err(super::error::Refusal::internal)?,
+        problems: report
+            .problems
+            .into_iter()
+            .map(|problem| LeftOut { subject: problem.subject, message: problem.message })
+            .collect(),
+        last_seen,
+    })
+}
+
+fn lag_ms(
+    applied: Generation,
+    published: Generation,
+    published_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> u64 {
+    match published_at {
+        Some(since) if applied < published => (now - since).num_milliseconds().max(0).unsigned_abs(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn lag_counts_from_the_generation_that_is_not_applied() {
+        let now = DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(100);
+        let since = Some(now - TimeDelta::milliseconds(1500));
+        let g = Generation::new;
+        assert_eq!(lag_ms(g(3), g(4), since, now), 1500);
+        assert_eq!(lag_ms(g(4), g(4), since, now), 0);
+        assert_eq!(lag_ms(g(5), g(4), since, now), 0);
+        assert_eq!(lag_ms(g(0), g(4), Some(now + TimeDelta::seconds(1)), now), 0);
+    }
+}

@@ -1,0 +1,145 @@
+//! Who asks, how often, and under which request id. A layer around all of the API.
+
+use super::limit::{Limiter, Quota, Verdict};
+use crate::app::{
+    Deps,
+    caller::Caller,
+    error::{Kind, Refusal},
+};
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use std::{sync::Arc, time::SystemTime};
+use tombolo_model::id::TokenId;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+/// The id under which a request stands in the log and in the audit log.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+/// The header of [`RequestId`].
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What the API keeps while it runs.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) deps: Arc<Deps>,
+    limits: Arc<Limits>,
+}
+
+struct Limits {
+    /// Of each token that is valid.
+    tokens: Limiter<TokenId>,
+    /// Of all requests with a token that is not: one bucket, so that guessing takes no memory and no valid token pays.
+    strangers: Limiter<()>,
+}
+
+/// Of each token: 200 at once, 50 per second in the long run.
+const TOKEN: Quota = Quota { burst: 200, per_second: 50.0 };
+const STRANGERS: Quota = Quota { burst: 100, per_second: 20.0 };
+const TOKENS: usize = 10_000;
+
+impl Api {
+    pub(crate) fn new(deps: Arc<Deps>) -> Self {
+        let limits = Limits { tokens: Limiter::new(TOKEN, TOKENS), strangers: Limiter::new(STRANGERS, 1) };
+        Self { deps, limits: Arc::new(limits) }
+    }
+}
+
+/// Reads the token, counts the request, and hands on who asks.
+pub(crate) async fn layer(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let id = Uuid::now_v7().to_string();
+    let span = tracing::info_span!("http", request.id = id, request.method = %request.method(),
+        request.path = request.uri().path());
+    let mut response = async {
+        request.extensions_mut().insert(RequestId(id.clone()));
+        match admit(&api, &mut request).await {
+            Ok(None) => next.run(request).await,
+            Ok(Some(verdict)) => {
+                let mut response = next.run(request).await;
+                tell(response.headers_mut(), api.limits.tokens.quota(), verdict);
+                response
+            }
+            Err(Stop { refusal, verdict }) => {
+                let mut response = refusal.into_response();
+                if let Some((quota, verdict)) = verdict {
+                    tell(response.headers_mut(), quota, verdict);
+                }
+                response
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+    // a UUID is a header's value
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+struct Stop {
+    refusal: Refusal,
+    verdict: Option<(Quota, Verdict)>,
+}
+
+/// Who asks goes into the request's extensions. Without a token nobody does, and the handler decides.
+async fn admit(api: &Api, request: &mut Request) -> Result<Option<Verdict>, Stop> {
+    let Some(value) = request.headers().get(header::AUTHORIZATION) else { return Ok(None) };
+    let bearer = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    let now: SystemTime = api.deps.clock.now();
+    let found = match bearer {
+        Some(token) => Caller::authenticate(&api.deps, &token).await,
+        None => Err(Refusal::new(Kind::Unauthenticated, "Authorization holds no bearer token.").field(
+            "Authorization",
+            "is not of the scheme Bearer",
+            "send: Authorization: Bearer tmb_…",
+        )),
+    };
+    let caller = match found {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            let verdict = api.limits.strangers.take(&(), now);
+            let refusal = if verdict.allowed { refusal } else { too_many(verdict) };
+            return Err(Stop { refusal, verdict: None });
+        }
+    };
+    let verdict = api.limits.tokens.take(&caller.token, now);
+    if !verdict.allowed {
+        let told = Some((api.limits.tokens.quota(), verdict));
+        return Err(Stop { refusal: too_many(verdict), verdict: told });
+    }
+    request.extensions_mut().insert(caller);
+    Ok(Some(verdict))
+}
+
+fn too_many(verdict: Verdict) -> Refusal {
+    let seconds = verdict.retry_after_s;
+    let mut refusal =
+        Refusal::new(Kind::RateLimited, format!("Too many requests; try again in {seconds} s."));
+    refusal.retry_after_s = Some(seconds);
+    refusal
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers.
+fn tell(headers: &mut HeaderMap, quota: Quota, verdict: Verdict) {
+    let window = (f64::from(quota.burst) / quota.per_second).ceil();
+    let policy = format!("\"token\";q={};w={window}", quota.burst);
+    let state = format!("\"token\";r={};t={}", verdict.remaining, verdict.reset_s);
+    for (name, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
+        // digits and quotes are a header's value
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
+}

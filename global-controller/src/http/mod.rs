@@ -1,0 +1,27 @@
+//! The REST API: reads requests, calls `app`, writes answers. One file per noun.
+
+mod answer;
+mod auth;
+mod events;
+mod extract;
+mod limit;
+mod openapi;
+pub(crate) mod problem;
+mod router;
+
+mod audit;
+mod certificate;
+mod cluster;
+mod gns;
+mod meta;
+mod onboarding;
+mod organization;
+mod service;
+mod status;
+mod token;
+
+pub(crate) use openapi::document;
+pub(crate) use router::router;
+
+#[cfg(test)]
+mod tests;

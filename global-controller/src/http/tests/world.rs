@@ -1,0 +1,179 @@
+//! A controller to call, with its database and a clock that the test moves.
+
+use crate::{
+    app::{
+        Deps, MOST_FOLLOWERS,
+        caller::{Role, Secret},
+        service::Catalogs,
+    },
+    ca::Vault,
+    http::{problem::Problem, router},
+    publish::View,
+    store::{Store, token::TokenRow},
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use std::{str::FromStr as _, sync::Arc};
+use tombolo_model::id::TokenId;
+use tombolo_runtime::clock::ManualClock;
+use tombolo_testkit::{clock, postgres::Database};
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+/// A controller.
+pub(super) struct Controller {
+    pub(super) router: Router,
+    pub(super) deps: Arc<Deps>,
+    pub(super) clock: ManualClock,
+    /// The installation owner's token.
+    pub(super) owner: String,
+    pub(super) database: Database,
+    _files: tempfile::TempDir,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Answered {
+    #[track_caller]
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+    /// The answer, which must be of this status.
+    #[track_caller]
+    pub(super) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+    /// The problem, which must be of this status and type.
+    #[track_caller]
+    pub(super) fn problem(&self, status: u16, kind: &str) -> Problem {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem: Problem = serde_json::from_str(&self.text).unwrap();
+        assert_eq!((problem.kind.as_str(), problem.status), (format!("/problems/{kind}").as_str(), status));
+        problem
+    }
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// A request under way.
+pub(super) struct Call<'a> {
+    controller: &'a Controller,
+    request: axum::http::request::Builder,
+    body: Body,
+}
+
+impl Call<'_> {
+    pub(super) fn token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+    pub(super) fn json(self, body: &Value) -> Self {
+        self.text(&body.to_string())
+    }
+    pub(super) fn text(mut self, body: &str) -> Self {
+        self.body = Body::from(body.to_owned());
+        self.header("content-type", "application/json")
+    }
+    pub(super) async fn send(self) -> Answered {
+        let request = self.request.body(self.body).unwrap();
+        let response = self.controller.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answered { status: parts.status, headers: parts.headers, text }
+    }
+}
+
+impl Controller {
+    pub(super) async fn start() -> Self {
+        let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
+        let options = sqlx::postgres::PgConnectOptions::from_str(database.url()).unwrap();
+        let store = Store::open(options, 8).await.unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let clock = clock::manual();
+        let deps = Arc::new(Deps {
+            store,
+            ca: Vault::from_file(&files.path().join("ca.key"), true).unwrap(),
+            clock: Arc::new(clock.clone()),
+            view: View::new(),
+            public_url: "https://controller.example.com:8443".to_owned(),
+            ca_fingerprint: format!("sha256:{}", "ab".repeat(32)),
+            catalogs: Catalogs::default(),
+            followers: Arc::new(tokio::sync::Semaphore::new(MOST_FOLLOWERS)),
+        });
+        let owner = Secret::generate(Secret::API);
+        let mut tx = deps.store.begin().await.unwrap();
+        let row = TokenRow {
+            id: TokenId::new(Uuid::now_v7()),
+            org: None,
+            name: "owner".to_owned(),
+            role: Role::Owner,
+            created_at: deps.now(),
+            created_by: "test".to_owned(),
+            expires_at: None,
+            revoked_at: None,
+            last_used_at: None,
+        };
+        tx.insert_api_token(&row, &owner.hash()).await.unwrap();
+        tx.commit().await.unwrap();
+        let router = router(Arc::clone(&deps));
+        Self { router, deps, clock, owner: owner.reveal().to_owned(), database, _files: files }
+    }
+
+    /// A request to `/api/v1<path>`.
+    pub(super) fn call(&self, method: &str, path: &str) -> Call<'_> {
+        let request = Request::builder().method(method).uri(format!("/api/v1{path}"));
+        Call { controller: self, request, body: Body::empty() }
+    }
+    pub(super) async fn get(&self, token: &str, path: &str) -> Answered {
+        self.call("GET", path).token(token).send().await
+    }
+    pub(super) async fn post(&self, token: &str, path: &str, body: &Value) -> Answered {
+        self.call("POST", path).token(token).json(body).send().await
+    }
+
+    /// A new organization, and an admin's token of it.
+    pub(super) async fn organization(&self, name: &str) -> String {
+        self.post(&self.owner, "/organizations", &json!({ "name": name })).await.expect(201);
+        self.token(name, "admin", "admin").await
+    }
+    /// A new token of an organization.
+    pub(super) async fn token(&self, org: &str, name: &str, role: &str) -> String {
+        let body = json!({ "name": name, "role": role });
+        let made = self.post(&self.owner, &format!("/organizations/{org}/tokens"), &body).await.expect(201);
+        made["token"].as_str().unwrap().to_owned()
+    }
+    /// A new cluster.
+    pub(super) async fn cluster(&self, token: &str, org: &str, name: &str) -> Value {
+        let path = format!("/organizations/{org}/clusters");
+        self.post(token, &path, &json!({ "name": name })).await.expect(201)
+    }
+    /// A new global namespace over the namespace `default` of all clusters.
+    pub(super) async fn gns(&self, token: &str, org: &str, name: &str, domain: &str) -> Value {
+        let path = format!("/organizations/{org}/global-namespaces");
+        self.post(token, &path, &gns(name, domain)).await.expect(201)
+    }
+}
+
+/// A body for a new global namespace.
+pub(super) fn gns(name: &str, domain: &str) -> Value {
+    let rule = json!({ "cluster": { "labels": {} }, "namespace": { "name": "default" } });
+    json!({ "name": name, "domain": domain, "rules": [rule] })
+}

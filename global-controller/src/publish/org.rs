@@ -1,0 +1,263 @@
+//! One organization in this replica.
+
+use super::channel::Channel;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::sync::watch;
+use tombolo_compile::{Affected, Change, ClusterChange, Incremental, Severity, World};
+use tombolo_model::{
+    ClusterName, Generation, GlobalName, OrgName, TrustDomain,
+    id::{ClusterId, OrgId},
+    snapshot::TrustBundleSpec,
+};
+use tombolo_mtls::TrustBundle;
+
+/// A channel that nobody was fed from for this long is forgotten; the next feed then begins with a snapshot.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+
+/// What a handshake or a request needs to know of an organization: small, and replaced whole.
+#[derive(Debug)]
+pub(crate) struct OrgState {
+    /// Its id.
+    pub(crate) id: OrgId,
+    /// Its name.
+    pub(crate) name: OrgName,
+    /// Its trust domain.
+    pub(crate) trust_domain: TrustDomain,
+    /// The generation of everything here.
+    pub(crate) generation: Generation,
+    /// Whom to believe.
+    pub(crate) bundle: Arc<TrustBundle>,
+    /// The same, as agents are told.
+    pub(crate) bundle_spec: Arc<TrustBundleSpec>,
+    /// Its clusters in good standing.
+    pub(crate) clusters: Arc<BTreeMap<ClusterName, ClusterId>>,
+}
+
+/// What the database is to be told of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settle {
+    /// The generation at which this was worked out.
+    pub(crate) generation: Generation,
+    /// Names that want virtual IPs.
+    pub(crate) needed: BTreeSet<GlobalName>,
+    /// Names that have virtual IPs, and are no more.
+    pub(crate) released: BTreeSet<GlobalName>,
+}
+
+impl Settle {
+    /// Whether there is nothing to tell.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.needed.is_empty() && self.released.is_empty()
+    }
+}
+
+struct Compiled {
+    incremental: Incremental,
+    generation: Generation,
+    channels: BTreeMap<ClusterId, Arc<Channel>>,
+    /// Whether names and virtual IPs may differ: looked at only then, for it looks at every name.
+    unsettled: bool,
+}
+
+/// An organization: compiled, with the channels of its clusters.
+pub(super) struct Org {
+    compiled: RwLock<Compiled>,
+    state: watch::Sender<Arc<OrgState>>,
+}
+
+impl Org {
+    /// Compiles a world.
+    ///
+    /// # Errors
+    /// As [`TrustBundle::from_spec`]: an organization without a usable root.
+    pub(super) fn new(world: World, generation: Generation) -> Result<Self, tombolo_mtls::Error> {
+        let incremental = Incremental::new(world);
+        let state = state(&incremental, generation, None)?;
+        Ok(Self {
+            compiled: RwLock::new(Compiled {
+                incremental,
+                generation,
+                channels: BTreeMap::new(),
+                unsettled: true,
+            }),
+            state: watch::Sender::new(Arc::new(state)),
+        })
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Compiled> {
+        self.compiled.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The generation compiled.
+    pub(super) fn generation(&self) -> Generation {
+        self.read().generation
+    }
+
+    /// The state for handshakes and requests.
+    pub(super) fn state(&self) -> Arc<OrgState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Tells of each new state.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<OrgState>> {
+        self.state.subscribe()
+    }
+
+    /// Reads what was compiled. Do it quickly: the next generation waits.
+    pub(super) fn with<T>(&self, read: impl FnOnce(&Incremental, Generation) -> T) -> T {
+        let compiled = self.read();
+        read(&compiled.incremental, compiled.generation)
+    }
+
+    /// Takes the changes that lead to `generation`, and publishes what they mean for each cluster fed here. The clusters
+    /// that have something new.
+    ///
+    /// # Errors
+    /// As [`Org::new`]; what was published before stays.
+    pub(super) fn apply(
+        &self,
+        changes: Vec<Change>,
+        generation: Generation,
+    ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
+        let old = self.state();
+        let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
+        let affected: Vec<Affected> =
+            changes.into_iter().map(|change| compiled.incremental.apply(change)).collect();
+        self.publish(&mut compiled, affected, generation, &old)
+    }
+
+    /// Takes a whole world, read anew.
+    ///
+    /// # Errors
+    /// As [`Org::new`]; what was published before stays.
+    pub(super) fn replace(
+        &self,
+        world: &World,
+        generation: Generation,
+    ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
+        let old = self.state();
+        let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
+        let affected = compiled.incremental.replace(world);
+        self.publish(&mut compiled, vec![affected], generation, &old)
+    }
+
+    fn publish(
+        &self,
+        compiled: &mut Compiled,
+        affected: Vec<Affected>,
+        generation: Generation,
+        old: &OrgState,
+    ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
+        let state = state(&compiled.incremental, generation, Some(old))?;
+        compiled.generation = generation;
+        compiled.unsettled |= affected.iter().any(|a| !a.needed.is_empty() || !a.released.is_empty());
+        // one generation for each channel: changes that came together are told together
+        let mut merged: BTreeMap<ClusterId, Vec<ClusterChange>> = BTreeMap::new();
+        for (cluster, change) in affected.into_iter().flat_map(|batch| batch.clusters) {
+            merged.entry(cluster).or_default().push(change);
+        }
+        let mut told = Vec::new();
+        for (cluster, channel) in &compiled.channels {
+            let change = match merged.remove(cluster) {
+                None => None,
+                Some(mut changes) if changes.len() == 1 => changes.pop(),
+                Some(_) => Some(ClusterChange::Whole(compiled.incremental.snapshot(*cluster))),
+            };
+            if channel.advance(generation, change) {
+                told.push(*cluster);
+            }
+        }
+        compiled
+            .channels
+            .retain(|_, channel| channel.idle_since().is_none_or(|since| since.elapsed() < IDLE));
+        self.state.send_replace(Arc::new(state));
+        Ok(told)
+    }
+
+    /// The channel of a cluster; `None` where there is no such cluster in good standing, or what was compiled for it does
+    /// not pass the check.
+    pub(super) fn channel(&self, cluster: ClusterId) -> Option<Arc<Channel>> {
+        if let Some(channel) = self.read().channels.get(&cluster) {
+            return Some(Arc::clone(channel));
+        }
+        let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = compiled.channels.get(&cluster) {
+            return Some(Arc::clone(channel));
+        }
+        compiled.incremental.world().clusters.get(&cluster)?;
+        let resources = compiled.incremental.snapshot(cluster);
+        for finding in tombolo_compile::check(&resources) {
+            if finding.severity() == Severity::Fatal {
+                tracing::error!(cluster.id = %cluster, %finding, "what was compiled contradicts itself; nothing is published");
+                return None;
+            }
+            tracing::warn!(cluster.id = %cluster, %finding, "what was compiled looks wrong");
+        }
+        let channel = Channel::new(compiled.generation, resources);
+        compiled.channels.insert(cluster, Arc::clone(&channel));
+        Some(channel)
+    }
+
+    /// What the database is to be told; `None` where everything is settled.
+    pub(super) fn settle(&self) -> Option<Settle> {
+        if !self.read().unsettled {
+            return None;
+        }
+        let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
+        let vips = &compiled.incremental.world().vips;
+        let names: BTreeSet<&GlobalName> = compiled.incremental.names().collect();
+        let settle = Settle {
+            generation: compiled.generation,
+            needed: names
+                .iter()
+                .filter(|name| !vips.contains_key(**name))
+                .map(|name| (*name).clone())
+                .collect(),
+            released: vips.keys().filter(|name| !names.contains(name)).cloned().collect(),
+        };
+        compiled.unsettled = !settle.is_empty();
+        Some(settle).filter(|settle| !settle.is_empty())
+    }
+}
+
+/// The small state of what was compiled. The bundle is read anew only where it is another one.
+fn state(
+    incremental: &Incremental,
+    generation: Generation,
+    old: Option<&OrgState>,
+) -> Result<OrgState, tombolo_mtls::Error> {
+    let world = incremental.world();
+    let spec = TrustBundleSpec {
+        trust_domain: world.organization.trust_domain.clone(),
+        roots: world.roots.clone(),
+        clusters: world
+            .clusters
+            .values()
+            .filter(|cluster| !cluster.intermediates.is_empty())
+            .map(|cluster| (cluster.name.clone(), cluster.intermediates.clone()))
+            .collect(),
+    };
+    let (bundle, bundle_spec) = match old {
+        Some(old) if *old.bundle_spec == spec => (Arc::clone(&old.bundle), Arc::clone(&old.bundle_spec)),
+        _ => (Arc::new(TrustBundle::from_spec(&spec)?), Arc::new(spec)),
+    };
+    let clusters: BTreeMap<ClusterName, ClusterId> =
+        world.clusters.values().map(|cluster| (cluster.name.clone(), cluster.id)).collect();
+    let clusters = match old {
+        Some(old) if *old.clusters == clusters => Arc::clone(&old.clusters),
+        _ => Arc::new(clusters),
+    };
+    Ok(OrgState {
+        id: world.organization.id,
+        name: world.organization.name.clone(),
+        trust_domain: world.organization.trust_domain.clone(),
+        generation,
+        bundle,
+        bundle_spec,
+        clusters,
+    })
+}

@@ -1,0 +1,52 @@
+//! What ends by time alone: intermediates, old lines of the change log, replicas that fell silent, answers kept for
+//! repeated requests.
+
+use crate::{store::Store, tls::Certificate};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::{sync::Arc, time::Duration};
+use tombolo_runtime::{clock::Clock, drain, telemetry};
+
+/// How often it is looked at.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// How many generations of changes are kept for readers that follow.
+const KEEP: i64 = 5_000;
+
+/// Looks every half minute, until the draining begins. All of it may be done by any replica, any number of times.
+pub(crate) async fn expire(
+    store: Store,
+    certificate: Certificate,
+    clock: Arc<dyn Clock>,
+    stop: drain::Watch,
+) {
+    let mut tick = tokio::time::interval(PERIOD);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.signaled() => return,
+            _ = tick.tick() => {}
+        }
+        let now = DateTime::<Utc>::from(clock.now());
+        if let Err(error) = once(&store, now).await {
+            tracing::warn!(error = telemetry::chain(&error), "cleaning up failed; trying again");
+        }
+        certificate.renew(clock.now());
+    }
+}
+
+async fn once(store: &Store, now: DateTime<Utc>) -> Result<(), crate::store::Error> {
+    let mut tx = store.begin().await?;
+    let ended = tx.expire_intermediates(now).await?;
+    tx.commit().await?;
+    if ended > 0 {
+        tracing::warn!(
+            intermediates = ended,
+            "intermediates ended without being renewed in time; their clusters must join again"
+        );
+    }
+    let mut tx = store.begin().await?;
+    tx.prune_changes(KEEP).await?;
+    tx.prune_answers(now - TimeDelta::days(1)).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Which feeds are open at this replica, and how far their clusters follow: kept here, and written to the database when
+//! something changed. A heartbeat costs no write; that this replica lives is one write every few seconds.
+
+use crate::store::{
+    self, Store,
+    status::{FeedRow, Progress},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+use tombolo_model::{
+    Generation,
+    id::{ClusterId, OrgId},
+};
+use tombolo_runtime::{clock::Clock, drain, telemetry};
+use uuid::Uuid;
+
+/// How often this replica says that it lives.
+const LIVES: Duration = Duration::from_secs(4);
+
+/// After this long without a word a replica's feeds do not count as open.
+pub(crate) const SILENT: TimeDelta = TimeDelta::seconds(15);
+
+/// News is gathered for this long before it is written.
+const GATHER: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Open now.
+    open: BTreeSet<FeedRow>,
+    /// To be written as open, or as closed.
+    opened: BTreeSet<FeedRow>,
+    closed: BTreeMap<FeedRow, DateTime<Utc>>,
+    progress: BTreeMap<(OrgId, ClusterId), Progress>,
+}
+
+/// What is known of the clusters that are fed here.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    replica: Uuid,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+impl Liveness {
+    /// Of this replica.
+    pub(crate) fn new(replica: Uuid, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { replica, clock, state: Mutex::default(), news: Notify::new() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.now().into()
+    }
+
+    /// A feed is open, for as long as what this gives lives.
+    pub(crate) fn open(self: &Arc<Self>, org: OrgId, cluster: ClusterId) -> FeedHold {
+        let feed = FeedRow { org, cluster, id: Uuid::now_v7() };
+        let mut state = self.lock();
+        state.open.insert(feed);
+        state.opened.insert(feed);
+        drop(state);
+        self.news.notify_one();
+        FeedHold { liveness: Arc::clone(self), feed }
+    }
+
+    /// How many feeds are open here.
+    pub(crate) fn feeds(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// A generation with something new for this cluster was published here.
+    pub(crate) fn published(
+        &self,
+        org: OrgId,
+        cluster: ClusterId,
+        generation: Generation,
+        at: DateTime<Utc>,
+    ) {
+        self.lock().progress.entry((org, cluster)).or_default().published = Some((generation, at));
+        self.news.notify_one();
+    }
+
+    /// The agent applied a generation, and refused a newer one where it says so.
+    pub(crate) fn applied(
+        &self,
+        org: OrgId,
+        cluster: ClusterId,
+        generation: Generation,
+        refused: Option<String>,
+    ) {
+        let now = self.now();
+        let mut state = self.lock();
+        let progress = state.progress.entry((org, cluster)).or_default();
+        progress.applied = Some((generation, now));
+        progress.refused = Some(refused);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Writes what is new, until the draining is over: feeds that end meanwhile are written too.
+    pub(crate) async fn run(self: Arc<Self>, store: Store, stop: drain::Watch) {
+        let mut lived = None;
+        loop {
+            let wait = if stop.is_draining() && self.lock().open.is_empty() {
+                break;
+            } else if stop.is_draining() {
+                GATHER
+            } else {
+                LIVES
+            };
+            tokio::select! {
+                biased;
+                () = stop.cut() => break,
+                () = stop.signaled(), if !stop.is_draining() => continue,
+                () = self.news.notified() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(wait) => {}
+            }
+            if let Err(error) = self.write(&store, &mut lived).await {
+                tracing::warn!(
+                    error = telemetry::chain(&error),
+                    "cannot write which clusters are connected; trying again"
+                );
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                self.news.notify_one();
+            }
+        }
+        let last = async {
+            self.write(&store, &mut lived).await?;
+            let mut tx = store.begin().await?;
+            tx.replica_ends(self.replica).await?;
+            tx.commit().await.map(drop)
+        };
+        if let Err(error) = last.await {
+            tracing::warn!(error = telemetry::chain(&error), "cannot say goodbye to the database");
+        }
+    }
+
+    async fn write(&self, store: &Store, lived: &mut Option<Instant>) -> Result<(), store::Error> {
+        let (mut opened, closed, progress) = {
+            let mut state = self.lock();
+            let state = &mut *state;
+            (
+                std::mem::take(&mut state.opened),
+                std::mem::take(&mut state.closed),
+                std::mem::take(&mut state.progress),
+            )
+        };
+        let due = lived.is_none_or(|at| at.elapsed() >= LIVES);
+        if !due && opened.is_empty() && closed.is_empty() && progress.is_empty() {
+            return Ok(());
+        }
+        let done = async {
+            let now = self.now();
+            let mut tx = store.begin().await?;
+            if tx.replica_lives(self.replica, now).await? {
+                // we were forgotten, and our feeds with us
+                opened.extend(self.lock().open.iter().copied());
+            }
+            if due {
+                tx.forget_replicas(now - SILENT).await?;
+            }
+            for feed in opened.iter().filter(|feed| !closed.contains_key(feed)) {
+                tx.open_feed(*feed, self.replica, now).await?;
+            }
+            for (feed, at) in &closed {
+                tx.close_feed(*feed, *at).await?;
+            }
+            for ((org, cluster), progress) in &progress {
+                tx.set_progress(*org, *cluster, progress).await?;
+            }
+            tx.commit().await.map(drop)
+        };
+        let done = done.await;
+        match &done {
+            Ok(()) if due => *lived = Some(Instant::now()),
+            Ok(()) => {}
+            Err(_) => self.put_back(opened, closed, progress),
+        }
+        done
+    }
+
+    /// What could not be written is written next time, under what came meanwhile.
+    fn put_back(
+        &self,
+        opened: BTreeSet<FeedRow>,
+        closed: BTreeMap<FeedRow, DateTime<Utc>>,
+        progress: BTreeMap<(OrgId, ClusterId), Progress>,
+    ) {
+        let mut state = self.lock();
+        state.opened.extend(opened);
+        state.closed.extend(closed);
+        for (key, old) in progress {
+            let new = state.progress.entry(key).or_default();
+            new.published = new.published.or(old.published);
+            new.applied = new.applied.or(old.applied);
+            new.refused = new.refused.take().or(old.refused);
+        }
+    }
+}
+
+/// Says that a feed is open; dropped, that it ended.
+#[derive(Debug)]
+pub(crate) struct FeedHold {
+    liveness: Arc<Liveness>,
+    feed: FeedRow,
+}
+
+impl Drop for FeedHold {
+    fn drop(&mut self) {
+        let now = self.liveness.now();
+        let mut state = self.liveness.lock();
+        state.open.remove(&self.feed);
+        state.closed.insert(self.feed, now);
+        drop(state);
+        self.liveness.news.notify_one();
+    }
+}

@@ -1,0 +1,13 @@
+//! Keeps this replica's view true to the database, and the database true to what follows from the view.
+//!
+//! Woken by NOTIFY and by a timer, every pass reads the truth again; the hint's content is never acted on. Each pass may run
+//! twice, in any number of replicas: what it writes is idempotent, or done under the organization's lock.
+
+mod driver;
+mod expire;
+mod liveness;
+mod read;
+
+pub(crate) use driver::Driver;
+pub(crate) use expire::expire;
+pub(crate) use liveness::Liveness;

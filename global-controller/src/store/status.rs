@@ -1,0 +1,184 @@
+//! How clusters are: what their agents say, how far they follow, which feeds are open.
+
+use super::{Change, Error, Tx};
+use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
+use tombolo_model::{
+    Generation,
+    id::{ClusterId, OrgId},
+};
+use tombolo_wire::message::{GatewayReport, Problem};
+use uuid::Uuid;
+
+/// How far a cluster follows. Each field that is none leaves what is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The last generation with something new for it, and when it was published.
+    pub(crate) published: Option<(Generation, DateTime<Utc>)>,
+    /// The last generation that it applied, and when it said so.
+    pub(crate) applied: Option<(Generation, DateTime<Utc>)>,
+    /// Why it refused one; the inner none where it refuses none any more.
+    pub(crate) refused: Option<Option<String>>,
+}
+
+/// An open feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FeedRow {
+    /// The organization.
+    pub(crate) org: OrgId,
+    /// The cluster whose agent it feeds.
+    pub(crate) cluster: ClusterId,
+    /// Its id.
+    pub(crate) id: Uuid,
+}
+
+impl Tx {
+    /// Stores what an agent said of its cluster.
+    pub(crate) async fn set_status(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        software: &str,
+        problems: &[Problem],
+        gateways: &[GatewayReport],
+        now: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let problems = serde_json::to_value(problems).map_err(|_| Error::corrupt("problem", &cluster))?;
+        let gateways =
+            serde_json::to_value(gateways).map_err(|_| Error::corrupt("gateway report", &cluster))?;
+        sqlx::query!(
+            "INSERT INTO cluster_status (org_id, cluster_id, software, problems, gateways, reported_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (org_id, cluster_id) DO UPDATE
+             SET software = EXCLUDED.software, problems = EXCLUDED.problems, gateways = EXCLUDED.gateways,
+                 reported_at = EXCLUDED.reported_at",
+            org.as_uuid(),
+            cluster.as_uuid(),
+            software,
+            problems,
+            gateways,
+            now
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(())
+    }
+
+    /// The addresses of a cluster's ingress gateways that are stored.
+    pub(crate) async fn ingress(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+    ) -> Result<Option<BTreeSet<String>>, Error> {
+        let row = sqlx::query_scalar!(
+            "SELECT ingress FROM clusters WHERE org_id = $1 AND id = $2 AND revoked_at IS NULL",
+            org.as_uuid(),
+            cluster.as_uuid()
+        )
+        .fetch_optional(self.conn())
+        .await?;
+        Ok(row.map(|addresses| addresses.into_iter().collect()))
+    }
+
+    /// Stores the addresses of a cluster's ingress gateways.
+    pub(crate) async fn set_ingress(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        ingress: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let addresses: Vec<String> = ingress.iter().cloned().collect();
+        sqlx::query!(
+            "UPDATE clusters SET ingress = $3 WHERE org_id = $1 AND id = $2",
+            org.as_uuid(),
+            cluster.as_uuid(),
+            &addresses
+        )
+        .execute(self.conn())
+        .await?;
+        self.changed(org, Change::Cluster(cluster));
+        Ok(())
+    }
+
+    /// Stores how far a cluster follows. Generations only rise, whichever replica writes last.
+    pub(crate) async fn set_progress(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let published = progress.published.map(|(generation, at)| (super::bigint(generation), at)).unzip();
+        let applied = progress.applied.map(|(generation, at)| (super::bigint(generation), at)).unzip();
+        sqlx::query!(
+            "INSERT INTO cluster_status AS s
+                (org_id, cluster_id, published_generation, published_at, applied_generation, applied_at, refused)
+             SELECT org_id, id, coalesce($3::bigint, 0), $4, coalesce($5::bigint, 0), $6, $8
+             FROM clusters WHERE org_id = $1 AND id = $2
+             ON CONFLICT (org_id, cluster_id) DO UPDATE
+             SET published_generation = greatest(s.published_generation, EXCLUDED.published_generation),
+                 published_at = CASE WHEN EXCLUDED.published_generation > s.published_generation
+                                     THEN EXCLUDED.published_at ELSE s.published_at END,
+                 applied_generation = greatest(s.applied_generation, EXCLUDED.applied_generation),
+                 applied_at = CASE WHEN EXCLUDED.applied_generation > s.applied_generation
+                                   THEN EXCLUDED.applied_at ELSE s.applied_at END,
+                 refused = CASE WHEN $7 THEN EXCLUDED.refused ELSE s.refused END",
+            org.as_uuid(),
+            cluster.as_uuid(),
+            published.0,
+            published.1,
+            applied.0,
+            applied.1,
+            progress.refused.is_some(),
+            progress.refused.clone().flatten()
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(())
+    }
+
+    /// Notes that a feed is open at this replica. Nothing where the cluster is no more.
+    pub(crate) async fn open_feed(
+        &mut self,
+        feed: FeedRow,
+        replica: Uuid,
+        now: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        sqlx::query!(
+            "INSERT INTO feeds (org_id, cluster_id, id, replica_id, connected_at)
+             SELECT org_id, id, $3, $4, $5 FROM clusters WHERE org_id = $1 AND id = $2
+             ON CONFLICT DO NOTHING",
+            feed.org.as_uuid(),
+            feed.cluster.as_uuid(),
+            feed.id,
+            replica,
+            now
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(())
+    }
+
+    /// Notes that a feed ended, and that its cluster was seen until now.
+    pub(crate) async fn close_feed(&mut self, feed: FeedRow, now: DateTime<Utc>) -> Result<(), Error> {
+        sqlx::query!(
+            "DELETE FROM feeds WHERE org_id = $1 AND cluster_id = $2 AND id = $3",
+            feed.org.as_uuid(),
+            feed.cluster.as_uuid(),
+            feed.id
+        )
+        .execute(self.conn())
+        .await?;
+        sqlx::query!(
+            "INSERT INTO cluster_status AS s (org_id, cluster_id, last_seen_at)
+             SELECT org_id, id, $3 FROM clusters WHERE org_id = $1 AND id = $2
+             ON CONFLICT (org_id, cluster_id) DO UPDATE
+             SET last_seen_at = greatest(s.last_seen_at, EXCLUDED.last_seen_at)",
+            feed.org.as_uuid(),
+            feed.cluster.as_uuid(),
+            now
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(())
+    }
+}

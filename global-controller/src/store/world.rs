@@ -1,0 +1,166 @@
+//! Everything that the compiler reads of an organization; all of it, or only the rows that changed.
+
+use super::{Error, Tx, intermediate::fingerprint};
+use sqlx::types::Json;
+use std::collections::{BTreeMap, BTreeSet};
+use tombolo_model::{
+    ClusterName, DnsLabel, Domain, Generation, Locality, NamespaceName, OrgName, TrustDomain,
+    id::{ClusterId, GnsId, OrgId},
+    intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization},
+    inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
+};
+use uuid::Uuid;
+
+impl Tx {
+    /// The organization and its generation.
+    pub(crate) async fn world_org(
+        &mut self,
+        org: OrgId,
+    ) -> Result<Option<(Organization, Generation)>, Error> {
+        let row = sqlx::query!(
+            "SELECT name, trust_domain, generation FROM organizations WHERE id = $1",
+            org.as_uuid()
+        )
+        .fetch_optional(self.conn())
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let organization = Organization {
+            id: org,
+            name: OrgName::parse(&row.name).map_err(|_| Error::corrupt("name", &row.name))?,
+            trust_domain: TrustDomain::parse(&row.trust_domain)
+                .map_err(|_| Error::corrupt("trust domain", &row.trust_domain))?,
+        };
+        Ok(Some((organization, super::generation(row.generation)?)))
+    }
+
+    /// Clusters in good standing, or those of the given ones.
+    pub(crate) async fn world_clusters(
+        &mut self,
+        org: OrgId,
+        only: Option<&[Uuid]>,
+    ) -> Result<Vec<Cluster>, Error> {
+        let rows = sqlx::query!(
+            r#"SELECT id, name, labels AS "labels: Json<Labels>", region, zone, ingress,
+                array(SELECT i.fingerprint FROM cluster_intermediates i
+                      WHERE i.org_id = c.org_id AND i.cluster_id = c.id AND i.revoked_at IS NULL) AS "prints!: Vec<Vec<u8>>"
+             FROM clusters c
+             WHERE org_id = $1 AND revoked_at IS NULL AND ($2::uuid[] IS NULL OR id = ANY($2))"#,
+            org.as_uuid(),
+            only
+        )
+        .fetch_all(self.conn())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Cluster {
+                    id: ClusterId::new(row.id),
+                    name: ClusterName::parse(&row.name)
+                        .map_err(|_| Error::corrupt("cluster name", &row.name))?,
+                    labels: row.labels.0,
+                    locality: Locality { region: row.region, zone: row.zone },
+                    intermediates: row.prints.iter().map(|p| fingerprint(p)).collect::<Result<_, _>>()?,
+                    ingress: row.ingress.into_iter().collect::<BTreeSet<_>>(),
+                })
+            })
+            .collect()
+    }
+
+    /// Global namespaces, or the given ones.
+    pub(crate) async fn world_gns(
+        &mut self,
+        org: OrgId,
+        only: Option<&[Uuid]>,
+    ) -> Result<Vec<GlobalNamespace>, Error> {
+        let rows = sqlx::query!(
+            r#"SELECT id, name, domain, rules AS "rules: Json<Vec<MappingRule>>" FROM global_namespaces
+             WHERE org_id = $1 AND ($2::uuid[] IS NULL OR id = ANY($2)) ORDER BY id"#,
+            org.as_uuid(),
+            only
+        )
+        .fetch_all(self.conn())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(GlobalNamespace {
+                    id: GnsId::new(row.id),
+                    name: DnsLabel::parse(&row.name).map_err(|_| Error::corrupt("name", &row.name))?,
+                    domain: Domain::parse(&row.domain).map_err(|_| Error::corrupt("domain", &row.domain))?,
+                    rules: row.rules.0,
+                })
+            })
+            .collect()
+    }
+
+    /// Namespaces of clusters: of all, or of the given clusters, or (where names are given too) just those.
+    pub(crate) async fn world_namespaces(
+        &mut self,
+        org: OrgId,
+        only: Option<Rows<'_>>,
+    ) -> Result<BTreeMap<(ClusterId, NamespaceName), NamespaceRecord>, Error> {
+        let (clusters, names) = Rows::columns(only);
+        let rows = sqlx::query!(
+            r#"SELECT cluster_id, name, record AS "record: Json<NamespaceRecord>" FROM inventory_namespaces
+             WHERE org_id = $1
+               AND ($2::uuid[] IS NULL OR ($3::text[] IS NULL AND cluster_id = ANY($2))
+                    OR (cluster_id, name) IN (SELECT * FROM unnest($2, $3)))"#,
+            org.as_uuid(),
+            clusters,
+            names
+        )
+        .fetch_all(self.conn())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let name =
+                    NamespaceName::parse(&row.name).map_err(|_| Error::corrupt("namespace", &row.name))?;
+                Ok(((ClusterId::new(row.cluster_id), name), row.record.0))
+            })
+            .collect()
+    }
+
+    /// Services of clusters: of all, or of the given clusters, or (where keys are given too) just those.
+    pub(crate) async fn world_services(
+        &mut self,
+        org: OrgId,
+        only: Option<Rows<'_>>,
+    ) -> Result<BTreeMap<(ClusterId, ServiceKey), ServiceRecord>, Error> {
+        let (clusters, keys) = Rows::columns(only);
+        let rows = sqlx::query!(
+            r#"SELECT cluster_id, key, record AS "record: Json<ServiceRecord>" FROM inventory_services
+             WHERE org_id = $1
+               AND ($2::uuid[] IS NULL OR ($3::text[] IS NULL AND cluster_id = ANY($2))
+                    OR (cluster_id, key) IN (SELECT * FROM unnest($2, $3)))"#,
+            org.as_uuid(),
+            clusters,
+            keys
+        )
+        .fetch_all(self.conn())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let key =
+                    ServiceKey::try_from(row.key.clone()).map_err(|_| Error::corrupt("service", &row.key))?;
+                Ok(((ClusterId::new(row.cluster_id), key), row.record.0))
+            })
+            .collect()
+    }
+}
+
+/// Which rows of clusters' inventories.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rows<'a> {
+    /// Everything of these clusters.
+    Clusters(&'a [Uuid]),
+    /// Just these, by cluster and name; the two are of one length.
+    Named(&'a [Uuid], &'a [String]),
+}
+
+impl<'a> Rows<'a> {
+    fn columns(only: Option<Self>) -> (Option<&'a [Uuid]>, Option<&'a [String]>) {
+        match only {
+            None => (None, None),
+            Some(Self::Clusters(clusters)) => (Some(clusters), None),
+            Some(Self::Named(clusters, names)) => (Some(clusters), Some(names)),
+        }
+    }
+}
