@@ -1,9 +1,5 @@
 //! The whole process against an agent's socket: what a caller, a scraper, an operator and an agent see of it, together.
 
-#[path = "../src/control/tests/agent.rs"]
-mod agent;
-
-use agent::{Agent, Listening};
 use serde_json::Value;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,7 +23,11 @@ use tombolo_model::{
     snapshot::{GatewayResource, RouteSpec, SelfSpec, WorkloadSelector, WorkloadSpec},
 };
 use tombolo_runtime::{clock::SystemClock, drain::Drained};
-use tombolo_testkit::{ca::Organization, wait::until};
+use tombolo_testkit::{
+    agent::{Agent, Listening},
+    ca::Organization,
+    wait::until,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
