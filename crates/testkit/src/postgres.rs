@@ -50,7 +50,7 @@ impl Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let server = server();
-        must(server.client("createdb").args(["-T", template]).arg(&name));
+        server.sql("postgres", &format!("create database {name} template {template}"));
         let url = format!("postgres://tombolo@localhost/{name}?host={}", server.socket.display());
         Self { name, url }
     }
@@ -66,17 +66,16 @@ impl Database {
     /// # Panics
     /// When it fails.
     pub fn sql(&self, sql: &str) -> String {
-        let mut psql = server().client("psql");
-        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.name, "-c", sql]);
-        String::from_utf8_lossy(&must(&mut psql).stdout).trim_end().to_owned()
+        server().sql(&self.name, sql)
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // The server is thrown away anyhow; this only keeps the disk small. `--force` ends what a test left connected.
-        let mut drop = server().client("dropdb");
-        let _ = drop.args(["--force", "--if-exists"]).arg(&self.name).output();
+        // The server is thrown away anyhow; this only keeps the disk small. `force` ends what a test left connected.
+        let _ = server()
+            .psql("postgres", &format!("drop database if exists {} with (force)", self.name))
+            .output();
     }
 }
 
@@ -88,12 +87,22 @@ struct Server {
 }
 
 impl Server {
-    fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
-        command.env_clear().env("LC_ALL", "C.UTF-8").env("PGHOST", &self.socket).env("PGUSER", "tombolo");
-        // For createdb, dropdb: the database to be connected to meanwhile.
-        command.env("PGDATABASE", "postgres").current_dir("/").stdin(Stdio::null());
+    /// Server programs brought from a package registry come without psql; then the machine's own serves.
+    fn psql(&self, database: &str, sql: &str) -> Command {
+        let beside = self.bin.join("psql");
+        let mut command = Command::new(if beside.exists() { beside } else { "psql".into() });
         command
+            .env("LC_ALL", "C.UTF-8")
+            .env("PGHOST", &self.socket)
+            .env("PGUSER", "tombolo")
+            .env_remove("PGPORT");
+        command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]);
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> String {
+        String::from_utf8_lossy(&must(&mut self.psql(database, sql)).stdout).trim_end().to_owned()
     }
 }
 
@@ -154,9 +163,11 @@ fn start() -> Server {
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn();
     let server = Server { bin, socket, _shell: shell.unwrap_or_else(|error| panic!("/bin/sh: {error}")) };
     wait::until_ok_blocking("PostgreSQL answers", START, || {
-        let output = server.client("pg_isready").output().map_err(|error| error.to_string())?;
+        let output = server.psql("postgres", "select 1").output();
+        let output =
+            output.map_err(|error| format!("psql: {error} (install the package postgresql-client)"))?;
         let log = || fs::read_to_string(base.join("log")).unwrap_or_default();
-        if output.status.success() { Ok(()) } else { Err(log()) }
+        if output.status.success() { Ok(()) } else { Err(log() + &String::from_utf8_lossy(&output.stderr)) }
     });
     server
 }
@@ -243,7 +254,10 @@ mod tests {
         assert_eq!(one.sql("select n from t"), "7");
         assert_eq!(two.sql("select count(*) from pg_tables where tablename = 't'"), "0");
         assert_eq!(one.copy().sql("select n from t"), "7");
-        let by_url = Command::new("psql").args([one.url(), "-Atc", "select n from t"]).output().unwrap();
+        let by_url = Command::new(server().psql("x", "x").get_program())
+            .args([one.url(), "-Atc", "select n from t"])
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&by_url.stdout).trim(), "7", "{by_url:?}");
     }
 }
