@@ -88,7 +88,11 @@ impl Incremental {
         for (name, now) in changed(&old.names, &view.names) {
             match now {
                 Some(_) => drop(self.derived.owners.insert(name.clone(), (id, label.clone()))),
-                None => drop(self.derived.owners.remove(&name)),
+                // A pod's name may have become another service's name in its cluster, in this same step.
+                None if self.derived.owners.get(&name).is_some_and(|owner| *owner == (id, label.clone())) => {
+                    self.derived.owners.remove(&name);
+                }
+                None => {}
             }
             dirty.names.entry(id).or_default().insert(name.clone());
             dirty.touched.insert(name);
