@@ -62,7 +62,7 @@ const HEAVY: Table = &[
     ("serde-saphyr", &["tombolo-agent", "tombolo"]),
     ("netlink-*", &["tombolo-gateway"]),
     ("nftables", &["tombolo-gateway"]),
-    ("h2", &["tombolo-feed", "tombolo-gateway", "tombolo-agent"]),
+    ("h2", &["tombolo-feed", "tombolo-gateway", "tombolo-agent", "tombolo-testkit"]),
     ("reqwest", &["tombolo"]),
     ("clap*", PROGRAMS),
     ("anyhow", &["tombolo-controller", "tombolo-agent", "tombolo-gateway", "tombolo"]),

@@ -11,9 +11,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{convert::Infallible, fmt::Display, sync::Arc};
+use std::{convert::Infallible, fmt::Display, net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
-use tombolo_model::{Generation, snapshot::GatewayResource};
+use tombolo_model::{AccountName, Generation, snapshot::GatewayResource};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -157,6 +157,9 @@ impl Context {
             return Err(problem(StatusCode::UPGRADE_REQUIRED, detail));
         }
         check_instance(&hello.instance)?;
+        for address in &hello.advertise {
+            check_advertised(address)?;
+        }
         tracing::info!(
             gateway.instance = hello.instance,
             gateway.role = %hello.role,
@@ -264,6 +267,20 @@ fn check_instance(instance: &str) -> Result<(), Problem> {
         return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     Ok(())
+}
+
+/// `host:port`, the host an address or a DNS name: other clusters dial it.
+fn check_advertised(text: &str) -> Result<(), Problem> {
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        AccountName::parse(host).ok()?;
+        port.parse::<u16>().ok().filter(|port| *port > 0)
+    };
+    if text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) || named().is_some() {
+        return Ok(());
+    }
+    let detail = format!("advertise: {text:?} is not an address that other clusters can dial; write HOST:PORT");
+    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {

@@ -332,6 +332,14 @@ async fn versions_and_names_are_checked() {
     for name in ["", "a b", "a/b", "ä", &"a".repeat(101)] {
         assert_eq!(refused(hello(GatewayRole::Egress, name, 2)).await.0, 422, "{name}");
     }
+    for address in ["", "gw", "gw:0", "http://gw:1", "::1:5"] {
+        let hello = GatewayHello {
+            advertise: BTreeSet::from([address.to_owned()]),
+            ..hello(GatewayRole::Ingress, "i", 2)
+        };
+        let (status, text) = refused(hello).await;
+        assert!(status == 422 && text.contains("write HOST:PORT"), "{address}: {text}");
+    }
     for path in ["/gateway/v1/what", "/"] {
         let error = client.requests().post::<_, ()>(path, &1).await.unwrap_err();
         assert_eq!(error.status().unwrap().as_u16(), 404);

@@ -23,6 +23,9 @@ use tombolo_runtime::{
 };
 use view::{Facts, View};
 
+/// A dump of connections names as many.
+const CONNECTIONS: usize = 1000;
+
 /// Binds the admin port.
 ///
 /// # Errors
@@ -129,6 +132,10 @@ impl Looking {
     }
 
     fn connections(&self) -> String {
-        format!("{} connections, {} tunnels\n", self.shared.conns.len(), self.shared.pool.len())
+        text::connections(
+            &self.shared.conns.list(CONNECTIONS),
+            self.shared.conns.len(),
+            self.shared.pool.len(),
+        )
     }
 }

@@ -1,7 +1,10 @@
 //! The view as text, for a person with curl.
 
 use super::view::{Export, Route, View};
-use crate::metrics::scrape::word;
+use crate::{
+    conns::{Kind, Open},
+    metrics::scrape::word,
+};
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt::{self, Display, Write};
 use tombolo_model::{
@@ -54,6 +57,23 @@ fn write(out: &mut String, view: &View) -> fmt::Result {
         format!("{}  until {end}", c.identity)
     });
     section(out, "CERTIFICATES", certificates)
+}
+
+/// Connections and tunnels that are open; `open` may be cut short, the counts are whole.
+pub(super) fn connections(open: &[Open], connections: usize, dialled: usize) -> String {
+    let mut out = format!("{connections} connections, {dialled} tunnels dialled\n");
+    for open in open {
+        let kind = match open.kind {
+            Kind::Connection => "connection",
+            Kind::Tunnel => "tunnel",
+        };
+        let peers =
+            if open.peers.is_empty() { String::new() } else { format!("  peers {}", list(&open.peers)) };
+        let age = open.since.elapsed().as_secs();
+        // writing to a String does not fail
+        let _ = writeln!(out, "{:>8}  {kind:<10}  {age:>6} s  {}{peers}", open.number, open.label);
+    }
+    out
 }
 
 fn section<T: Display>(out: &mut String, title: &str, lines: impl Iterator<Item = T>) -> fmt::Result {

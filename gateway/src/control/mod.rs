@@ -16,10 +16,10 @@ use certificates::{Change, Keeper, Missing};
 use futures::FutureExt;
 use http::StatusCode;
 use paths::Paths;
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{runtime, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
-use tombolo_feed::{Client, Options, RequestError, Requests, State, Status, UnixConnector};
+use tombolo_feed::{Backoff, Client, Options, RequestError, Requests, State, Status, UnixConnector};
 use tombolo_model::{
     GatewayRole, Generation, SpiffeId,
     snapshot::{GatewayResource, Resources},
@@ -30,6 +30,9 @@ use tombolo_wire::{
     problem::ProblemDetails,
     version::{Hello, ProtocolVersion},
 };
+
+/// The waits for an agent that is away: it is on this machine, so asking often costs nothing and finds it soon.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What the control part needs to know.
 #[derive(Clone, Debug)]
@@ -125,6 +128,7 @@ pub fn start(
 
     let mut options = Options::new(paths.feed.clone(), paths.ack.clone());
     options.cache = cache;
+    options.backoff = Backoff::new(AGAIN.0, AGAIN.1);
     options.validate = Arc::new(validate);
     let greeting = Arc::new((hello, paths.hello.clone()));
     options.on_connect = Some(Arc::new(move |requests| greet(requests, greeting.clone()).boxed()));

@@ -1,16 +1,17 @@
-mod agent;
-
 use super::*;
 use crate::{accesslog::AccessLog, metrics::Metrics};
-use agent::{Agent, Listening};
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, path::Path};
 use tombolo_model::{
     Locality,
     inventory::{PortSpec, Protocol},
     snapshot::{RouteSpec, SelfSpec, WorkloadSelector, WorkloadSpec},
 };
 use tombolo_runtime::clock::SystemClock;
-use tombolo_testkit::{ca::Organization, wait::until};
+use tombolo_testkit::{
+    agent::{Agent, Listening},
+    ca::Organization,
+    wait::until,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 

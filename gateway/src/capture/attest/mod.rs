@@ -19,6 +19,8 @@ use tombolo_model::{SpiffeId, snapshot::WorkloadSpec};
 
 /// How many connections are looked up at once: each takes a thread that blocks.
 const CONCURRENT: usize = 16;
+/// How many may wait for their turn; one more is refused at once.
+const WAITING: usize = 4096;
 /// How long one waits for its turn and its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -53,13 +55,18 @@ pub(crate) enum AttestError {
 /// Looks callers up, off the data path's threads, a bounded number at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct Attestor {
+    waiting: Arc<Semaphore>,
     permits: Arc<Semaphore>,
     processes: Arc<Processes>,
 }
 
 impl Attestor {
     pub(crate) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(CONCURRENT)), processes: Arc::new(Processes::new()) }
+        Self {
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            permits: Arc::new(Semaphore::new(CONCURRENT)),
+            processes: Arc::new(Processes::new()),
+        }
     }
 
     /// The one workload among `workloads` that the caller of a connection is. `client` is the caller's address,
@@ -76,6 +83,7 @@ impl Attestor {
         client: SocketAddr,
         server: SocketAddr,
     ) -> Result<SpiffeId, AttestError> {
+        let _place = self.waiting.try_acquire().map_err(|_| AttestError::Overloaded)?;
         let (permits, processes) = (Arc::clone(&self.permits), Arc::clone(&self.processes));
         let looked_up = async move {
             let permit = permits.acquire_owned().await.map_err(|_| AttestError::Overloaded)?;

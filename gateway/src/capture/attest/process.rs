@@ -1,19 +1,23 @@
 //! From a socket's inode to the process that holds it, through `/proc`.
 //!
-//! Only done where a selector asks for a path or a cgroup: it reads the descriptors of processes. The processes seen
-//! last come first, so a caller that connects again costs its own descriptors and no one else's.
+//! Only done where a selector asks for a path or a cgroup: it reads the descriptors of processes. What is seen on the
+//! way is remembered, so that a crowd of callers costs one look; and the processes seen last come first, their newest
+//! descriptors before the others, so that a caller that connects again is found at once. What is remembered is only a
+//! hint: that the process holds the socket is read again for every answer.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use thiserror::Error;
 
 /// How many processes are remembered.
 const REMEMBERED: usize = 256;
+/// How many sockets are remembered.
+const SOCKETS: usize = 1 << 16;
 
 /// What is known of a process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,16 +43,34 @@ pub(super) enum ProcessError {
     Proc(#[from] io::Error),
 }
 
+/// A descriptor of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Descriptor {
+    pid: u32,
+    number: u32,
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The processes that were found last, the last one first.
+    recent: VecDeque<u32>,
+    /// Sockets by inode.
+    sockets: HashMap<u32, Descriptor>,
+}
+
 /// The processes of this machine.
 #[derive(Debug)]
 pub(super) struct Processes {
     proc: PathBuf,
-    recent: Mutex<VecDeque<u32>>,
+    seen: Mutex<Seen>,
+    /// Held by the one who looks, so that others who wait find what he saw.
+    looking: Mutex<()>,
 }
 
 impl Processes {
     pub(super) fn new() -> Self {
-        Self { proc: PathBuf::from("/proc"), recent: Mutex::default() }
+        Self { proc: PathBuf::from("/proc"), seen: Mutex::default(), looking: Mutex::default() }
     }
 
     /// The process that holds the socket with this inode. Where several do (a fork), the one seen before, else the
@@ -59,13 +81,19 @@ impl Processes {
     /// # Errors
     /// [`ProcessError::NotFound`] also where the process went, or let go of the socket, while it was looked at.
     pub(super) fn holder(&self, inode: u32) -> Result<Process, ProcessError> {
-        let target = format!("socket:[{inode}]");
-        let recent: Vec<u32> = self.lock().iter().copied().collect();
+        if let Some(found) = self.remembered(inode) {
+            return Ok(found);
+        }
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = self.remembered(inode) {
+            return Ok(found);
+        }
+        let recent: Vec<u32> = self.seen().recent.iter().copied().collect();
         for pid in &recent {
-            match self.descriptor(*pid, &target) {
-                Ok(Some(descriptor)) => return self.read(*pid, &descriptor, &target),
+            match self.look(*pid, inode) {
+                Ok(Some(descriptor)) => return self.read(descriptor, inode),
                 Ok(None) => {}
-                Err(_) => self.lock().retain(|known| known != pid),
+                Err(_) => self.seen().recent.retain(|known| known != pid),
             }
         }
         let mut pids: Vec<u32> = fs::read_dir(&self.proc)?
@@ -75,8 +103,8 @@ impl Processes {
         pids.sort_unstable();
         let mut unreadable = 0;
         for pid in pids {
-            match self.descriptor(pid, &target) {
-                Ok(Some(descriptor)) => return self.read(pid, &descriptor, &target),
+            match self.look(pid, inode) {
+                Ok(Some(descriptor)) => return self.read(descriptor, inode),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unreadable += 1,
                 Err(_) => {}
@@ -85,33 +113,63 @@ impl Processes {
         Err(ProcessError::NotFound { unreadable })
     }
 
-    /// The descriptor by which a process holds the socket.
-    fn descriptor(&self, pid: u32, target: &str) -> io::Result<Option<PathBuf>> {
-        for entry in fs::read_dir(self.proc.join(pid.to_string()).join("fd"))? {
-            let path = entry?.path();
-            if fs::read_link(&path).is_ok_and(|link| link.as_os_str() == target) {
-                return Ok(Some(path));
+    fn remembered(&self, inode: u32) -> Option<Process> {
+        let descriptor = self.seen().sockets.get(&inode).copied()?;
+        self.read(descriptor, inode).ok()
+    }
+
+    /// Looks through the descriptors of a process, the newest first, until the socket is found.
+    fn look(&self, pid: u32, inode: u32) -> io::Result<Option<Descriptor>> {
+        let mut numbers: Vec<u32> = fs::read_dir(self.proc.join(pid.to_string()).join("fd"))?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        let mut sockets = Vec::new();
+        let mut found = None;
+        for number in numbers {
+            let descriptor = Descriptor { pid, number };
+            let Some(socket) = self.socket(descriptor) else { continue };
+            sockets.push((socket, descriptor));
+            if socket == inode {
+                found = Some(descriptor);
+                break;
             }
         }
-        Ok(None)
+        let mut seen = self.seen();
+        if seen.sockets.len() + sockets.len() > SOCKETS {
+            seen.sockets.clear();
+        }
+        seen.sockets.extend(sockets.into_iter().take(SOCKETS));
+        Ok(found)
+    }
+
+    /// The inode of the socket behind a descriptor.
+    fn socket(&self, descriptor: Descriptor) -> Option<u32> {
+        let home = self.proc.join(descriptor.pid.to_string());
+        let link = fs::read_link(home.join("fd").join(descriptor.number.to_string())).ok()?;
+        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     }
 
     /// Reads the facts, then looks again whether it is still that process: ids are used again.
-    fn read(&self, pid: u32, descriptor: &Path, target: &str) -> Result<Process, ProcessError> {
-        let home = self.proc.join(pid.to_string());
+    fn read(&self, descriptor: Descriptor, inode: u32) -> Result<Process, ProcessError> {
+        let home = self.proc.join(descriptor.pid.to_string());
         let found = Process { exe: executable(&home), cgroup: cgroup(&home) };
-        if fs::read_link(descriptor).is_ok_and(|link| link.as_os_str() == target) {
-            let mut recent = self.lock();
-            recent.retain(|known| *known != pid);
-            recent.push_front(pid);
-            recent.truncate(REMEMBERED);
-            return Ok(found);
+        let holds = self.socket(descriptor) == Some(inode);
+        let mut seen = self.seen();
+        if !holds {
+            seen.sockets.remove(&inode);
+            return Err(ProcessError::NotFound { unreadable: 0 });
         }
-        Err(ProcessError::NotFound { unreadable: 0 })
+        if seen.recent.front() != Some(&descriptor.pid) {
+            seen.recent.retain(|known| *known != descriptor.pid);
+            seen.recent.push_front(descriptor.pid);
+            seen.recent.truncate(REMEMBERED);
+        }
+        Ok(found)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u32>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,10 +221,15 @@ mod tests {
         let found = processes.holder(inode).unwrap();
         assert_eq!(found.exe, Some(std::env::current_exe().unwrap()));
         assert!(found.cgroup.is_some());
-        assert_eq!(processes.lock().front(), Some(&std::process::id()));
+        assert_eq!(processes.seen().recent.front(), Some(&std::process::id()));
+        assert!(processes.seen().sockets.contains_key(&inode));
         assert_eq!(processes.holder(inode).unwrap(), found, "from memory");
         drop(client);
-        assert!(matches!(processes.holder(inode), Err(ProcessError::NotFound { .. })));
+        assert!(
+            matches!(processes.holder(inode), Err(ProcessError::NotFound { .. })),
+            "memory is only a hint"
+        );
+        assert!(!processes.seen().sockets.contains_key(&inode));
     }
 
     #[test]

@@ -115,3 +115,27 @@ async fn nobody_without_selectors() {
     assert!(matches!(attested(&[]).await, Err(AttestError::Nobody(_))));
     assert!(matches!(attested(&[workload("a", &[])]).await, Err(AttestError::Nobody(_))));
 }
+
+/// What a connection costs here: hundreds of callers at once are all known, none refused for the crowd.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_is_attested() {
+    let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    let workloads: Arc<[WorkloadSpec]> = Arc::new([workload("a", &[Exe(exe)])]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let attestor = Attestor::new();
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        let client = TcpStream::connect(at).await.unwrap();
+        open.push((client, listener.accept().await.unwrap()));
+    }
+    let asked = open.iter().map(|(_, (server, peer))| {
+        let (workloads, server) = (workloads.clone(), server.local_addr().unwrap());
+        let attestor = &attestor;
+        async move { attestor.attest(workloads, *peer, server).await.unwrap() }
+    });
+    let start = std::time::Instant::now();
+    let found = futures::future::join_all(asked).await;
+    println!("{} callers in {:?}", found.len(), start.elapsed());
+    assert!(found.iter().all(|who| *who == id("a")));
+}

@@ -1,5 +1,6 @@
-//! An agent's gateway socket, from the wire types: it feeds, signs, and remembers what it was told.
+//! An agent's gateway socket, made of the wire types alone: it feeds, signs, and remembers what it was told.
 
+use crate::ca::Cluster;
 use bytes::Bytes;
 use h2::{SendStream, server::SendResponse};
 use http::{Method, Request, Response, StatusCode};
@@ -21,7 +22,6 @@ use tombolo_runtime::{
     clock::{Clock as _, SystemClock},
     task,
 };
-use tombolo_testkit::ca::Cluster;
 use tombolo_wire::{
     codec::encode_line,
     message::{
@@ -34,11 +34,15 @@ use tombolo_wire::{
 
 /// What the agent was told and asked.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
-    pub(super) hellos: Vec<GatewayHello>,
-    pub(super) acks: Vec<Ack>,
-    pub(super) signed: Vec<SpiffeId>,
-    pub(super) statuses: Vec<GatewayStatus>,
+pub struct Heard {
+    /// Each hello.
+    pub hellos: Vec<GatewayHello>,
+    /// Each acknowledgement.
+    pub acks: Vec<Ack>,
+    /// For whom certificates were signed.
+    pub signed: Vec<SpiffeId>,
+    /// Each report.
+    pub statuses: Vec<GatewayStatus>,
 }
 
 struct Inner {
@@ -54,10 +58,10 @@ struct Inner {
 
 /// The agent of a cluster. Its state outlives its socket, so it can go and come back.
 #[derive(Clone)]
-pub(super) struct Agent(Arc<Inner>);
+pub struct Agent(Arc<Inner>);
 
 /// The listening socket; dropping it is the agent's death.
-pub(super) struct Listening {
+pub struct Listening {
     _accepting: AbortOnDropHandle<()>,
     path: PathBuf,
 }
@@ -68,7 +72,9 @@ impl Drop for Listening {
 }
 
 impl Agent {
-    pub(super) fn new(cluster: Cluster) -> Self {
+    /// The agent of this cluster, without a state yet.
+    #[must_use]
+    pub fn new(cluster: Cluster) -> Self {
         Self(Arc::new(Inner {
             cluster,
             publisher: Mutex::new(Publisher::new(16)),
@@ -80,9 +86,14 @@ impl Agent {
         }))
     }
 
-    pub(super) fn listen(&self, path: &Path) -> Listening {
+    /// Listens at this path.
+    ///
+    /// # Panics
+    /// When it can't.
+    #[must_use]
+    pub fn listen(&self, path: &Path) -> Listening {
         let _ = std::fs::remove_file(path);
-        let listener = UnixListener::bind(path).unwrap();
+        let listener = UnixListener::bind(path).expect("a fake agent works");
         let agent = self.clone();
         let accepting =
             task::spawn("fake agent", async move {
@@ -106,31 +117,53 @@ impl Agent {
         Listening { _accepting: AbortOnDropHandle::new(accepting), path: path.to_owned() }
     }
 
-    pub(super) fn cluster(&self) -> &Cluster {
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
         &self.0.cluster
     }
-    pub(super) fn publish(&self, generation: u64, resources: impl IntoIterator<Item = GatewayResource>) {
+    /// Publishes a whole state to every gateway.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed.
+    pub fn publish(&self, generation: u64, resources: impl IntoIterator<Item = GatewayResource>) {
         let generation = Generation::new(generation);
         let resources: Resources<_> = resources.into_iter().map(|r| (r.key(), r)).collect();
-        self.0.publisher.lock().unwrap().publish(generation, resources);
+        self.0.publisher.lock().expect("a fake agent works").publish(generation, resources);
         self.0.newest.send_replace(generation);
     }
-    pub(super) fn certificates_live(&self, life: Duration) {
-        *self.0.life.lock().unwrap() = life;
+    /// How long the certificates live that it signs from now on.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed.
+    pub fn certificates_live(&self, life: Duration) {
+        *self.0.life.lock().expect("a fake agent works") = life;
     }
-    pub(super) fn refuse(&self, id: &SpiffeId, refuse: bool) {
-        let mut refuses = self.0.refuses.lock().unwrap();
+    /// Whether it refuses certificates of this identity.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed.
+    pub fn refuse(&self, id: &SpiffeId, refuse: bool) {
+        let mut refuses = self.0.refuses.lock().expect("a fake agent works");
         if refuse {
             refuses.insert(id.clone())
         } else {
             refuses.remove(id)
         };
     }
-    pub(super) fn speak(&self, protocol: ProtocolVersion) {
-        *self.0.protocol.lock().unwrap() = protocol;
+    /// The protocol it speaks from now on.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed.
+    pub fn speak(&self, protocol: ProtocolVersion) {
+        *self.0.protocol.lock().expect("a fake agent works") = protocol;
     }
-    pub(super) fn heard<T>(&self, look: impl Fn(&Heard) -> T) -> T {
-        look(&self.0.heard.lock().unwrap())
+    /// Looks at what it was told and asked.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed.
+    pub fn heard<T>(&self, look: impl Fn(&Heard) -> T) -> T {
+        look(&self.0.heard.lock().expect("a fake agent works"))
     }
 
     async fn serve(&self, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -141,8 +174,8 @@ impl Agent {
             (Method::POST, "/gateway/v1/hello") => {
                 let hello: GatewayHello = read(body).await;
                 let id = self.0.cluster.intermediate.id().clone();
-                self.0.heard.lock().unwrap().hellos.push(hello);
-                let protocol = *self.0.protocol.lock().unwrap();
+                self.0.heard.lock().expect("a fake agent works").hellos.push(hello);
+                let protocol = *self.0.protocol.lock().expect("a fake agent works");
                 let hello = Hello { protocol, ..Hello::current("tombolo-agent") };
                 answer(
                     respond,
@@ -150,33 +183,44 @@ impl Agent {
                 );
             }
             (Method::GET, "/gateway/v1/feed") => {
-                assert!(query.starts_with("instance=test%20one"), "{query}");
-                let response = Response::builder().status(200).body(()).unwrap();
-                let stream = respond.send_response(response, false).unwrap();
+                assert!(query.starts_with("instance="), "{query}");
+                let response = Response::builder().status(200).body(()).expect("a fake agent works");
+                let stream = respond.send_response(response, false).expect("a fake agent works");
                 self.feed(stream, resume(&query)).await;
             }
             (Method::POST, "/gateway/v1/ack") => {
                 let ack = read(body).await;
-                self.0.heard.lock().unwrap().acks.push(ack);
+                self.0.heard.lock().expect("a fake agent works").acks.push(ack);
                 answer(respond, &());
             }
             (Method::POST, "/gateway/v1/certificate") => {
                 let request: LeafRequest = read(body).await;
-                if self.0.refuses.lock().unwrap().contains(&request.identity) {
+                if self.0.refuses.lock().expect("a fake agent works").contains(&request.identity) {
                     return refuse(respond, "not for you");
                 }
-                self.0.heard.lock().unwrap().signed.push(request.identity.clone());
+                self.0.heard.lock().expect("a fake agent works").signed.push(request.identity.clone());
                 let now = SystemClock.now();
-                let life = *self.0.life.lock().unwrap();
+                let life = *self.0.life.lock().expect("a fake agent works");
                 let validity = Validity { not_before: now, not_after: now + life };
-                let chain =
-                    self.0.cluster.intermediate.sign_leaf(&request.csr, &request.identity, validity).unwrap();
-                let end = validity.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-                answer(respond, &LeafResponse { chain, not_after_s: i64::try_from(end.as_secs()).unwrap() });
+                let chain = self
+                    .0
+                    .cluster
+                    .intermediate
+                    .sign_leaf(&request.csr, &request.identity, validity)
+                    .expect("a fake agent works");
+                let end =
+                    validity.not_after.duration_since(SystemTime::UNIX_EPOCH).expect("a fake agent works");
+                answer(
+                    respond,
+                    &LeafResponse {
+                        chain,
+                        not_after_s: i64::try_from(end.as_secs()).expect("a fake agent works"),
+                    },
+                );
             }
             (Method::POST, "/gateway/v1/status") => {
                 let status = read(body).await;
-                self.0.heard.lock().unwrap().statuses.push(status);
+                self.0.heard.lock().expect("a fake agent works").statuses.push(status);
                 answer(respond, &());
             }
             other => panic!("asked for {other:?}"),
@@ -185,11 +229,12 @@ impl Agent {
 
     async fn feed(&self, mut stream: SendStream<Bytes>, resume: Option<(Generation, Digest)>) {
         let mut newest = self.0.newest.subscribe();
-        let mut send =
-            |line: &FeedLine<GatewayResource>| stream.send_data(encode_line(line).unwrap().into(), false);
+        let mut send = |line: &FeedLine<GatewayResource>| {
+            stream.send_data(encode_line(line).expect("a fake agent works").into(), false)
+        };
         newest.borrow_and_update();
         let (opening, mut sent) = {
-            let publisher = self.0.publisher.lock().unwrap();
+            let publisher = self.0.publisher.lock().expect("a fake agent works");
             (publisher.open(resume), publisher.generation())
         };
         let _ = send(&FeedLine::Hello(Hello::current("tombolo-agent")));
@@ -199,7 +244,7 @@ impl Agent {
         loop {
             let changed = tokio::time::timeout(Duration::from_secs(1), newest.changed()).await;
             let line = {
-                let publisher = self.0.publisher.lock().unwrap();
+                let publisher = self.0.publisher.lock().expect("a fake agent works");
                 let line = match changed {
                     Ok(_) => publisher.since(sent).unwrap_or_else(|| publisher.beat(sent)),
                     Err(_) => publisher.beat(sent),
@@ -222,24 +267,24 @@ fn resume(query: &str) -> Option<(Generation, Digest)> {
 async fn read<T: DeserializeOwned>(mut body: h2::RecvStream) -> T {
     let mut all = Vec::new();
     while let Some(chunk) = body.data().await {
-        let chunk = chunk.unwrap();
-        body.flow_control().release_capacity(chunk.len()).unwrap();
+        let chunk = chunk.expect("a fake agent works");
+        body.flow_control().release_capacity(chunk.len()).expect("a fake agent works");
         all.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&all).unwrap()
+    serde_json::from_slice(&all).expect("a fake agent works")
 }
 
 fn answer<T: Serialize>(respond: SendResponse<Bytes>, body: &T) {
-    send(respond, StatusCode::OK, serde_json::to_vec(body).unwrap());
+    send(respond, StatusCode::OK, serde_json::to_vec(body).expect("a fake agent works"));
 }
 
 fn refuse(respond: SendResponse<Bytes>, detail: &str) {
     let problem = ProblemDetails { status: 403, detail: detail.to_owned(), ..ProblemDetails::default() };
-    send(respond, StatusCode::FORBIDDEN, serde_json::to_vec(&problem).unwrap());
+    send(respond, StatusCode::FORBIDDEN, serde_json::to_vec(&problem).expect("a fake agent works"));
 }
 
 fn send(mut respond: SendResponse<Bytes>, status: StatusCode, body: Vec<u8>) {
-    let response = Response::builder().status(status).body(()).unwrap();
+    let response = Response::builder().status(status).body(()).expect("a fake agent works");
     // the asker may be gone
     if let Ok(mut stream) = respond.send_response(response, false) {
         let _ = stream.send_data(body.into(), true);
