@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -35,7 +38,11 @@ use tombolo_runtime::{
     clock::{Clock, ManualClock, SystemClock},
     task,
 };
-use tombolo_testkit::{postgres::Database, wait::until};
+use tombolo_testkit::{
+    postgres::Database,
+    process::{Program, binary},
+    wait::until,
+};
 use tombolo_wire::{
     message::{GatewayHello, GatewayWelcome},
     version::Hello,
@@ -383,5 +390,68 @@ async fn tokens_that_do_not_let_in() {
     assert!(refused(&good).await.contains("was used"));
     let membership = join(&config, &controller.token("cluster-1").await).await.unwrap();
     assert_eq!(membership.cluster.as_str(), "cluster-1");
+    controller.bound.drain().await;
+}
+
+/// The true program: what a user types, and what other users may see of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program() {
+    let controller = Controller::start(Arc::new(SystemClock)).await;
+    controller.post("/organizations/acme/clusters", json!({ "name": "cluster-1" })).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (data, ready) = (dir.path().join("data"), dir.path().join("ready.json"));
+    fs::create_dir(dir.path().join("manifests")).unwrap();
+    let command = |verb: &str| {
+        let mut command = Command::new(binary("tombolo-agent"));
+        command.arg(verb).arg("--data").arg(&data);
+        command
+    };
+    let run = || {
+        let mut command = command("run");
+        command.arg("--manifests").arg(dir.path().join("manifests"));
+        command.args(["--dns", "127.0.0.1:0", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
+        command.args(["--explicit-prefix", "127.101.0.0/16"]);
+        command.arg("--gateway-socket").arg(dir.path().join("agent.sock"));
+        command.arg("--ready-file").arg(&ready);
+        command
+    };
+    let mut early = Program::spawn("agent", run());
+    assert_eq!(early.wait(SOON).await.code(), Some(1));
+    assert!(early.stderr().contains("run `tombolo-agent join` with this --data first"), "{}", early.stderr());
+
+    let join = || {
+        let mut join = command("join");
+        join.args(["--controller", &controller.bound.public_url, "--cluster", "cluster-1"]);
+        join.args(["--ca-fingerprint", &controller.bound.ca_fingerprint, "--token-file", "-"]);
+        join.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        join
+    };
+    let typed = async |token: &str| {
+        let mut child = join().spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+        let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = typed("tmj_wrong").await;
+    assert!(code == Some(1) && text.contains("no such onboarding token"), "{text}");
+    assert!(!text.contains("tmj_wrong"), "a token does not go into the log");
+    let (code, text) = typed(&controller.token("cluster-1").await).await;
+    assert_eq!(code, Some(0), "{text}");
+    for file in ["state.json", "intermediate.pem"] {
+        let mode = fs::metadata(data.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+
+    let mut agent = Program::start("agent", run(), &ready, SOON).await;
+    assert_eq!(agent.ready()["cluster"], "cluster-1");
+    assert_eq!(agent.ready()["gateway_socket"], json!(dir.path().join("agent.sock")));
+    assert!(agent.address("dns").port() > 0 && agent.address("admin").port() > 0);
+    let state = || async {
+        let status = controller.get("/organizations/acme/clusters/cluster-1/status").await;
+        status["state"].clone()
+    };
+    until("connected", SOON, state, |state| *state == "connected").await;
+    assert_eq!(agent.stop(SOON).await.code(), Some(0));
+    until("disconnected", SOON, state, |state| *state == "disconnected").await;
     controller.bound.drain().await;
 }
