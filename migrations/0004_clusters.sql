@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS cluster_intermediates (
     not_before    timestamptz NOT NULL,
     not_after     timestamptz NOT NULL,
     issued_at     timestamptz NOT NULL,
+    -- the order of issuing, whatever the clocks of the replicas say
+    number        bigint GENERATED ALWAYS AS IDENTITY,
     revoked_at    timestamptz,
     PRIMARY KEY (org_id, cluster_id, fingerprint),
     FOREIGN KEY (org_id, cluster_id) REFERENCES clusters ON DELETE CASCADE

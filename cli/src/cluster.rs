@@ -75,10 +75,10 @@ async fn join_token(
     out: &Output,
 ) -> Result<()> {
     let mut token = client.create(&format!("{path}/{name}/onboarding-tokens"), &json!({})).await?;
-    let secret = text(&token, "secret");
+    let secret = text(&token, "token");
     if let Some(file) = file {
         output::secret_file(file, &secret)?;
-        token["secret"] = json!(null);
+        token["token"] = json!(null);
     }
     if !out.for_people() {
         return out.value(&json!({ "cluster": cluster, "onboarding_token": token }));

@@ -34,7 +34,7 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
             if let Some(path) = admin_token_file {
                 let path_of = format!("/api/v1/organizations/{name}/tokens");
                 let token = client.create(&path_of, &json!({ "name": "admin", "role": "admin" })).await?;
-                output::secret_file(&path, token["secret"].as_str().unwrap_or_default())?;
+                output::secret_file(&path, token["token"].as_str().unwrap_or_default())?;
                 if out.for_people() {
                     out.line(&format!("its admin token is in {}; next:\n  tombolo login --server {} --organization {name} --token-file {} --ca-fingerprint …", path.display(), client.server(), path.display()));
                 }

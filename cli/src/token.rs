@@ -32,8 +32,8 @@ pub async fn run(client: &Client, command: TokenCommand, out: &Output) -> Result
         TokenCommand::Create { name, role, secret_file } => {
             let mut made = client.create(&path, &json!({ "name": name, "role": role.as_str() })).await?;
             if let Some(file) = secret_file {
-                output::secret_file(&file, made["secret"].as_str().unwrap_or_default())?;
-                made["secret"] = json!(null);
+                output::secret_file(&file, made["token"].as_str().unwrap_or_default())?;
+                made["token"] = json!(null);
             }
             if !out.for_people() {
                 return out.value(&made);
@@ -42,8 +42,8 @@ pub async fn run(client: &Client, command: TokenCommand, out: &Output) -> Result
                 Mood::Good,
                 &format!("token {name} ({}) made, id {}", role.as_str(), text(&made, "id")),
             ));
-            if made["secret"].is_string() {
-                out.line(&format!("its secret, shown this once: {}", text(&made, "secret")));
+            if made["token"].is_string() {
+                out.line(&format!("its secret, shown this once: {}", text(&made, "token")));
             }
             Ok(())
         }

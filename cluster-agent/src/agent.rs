@@ -354,3 +354,6 @@ async fn ready(
     }
     std::future::pending().await
 }
+
+#[cfg(test)]
+mod tests;

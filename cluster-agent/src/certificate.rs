@@ -183,6 +183,7 @@ impl Renewal {
         listed: &BTreeSet<CaFingerprint>,
     ) -> Result<(), CertificateError> {
         let now = self.clock.now();
+        self.adopt()?;
         self.switch(now, listed)?;
         if self.credentials.subscribe().borrow().as_ref().is_none_or(|l| l.info.validity.half_life() <= now) {
             self.renew_own()?;
@@ -204,6 +205,19 @@ impl Renewal {
             self.next = Some(Next { intermediate, listed_since: None });
         }
         Ok(())
+    }
+
+    /// Takes over what `tombolo-agent join` wrote meanwhile: the cluster joined again, and its record has a new
+    /// intermediate.
+    fn adopt(&mut self) -> Result<(), CertificateError> {
+        let Some(kept) = self.data.intermediate(CURRENT, &self.membership)? else { return Ok(()) };
+        if kept.fingerprint() == self.authority.intermediate().fingerprint() {
+            return Ok(());
+        }
+        tracing::info!(ca.fingerprint = %kept.fingerprint(), "the cluster joined again; its new intermediate signs");
+        self.next = None;
+        self.authority.replace(kept);
+        self.renew_own()
     }
 
     /// Puts the new intermediate to work once the snapshot has listed it for a while.
@@ -361,6 +375,11 @@ mod tests {
         let kept = data.intermediate(CURRENT, &membership()).unwrap().unwrap();
         assert_eq!(kept.fingerprint(), new_print);
         assert!(data.intermediate(NEXT, &membership()).unwrap().is_none());
+        // Joined again while the agent runs.
+        let third = intermediate(&root, begin() + 46 * DAY);
+        data.store_joined(&membership(), &third).unwrap();
+        renewal.adopt().unwrap();
+        assert_eq!(authority.intermediate().fingerprint(), third.fingerprint());
         let issuer = renewal.credentials().subscribe().borrow().as_ref().map(|l| l.info.issuer.clone());
         assert!(issuer.is_some());
     }

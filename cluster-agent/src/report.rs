@@ -2,7 +2,11 @@
 //! under way, changes gather for the next one.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::watch;
 use tombolo_feed::{Backoff, RequestError, Requests};
 use tombolo_model::inventory::Inventory;
@@ -17,40 +21,68 @@ pub struct Reporter {
     epoch: String,
     sequence: u64,
     stored: Option<Arc<Inventory>>,
+    /// Sent, and not known to be stored or not. Under its number nothing else may be sent: the controller takes a
+    /// number that it has for a repetition.
+    open: Option<(InventoryUpdate, Arc<Inventory>)>,
+}
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is stored.
+    Stored,
+    /// The controller does not have what it follows.
+    Conflict,
+    /// It is not stored, and would not be the next time.
+    Refused,
+    /// Nobody knows.
+    Lost,
 }
 
 impl Reporter {
     /// A reporter of a new epoch: the controller is known to have nothing of it.
     #[must_use]
     pub fn new(epoch: String) -> Self {
-        Self { epoch, sequence: 0, stored: None }
+        Self { epoch, sequence: 0, stored: None, open: None }
     }
 
-    /// What to send so that the controller has `now`; nothing where it has that.
-    #[must_use]
-    pub fn update(&self, now: &Inventory) -> Option<InventoryUpdate> {
+    /// What to send so that the controller comes to have `now`; nothing where it has that.
+    pub fn next(&mut self, now: &Arc<Inventory>) -> Option<InventoryUpdate> {
+        if self.open.is_none() {
+            self.open = self.update(now).map(|update| (update, Arc::clone(now)));
+        }
+        self.open.as_ref().map(|(update, _)| update.clone())
+    }
+
+    /// What became of it.
+    pub fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Lost => {}
+            Outcome::Refused => self.open = None,
+            Outcome::Stored => {
+                self.sequence += 1;
+                self.stored = self.open.take().map(|(_, inventory)| inventory);
+            }
+            Outcome::Conflict => {
+                self.sequence += 1;
+                self.stored = None;
+                self.open = None;
+            }
+        }
+    }
+
+    fn update(&self, now: &Inventory) -> Option<InventoryUpdate> {
         let empty = Inventory::default();
-        let before = self.stored.as_deref();
-        let whole = before.is_none();
-        let old = before.unwrap_or(&empty);
+        let whole = self.stored.is_none();
+        let old = self.stored.as_deref().unwrap_or(&empty);
         let update = InventoryUpdate {
             epoch: self.epoch.clone(),
             sequence: self.sequence + 1,
             whole,
             namespaces: news(&old.namespaces, &now.namespaces),
             services: news(&old.services, &now.services),
-            removed_namespaces: old
-                .namespaces
-                .keys()
-                .filter(|key| !now.namespaces.contains_key(*key))
-                .cloned()
-                .collect(),
-            removed_services: old
-                .services
-                .keys()
-                .filter(|key| !now.services.contains_key(*key))
-                .cloned()
-                .collect(),
+            removed_namespaces: gone(&old.namespaces, &now.namespaces),
+            removed_services: gone(&old.services, &now.services),
         };
         let nothing = update.namespaces.is_empty()
             && update.services.is_empty()
@@ -59,77 +91,66 @@ impl Reporter {
         (whole || !nothing).then_some(update)
     }
 
-    /// The controller stored the update that led to `now`.
-    pub fn stored(&mut self, now: Arc<Inventory>) {
-        self.sequence += 1;
-        self.stored = Some(now);
-    }
-
-    /// The controller does not have what the update was a change of: the next one is whole.
-    pub fn unknown(&mut self) {
-        self.sequence += 1;
-        self.stored = None;
-    }
-
     /// Reports for as long as it is polled.
     pub async fn run(mut self, requests: Requests, mut inventory: watch::Receiver<Option<Arc<Inventory>>>) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut rng = StdRng::from_os_rng();
         loop {
             let now = inventory.borrow_and_update().clone();
-            let update = now.as_ref().and_then(|now| self.update(now));
-            let (Some(now), Some(update)) = (now, update) else {
+            let Some(update) = now.as_ref().and_then(|now| self.next(now)) else {
                 if inventory.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
-            match requests.post::<_, InventoryAck>(PATH, &update).await {
-                Ok(_) => {
-                    tracing::debug!(
-                        inventory.sequence = update.sequence,
-                        inventory.whole = update.whole,
-                        "the inventory is stored"
-                    );
-                    backoff.reset();
-                    self.stored(now);
-                }
-                Err(error) if is_conflict(&error) => {
-                    // Another replica's or an older state, or an answer that was lost on its way to us.
-                    tracing::info!(
-                        inventory.sequence = update.sequence,
-                        inventory.whole = update.whole,
-                        "the controller does not have what this follows; sending all"
-                    );
-                    self.unknown();
-                    if update.whole {
-                        tokio::time::sleep(backoff.next(&mut rng)).await;
-                    }
-                }
-                Err(error) => {
-                    let wait = backoff.next(&mut rng);
-                    tracing::warn!(
-                        error = chain(&error),
-                        retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-                        "the inventory could not be reported; trying again"
-                    );
-                    tokio::time::sleep(wait).await;
-                }
+            let answer = requests.post::<_, InventoryAck>(PATH, &update).await;
+            let outcome = answer.as_ref().map_or_else(outcome_of, |_| Outcome::Stored);
+            self.outcome(outcome);
+            let (sequence, whole) = (update.sequence, update.whole);
+            let Err(error) = answer else {
+                tracing::debug!(
+                    inventory.sequence = sequence,
+                    inventory.whole = whole,
+                    "the inventory is stored"
+                );
+                backoff.reset();
+                continue;
+            };
+            if outcome == Outcome::Conflict && !whole {
+                // As after the controller's database was restored from a backup.
+                tracing::info!(
+                    inventory.sequence = sequence,
+                    "the controller does not have what this changes; sending all"
+                );
+                continue;
             }
+            let wait = backoff.next(&mut rng);
+            tracing::warn!(
+                error = chain(&error),
+                inventory.sequence = sequence,
+                retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "the inventory could not be reported; trying again"
+            );
+            tokio::time::sleep(wait).await;
         }
     }
 }
 
-fn is_conflict(error: &RequestError) -> bool {
-    error.status().is_some_and(|status| status == http::StatusCode::CONFLICT)
+fn outcome_of(error: &RequestError) -> Outcome {
+    match error.status() {
+        Some(http::StatusCode::CONFLICT) => Outcome::Conflict,
+        Some(status) if status.is_client_error() => Outcome::Refused,
+        _ => Outcome::Lost,
+    }
 }
 
-fn news<K: Ord + Clone, V: PartialEq + Clone>(
-    old: &std::collections::BTreeMap<K, V>,
-    new: &std::collections::BTreeMap<K, V>,
-) -> std::collections::BTreeMap<K, V> {
+fn news<K: Ord + Clone, V: PartialEq + Clone>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> BTreeMap<K, V> {
     let differs = |(key, value): &(&K, &V)| old.get(*key) != Some(*value);
     new.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn gone<K: Ord + Clone, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> BTreeSet<K> {
+    old.keys().filter(|key| !new.contains_key(*key)).cloned().collect()
 }
 
 /// A name for this process's count, never used before.
@@ -165,27 +186,44 @@ mod tests {
     fn whole_then_changes() {
         let mut reporter = Reporter::new("e".into());
         let first = inventory(&[("a", 1), ("b", 1)]);
-        let update = reporter.update(&first).unwrap();
+        let update = reporter.next(&first).unwrap();
         assert!(update.whole && update.sequence == 1 && update.services.len() == 2);
-        reporter.stored(Arc::clone(&first));
-        assert_eq!(reporter.update(&first), None);
+        reporter.outcome(Outcome::Stored);
+        assert_eq!(reporter.next(&first), None);
         let second = inventory(&[("a", 2), ("c", 1)]);
-        let update = reporter.update(&second).unwrap();
+        let update = reporter.next(&second).unwrap();
         assert!(!update.whole && update.sequence == 2 && update.namespaces.is_empty());
         let names = |keys: Vec<&ServiceKey>| keys.iter().map(|key| key.name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(update.services.keys().collect()), ["a", "c"]);
         assert_eq!(names(update.removed_services.iter().collect()), ["b"]);
-        reporter.unknown();
-        let update = reporter.update(&second).unwrap();
+        reporter.outcome(Outcome::Conflict);
+        let update = reporter.next(&second).unwrap();
         assert!(update.whole && update.sequence == 3 && update.removed_services.is_empty());
+    }
+
+    #[test]
+    fn a_lost_update_is_repeated_as_it_was() {
+        let mut reporter = Reporter::new("e".into());
+        let (first, second) = (inventory(&[("a", 1)]), inventory(&[("a", 2)]));
+        let sent = reporter.next(&first).unwrap();
+        reporter.outcome(Outcome::Lost);
+        assert_eq!(reporter.next(&second), Some(sent), "the number may be stored with the first content");
+        reporter.outcome(Outcome::Stored);
+        let update = reporter.next(&second).unwrap();
+        assert!(!update.whole && update.sequence == 2 && update.services.len() == 1);
+        // Refused for what is in it: what is right now may be better, under the same number.
+        reporter.outcome(Outcome::Refused);
+        let third = inventory(&[]);
+        let update = reporter.next(&third).unwrap();
+        assert!(update.sequence == 2 && update.services.is_empty() && update.removed_services.len() == 1);
     }
 
     #[test]
     fn an_empty_cluster_is_reported_once() {
         let mut reporter = Reporter::new("e".into());
         let empty = Arc::new(Inventory::default());
-        assert!(reporter.update(&empty).unwrap().whole);
-        reporter.stored(Arc::clone(&empty));
-        assert_eq!(reporter.update(&empty), None);
+        assert!(reporter.next(&empty).unwrap().whole);
+        reporter.outcome(Outcome::Stored);
+        assert_eq!(reporter.next(&empty), None);
     }
 }

@@ -64,6 +64,7 @@ impl Reporting {
     pub async fn run(mut self, requests: Requests) {
         let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
         let mut logged = Vec::new();
+        let mut failed = None;
         loop {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
@@ -74,10 +75,17 @@ impl Reporting {
             log_problems(&logged, &status.problems);
             logged.clone_from(&status.problems);
             if let Err(error) = requests.post::<_, ()>(PATH, &status).await {
-                tracing::debug!(error = chain(&error), "the status could not be reported; it is sent again");
+                let text = chain(&error);
+                if error.retry() {
+                    tracing::debug!(error = text, "the status could not be reported; it is sent again");
+                } else if failed.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, "the controller does not take the status; it is sent again");
+                }
+                failed = Some(text);
                 sleep(LEAST).await;
                 continue;
             }
+            failed = None;
             sleep(LEAST).await;
             let changed = async {
                 tokio::select! {

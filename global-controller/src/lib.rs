@@ -121,7 +121,9 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
     let metrics = Arc::new(Metrics::new("controller"));
     let (drain, watch) = drain::channel();
     let view = publish::View::new();
-    let liveness = reconcile::Liveness::new(Uuid::now_v7(), Arc::clone(&clock));
+    let agent_metrics = metrics::Agents::new(&metrics);
+    let liveness =
+        reconcile::Liveness::new(Uuid::now_v7(), Arc::clone(&clock), agent_metrics.lag_seconds.clone());
     let driver = reconcile::Driver {
         store: store.clone(),
         view: view.clone(),
@@ -145,7 +147,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
     let agents = agent_api::Agent {
         deps: Arc::clone(&app),
         liveness: Arc::clone(&liveness),
-        metrics: metrics::Agents::new(&metrics),
+        metrics: agent_metrics,
         stop: drain.watch(),
     };
     let server = tls::Server {

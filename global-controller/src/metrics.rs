@@ -27,7 +27,7 @@ pub(crate) struct Agents {
     pub(crate) lines: Family<[(&'static str, &'static str); 1], Counter>,
     /// Bytes sent on feeds.
     pub(crate) bytes: Counter,
-    /// From the publishing of a generation to its acknowledgement, where both happened at this replica.
+    /// From the publishing of a generation to its acknowledgement, where both happen at this replica.
     pub(crate) lag_seconds: Histogram,
     /// Joins, by outcome.
     pub(crate) joins: Family<[(&'static str, &'static str); 1], Counter>,
@@ -87,7 +87,7 @@ impl Agents {
             bytes: metrics.register("feed_bytes", "Bytes sent on feeds", Counter::default()),
             lag_seconds: metrics.register(
                 "feed_lag_seconds",
-                "From sending a generation to its acknowledgement",
+                "From publishing a generation to its acknowledgement",
                 seconds(),
             ),
             joins: metrics.register("joins", "Requests to join, by outcome", Family::default()),

@@ -100,7 +100,7 @@ pub(crate) async fn controller(layout: &Layout, fleet: &mut Fleet, out: &Output)
     let made =
         owner.create(&path, &json!({ "name": "admin", "role": "admin" })).await.context("make its token")?;
     context.organization = Some(ORGANIZATION.parse()?);
-    context.token = text(&made, "secret");
+    context.token = text(&made, "token");
     crate::output::secret_file(&layout.path("token"), &context.token)?;
     out.line(&format!("    API at {server}, organization {ORGANIZATION}"));
     Ok(Demo { client: Client::new(&context)?, context })
@@ -127,7 +127,7 @@ pub(crate) async fn clusters(demo: &Demo, layout: &Layout, fleet: &mut Fleet, ou
             &demo.context.ca_fingerprint,
         ]));
         join.extend(args(["--data", &dir.join("agent").display().to_string()]));
-        process::run(&program("tombolo-agent")?, &join, Some(&text(&token, "secret")))
+        process::run(&program("tombolo-agent")?, &join, Some(&text(&token, "token")))
             .await
             .context("join")?;
         agent(layout, fleet, cluster).await?;

@@ -16,6 +16,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod trail;
+mod udp;
 mod upstream;
 mod wire;
 mod zone;

@@ -13,6 +13,7 @@ use super::{
     reader::ZoneReader,
     respond::{Others, Source, Step, respond},
     tcp,
+    udp::{Socket, Way},
     upstream::{ForwardTo, Forwarder, Limits},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -91,7 +92,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    udp: UdpSocket,
+    udp: Socket,
     tcp: TcpListener,
     address: SocketAddr,
 }
@@ -218,7 +219,7 @@ pub(super) enum Next {
     Forward(Box<Request>),
 }
 
-async fn serve_udp(shared: &Shared, socket: &UdpSocket, stop: &CancellationToken) {
+async fn serve_udp(shared: &Shared, socket: &Socket, stop: &CancellationToken) {
     // Longer than what the server says it takes; what is cut off here is malformed.
     let mut buffer = [0; 4096];
     let mut forwards = FuturesUnordered::new();
@@ -227,13 +228,13 @@ async fn serve_udp(shared: &Shared, socket: &UdpSocket, stop: &CancellationToken
             biased;
             () = stop.cancelled() => break,
             Some(answer) = forwards.next() => send(socket, answer).await,
-            received = socket.recv_from(&mut buffer) => match received {
+            received = socket.receive(&mut buffer) => match received {
                 // Nobody can be answered at port 0.
-                Ok((_, client)) if client.port() == 0 => {}
-                Ok((length, client)) => match shared.step(&buffer[..length], Transport::Udp) {
-                    Some(Next::Send(bytes)) => send(socket, (bytes, client)).await,
+                Ok((_, way)) if way.client.port() == 0 => {}
+                Ok((length, way)) => match shared.step(&buffer[..length], Transport::Udp) {
+                    Some(Next::Send(bytes)) => send(socket, (bytes, way)).await,
                     Some(Next::Forward(request)) => {
-                        forwards.push(async move { (shared.forward(&request).await, client) });
+                        forwards.push(async move { (shared.forward(&request).await, way) });
                     }
                     None => {}
                 },
@@ -249,20 +250,20 @@ async fn serve_udp(shared: &Shared, socket: &UdpSocket, stop: &CancellationToken
     }
 }
 
-async fn send(socket: &UdpSocket, (bytes, client): (Vec<u8>, SocketAddr)) {
-    if let Err(error) = socket.send_to(&bytes, client).await {
-        tracing::debug!(%error, %client, "sending a DNS answer failed");
+async fn send(socket: &Socket, (bytes, way): (Vec<u8>, Way)) {
+    if let Err(error) = socket.send(&bytes, way).await {
+        tracing::debug!(%error, client = %way.client, "sending a DNS answer failed");
     }
 }
 
-async fn bind(wanted: SocketAddr) -> io::Result<(UdpSocket, TcpListener, SocketAddr)> {
+async fn bind(wanted: SocketAddr) -> io::Result<(Socket, TcpListener, SocketAddr)> {
     let mut tries = if wanted.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
         let tcp = TcpListener::bind(wanted).await?;
         let address = tcp.local_addr()?;
         match UdpSocket::bind(address).await {
-            Ok(udp) => return Ok((udp, tcp, address)),
+            Ok(udp) => return Ok((Socket::new(udp)?, tcp, address)),
             Err(error) if tries == 0 => return Err(error),
             Err(_) => {}
         }

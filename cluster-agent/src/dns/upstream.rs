@@ -263,7 +263,8 @@ impl Forwarder {
         let socket = UdpSocket::bind((any, 0)).await?;
         socket.connect(self.server).await?;
         socket.send(query).await?;
-        let mut buffer = vec![0; 65_535];
+        // More than the query says that we take.
+        let mut buffer = vec![0; 4096];
         loop {
             let length = socket.recv(&mut buffer).await?;
             if let Some(response) = wire::Response::read(&buffer[..length], query) {

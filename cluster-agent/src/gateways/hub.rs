@@ -1,18 +1,18 @@
 //! The set of gateways: what each is told, what each said. One lock, never held across an await.
 
+use super::{kept::Kept, stream::Stream};
 use crate::{
-    state::{DataDir, StateError},
+    state::DataDir,
     synthesis::{Gateway, Gateways, Synthesis},
 };
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
 use tombolo_model::{GatewayRole, Generation, snapshot::GatewayResource};
-use tombolo_runtime::clock::Clock;
+
 use tombolo_wire::{
     message::{Ack, Digest, FeedLine, GatewayHello, GatewayReport, GatewayStatus, Problem},
     session::Publisher,
@@ -35,12 +35,6 @@ impl Default for HubConfig {
     }
 }
 
-/// What is kept on disk, so that an agent that starts withdraws nothing.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept {
-    gateways: Vec<GatewayHello>,
-}
-
 /// The set of gateways.
 #[derive(Debug)]
 pub struct Hub {
@@ -54,8 +48,8 @@ pub struct Hub {
 }
 
 #[derive(Debug)]
-struct Inner {
-    entries: BTreeMap<String, Entry>,
+pub(super) struct Inner {
+    pub(super) entries: BTreeMap<String, Entry>,
     /// The generation last given to a state of the gateways: the agent's own count.
     generation: Generation,
     /// Which of the controller's generations each of ours came from, newest last.
@@ -64,18 +58,18 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     hello: GatewayHello,
-    publisher: Publisher<GatewayResource>,
+    pub(super) publisher: Publisher<GatewayResource>,
     wake: watch::Sender<Generation>,
     status: GatewayStatus,
     acked: Generation,
     refused: Option<(Generation, String)>,
     /// The last hello; what belongs to an earlier one is of another process or connection.
-    session: u64,
-    streams: usize,
+    pub(super) session: u64,
+    pub(super) streams: usize,
     /// Since when it has no stream; none while it has one.
-    vanished: Option<Instant>,
+    pub(super) vanished: Option<Instant>,
 }
 
 /// Why a gateway is not taken.
@@ -92,22 +86,6 @@ pub(crate) enum Refusal {
     Unknown,
 }
 
-/// The first generation for the gateways of an agent that starts: above all that an agent on this directory gave
-/// before, and above those of one whose directory was lost, as long as the clock goes forward.
-///
-/// # Errors
-/// Where it can't be kept for the next start.
-pub fn first_generation(data: &DataDir, clock: &dyn Clock) -> Result<Generation, StateError> {
-    const FILE: &str = "gateway-generation.json";
-    /// More changes than an agent makes in its life.
-    const ROOM: u64 = 1 << 32;
-    let now = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let kept: u64 = data.read_json(FILE).ok().flatten().unwrap_or_default();
-    let first = kept.max(u64::try_from(now).unwrap_or_default());
-    data.write_json(FILE, &(first + ROOM))?;
-    Ok(Generation::new(first))
-}
-
 /// Our generations that are remembered with the controller's; older ones are reported as the oldest.
 const SOURCES: usize = 1024;
 
@@ -116,27 +94,20 @@ impl Hub {
     /// generation that an agent gave before.
     #[must_use]
     pub fn new(config: HubConfig, data: DataDir, first: Generation) -> Arc<Self> {
-        let kept: Kept = data
-            .read_json("gateways.json")
-            .unwrap_or_else(|error| {
-                tracing::warn!(error = %error, "the gateways known before can't be read; they will come again");
-                None
-            })
-            .unwrap_or_default();
         let mut inner =
             Inner { entries: BTreeMap::new(), generation: first, sources: Vec::new(), sessions: 0 };
-        for hello in kept.gateways {
+        for hello in Kept::read(&data).gateways {
             inner.entries.insert(hello.instance.clone(), Entry::new(hello, 0, config.history));
         }
         let (set, reports) = (watch::Sender::new(0), watch::Sender::new(0));
         Arc::new(Self { config, data, inner: Mutex::new(inner), set, reports })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.set.send_modify(|count| *count += 1);
     }
 
@@ -184,16 +155,12 @@ impl Hub {
         let mut inner = self.lock();
         inner.sessions += 1;
         let session = inner.sessions;
-        // Who listens at the address now is not who did before, whatever the name.
-        let displaced: Vec<String> = inner
-            .entries
-            .iter()
-            .filter(|(name, entry)| entry.hello.tunnel == hello.tunnel && **name != hello.instance)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in displaced {
-            inner.entries.remove(&name);
-        }
+        // Who listens at the address now is not who did before, whatever the name. (Ingress gateways may listen on
+        // all addresses of a network namespace; that names no place.)
+        inner.entries.retain(|name, entry| {
+            let same_place = entry.hello.tunnel == hello.tunnel && !hello.tunnel.ip().is_unspecified();
+            !same_place || *name == hello.instance
+        });
         let full = inner.entries.len() >= self.config.most;
         match inner.entries.get_mut(&hello.instance) {
             Some(entry) => {
@@ -212,16 +179,9 @@ impl Hub {
         }
         let kept = Kept { gateways: inner.entries.values().map(|entry| entry.hello.clone()).collect() };
         drop(inner);
-        self.keep(&kept);
+        kept.write(&self.data);
         self.changed();
         Ok(session)
-    }
-
-    fn keep(&self, kept: &Kept) {
-        if let Err(error) = self.data.write_json("gateways.json", kept) {
-            let error = tombolo_runtime::telemetry::chain(&error);
-            tracing::warn!(error, "the set of gateways could not be kept on disk");
-        }
     }
 
     /// What the gateway said of itself.
@@ -380,7 +340,7 @@ impl Hub {
         if inner.entries.len() != before {
             let kept = Kept { gateways: inner.entries.values().map(|entry| entry.hello.clone()).collect() };
             drop(inner);
-            self.keep(&kept);
+            kept.write(&self.data);
             self.changed();
         }
         next
@@ -408,53 +368,6 @@ impl Entry {
             session,
             streams: 0,
             vanished: Some(Instant::now()),
-        }
-    }
-}
-
-/// A feed of one gateway.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    hub: Arc<Hub>,
-    instance: String,
-    session: u64,
-    sent: Generation,
-    wake: watch::Receiver<Generation>,
-}
-
-impl Stream {
-    /// The next lines: what changed, at the latest a heartbeat after `beat`. None where another process or
-    /// connection took its place, or the gateway is gone. Cancel-safe.
-    pub(crate) async fn next(&mut self, beat: Duration) -> Option<FeedLine<GatewayResource>> {
-        let deadline = Instant::now() + beat;
-        loop {
-            let woken = tokio::time::timeout_at(deadline, self.wake.changed()).await;
-            let inner = self.hub.lock();
-            let entry = inner.entries.get(&self.instance).filter(|entry| entry.session == self.session)?;
-            let line = match woken {
-                Ok(Err(_)) => return None,
-                Ok(Ok(())) => entry.publisher.since(self.sent),
-                Err(_) => Some(entry.publisher.beat(self.sent)),
-            };
-            let Some(line) = line else { continue };
-            self.sent = entry.publisher.generation();
-            return Some(line);
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut inner = self.hub.lock();
-        let Some(entry) = inner.entries.get_mut(&self.instance) else { return };
-        if entry.session != self.session {
-            return;
-        }
-        entry.streams = entry.streams.saturating_sub(1);
-        if entry.streams == 0 {
-            entry.vanished = Some(Instant::now());
-            drop(inner);
-            self.hub.changed();
         }
     }
 }

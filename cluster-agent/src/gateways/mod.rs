@@ -7,11 +7,14 @@
 
 mod authorize;
 mod hub;
+mod kept;
 mod routes;
 mod server;
+mod stream;
 
 pub use authorize::Forbidden;
-pub use hub::{Hub, HubConfig, first_generation};
+pub use hub::{Hub, HubConfig};
+pub use kept::first_generation;
 pub use server::{BindError, Listener};
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::{
     authorize::authorize,
-    hub::{Hub, Refusal, Stream},
+    hub::{Hub, Refusal},
+    stream::Stream,
 };
 use crate::{certificate::Authority, index::View, state::Membership};
 use bytes::Bytes;
@@ -11,9 +12,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{convert::Infallible, fmt::Display, sync::Arc};
+use std::{convert::Infallible, fmt::Display, net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
-use tombolo_model::{Generation, snapshot::GatewayResource};
+use tombolo_model::{AccountName, GatewayRole, Generation, snapshot::GatewayResource};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -157,6 +158,10 @@ impl Context {
             return Err(problem(StatusCode::UPGRADE_REQUIRED, detail));
         }
         check_instance(&hello.instance)?;
+        check_tunnel(&hello)?;
+        for address in &hello.advertise {
+            check_advertised(address)?;
+        }
         tracing::info!(
             gateway.instance = hello.instance,
             gateway.role = %hello.role,
@@ -264,6 +269,33 @@ fn check_instance(instance: &str) -> Result<(), Problem> {
         return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     Ok(())
+}
+
+/// Sidecars and egress gateways are dialled at the address they listen on; an ingress gateway at what it advertises.
+fn check_tunnel(hello: &GatewayHello) -> Result<(), Problem> {
+    if hello.role == GatewayRole::Ingress || !hello.tunnel.ip().is_unspecified() {
+        return Ok(());
+    }
+    let detail = format!(
+        "tunnel: {} can't be dialled; give --tunnel the address that this cluster's gateways reach it at",
+        hello.tunnel
+    );
+    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
+}
+
+/// `host:port`, the host an address or a DNS name: other clusters dial it.
+fn check_advertised(text: &str) -> Result<(), Problem> {
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        AccountName::parse(host).ok()?;
+        port.parse::<u16>().ok().filter(|port| *port > 0)
+    };
+    if text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) || named().is_some() {
+        return Ok(());
+    }
+    let detail =
+        format!("advertise: {text:?} is not an address that other clusters can dial; write HOST:PORT");
+    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {

@@ -332,6 +332,22 @@ async fn versions_and_names_are_checked() {
     for name in ["", "a b", "a/b", "ä", &"a".repeat(101)] {
         assert_eq!(refused(hello(GatewayRole::Egress, name, 2)).await.0, 422, "{name}");
     }
+    for address in ["", "gw", "gw:0", "http://gw:1", "::1:5"] {
+        let hello = GatewayHello {
+            advertise: BTreeSet::from([address.to_owned()]),
+            ..hello(GatewayRole::Ingress, "i", 2)
+        };
+        let (status, text) = refused(hello).await;
+        assert!(status == 422 && text.contains("write HOST:PORT"), "{address}: {text}");
+    }
+    let everywhere =
+        |role| GatewayHello { tunnel: ([0, 0, 0, 0], 15008).into(), ..hello(role, "everywhere", 0) };
+    for role in [GatewayRole::Sidecar, GatewayRole::Egress] {
+        let (status, text) = refused(everywhere(role)).await;
+        assert!(status == 422 && text.contains("can't be dialled"), "{text}");
+    }
+    let ingress = everywhere(GatewayRole::Ingress);
+    client.requests().post::<_, GatewayWelcome>("/gateway/v1/hello", &ingress).await.unwrap();
     for path in ["/gateway/v1/what", "/"] {
         let error = client.requests().post::<_, ()>(path, &1).await.unwrap_err();
         assert_eq!(error.status().unwrap().as_u16(), 404);
@@ -350,4 +366,25 @@ async fn the_end_of_the_agent_is_a_goodbye() {
     let mut status = client.status();
     tokio::time::timeout(SOON, status.wait_for(|status| !status.connected)).await.unwrap().unwrap();
     assert!(!lab.socket.exists());
+}
+
+#[tokio::test]
+async fn any_bytes_on_the_socket_are_taken() {
+    use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+    use tokio::{io::AsyncWriteExt, net::UnixStream};
+    let lab = Lab::start();
+    let mut rng = StdRng::seed_from_u64(3);
+    for round in 0..200 {
+        let mut bytes = vec![0; rng.random_range(0..400)];
+        rng.fill_bytes(&mut bytes);
+        if round % 2 == 0 {
+            // Past the preface, into the frames.
+            bytes.splice(0..0, *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        }
+        let mut stream = UnixStream::connect(&lab.socket).await.unwrap();
+        // The agent may have closed it already.
+        let _ = stream.write_all(&bytes).await;
+    }
+    let (client, _egress) = lab.connect(hello(GatewayRole::Egress, "e", 1)).await;
+    assert!(certificate(&client.requests(), "e", IDENTITIES[0]).await.is_ok());
 }

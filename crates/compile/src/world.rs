@@ -16,7 +16,7 @@ pub struct World {
     pub organization: Organization,
     /// Its root certificates, PEM; several while a root rotates.
     pub roots: Vec<String>,
-    /// Its clusters.
+    /// Its clusters; no two have one name.
     pub clusters: BTreeMap<ClusterId, Cluster>,
     /// What they reported last. The loss of an agent takes nothing out of it.
     pub inventories: BTreeMap<ClusterId, Inventory>,

@@ -99,6 +99,11 @@ impl Organization {
         Cluster { name, intermediate: Intermediate::new(key, &signed).expect("an intermediate") }
     }
 
+    /// Lists an intermediate that was made elsewhere, as of an agent that joined.
+    pub fn list(&mut self, name: &ClusterName, fingerprint: CaFingerprint) {
+        self.listed.entry(name.clone()).or_default().insert(fingerprint);
+    }
+
     /// Takes a cluster out of the bundle.
     pub fn revoke(&mut self, name: &ClusterName) {
         self.listed.remove(name);

@@ -115,11 +115,8 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for Body<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, _: &Api) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        let key = match parts.headers.get("idempotency-key") {
-            None => None,
-            // what is no text is refused by `OnceKey::new`
-            Some(value) => Some(value.to_str().unwrap_or_default().to_owned()),
-        };
+        // what is no text is refused by `OnceKey::new`, as an empty key is
+        let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default().to_owned());
         check_media_type(&parts.headers)?;
         let bytes =
             Limited::new(body, MOST_BYTES).collect().await.map_err(|error| {
@@ -158,7 +155,9 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         .map_err(|error| (error.path().to_string(), error.into_inner()))
         .and_then(|value| json.end().map(|()| value).map_err(|error| (String::new(), error)));
     let (path, error) = match read {
-        Ok(value) => return Ok(value),
+        // a list of a struct's fields in their order would be read too
+        Ok(value) if begins_object(bytes) => return Ok(value),
+        Ok(_) => (String::new(), serde::de::Error::custom("is not an object")),
         Err(found) => found,
     };
     let (line, column) = (error.line(), error.column());
@@ -170,6 +169,13 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         .field("body", format!("breaks at line {line}, column {column}"), "send one JSON object"));
     }
     let message = plain(&error);
+    if !begins_object(bytes) {
+        return Err(Refusal::new(Kind::InvalidField, "The body is JSON, but no object.").field(
+            "body",
+            "is not an object",
+            "send one JSON object",
+        ));
+    }
     let field = |name: &str| match path.as_str() {
         "." | "" => name.to_owned(),
         // the path of an unknown field ends in that field
@@ -194,6 +200,10 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     checks.wrong(at, message, "see the schema of this request in /api/v1/openapi.json");
     checks.done()?;
     Err(Refusal::internal("a wrong field was not refused"))
+}
+
+fn begins_object(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// The message without its position, which has a place of its own.
@@ -340,6 +350,7 @@ mod tests {
         let (kind, field, _) = refused(r#"{"name":7,"domain":"a.b","rules":[]}"#);
         assert_eq!((kind, field.as_str()), (Kind::InvalidField, "name"));
         assert_eq!(refused("[]").0, Kind::InvalidField);
+        assert_eq!(refused(r#"["acme","acme.example.com",[]]"#).2, "is not an object");
         assert_eq!(refused("").0, Kind::MalformedJson);
         assert_eq!(refused("{} {}").0, Kind::InvalidField);
     }

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 use tombolo_compile::{Affected, Change, ClusterChange, Incremental, Severity, World};
 use tombolo_model::{
-    ClusterName, Generation, GlobalName, OrgName, TrustDomain,
+    ClusterName, Generation, GlobalName, TrustDomain,
     id::{ClusterId, OrgId},
     snapshot::TrustBundleSpec,
 };
@@ -23,8 +23,6 @@ const IDLE: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct OrgState {
     /// Its id.
     pub(crate) id: OrgId,
-    /// Its name.
-    pub(crate) name: OrgName,
     /// Its trust domain.
     pub(crate) trust_domain: TrustDomain,
     /// The generation of everything here.
@@ -195,7 +193,7 @@ impl Org {
                 tracing::error!(cluster.id = %cluster, %finding, "what was compiled contradicts itself; nothing is published");
                 return None;
             }
-            tracing::warn!(cluster.id = %cluster, %finding, "what was compiled looks wrong");
+            tracing::debug!(cluster.id = %cluster, %finding, "worth a look in what was compiled");
         }
         let channel = Channel::new(compiled.generation, resources);
         compiled.channels.insert(cluster, Arc::clone(&channel));
@@ -253,7 +251,6 @@ fn state(
     };
     Ok(OrgState {
         id: world.organization.id,
-        name: world.organization.name.clone(),
         trust_domain: world.organization.trust_domain.clone(),
         generation,
         bundle,

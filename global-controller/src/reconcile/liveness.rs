@@ -6,6 +6,7 @@ use crate::store::{
     status::{FeedRow, Progress},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -36,6 +37,8 @@ struct State {
     opened: BTreeSet<FeedRow>,
     closed: BTreeMap<FeedRow, DateTime<Utc>>,
     progress: BTreeMap<(OrgId, ClusterId), Progress>,
+    /// Published here and not applied yet: since when.
+    waiting: BTreeMap<(OrgId, ClusterId), (Generation, Instant)>,
 }
 
 /// What is known of the clusters that are fed here.
@@ -45,12 +48,13 @@ pub(crate) struct Liveness {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     news: Notify,
+    lag: Histogram,
 }
 
 impl Liveness {
-    /// Of this replica.
-    pub(crate) fn new(replica: Uuid, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { replica, clock, state: Mutex::default(), news: Notify::new() })
+    /// Of this replica. `lag` is told how long clusters take to apply what is published, in seconds.
+    pub(crate) fn new(replica: Uuid, clock: Arc<dyn Clock>, lag: Histogram) -> Arc<Self> {
+        Arc::new(Self { replica, clock, state: Mutex::default(), news: Notify::new(), lag })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -72,11 +76,6 @@ impl Liveness {
         FeedHold { liveness: Arc::clone(self), feed }
     }
 
-    /// How many feeds are open here.
-    pub(crate) fn feeds(&self) -> usize {
-        self.lock().open.len()
-    }
-
     /// A generation with something new for this cluster was published here.
     pub(crate) fn published(
         &self,
@@ -85,7 +84,11 @@ impl Liveness {
         generation: Generation,
         at: DateTime<Utc>,
     ) {
-        self.lock().progress.entry((org, cluster)).or_default().published = Some((generation, at));
+        let mut state = self.lock();
+        state.progress.entry((org, cluster)).or_default().published = Some((generation, at));
+        // what waits since longer ago is the lag
+        state.waiting.entry((org, cluster)).or_insert_with(|| (generation, Instant::now()));
+        drop(state);
         self.news.notify_one();
     }
 
@@ -102,6 +105,11 @@ impl Liveness {
         let progress = state.progress.entry((org, cluster)).or_default();
         progress.applied = Some((generation, now));
         progress.refused = Some(refused);
+        if let Some((_, since)) =
+            state.waiting.remove(&(org, cluster)).filter(|(waiting, _)| *waiting <= generation)
+        {
+            self.lag.observe(since.elapsed().as_secs_f64());
+        }
         drop(state);
         self.news.notify_one();
     }

@@ -11,3 +11,6 @@ mod read;
 pub(crate) use driver::Driver;
 pub(crate) use expire::expire;
 pub(crate) use liveness::Liveness;
+
+#[cfg(test)]
+mod tests;

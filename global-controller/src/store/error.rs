@@ -57,11 +57,6 @@ impl Error {
         Self::Corrupt { what, value: format!("{value:?}") }
     }
 
-    /// Whether the same again, a little later, may work.
-    pub(crate) const fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Contended { .. })
-    }
-
     /// Whether this constraint was broken by a duplicate.
     pub(crate) fn is_duplicate(&self, name: &str) -> bool {
         matches!(self, Self::Duplicate { constraint } if constraint == name)

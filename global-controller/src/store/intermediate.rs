@@ -43,7 +43,7 @@ impl Tx {
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (org_id, cluster_id, fingerprint) DO UPDATE
              SET serial = EXCLUDED.serial, certificate = EXCLUDED.certificate, not_before = EXCLUDED.not_before,
-                 not_after = EXCLUDED.not_after, issued_at = EXCLUDED.issued_at, revoked_at = NULL",
+                 not_after = EXCLUDED.not_after, issued_at = EXCLUDED.issued_at, number = DEFAULT, revoked_at = NULL",
             org.as_uuid(),
             cluster.as_uuid(),
             row.fingerprint.as_bytes().as_slice(),
@@ -60,7 +60,7 @@ impl Tx {
              WHERE org_id = $1 AND cluster_id = $2 AND revoked_at IS NULL AND fingerprint NOT IN (
                 SELECT fingerprint FROM cluster_intermediates
                 WHERE org_id = $1 AND cluster_id = $2 AND revoked_at IS NULL
-                ORDER BY issued_at DESC, fingerprint LIMIT $4)",
+                ORDER BY number DESC LIMIT $4)",
             org.as_uuid(),
             cluster.as_uuid(),
             now,

@@ -98,19 +98,6 @@ impl Tx {
         row.map(TryInto::try_into).transpose()
     }
 
-    /// Whether the installation has an owner's token that was not revoked.
-    ///
-    /// # Errors
-    /// As any query.
-    pub(crate) async fn has_owner_token(&mut self) -> Result<bool, Error> {
-        let row = sqlx::query!(
-            r#"SELECT EXISTS (SELECT 1 FROM api_tokens WHERE org_id IS NULL AND revoked_at IS NULL) AS "there!""#
-        )
-        .fetch_one(self.conn())
-        .await?;
-        Ok(row.there)
-    }
-
     /// Notes that a token was used.
     ///
     /// # Errors

@@ -273,3 +273,23 @@ async fn a_new_zone_is_in_force_at_once() {
     assert_eq!(running.ask(&query).await.answers.len(), 3);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn bound_to_every_address_it_answers_from_the_one_asked() {
+    for (listen, asked) in [("0.0.0.0:0", ["127.0.0.1", "127.0.0.53"]), ("[::]:0", ["::1", "127.0.0.53"])] {
+        let server = Running::start(Some(zone()), |config| config.listen = listen.parse().unwrap()).await;
+        for address in asked {
+            let address = SocketAddr::new(address.parse().unwrap(), server.address.port());
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).await.unwrap();
+            // A connected socket takes packets from this address only.
+            socket.connect(address).await.unwrap();
+            let query = query("catalog.acme.example.com.", RecordType::A);
+            socket.send(&query.to_vec().unwrap()).await.unwrap();
+            let mut buffer = [0; 512];
+            let length = timeout(DEADLINE, socket.recv(&mut buffer)).await.unwrap().unwrap();
+            assert_eq!(Message::from_vec(&buffer[..length]).unwrap().answers.len(), 1, "{address}");
+        }
+        server.stop().await;
+    }
+}

@@ -115,10 +115,49 @@ pub(crate) fn allocate(world: &mut World) {
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Change(Change),
+    /// One thing of a cluster is different, and all else is as it was.
+    Tweak(u8, Tweak),
     /// Give addresses to the names that asked for them so far.
     Allocate,
     /// Take the addresses of names that are no more.
     Release,
+}
+
+/// One thing of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) enum Tweak {
+    Ingress(u8),
+    Zone(u8),
+    Labels(Labels),
+    /// Zero: revoked.
+    Prints(u8),
+    Name,
+}
+
+impl Tweak {
+    pub(crate) fn of(self, mut cluster: Cluster) -> Change {
+        match self {
+            Self::Ingress(port) => cluster.ingress = BTreeSet::from([format!("192.0.2.9:{port}")]),
+            Self::Zone(zone) => cluster.locality.zone = Some(format!("eu-{zone}")),
+            Self::Labels(labels) => cluster.labels = labels,
+            Self::Prints(prints) => {
+                cluster.intermediates = (0..prints).map(|print| CaFingerprint::new([print; 32])).collect();
+            }
+            // names are one in an organization
+            Self::Name => cluster.name = ClusterName::parse(&format!("was-{}", cluster.id)).unwrap(),
+        }
+        Change::Cluster(cluster)
+    }
+}
+
+fn some_tweak() -> impl Strategy<Value = Tweak> {
+    prop_oneof![
+        3 => (0u8..3).prop_map(Tweak::Ingress),
+        3 => (0u8..3).prop_map(Tweak::Zone),
+        2 => some_labels().prop_map(Tweak::Labels),
+        2 => (0u8..3).prop_map(Tweak::Prints),
+        1 => Just(Tweak::Name),
+    ]
 }
 
 const NAMESPACES: [&str; 3] = ["default", "web", "data"];
@@ -228,16 +267,27 @@ fn some_change() -> impl Strategy<Value = Change> {
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => some_change().prop_map(Step::Change),
+        4 => (1u8..5, some_tweak()).prop_map(|(n, tweak)| Step::Tweak(n, tweak)),
         3 => Just(Step::Allocate),
         1 => Just(Step::Release),
     ];
     prop::collection::vec(step, 1..25)
 }
 
-/// A world of random content, every name with its addresses.
+/// A world of random content, every name with its addresses. It begins with clusters that share a namespace, so that
+/// what follows touches something.
 pub(crate) fn worlds() -> impl Strategy<Value = World> {
-    prop::collection::vec(some_change(), 1..25).prop_map(|changes| {
-        let mut all = Incremental::new(empty());
+    let begin = (prop::collection::vec(some_inventory(), 3), 0u8..4);
+    (begin, prop::collection::vec(some_change(), 0..12)).prop_map(|((inventories, clusters), changes)| {
+        let mut world = empty();
+        let mut everything = gns(0, DOMAINS[0]);
+        everything.rules[0].namespace = Selector::Labels(Labels::new());
+        world.gns.insert(everything.id, everything);
+        for (n, inventory) in (1..=clusters).zip(inventories) {
+            world.clusters.insert(cluster_id(n), cluster(n));
+            world.inventories.insert(cluster_id(n), inventory);
+        }
+        let mut all = Incremental::new(world);
         for change in changes {
             all.apply(change);
         }

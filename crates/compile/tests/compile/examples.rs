@@ -149,6 +149,27 @@ fn a_service_called_like_a_cluster_has_no_pod_names() {
 }
 
 #[test]
+fn a_pods_name_becomes_a_services_name_in_a_cluster() {
+    // Labels that sort on both sides of "cluster-1": whichever service is looked at first, the name has one owner.
+    for other in ["catalog", "zebra"] {
+        let mut world = shop();
+        world.clusters.remove(&cluster_id(1));
+        let pods = BTreeMap::from([(label(other), PodRecord { ready: true, tunnelled: true })]);
+        let like = ServiceRecord { headless: true, pods, ..service(1, vec![port(1)]) };
+        put(&mut world, 2, key("default", "cluster-1"), like);
+        put(&mut world, 1, key("default", other), service(1, vec![port(1)]));
+        let mut all = Incremental::new(world);
+        let name = name(&format!("{other}.cluster-1.acme.example.com"));
+        assert!(all.names().any(|n| *n == name), "of the pod");
+        all.apply(Change::Cluster(cluster(1)));
+        assert_eq!(all.names().cloned().collect::<BTreeSet<_>>(), names_needed(all.world()));
+        all.apply(Change::ClusterGone(cluster_id(1)));
+        assert_eq!(all.names().cloned().collect::<BTreeSet<_>>(), names_needed(all.world()));
+        assert!(all.names().any(|n| *n == name), "of the pod again");
+    }
+}
+
+#[test]
 fn names_too_long_are_reported() {
     let mut world = shop();
     let domain = ["a".repeat(60), "b".repeat(60), "c".repeat(50), "example.com".into()].join(".");

@@ -1,6 +1,6 @@
 //! What holds for every world and every sequence of changes.
 
-use crate::common::{Step, empty, steps, vip, worlds};
+use crate::common::{Step, cluster_id, steps, vip, worlds};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_compile::{
@@ -36,16 +36,22 @@ fn bytes(resources: &Resources<ClusterResource>) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn incremental_equals_full(steps in steps()) {
-        let mut all = Incremental::new(empty());
-        let (mut told, mut needed, mut released) = (Told::new(), BTreeSet::new(), BTreeSet::new());
-        let mut index = 0;
+    fn incremental_equals_full(world in worlds(), steps in steps()) {
+        let mut told: Told = world.clusters.keys().map(|id| (*id, snapshot(&world, *id))).collect();
+        let names = names_needed(&world);
+        let mut released: BTreeSet<_> = world.vips.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        let (mut needed, mut index) = (BTreeSet::new(), 1000);
+        let mut all = Incremental::new(world);
         for step in steps {
             let change = match step {
                 Step::Change(change) => change,
+                Step::Tweak(n, tweak) => match all.world().clusters.get(&cluster_id(n)) {
+                    Some(cluster) => tweak.of(cluster.clone()),
+                    None => continue,
+                },
                 Step::Allocate => {
                     let names: BTreeSet<GlobalName> = std::mem::take(&mut needed);
                     Change::Vips(names.into_iter().map(|name| { index += 1; (name, Some(vip(index))) }).collect())

@@ -1,6 +1,18 @@
 //! The API as its callers see it, on a real PostgreSQL, without sockets.
 
+mod audit;
+mod bodies;
+mod clusters;
 mod document;
+mod events;
+mod gns;
+mod limits;
+mod onboarding;
+mod once;
+mod organizations;
+mod pages;
+mod services;
+mod tokens;
 mod wall;
 mod world;
 

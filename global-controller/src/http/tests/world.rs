@@ -8,8 +8,11 @@ use crate::{
     },
     ca::Vault,
     http::{problem::Problem, router},
+    metrics::{Agents, Reconciled},
     publish::View,
+    reconcile::{Driver, Liveness},
     store::{Store, token::TokenRow},
+    vips::Pools,
 };
 use axum::{
     Router,
@@ -19,8 +22,14 @@ use axum::{
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::{str::FromStr as _, sync::Arc};
+use tokio::{sync::OnceCell, task::JoinHandle};
 use tombolo_model::id::TokenId;
-use tombolo_runtime::clock::ManualClock;
+use tombolo_runtime::{
+    clock::{Clock, ManualClock},
+    drain::{self, Drain},
+    metrics::Metrics,
+    task,
+};
 use tombolo_testkit::{clock, postgres::Database};
 use tower::ServiceExt as _;
 use uuid::Uuid;
@@ -103,9 +112,16 @@ impl Call<'_> {
 
 impl Controller {
     pub(super) async fn start() -> Self {
-        let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
-        let options = sqlx::postgres::PgConnectOptions::from_str(database.url()).unwrap();
-        let store = Store::open(options, 8).await.unwrap();
+        // the schema is made once, and copied
+        static TEMPLATE: OnceCell<Database> = OnceCell::const_new();
+        let template = TEMPLATE.get_or_init(async || {
+            let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
+            open(&database).await.pool().close().await;
+            database
+        });
+        let template = template.await;
+        let database = tokio::task::spawn_blocking(|| template.copy()).await.unwrap();
+        let store = open(&database).await;
         let files = tempfile::tempdir().unwrap();
         let clock = clock::manual();
         let deps = Arc::new(Deps {
@@ -135,6 +151,24 @@ impl Controller {
         tx.commit().await.unwrap();
         let router = router(Arc::clone(&deps));
         Self { router, deps, clock, owner: owner.reveal().to_owned(), database, _files: files }
+    }
+
+    /// Lets a reconciler run until it is stopped.
+    pub(super) async fn reconcile(&self) -> Reconciler {
+        let metrics = Metrics::new("controller");
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let driver = Driver {
+            store: self.deps.store.clone(),
+            view: self.deps.view.clone(),
+            liveness: Liveness::new(Uuid::now_v7(), Arc::clone(&clock), Agents::new(&metrics).lag_seconds),
+            pools: Pools::new("240.0.0.0/4".parse().unwrap(), "fd74:6f6d:6265:6c6f::/64".parse().unwrap())
+                .unwrap(),
+            clock,
+            metrics: Reconciled::new(&metrics),
+        };
+        driver.first().await.unwrap();
+        let (drain, watch) = drain::channel();
+        Reconciler { drain, task: task::spawn("reconcile", driver.run(watch)) }
     }
 
     /// A request to `/api/v1<path>`.
@@ -169,6 +203,24 @@ impl Controller {
     pub(super) async fn gns(&self, token: &str, org: &str, name: &str, domain: &str) -> Value {
         let path = format!("/organizations/{org}/global-namespaces");
         self.post(token, &path, &gns(name, domain)).await.expect(201)
+    }
+}
+
+async fn open(database: &Database) -> Store {
+    let options = sqlx::postgres::PgConnectOptions::from_str(database.url()).unwrap();
+    Store::open(options, 8).await.unwrap()
+}
+
+/// A running reconciler.
+pub(super) struct Reconciler {
+    drain: Drain,
+    task: JoinHandle<()>,
+}
+
+impl Reconciler {
+    pub(super) async fn stop(self) {
+        self.drain.start();
+        self.task.await.unwrap();
     }
 }
 

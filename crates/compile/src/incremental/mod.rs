@@ -1,6 +1,11 @@
 //! The same as [`snapshot`](crate::snapshot), kept current change by change: what a change does not touch is not looked at.
 //! A property test holds the two equal after every change of any sequence.
 
+mod affected;
+mod tell;
+
+pub use affected::{Affected, ClusterChange};
+
 use crate::{
     conflict::Conflict,
     derive::{Derived, GnsState, mapped},
@@ -8,70 +13,14 @@ use crate::{
     world::{Change, World, changed},
 };
 use std::collections::{BTreeMap, BTreeSet};
+use tell::named_peers;
 use tombolo_model::{
     ClusterName, DnsLabel, GlobalName, NamespaceName,
     id::{ClusterId, GnsId},
     intent::{Cluster, GlobalNamespace},
     inventory::{Inventory, NamespaceRecord, ServiceKey, ServiceRecord},
-    snapshot::{ClusterResource, Resource, ResourceKey, Resources},
+    snapshot::{ClusterResource, Resources},
 };
-
-/// What changes for one receiver.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ClusterChange {
-    /// So much that everything is given.
-    Whole(Resources<ClusterResource>),
-    /// These keys now hold this, and those are gone. Some may hold what they held before.
-    Parts {
-        /// New and changed resources.
-        upserts: Resources<ClusterResource>,
-        /// Keys that are gone.
-        removes: BTreeSet<ResourceKey>,
-    },
-    /// The cluster is gone.
-    Gone,
-}
-
-/// What a change led to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Affected {
-    /// The receivers that must be told something.
-    pub clusters: BTreeMap<ClusterId, ClusterChange>,
-    /// Names that came to be (or lost their addresses) and want virtual addresses. Allocate, and apply [`Change::Vips`].
-    pub needed: BTreeSet<GlobalName>,
-    /// Names that have virtual addresses and are no more. Put the addresses in quarantine.
-    pub released: BTreeSet<GlobalName>,
-}
-
-impl Affected {
-    /// This, and then what `next` did.
-    fn then(&mut self, next: Self) {
-        for (cluster, change) in next.clusters {
-            match (self.clusters.remove(&cluster), change) {
-                (
-                    Some(ClusterChange::Parts { mut upserts, mut removes }),
-                    ClusterChange::Parts { upserts: more, removes: gone },
-                ) => {
-                    upserts.retain(|key, _| !gone.contains(key));
-                    removes.retain(|key| !more.contains_key(key));
-                    upserts.extend(more);
-                    removes.extend(gone);
-                    self.clusters.insert(cluster, ClusterChange::Parts { upserts, removes });
-                }
-                (Some(ClusterChange::Whole(mut all)), ClusterChange::Parts { upserts, removes }) => {
-                    all.retain(|key, _| !removes.contains(key));
-                    all.extend(upserts);
-                    self.clusters.insert(cluster, ClusterChange::Whole(all));
-                }
-                (_, change) => {
-                    self.clusters.insert(cluster, change);
-                }
-            }
-        }
-        self.needed.extend(next.needed);
-        self.released.extend(next.released);
-    }
-}
 
 /// A world, and what follows from it.
 #[derive(Clone, Debug)]
@@ -324,128 +273,6 @@ impl Incremental {
             }
         }
     }
-
-    /// Works out what is dirty, and what each receiver is told.
-    fn finish(&mut self, mut dirty: Dirty) -> Affected {
-        for (id, label) in std::mem::take(&mut dirty.services) {
-            self.rework(id, &label, &mut dirty);
-        }
-        let mut parts: BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)> =
-            BTreeMap::new();
-        let world = &self.world;
-        for id in &dirty.gone {
-            self.peers.remove(id);
-        }
-        for (id, names) in &dirty.names {
-            let (Some(gns), Some(state)) = (world.gns.get(id), self.derived.gns.get(id)) else { continue };
-            for receiver in state.members.iter().filter_map(|id| world.clusters.get(id)) {
-                if dirty.whole.contains(&receiver.id) {
-                    continue;
-                }
-                let (upserts, removes) = parts.entry(receiver.id).or_default();
-                for name in names {
-                    let body = self.derived.name(name).map(|(_, body)| body);
-                    match body.and_then(|body| render::name(world, gns, receiver, name, body)) {
-                        Some(resource) => drop(upserts.insert(resource.key(), resource)),
-                        None => drop(removes.insert(render::name_key(name))),
-                    }
-                }
-            }
-        }
-        for id in &dirty.domains {
-            let Some(state) = self.derived.gns.get(id) else { continue };
-            let Some(resource) = render::domain(world, &self.derived, *id) else { continue };
-            for receiver in state.members.difference(&dirty.whole) {
-                parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
-            }
-        }
-        if dirty.bundle {
-            let resource = render::bundle(world);
-            for receiver in world.clusters.keys().filter(|id| !dirty.whole.contains(id)) {
-                parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
-            }
-        }
-        self.tell_peers(&dirty, &mut parts);
-
-        let mut affected = Affected::default();
-        for id in &dirty.whole {
-            affected.clusters.insert(*id, ClusterChange::Whole(self.snapshot(*id)));
-        }
-        for (id, (upserts, removes)) in parts {
-            if !upserts.is_empty() || !removes.is_empty() {
-                affected.clusters.insert(id, ClusterChange::Parts { upserts, removes });
-            }
-        }
-        affected.clusters.extend(dirty.gone.iter().map(|id| (*id, ClusterChange::Gone)));
-        for name in dirty.touched {
-            match (self.derived.owners.contains_key(&name), self.world.vips.contains_key(&name)) {
-                (true, false) => drop(affected.needed.insert(name)),
-                (false, true) => drop(affected.released.insert(name)),
-                _ => {}
-            }
-        }
-        affected
-    }
-
-    /// Works out one service anew.
-    fn rework(&mut self, id: GnsId, label: &DnsLabel, dirty: &mut Dirty) {
-        let (Some(gns), Some(state)) = (self.world.gns.get(&id), self.derived.gns.get_mut(&id)) else {
-            return;
-        };
-        let view = state.view(&self.world, gns, label);
-        let old = state.services.remove(label).unwrap_or_default();
-        for (name, now) in changed(&old.names, &view.names) {
-            match now {
-                Some(_) => drop(self.derived.owners.insert(name.clone(), (id, label.clone()))),
-                None => drop(self.derived.owners.remove(&name)),
-            }
-            dirty.names.entry(id).or_default().insert(name.clone());
-            dirty.touched.insert(name);
-        }
-        if state.sources.contains_key(label) {
-            state.services.insert(label.clone(), view);
-        }
-    }
-
-    /// Tells of peers that came, went, or are different.
-    fn tell_peers(
-        &mut self,
-        dirty: &Dirty,
-        parts: &mut BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)>,
-    ) {
-        let members = dirty.serving.iter().filter_map(|id| self.derived.gns.get(id)).flat_map(|s| &s.members);
-        let recount: BTreeSet<ClusterId> = members.copied().chain(dirty.whole.iter().copied()).collect();
-        let mut gone: BTreeMap<ClusterId, BTreeSet<ClusterName>> = BTreeMap::new();
-        let mut told: BTreeMap<ClusterId, BTreeSet<ClusterId>> = BTreeMap::new();
-        for id in recount {
-            let now = named_peers(&self.world, &self.derived, id);
-            let was = self.peers.insert(id, now.clone()).unwrap_or_default();
-            gone.insert(id, was.difference(&now).map(|(_, name)| name.clone()).collect());
-            told.insert(id, now.difference(&was).map(|(id, _)| *id).collect());
-        }
-        for (id, peers) in &self.peers {
-            let differ = peers.iter().map(|(id, _)| *id).filter(|id| dirty.peers.contains(id));
-            told.entry(*id).or_default().extend(differ);
-        }
-        for receiver in self.world.clusters.values().filter(|cluster| !dirty.whole.contains(&cluster.id)) {
-            for name in gone.get(&receiver.id).into_iter().flatten() {
-                let key = ResourceKey::new("peer", name.as_str());
-                parts.entry(receiver.id).or_default().1.insert(key);
-            }
-            for other in told.get(&receiver.id).into_iter().flatten() {
-                if let Some(peer) = render::peer(&self.world, receiver, *other) {
-                    let (upserts, removes) = parts.entry(receiver.id).or_default();
-                    removes.remove(&peer.key());
-                    upserts.insert(peer.key(), peer);
-                }
-            }
-        }
-    }
-}
-
-fn named_peers(world: &World, derived: &Derived, id: ClusterId) -> BTreeSet<(ClusterId, ClusterName)> {
-    let peers = derived.peers(id).into_iter();
-    peers.filter_map(|peer| Some((peer, world.clusters.get(&peer)?.name.clone()))).collect()
 }
 
 /// Looks anew at which services of a cluster take part in a GNS.

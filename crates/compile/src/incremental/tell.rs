@@ -1,0 +1,145 @@
+//! From what is dirty to what each receiver is told.
+
+use super::{Affected, ClusterChange, Dirty, Incremental};
+use crate::{
+    derive::Derived,
+    render,
+    world::{World, changed},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tombolo_model::{
+    ClusterName, DnsLabel,
+    id::{ClusterId, GnsId},
+    snapshot::{ClusterResource, Resource, ResourceKey, Resources},
+};
+
+/// For each receiver, what is new and what is gone.
+type Parts = BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)>;
+
+impl Incremental {
+    /// Works out what is dirty, and what each receiver is told.
+    pub(super) fn finish(&mut self, mut dirty: Dirty) -> Affected {
+        for (id, label) in std::mem::take(&mut dirty.services) {
+            self.rework(id, &label, &mut dirty);
+        }
+        let mut parts: Parts = BTreeMap::new();
+        let world = &self.world;
+        for id in &dirty.gone {
+            self.peers.remove(id);
+        }
+        for (id, names) in &dirty.names {
+            let (Some(gns), Some(state)) = (world.gns.get(id), self.derived.gns.get(id)) else { continue };
+            for receiver in state.members.iter().filter_map(|id| world.clusters.get(id)) {
+                if dirty.whole.contains(&receiver.id) {
+                    continue;
+                }
+                let (upserts, removes) = parts.entry(receiver.id).or_default();
+                for name in names {
+                    let body = self.derived.name(name).map(|(_, body)| body);
+                    match body.and_then(|body| render::name(world, gns, receiver, name, body)) {
+                        Some(resource) => drop(upserts.insert(resource.key(), resource)),
+                        None => drop(removes.insert(render::name_key(name))),
+                    }
+                }
+            }
+        }
+        for id in &dirty.domains {
+            let Some(state) = self.derived.gns.get(id) else { continue };
+            let Some(resource) = render::domain(world, &self.derived, *id) else { continue };
+            for receiver in state.members.difference(&dirty.whole) {
+                parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
+            }
+        }
+        if dirty.bundle {
+            let resource = render::bundle(world);
+            for receiver in world.clusters.keys().filter(|id| !dirty.whole.contains(id)) {
+                parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
+            }
+        }
+        self.tell_peers(&dirty, &mut parts);
+
+        let mut affected = Affected::default();
+        for id in &dirty.whole {
+            affected.clusters.insert(*id, ClusterChange::Whole(self.snapshot(*id)));
+        }
+        for (id, (upserts, removes)) in parts {
+            if !upserts.is_empty() || !removes.is_empty() {
+                affected.clusters.insert(id, ClusterChange::Parts { upserts, removes });
+            }
+        }
+        affected.clusters.extend(dirty.gone.iter().map(|id| (*id, ClusterChange::Gone)));
+        for name in dirty.touched {
+            match (self.derived.owners.contains_key(&name), self.world.vips.contains_key(&name)) {
+                (true, false) => drop(affected.needed.insert(name)),
+                (false, true) => drop(affected.released.insert(name)),
+                _ => {}
+            }
+        }
+        affected
+    }
+
+    /// Works out one service anew.
+    fn rework(&mut self, id: GnsId, label: &DnsLabel, dirty: &mut Dirty) {
+        let (Some(gns), Some(state)) = (self.world.gns.get(&id), self.derived.gns.get_mut(&id)) else {
+            return;
+        };
+        let view = state.view(&self.world, gns, label);
+        let old = state.services.remove(label).unwrap_or_default();
+        for (name, now) in changed(&old.names, &view.names) {
+            match now {
+                Some(_) => drop(self.derived.owners.insert(name.clone(), (id, label.clone()))),
+                // A pod's name may have become another service's name in its cluster, in this same step.
+                None if self.derived.owners.get(&name).is_some_and(|owner| *owner == (id, label.clone())) => {
+                    self.derived.owners.remove(&name);
+                }
+                None => {}
+            }
+            dirty.names.entry(id).or_default().insert(name.clone());
+            dirty.touched.insert(name);
+        }
+        if state.sources.contains_key(label) {
+            state.services.insert(label.clone(), view);
+        }
+    }
+
+    /// Tells of peers that came, went, or are different.
+    fn tell_peers(&mut self, dirty: &Dirty, parts: &mut Parts) {
+        let members = dirty.serving.iter().filter_map(|id| self.derived.gns.get(id)).flat_map(|s| &s.members);
+        let recount: BTreeSet<ClusterId> = members.copied().chain(dirty.whole.iter().copied()).collect();
+        let mut gone: BTreeMap<ClusterId, BTreeSet<ClusterName>> = BTreeMap::new();
+        let mut told: BTreeMap<ClusterId, BTreeSet<ClusterId>> = BTreeMap::new();
+        for id in recount {
+            let now = named_peers(&self.world, &self.derived, id);
+            let was = self.peers.insert(id, now.clone()).unwrap_or_default();
+            gone.insert(id, was.difference(&now).map(|(_, name)| name.clone()).collect());
+            told.insert(id, now.difference(&was).map(|(id, _)| *id).collect());
+        }
+        for (id, peers) in &self.peers {
+            let differ = peers.iter().map(|(id, _)| *id).filter(|id| dirty.peers.contains(id));
+            told.entry(*id).or_default().extend(differ);
+        }
+        for receiver in self.world.clusters.values().filter(|cluster| !dirty.whole.contains(&cluster.id)) {
+            for name in gone.get(&receiver.id).into_iter().flatten() {
+                let key = ResourceKey::new("peer", name.as_str());
+                parts.entry(receiver.id).or_default().1.insert(key);
+            }
+            for other in told.get(&receiver.id).into_iter().flatten() {
+                if let Some(peer) = render::peer(&self.world, receiver, *other) {
+                    let (upserts, removes) = parts.entry(receiver.id).or_default();
+                    removes.remove(&peer.key());
+                    upserts.insert(peer.key(), peer);
+                }
+            }
+        }
+    }
+}
+
+/// The peers of a cluster, and what they are called.
+pub(super) fn named_peers(
+    world: &World,
+    derived: &Derived,
+    id: ClusterId,
+) -> BTreeSet<(ClusterId, ClusterName)> {
+    let peers = derived.peers(id).into_iter();
+    peers.filter_map(|peer| Some((peer, world.clusters.get(&peer)?.name.clone()))).collect()
+}

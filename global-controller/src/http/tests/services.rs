@@ -1,0 +1,81 @@
+//! Services: what the compiler makes of global namespaces and inventories.
+
+use super::{Controller, clusters::join};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Reports a service as a cluster's agent would.
+fn report(controller: &Controller, cluster: &str, service: &str, record: &Value) {
+    controller.database.sql(&format!(
+        "INSERT INTO inventory_namespaces SELECT org_id, id, 'default', '{{}}' FROM clusters WHERE name = '{cluster}'
+         ON CONFLICT DO NOTHING;
+         INSERT INTO inventory_services SELECT org_id, id, 'default/{service}', '{record}' FROM clusters
+         WHERE name = '{cluster}';
+         UPDATE organizations SET generation = generation + 1;
+         SELECT pg_notify('tombolo_changes', id::text) FROM organizations"
+    ));
+}
+
+#[tokio::test]
+async fn services_show_their_addresses_and_where_they_are_served() {
+    let controller = Controller::start().await;
+    let driver = controller.reconcile().await;
+    let admin = controller.organization("acme").await;
+    for name in ["cluster-1", "cluster-2"] {
+        let made = controller.cluster(&admin, "acme", name).await;
+        join(&controller, made["id"].as_str().unwrap());
+    }
+    let ports = |protocol: &str| json!([{ "port": 8082, "protocol": protocol }]);
+    let record = |created: u64, protocol: &str| {
+        json!({ "created_s": created, "ports": ports(protocol), "ready": 1, "total": 2, "tunnelled": 1,
+                "accounts": ["catalog"] })
+    };
+    controller.gns(&admin, "acme", "acme", "acme.example.com").await;
+    report(&controller, "cluster-2", "catalog", &record(1, "TCP"));
+    report(&controller, "cluster-1", "catalog", &record(2, "UDP"));
+    report(&controller, "cluster-1", "cart", &record(3, "TCP"));
+
+    let list = async |query: &str| {
+        let path = format!("/organizations/acme/services{query}");
+        controller.get(&admin, &path).await.expect(200)["items"].as_array().unwrap().clone()
+    };
+    // addresses are given by the reconciler, a moment after the names came to be
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+    let all = loop {
+        let all = list("").await;
+        if all.len() == 5 {
+            break all;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{all:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let names: Vec<&str> = all.iter().map(|service| service["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "cart.acme.example.com",
+            "cart.cluster-1.acme.example.com",
+            "catalog.acme.example.com",
+            "catalog.cluster-1.acme.example.com",
+            "catalog.cluster-2.acme.example.com",
+        ]
+    );
+    let path = "/organizations/acme/services/catalog.acme.example.com";
+    let catalog = controller.get(&admin, path).await.expect(200);
+    assert_eq!(catalog, all[2]);
+    assert!(catalog["vip"]["v4"].as_str().unwrap().starts_with("240."));
+    let targets = catalog["targets"].as_array().unwrap();
+    let target = targets.iter().find(|target| target["cluster"] == "cluster-2").unwrap();
+    assert_eq!((&target["ready"], &target["total"]), (&json!(1), &json!(2)));
+    assert_eq!((&target["services"], &target["end_to_end"]), (&json!(["default/catalog"]), &json!("all")));
+    assert_eq!(catalog["conflicts"][0]["reason"], "protocol");
+    assert_eq!(catalog["conflicts"][0]["winner"], "cluster-2/default/catalog");
+    assert_eq!(list("?cluster=cluster-2").await.len(), 2);
+    assert_eq!(list("?gns=other").await.len(), 0);
+    assert_eq!(list("?limit=2").await.len(), 2);
+    controller
+        .get(&admin, "/organizations/acme/services/nothing.acme.example.com")
+        .await
+        .problem(404, "not-found");
+    driver.stop().await;
+}

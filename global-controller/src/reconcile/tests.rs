@@ -1,0 +1,223 @@
+//! A reader that follows the change log holds what a reader holds that reads everything.
+
+use super::{
+    Driver, Liveness,
+    read::{Read, read},
+};
+use crate::{
+    ca::Vault,
+    metrics::{Agents, Reconciled},
+    publish::View,
+    store::{Change, Store, Tx, gns::GnsRow, organization::OrganizationRow},
+    vips::Pools,
+};
+use chrono::{DateTime, Utc};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use std::{collections::BTreeSet, str::FromStr as _, sync::Arc};
+use tombolo_compile::World;
+use tombolo_model::{
+    ClusterName, Generation, Locality, SpiffeId,
+    id::{ClusterId, GnsId, OrgId},
+    inventory::ServiceKey,
+};
+use tombolo_mtls::PrivateKey;
+use tombolo_runtime::{clock::Clock, metrics::Metrics};
+use tombolo_testkit::{build, clock, postgres::Database};
+use uuid::Uuid;
+
+const CLUSTERS: usize = 3;
+const SERVICES: [&str; 4] = ["default/cart", "default/users", "shop/cart", "shop/orders"];
+
+struct Bench {
+    driver: Driver,
+    org: OrganizationRow,
+    clusters: Vec<(ClusterId, ClusterName)>,
+    gns: Option<GnsId>,
+    vault: Vault,
+    rng: StdRng,
+    _files: tempfile::TempDir,
+    _database: Database,
+}
+
+impl Bench {
+    async fn new(seed: u64) -> Self {
+        let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
+        let options = sqlx::postgres::PgConnectOptions::from_str(database.url()).unwrap();
+        let store = Store::open(options, 4).await.unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let vault = Vault::from_file(&files.path().join("ca.key"), true).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(clock::manual());
+        let metrics = Metrics::new("test");
+        let lag = Agents::new(&metrics).lag_seconds;
+        let pools =
+            Pools::new("240.0.0.0/4".parse().unwrap(), "fd74:6f6d:6265:6c6f::/64".parse().unwrap()).unwrap();
+        let driver = Driver {
+            store,
+            view: View::new(),
+            liveness: Liveness::new(Uuid::now_v7(), Arc::clone(&clock), lag),
+            pools,
+            clock,
+            metrics: Reconciled::new(&metrics),
+        };
+        let org = OrganizationRow {
+            id: OrgId::new(Uuid::now_v7()),
+            name: build::name("acme"),
+            trust_domain: build::name("acme.tombolo.internal"),
+            generation: Generation::new(1),
+            created_at: driver.clock.now().into(),
+        };
+        let mut bench = Self {
+            driver,
+            org,
+            clusters: Vec::new(),
+            gns: None,
+            vault,
+            rng: StdRng::seed_from_u64(seed),
+            _files: files,
+            _database: database,
+        };
+        bench.found().await;
+        bench
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.driver.clock.now().into()
+    }
+
+    async fn found(&mut self) {
+        let (now, org) = (self.now(), self.org.id);
+        let mut tx = self.driver.store.begin().await.unwrap();
+        tx.insert_organization(&self.org).await.unwrap();
+        self.vault.create_root(&mut tx, org, &self.org.trust_domain, now).await.unwrap();
+        for i in 0..CLUSTERS {
+            let (id, name) = (ClusterId::new(Uuid::now_v7()), format!("cluster-{i}"));
+            sqlx::query(
+                "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)",
+            )
+            .bind(org.as_uuid())
+            .bind(id.as_uuid())
+            .bind(&name)
+            .bind(now)
+            .execute(tx.conn())
+            .await
+            .unwrap();
+            tx.changed(org, Change::Cluster(id));
+            self.clusters.push((id, build::name(&name)));
+        }
+        tx.commit().await.unwrap();
+    }
+
+    /// Something happens.
+    async fn step(&mut self) -> String {
+        let (now, org) = (self.now(), self.org.id);
+        let (id, name) = self.clusters[self.rng.random_range(0..CLUSTERS)].clone();
+        let mut tx = self.driver.store.begin().await.unwrap();
+        tx.lock_org(org).await.unwrap();
+        let what = match self.rng.random_range(0..9) {
+            0 | 1 => {
+                self.join(&mut tx, id, &name).await;
+                format!("join {name}")
+            }
+            2 => format!("revoke {name} {}", tx.revoke_cluster(org, id, now).await.unwrap()),
+            3 => {
+                let address = format!("192.0.2.{}:1", self.rng.random_range(1..5));
+                tx.set_ingress(org, id, &BTreeSet::from([address.clone()])).await.unwrap();
+                format!("ingress {name} {address}")
+            }
+            4 | 5 => {
+                let key: ServiceKey = build::service_key(SERVICES[self.rng.random_range(0..SERVICES.len())]);
+                let ready = self.rng.random_range(0..3);
+                let record = build::Service::new(&[80]).endpoints(ready, 3).build();
+                tx.upsert_services(org, id, &[(key.clone(), record)].into()).await.unwrap();
+                let record = tombolo_model::inventory::NamespaceRecord { labels: Default::default() };
+                tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();
+                format!("report {name} {key} {ready}")
+            }
+            6 => {
+                let keys = [SERVICES[self.rng.random_range(0..SERVICES.len())].to_owned()];
+                tx.remove_services(org, id, &keys, self.rng.random_bool(0.3)).await.unwrap();
+                format!("remove {name} {keys:?}")
+            }
+            7 => self.domain(&mut tx).await,
+            _ => {
+                // a reader that is further behind than the log reads everything
+                tx.prune_changes(1).await.unwrap();
+                tx.changed(org, Change::Audit);
+                "prune".to_owned()
+            }
+        };
+        tx.commit().await.unwrap();
+        what
+    }
+
+    async fn join(&mut self, tx: &mut Tx, id: ClusterId, name: &ClusterName) {
+        let (now, org) = (self.now(), self.org.id);
+        tx.joined(org, id, &Locality::default(), now).await.unwrap();
+        let spiffe = SpiffeId::cluster(&self.org.trust_domain, name);
+        let csr = PrivateKey::generate().unwrap().csr(&spiffe).unwrap();
+        let owner = (org, &self.org.trust_domain);
+        self.vault.sign_intermediate(tx, owner, (id, name), &csr, now).await.unwrap();
+    }
+
+    async fn domain(&mut self, tx: &mut Tx) -> String {
+        let (now, org) = (self.now(), self.org.id);
+        if let Some(id) = self.gns.take() {
+            tx.delete_gns(org, id).await.unwrap();
+            tx.changed(org, Change::Gns(id));
+            return "no domain".to_owned();
+        }
+        let id = GnsId::new(Uuid::now_v7());
+        let namespace = if self.rng.random_bool(0.5) { "default" } else { "shop" };
+        let row = GnsRow {
+            id,
+            name: build::name("acme"),
+            domain: build::name("acme.example.com"),
+            rules: vec![build::everywhere(namespace)],
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        tx.insert_gns(org, &row).await.unwrap();
+        tx.changed(org, Change::Gns(id));
+        self.gns = Some(id);
+        format!("domain over {namespace}")
+    }
+
+    /// What is held, and what is stored.
+    async fn worlds(&self) -> (World, World) {
+        let org = self.org.id;
+        let held = self.driver.view.with(org, |compiled, _| compiled.world().clone()).unwrap();
+        let mut tx = self.driver.store.begin_snapshot().await.unwrap();
+        match read(&mut tx, org, None, &self.driver.pools).await.unwrap() {
+            Read::Whole(stored, _) => (tidy(held), tidy(stored)),
+            _ => panic!("the organization is there"),
+        }
+    }
+}
+
+/// A cluster that reported nothing may have an empty inventory, or none.
+fn tidy(mut world: World) -> World {
+    world.inventories.retain(|_, found| !found.namespaces.is_empty() || !found.services.is_empty());
+    world
+}
+
+#[tokio::test]
+async fn following_is_reading_everything() {
+    for seed in [1, 2] {
+        let mut bench = Bench::new(seed).await;
+        let mut done = Vec::new();
+        for _ in 0..60 {
+            // several changes may come at once
+            for _ in 0..bench.rng.random_range(1..3) {
+                done.push(bench.step().await);
+            }
+            bench.driver.first().await.unwrap();
+            let (held, stored) = bench.worlds().await;
+            assert_eq!(held, stored, "seed {seed}, after {done:#?}");
+            let wanted = tombolo_compile::names_needed(&held);
+            let had: BTreeSet<_> = held.vips.keys().cloned().collect();
+            assert_eq!(had, wanted, "seed {seed}, after {done:#?}");
+        }
+        assert!(done.iter().any(|what| what == "prune"));
+    }
+}

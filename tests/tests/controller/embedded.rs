@@ -1,0 +1,141 @@
+//! The program on its private PostgreSQL: killed, started again, and asked for what it cannot do.
+
+use crate::support::SOON;
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use tombolo_testkit::process::{Program, binary};
+
+fn serve(data: &Path) -> Command {
+    let mut command = Command::new(binary("tombolo-controller"));
+    command.env_remove("DATABASE_URL").args([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--log-format",
+        "text",
+        "--data",
+    ]);
+    command.arg(data).arg("--ready-file").arg(ready(data)).arg("--owner-token-file").arg(data.join("owner"));
+    command
+}
+
+fn ready(data: &Path) -> PathBuf {
+    data.join("ready.json")
+}
+
+async fn start(data: &Path) -> Program {
+    Program::start("controller", serve(data), &ready(data), SOON).await
+}
+
+/// A controller that must not start: what it says.
+async fn refused(mut command: Command) -> String {
+    let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let Output { status, stderr, .. } = tokio::time::timeout(SOON, ended).await.expect("it ends").unwrap();
+    assert!(!status.success());
+    String::from_utf8(stderr).unwrap()
+}
+
+/// A folder that the user that PostgreSQL runs as may enter.
+fn folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+async fn call(program: &Program, data: &Path, method: &str, path: &str, body: serde_json::Value) -> u16 {
+    let token = std::fs::read_to_string(data.join("owner")).unwrap();
+    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let url = format!("https://{}/api/v1{path}", program.address("api"));
+    let request = client.request(method.parse().unwrap(), url).bearer_auth(token.trim());
+    let request = if body.is_null() { request } else { request.json(&body) };
+    request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_controller_comes_back_with_everything() {
+    let folder = folder();
+    let data = folder.path();
+    let mut first = start(data).await;
+    let fingerprint = first.ready()["ca_fingerprint"].clone();
+    assert_eq!(call(&first, data, "POST", "/organizations", json!({ "name": "acme" })).await, 201);
+    let postmaster = std::fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap();
+    // the kernel tells PostgreSQL; whether it is still stopping or gone, the next start gets along with it
+    first.kill();
+    let mut second = start(data).await;
+    assert_eq!(second.ready()["ca_fingerprint"], fingerprint);
+    assert_eq!(call(&second, data, "GET", "/organizations/acme", json!(null)).await, 200);
+    assert_ne!(std::fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap(), postmaster);
+
+    // while it runs nobody else may
+    let said = refused(serve(data)).await;
+    assert!(said.contains("another controller runs on"), "{said}");
+    assert!(second.stop(SOON).await.success());
+    assert!(!data.join("postgres/data/postmaster.pid").exists(), "PostgreSQL was stopped cleanly");
+    assert!(!ready(data).exists());
+
+    // a pid file whose number belongs to somebody else by now (to this test)
+    let stale = format!("{}\n{}\n1\n5432\n", std::process::id(), data.join("postgres/data").display());
+    std::fs::write(data.join("postgres/data/postmaster.pid"), stale).unwrap();
+    let mut third = start(data).await;
+    assert_eq!(call(&third, data, "GET", "/organizations/acme", json!(null)).await, 200);
+    assert!(third.stop(SOON).await.success());
+
+    // the pools are for life, the key file is needed, and so is the right PostgreSQL
+    let mut other = serve(data);
+    other.args(["--vip-pool", "10.0.0.0/8"]);
+    let said = refused(other).await;
+    assert!(said.contains("--vip-pool 240.0.0.0/4"), "{said}");
+    std::fs::rename(data.join("ca.key"), data.join("away")).unwrap();
+    let said = refused(serve(data)).await;
+    assert!(said.contains("ca.key is not there"), "{said}");
+    std::fs::rename(data.join("away"), data.join("ca.key")).unwrap();
+    std::fs::write(data.join("postgres/data/PG_VERSION"), "9\n").unwrap();
+    let said = refused(serve(data)).await;
+    assert!(said.contains("was made by PostgreSQL 9"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_that_dies_is_started_again() {
+    let folder = folder();
+    let data = folder.path();
+    let mut program = start(data).await;
+    assert_eq!(call(&program, data, "POST", "/organizations", json!({ "name": "acme" })).await, 201);
+    let pid = || -> i32 {
+        let file = std::fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap_or_default();
+        file.lines().next().and_then(|line| line.parse().ok()).unwrap_or(0)
+    };
+    let before = pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(before), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let look = || async {
+        match pid() {
+            now if now == before || now == 0 => 0,
+            _ => call(&program, data, "GET", "/organizations/acme", json!(null)).await,
+        }
+    };
+    tombolo_testkit::wait::until("it answers again", SOON, look, |status| *status == 200).await;
+    assert!(program.stop(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_path_and_missing_programs() {
+    let folder = folder();
+    let long =
+        folder.path().join("a-folder-with-a-very-long-name-that-leaves-no-room-for-the-socket-of-a-database");
+    std::fs::create_dir(&long).unwrap();
+    let mut program = start(&long).await;
+    assert_eq!(call(&program, &long, "GET", "/organizations", json!(null)).await, 200);
+    assert!(program.stop(SOON).await.success());
+
+    let mut without = serve(folder.path());
+    without.env("TOMBOLO_PG_BIN", folder.path());
+    let said = refused(without).await;
+    assert!(said.contains("postgres"), "{said}");
+    let mut wrong = serve(folder.path());
+    wrong.env("DATABASE_URL", "mysql://x").args(["--vip-pool", "10.0.0.0/30"]);
+    let said = refused(wrong).await;
+    assert!(said.contains("does not begin with postgres://") && said.contains("--vip-pool"), "{said}");
+}

@@ -1,0 +1,12 @@
+//! The controller with agents: true sockets, TLS and PostgreSQL, in one process.
+
+#[cfg(test)]
+mod embedded;
+#[cfg(test)]
+mod feed;
+#[cfg(test)]
+mod join;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tenants;
