@@ -87,7 +87,7 @@ impl World {
                 let full = format!("n{}.acme.example.com", a % 4);
                 let key = ResourceKey::new("name", &full);
                 let mut targets = vec![target("c2", Proximity::Region, &format!("s{}", b % 3))];
-                if b % 2 == 0 {
+                if b.is_multiple_of(2) {
                     targets.push(target("c1", Proximity::Cluster, &format!("s{}", b % 3)));
                 }
                 // Some of them have no room in the prefix.
@@ -107,13 +107,13 @@ impl World {
                      {{tombolo.io/selector: uid={b}}}}}\n",
                     a % 3
                 );
-                self.file(&text, b % 3 == 0);
+                self.file(&text, b.is_multiple_of(3));
             }
             6 => {
                 let role = [GatewayRole::Sidecar, GatewayRole::Egress][usize::from(a % 2)];
                 let serves = BTreeSet::from([format!("10.0.{}.0", b % 3).parse().unwrap()]);
                 let hello = GatewayHello { serves, explicit: true, ..hello(role, 100 + u16::from(b % 2)) };
-                if b % 5 == 0 {
+                if b.is_multiple_of(5) {
                     self.gateways.remove(&hello.instance);
                 } else {
                     let gateway = Gateway { hello: hello.clone(), connected: b % 5 > 1 };
@@ -127,7 +127,7 @@ impl World {
                     ingress: BTreeSet::from([format!("192.0.2.{b}:15008")]),
                 };
                 let key = ResourceKey::new("peer", peer.cluster.as_str());
-                self.resource(key, (b % 3 != 0).then_some(ClusterResource::Peer(peer)));
+                self.resource(key, (!b.is_multiple_of(3)).then_some(ClusterResource::Peer(peer)));
             }
             8 => {
                 let trust_domain = TrustDomain::parse("acme.internal").unwrap();
@@ -146,7 +146,7 @@ impl World {
                     members,
                 };
                 let key = ResourceKey::new("domain", "acme.example.com");
-                self.resource(key, (b % 4 != 0).then_some(ClusterResource::Domain(domain)));
+                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Domain(domain)));
             }
         }
     }
