@@ -19,7 +19,9 @@ use std::{
     future::poll_fn,
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
+    time::Duration,
 };
+use tokio::time::timeout;
 
 /// What came from an end.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,6 +102,9 @@ pub enum Ending {
     },
 }
 
+/// How long the last bytes of a broken end are offered to the other one.
+const REST: Duration = Duration::from_secs(60);
+
 /// Chunks moved in one turn before other tasks of the thread get theirs.
 const TURN: u32 = 32;
 
@@ -129,11 +134,11 @@ pub async fn copy(client: &mut impl End, server: &mut impl End, progress: &Progr
     let (mut up, mut down) = (Direction::new(), Direction::new());
     let (side, fault) = {
         let both = poll_fn(|cx| {
-            let first = poll_direction(cx, client, server, &mut up, &progress.up);
+            let first = poll_direction(cx, client, server, &mut up, &progress.up, TURN);
             if let Poll::Ready(Err(fault)) = first {
                 return Poll::Ready(Some((Side::Client, fault)));
             }
-            let second = poll_direction(cx, server, client, &mut down, &progress.down);
+            let second = poll_direction(cx, server, client, &mut down, &progress.down, TURN);
             if let Poll::Ready(Err(fault)) = second {
                 return Poll::Ready(Some((Side::Server, fault)));
             }
@@ -156,12 +161,14 @@ pub async fn copy(client: &mut impl End, server: &mut impl End, progress: &Progr
         }
         // An end that takes no more may have sent something before it broke: that is delivered still.
         (Side::Client, Fault::Sink(how)) => {
-            poll_fn(|cx| poll_rest(cx, server, client, &mut down, &progress.down)).await;
+            let rest = poll_fn(|cx| poll_rest(cx, server, client, &mut down, &progress.down));
+            let _ = timeout(REST, rest).await;
             poll_fn(|cx| client.poll_reset(cx)).await;
             Ending::Broken { side: Side::Server, how }
         }
         (Side::Server, Fault::Sink(how)) => {
-            poll_fn(|cx| poll_rest(cx, client, server, &mut up, &progress.up)).await;
+            let rest = poll_fn(|cx| poll_rest(cx, client, server, &mut up, &progress.up));
+            let _ = timeout(REST, rest).await;
             poll_fn(|cx| server.poll_reset(cx)).await;
             Ending::Broken { side: Side::Client, how }
         }
@@ -179,7 +186,7 @@ fn poll_rest(
     // A broken source that has nothing to give at once will give nothing at all.
     match state {
         Direction::Done | Direction::Finishing => Poll::Ready(()),
-        Direction::Open { .. } => match poll_direction(cx, source, sink, state, moved) {
+        Direction::Open { .. } => match poll_direction(cx, source, sink, state, moved, u32::MAX) {
             Poll::Pending if matches!(state, Direction::Open { pending: Some(_), .. }) => Poll::Pending,
             Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
         },
@@ -192,8 +199,8 @@ fn poll_direction(
     sink: &mut impl End,
     state: &mut Direction,
     moved: &AtomicU64,
+    mut turn: u32,
 ) -> Poll<Result<(), Fault>> {
-    let mut turn = TURN;
     loop {
         match state {
             Direction::Open { pending: Some(data), dirty } => {

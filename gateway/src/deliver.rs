@@ -16,9 +16,10 @@ use crate::{
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{net::TcpStream, time::timeout};
 use tombolo_model::{
-    GatewayRole, Proximity, SpiffeId,
+    GatewayRole, Proximity,
     snapshot::{EndpointSpec, ExportSpec, SelfSpec},
 };
+use tombolo_mtls::Peer;
 
 /// Endpoints tried for one connection.
 const ATTEMPTS: u32 = 3;
@@ -31,8 +32,8 @@ pub(crate) struct Delivered {
     pub(crate) inner: bool,
     /// The endpoint.
     pub(crate) endpoint: SocketAddr,
-    /// Its sidecar.
-    pub(crate) next_peer: Option<SpiffeId>,
+    /// Its sidecar: the connection relies on it.
+    pub(crate) next_peer: Option<Peer>,
     /// The session with the sidecar.
     pub(crate) tls: Option<Tls>,
     /// Endpoints tried.
@@ -94,7 +95,7 @@ pub(crate) async fn deliver(
     }
 }
 
-type Reached = (AnyEnd, bool, Option<SpiffeId>, Option<Tls>);
+type Reached = (AnyEnd, bool, Option<Peer>, Option<Tls>);
 
 async fn reach(
     shared: &Shared,
@@ -127,7 +128,7 @@ async fn reach(
     };
     let tunnel = shared.pool.tunnel(&key, &own).await?;
     let (stream, _) = tunnel.open(&onward).await?;
-    Ok((AnyEnd::Stream(stream), inner, Some(tunnel.peer.id.clone()), Some(tunnel.tls)))
+    Ok((AnyEnd::Stream(stream), inner, Some(tunnel.peer.clone()), Some(tunnel.tls)))
 }
 
 /// Connects to an application.

@@ -2,9 +2,22 @@
 
 use super::{Broken, End, Received};
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::task::{Context, Poll, ready};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::{Sleep, sleep};
+
+/// How long a reset waits for a slow peer to take what was sent before it.
+const FLUSH: Duration = Duration::from_secs(10);
 
 /// The trailer that says that the stream ends by a reset. An HTTP/2 reset would overtake the bytes before it.
 pub const RESET: HeaderName = HeaderName::from_static("tombolo-reset");
@@ -16,6 +29,32 @@ pub struct StreamEnd {
     // Kept as long as the stream: counts it, and keeps its tunnel.
     _hold: Box<dyn std::any::Any + Send + Sync>,
     finished: bool,
+    last: Arc<Last>,
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether the last frame of a stream has left the queue of its tunnel. HTTP/2 as we have it forgets what is queued
+/// when a stream is dropped before both sides are done, and says nothing when a queue is empty. So the last frame
+/// carries a [`Marker`] as its (empty) payload, which is dropped when the frame is written, or forgotten.
+#[derive(Debug, Default)]
+struct Last {
+    gone: AtomicBool,
+    waker: AtomicWaker,
+}
+
+struct Marker(Arc<Last>);
+
+impl AsRef<[u8]> for Marker {
+    fn as_ref(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        self.0.gone.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
 }
 
 impl std::fmt::Debug for StreamEnd {
@@ -27,7 +66,14 @@ impl std::fmt::Debug for StreamEnd {
 impl StreamEnd {
     /// Takes the two halves over; `hold` is dropped with them.
     pub fn new(send: SendStream<Bytes>, recv: RecvStream, hold: impl std::any::Any + Send + Sync) -> Self {
-        Self { send, recv, _hold: Box::new(hold), finished: false }
+        Self { send, recv, _hold: Box::new(hold), finished: false, last: Arc::default(), patience: None }
+    }
+
+    /// The last DATA frame, empty.
+    fn send_last(&mut self, end: bool) -> Result<(), Broken> {
+        self.finished = true;
+        let marker = Bytes::from_owner(Marker(self.last.clone()));
+        self.send.send_data(marker, end).map_err(|error| broken(&error))
     }
 
     /// Room for up to `want` bytes; never zero.
@@ -89,18 +135,20 @@ impl End for StreamEnd {
     }
 
     fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.finished = true;
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(|error| broken(&error)))
+        Poll::Ready(self.send_last(true))
     }
 
-    fn poll_reset(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
-        // After END_STREAM nothing can follow but RST_STREAM; dropping the stream sends that behind what is queued.
-        if !self.finished {
-            self.finished = true;
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // After END_STREAM nothing can follow but RST_STREAM: dropping the stream sends that.
+        if !self.finished && self.send_last(false).is_ok() {
             let trailers = HeaderMap::from_iter([(RESET, HeaderValue::from_static("1"))]);
             let _ = self.send.send_trailers(trailers);
         }
-        Poll::Ready(())
+        self.last.waker.register(cx.waker());
+        if self.last.gone.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        self.patience.get_or_insert_with(|| Box::pin(sleep(FLUSH))).as_mut().poll(cx)
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {

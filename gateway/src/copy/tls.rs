@@ -18,13 +18,14 @@ const GATHER: usize = 64 * 1024;
 pub struct StreamIo {
     end: StreamEnd,
     unread: Bytes,
+    broken: Option<Broken>,
 }
 
 impl StreamIo {
     /// The transport over this stream.
     #[must_use]
     pub fn new(end: StreamEnd) -> Self {
-        Self { end, unread: Bytes::new() }
+        Self { end, unread: Bytes::new(), broken: None }
     }
 
     /// The stream.
@@ -55,9 +56,19 @@ impl AsyncRead for StreamIo {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            match ready!(self.end.poll_recv(cx)).map_err(into_io)? {
-                Received::Data(data) => self.unread = data,
-                Received::Eof => return Poll::Ready(Ok(())),
+            if let Some(broken) = &self.broken {
+                return Poll::Ready(Err(into_io(broken.clone())));
+            }
+            match ready!(self.end.poll_recv(cx)) {
+                Ok(Received::Data(data)) => self.unread = data,
+                Ok(Received::Eof) => return Poll::Ready(Ok(())),
+                Err(broken) => {
+                    // A session reads ahead, and an error then hides what it has read: a handshake that is done
+                    // would fail. So the error comes one turn after the bytes before it.
+                    self.broken = Some(broken);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
         let length = self.unread.len().min(into.remaining());

@@ -42,7 +42,7 @@ struct Won {
 
 enum Next {
     Tunnel(Arc<Tunnel>),
-    Endpoint(Option<tombolo_model::SpiffeId>, Option<Tls>),
+    Endpoint(Option<Peer>, Option<Tls>),
 }
 
 pub(super) async fn open(
@@ -96,13 +96,13 @@ pub(super) async fn open(
             .unwrap_or_else(|| Refusal::new(Reason::NoHealthyTarget, "no target was tried"))
     })?;
     shared.health.serve(&won.cluster, name);
-    let (next_peer, tls) = match &won.next {
-        Next::Tunnel(tunnel) => {
-            ticket.relies_on(&tunnel.peer, shared.bundle.get().as_deref())?;
-            (Some(tunnel.peer.id.clone()), Some(tunnel.tls))
-        }
-        Next::Endpoint(peer, tls) => (peer.clone(), *tls),
+    let (next_peer, tls) = match won.next {
+        Next::Tunnel(tunnel) => (Some(tunnel.peer.clone()), Some(tunnel.tls)),
+        Next::Endpoint(peer, tls) => (peer, tls),
     };
+    if let Some(next) = &next_peer {
+        ticket.relies_on(next, shared.bundle.get().as_deref())?;
+    }
     if won.cluster == itself.cluster {
         ticket.relies_on_grant(name, &itself.cluster);
     } else {
@@ -115,7 +115,7 @@ pub(super) async fn open(
         inner: won.inner,
         inside: None,
         upstream: won.upstream,
-        next_peer,
+        next_peer: next_peer.map(|peer| peer.id),
         tls,
         attempts: course.attempts,
         _hold: Box::new((load, won.hold)),

@@ -33,13 +33,16 @@ pub(super) async fn open(
     let itself = table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
     let (export, at) = authz::export(&table, &peer.id.cluster, name, *port)?;
     let delivered = deliver(shared, itself, &export, at, connect).await?;
+    if let Some(sidecar) = &delivered.next_peer {
+        ticket.relies_on(sidecar, shared.bundle.get().as_deref())?;
+    }
     Ok(Opened {
         end: delivered.end,
         cluster: itself.cluster.clone(),
         inner: delivered.inner,
         inside: None,
         upstream: delivered.endpoint.to_string(),
-        next_peer: delivered.next_peer,
+        next_peer: delivered.next_peer.map(|peer| peer.id),
         tls: delivered.tls,
         attempts: delivered.attempts,
         _hold: Box::new(delivered.load),

@@ -1,6 +1,6 @@
 //! What a connection is to an application: bytes as they come, both ways, to their end.
 
-use crate::world::{World, ask, echo};
+use crate::world::{LONG, World, ask, echo};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -82,4 +82,193 @@ async fn the_own_cluster_is_nearest() {
         assert_eq!(world.sites["c1"].sidecar.line(count).await["cluster"], "c1");
     }
     assert!(world.sites["c1"].ingress.log().is_empty(), "no way round");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_side_may_close_its_half_first() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    let (heard, mut hears) = tokio::sync::mpsc::channel(1);
+    let server = move |mut stream: TcpStream| {
+        let heard = heard.clone();
+        async move {
+            stream.write_all(b"all I have to say").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            heard.send(rest).await.unwrap();
+        }
+    };
+    world.app("c2", server).await;
+    for (tunnelled, end_to_end) in [(true, EndToEnd::All), (false, EndToEnd::None)] {
+        (world.spec.tunnelled, world.spec.end_to_end) = (tunnelled, end_to_end);
+        world.publish();
+        let mut client = world.call("c1").await;
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"all I have to say");
+        // The server has closed its half long ago; this half still works.
+        client.write_all(b"and you listen").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(hears.recv().await.unwrap(), b"and you listen");
+    }
+    let line = world.sites["c1"].sidecar.line(2).await;
+    assert_eq!(line["reason"], "ok", "{line:#}");
+}
+
+fn reset(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_the_server_comes_after_what_it_sent() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    let server = |mut stream: TcpStream| async move {
+        stream.write_all(&[7; 30_000]).await.unwrap();
+        reset(&stream);
+    };
+    world.app("c2", server).await;
+    for (count, (tunnelled, end_to_end)) in
+        [(true, EndToEnd::All), (false, EndToEnd::None)].into_iter().enumerate()
+    {
+        (world.spec.tunnelled, world.spec.end_to_end) = (tunnelled, end_to_end);
+        world.publish();
+        let mut client = world.call("c1").await;
+        // Read nothing before the reset has passed through all hops.
+        let line = world.sites["c1"].sidecar.line(count + 1).await;
+        assert_eq!(
+            (&line["reason"], &line["detail"]),
+            (&"reset".into(), &"by the server".into()),
+            "{line:#}"
+        );
+        let mut got = Vec::new();
+        let end = client.read_to_end(&mut got).await;
+        assert_eq!(got.len(), 30_000, "everything before the reset arrives");
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_the_client_comes_after_what_it_sent() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    let (heard, mut hears) = tokio::sync::mpsc::channel(1);
+    let server = move |mut stream: TcpStream| {
+        let heard = heard.clone();
+        async move {
+            let mut got = Vec::new();
+            let end = stream.read_to_end(&mut got).await;
+            heard.send((got.len(), end.map_err(|error| error.kind()))).await.unwrap();
+        }
+    };
+    world.app("c2", server).await;
+    for (tunnelled, end_to_end) in [(true, EndToEnd::All), (false, EndToEnd::None)] {
+        (world.spec.tunnelled, world.spec.end_to_end) = (tunnelled, end_to_end);
+        world.publish();
+        let mut client = world.call("c1").await;
+        client.write_all(&[7; 30_000]).await.unwrap();
+        reset(&client);
+        drop(client);
+        assert_eq!(hears.recv().await.unwrap(), (30_000, Err(std::io::ErrorKind::ConnectionReset)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_on_a_sending_client_resets_it() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    // Closing with unread bytes is a reset in TCP.
+    world.app("c2", |stream| async move { stream.readable().await.unwrap() }).await;
+    world.publish();
+    let mut client = world.call("c1").await;
+    let sending = async { while client.write_all(&[1; 1024]).await.is_ok() {} };
+    tokio::time::timeout(LONG, sending).await.expect("the client learns that nobody listens");
+}
+
+/// Bytes that are not alike, so that a lost or moved chunk shows.
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    (0..length).map(next).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_mebibytes_pass_unchanged_both_ways_through_small_windows() {
+    const SIZE: usize = 64 << 20;
+    let small = |config: &mut tombolo_gateway::config::Config| {
+        config.limits.stream_window = 70_000;
+        config.limits.connection_window = 100_000;
+        config.limits.send_buffer = 32_000;
+        config.limits.frame_bytes = 16_384;
+    };
+    let mut world = World::with(&["c1", "c2"], small).await;
+    world.app("c2", echo).await;
+    world.publish();
+    let (mut read, mut write) = world.call("c1").await.into_split();
+    let sent = std::sync::Arc::new(pattern(1, SIZE));
+    let data = sent.clone();
+    let sending = tombolo_runtime::task::spawn("send", async move {
+        // Pieces of uneven sizes, so that no boundary is met by luck.
+        let mut rest = &data[..];
+        let mut size = 1;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(size.min(rest.len()));
+            write.write_all(piece).await.unwrap();
+            (rest, size) = (after, size % 100_003 + 997);
+        }
+        write.shutdown().await.unwrap();
+    });
+    let mut got = Vec::with_capacity(SIZE);
+    read.read_to_end(&mut got).await.unwrap();
+    sending.await.unwrap();
+    assert!(got == *sent, "{} bytes came back, or others", got.len());
+    let line = world.sites["c2"].sidecar.line(1).await;
+    assert_eq!((&line["bytes_up"], &line["bytes_down"]), (&SIZE.into(), &SIZE.into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_slows_its_writer_and_nobody_else() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    world.app("c2", echo).await;
+    world.publish();
+    // Writes and never reads: the echo fills every buffer on the way and back.
+    let mut stuck = world.call("c1").await;
+    let filling = async { while stuck.write_all(&[0; 65_536]).await.is_ok() {} };
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(2), filling).await.is_err(), "it blocks");
+    for _ in 0..20 {
+        let answer = tokio::time::timeout(LONG, ask(world.call("c1").await, b"hello")).await;
+        assert_eq!(answer.expect("others go on").unwrap(), b"hello");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_idle_connections_stay() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    world.app("c2", echo).await;
+    world.publish();
+    let mut byte = [0];
+    let mut open = Vec::new();
+    let before = resident_kib();
+    for number in 0..1000u32 {
+        let mut client = world.call("c1").await;
+        client.write_all(&[number as u8]).await.unwrap();
+        client.read_exact(&mut byte).await.unwrap();
+        assert_eq!(byte[0], number as u8);
+        open.push(client);
+    }
+    let each = (resident_kib() - before) as f64 / 1000.0;
+    println!("{each:.1} KiB for each connection, four hops, the client and the server together");
+    for (number, client) in open.iter_mut().enumerate() {
+        client.write_all(&[number as u8]).await.unwrap();
+        client.read_exact(&mut byte).await.unwrap();
+        assert_eq!(byte[0], number as u8);
+    }
+    let tunnels = world.sites["c1"].egress.shared.pool.len();
+    assert!((2..=8).contains(&tunnels), "{tunnels} tunnels carry them");
+}
+
+fn resident_kib() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

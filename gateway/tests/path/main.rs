@@ -4,4 +4,12 @@
 #[cfg(test)]
 mod chain;
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod malformed;
+#[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod world;

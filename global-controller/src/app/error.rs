@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     InvalidHeader,
     UnsupportedMediaType,
     BodyTooLarge,
+    Timeout,
     Unauthenticated,
     TokenExpired,
     TokenRevoked,
@@ -39,6 +40,45 @@ pub(crate) enum Kind {
     IncompatibleVersion,
     Unavailable,
     Internal,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 33] = [
+        Self::MalformedJson,
+        Self::UnknownField,
+        Self::InvalidField,
+        Self::InvalidCursor,
+        Self::InvalidHeader,
+        Self::UnsupportedMediaType,
+        Self::BodyTooLarge,
+        Self::Timeout,
+        Self::Unauthenticated,
+        Self::TokenExpired,
+        Self::TokenRevoked,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::AlreadyExists,
+        Self::DomainOverlap,
+        Self::Conflict,
+        Self::PreconditionFailed,
+        Self::PreconditionRequired,
+        Self::IdempotencyMismatch,
+        Self::RateLimited,
+        Self::OnboardingTokenUnknown,
+        Self::OnboardingTokenExpired,
+        Self::OnboardingTokenUsed,
+        Self::OnboardingTokenRevoked,
+        Self::OnboardingTokenOtherCluster,
+        Self::ClientCertificateRequired,
+        Self::ClusterRevoked,
+        Self::UnknownBase,
+        Self::InvalidCsr,
+        Self::IncompatibleVersion,
+        Self::Unavailable,
+        Self::Internal,
+    ];
 }
 
 /// A field (or header, or query parameter) that is wrong, and what to do about it.

@@ -8,7 +8,7 @@ use super::{
     cluster::Cluster,
     error::{Kind, Refusal, Result},
 };
-use crate::publish::Event;
+use crate::{publish::Event, store::audit::AuditRow};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -87,8 +87,8 @@ impl Follower {
         })
     }
 
-    /// The next thing to tell; `None` at the end: the token ended, or the database does not answer, and the follower
-    /// comes back with what it had last.
+    /// The next thing to tell; `None` at the end: the token ended, this process ends, or the database does not answer,
+    /// and the follower comes back with what it had last.
     ///
     /// Cancel safe: what is not told yet is told by the next call.
     pub(crate) async fn next(&mut self) -> Option<Told> {
@@ -112,7 +112,12 @@ impl Follower {
     /// Until there may be something new.
     async fn wait(&mut self) -> Option<()> {
         loop {
-            match timeout_at(self.due, self.hints.recv()).await {
+            let hint = tokio::select! {
+                biased;
+                () = self.deps.stop.signaled() => return None,
+                hint = timeout_at(self.due, self.hints.recv()) => hint,
+            };
+            match hint {
                 Err(_) | Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Some(()),
                 Ok(Ok(event)) if event.org == self.scope.org.id => return Some(()),
                 Ok(Ok(_)) => {}
@@ -136,7 +141,7 @@ impl Follower {
             let batch = tx.audit_since(org.id, since, BATCH).await?;
             let Some(last) = batch.last() else { break };
             // one use case writes one event: a generation is never cut by the end of a batch
-            since = last.generation;
+            since = generation(last);
             let whole = i64::try_from(batch.len()).is_ok_and(|n| n < BATCH);
             missed.extend(batch);
             if whole {
@@ -151,10 +156,10 @@ impl Follower {
             );
         } else {
             for (n, row) in missed.iter().enumerate() {
-                let ends = missed.get(n + 1).is_none_or(|next| next.generation != row.generation);
+                let ends = missed.get(n + 1).is_none_or(|next| generation(next) != generation(row));
                 let shown = AuditEvent::show(row.clone());
                 let data = serde_json::to_string(&shown).map_err(Refusal::internal)?;
-                self.tell("audit", ends.then_some(row.generation), data);
+                self.tell("audit", ends.then_some(generation(row)), data);
             }
             if since < org.generation {
                 let data = json!({ "generation": org.generation.get() }).to_string();
@@ -179,4 +184,9 @@ impl Follower {
     fn tell(&mut self, kind: &'static str, id: Option<Generation>, data: String) {
         self.queue.push_back(Told { kind, id: id.map(Generation::get), data });
     }
+}
+
+/// The generation of an event of an organization.
+fn generation(row: &AuditRow) -> Generation {
+    row.org.map_or(Generation::ZERO, |(_, generation)| generation)
 }

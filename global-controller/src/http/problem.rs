@@ -58,6 +58,7 @@ impl Kind {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not declared as JSON")
             }
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
+            Self::Timeout => (S::REQUEST_TIMEOUT, "timeout", "It took too long"),
             Self::Unauthenticated => (S::UNAUTHORIZED, "unauthenticated", "No valid API token"),
             Self::TokenExpired => (S::UNAUTHORIZED, "token-expired", "The API token has expired"),
             Self::TokenRevoked => (S::UNAUTHORIZED, "token-revoked", "The API token was revoked"),

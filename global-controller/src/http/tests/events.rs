@@ -116,3 +116,13 @@ async fn the_stream_ends_with_its_token() {
     assert_eq!(stream.next().await, None);
     driver.stop().await;
 }
+
+#[tokio::test]
+async fn the_stream_ends_with_the_process() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    let mut stream = Stream::open(&controller, &admin, None).await;
+    assert_eq!(stream.next().await.unwrap().0, "hello");
+    controller.drain.start();
+    assert_eq!(stream.next().await, None);
+}

@@ -1,0 +1,254 @@
+//! Who is let through, at each hop; and that a connection ends when its right ends.
+
+use crate::world::{Gateway, LONG, NAME, PORT, World, ask, cluster, echo, service};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tombolo_gateway::{
+    config::{Limits, Timing},
+    conns::Conns,
+    error::Refusal,
+    head::{Connect, Destination, Inner},
+    pool::{Key, Pool},
+    reason::Reason,
+    trace::Trace,
+    tunnel::Dialer,
+};
+use tombolo_model::{GatewayRole, SpiffeId, snapshot::EndToEnd};
+use tombolo_mtls::Credentials;
+
+/// A connection that is refused is reset, and the caller's log says why.
+async fn refused(world: &World, why: &str, hop: Option<&str>) {
+    let error = ask(world.call("c1").await, b"hello").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    let lines = world.sites["c1"].sidecar.log().len().max(1);
+    let line = world.sites["c1"].sidecar.line(lines).await;
+    assert_eq!((&line["reason"], line["hop"].as_str()), (&why.into(), hop), "{line:#}");
+}
+
+async fn two_clusters() -> World {
+    let mut world = World::new(&["c1", "c2"]).await;
+    world.app("c2", echo).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_callers_may_call() {
+    let mut world = two_clusters().await;
+    world.spec.callers = [cluster("c2")].into();
+    world.publish();
+    refused(&world, "not_a_caller", Some("ingress@c2")).await;
+    let line = world.sites["c2"].ingress.line(1).await;
+    assert_eq!(line["source"], "spiffe://acme.tombolo.internal/cluster/c1/ns/default/sa/shopping");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_accounts_of_a_service_may_answer() {
+    let mut world = two_clusters().await;
+    world.spec.account = "somebody-else";
+    world.publish();
+    refused(&world, "wrong_identity", None).await;
+    assert_eq!(world.sites["c2"].sidecar.line(1).await["bytes_up"], 0, "the application got nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_the_inner_session_is_a_downgrade() {
+    let mut world = two_clusters().await;
+    world.spec.tunnelled = false;
+    world.publish();
+    refused(&world, "inner_refused", None).await;
+    world.spec.end_to_end = EndToEnd::Some;
+    world.publish();
+    assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_without_a_workload_is_refused() {
+    let world = two_clusters().await;
+    world.publish();
+    let site = &world.sites["c1"];
+    let why = Refusal::new(Reason::UnknownWorkload, "uid 1 is nobody's");
+    let error = ask(world.call_as(&site.sidecar, Err(why)).await, b"x").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let line = site.sidecar.line(1).await;
+    assert_eq!((&line["reason"], &line["detail"]), (&"unknown_workload".into(), &"uid 1 is nobody's".into()));
+    let other = site.ca.workload("default", "no-certificate-here");
+    let _ = ask(world.call_as(&site.sidecar, Ok(other)).await, b"x").await.unwrap_err();
+    assert_eq!(site.sidecar.line(2).await["reason"], "no_credentials");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingress_of_another_cluster_is_not_believed() {
+    let mut world = World::new(&["c1", "c2", "c3"]).await;
+    world.app("c2", echo).await;
+    // What is published as c2's ingress is c3's: stolen address, wrong certificate.
+    let stolen = world.sites["c3"].ingress.tunnel.to_string();
+    world.spec.ingress.insert(cluster("c2"), [stolen.clone()].into());
+    world.publish();
+    let health = || async { world.sites["c1"].egress.shared.health.report() };
+    let report = tombolo_testkit::wait::until("probe", LONG, health, |report| {
+        report.get(&cluster("c2")).is_some_and(|peers| peers[&stolen].error.is_some())
+    });
+    let report = report.await;
+    let state = &report[&cluster("c2")][&stolen];
+    assert!(!state.handshake, "{state:?}");
+    refused(&world, "no_healthy_target", Some("egress@c1")).await;
+}
+
+/// Dials a gateway as somebody, and asks for something.
+async fn dial(
+    world: &World,
+    gateway: &Gateway,
+    credentials: &Credentials,
+    connect: &Connect,
+) -> Result<(), Refusal> {
+    let bundle = world.org.store();
+    let dialer =
+        Dialer { limits: Limits::default(), timing: Timing::default(), conns: Conns::new(10), bundle };
+    let key = Key {
+        identity: credentials.id().clone(),
+        address: gateway.tunnel.to_string().into(),
+        cluster: gateway.cluster.clone(),
+        role: gateway.shared.config.role,
+    };
+    let tunnel = Pool::new(dialer).tunnel(&key, credentials).await?;
+    tunnel.open(connect).await.map(drop)
+}
+
+fn to_service(source: Option<SpiffeId>) -> Connect {
+    Connect {
+        destination: Destination::Service(service(), PORT),
+        source,
+        trace: Trace::fresh(),
+        inner: Inner::None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_hop_takes_the_right_peers_only() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    let app = world.app("c2", echo).await;
+    world.publish();
+    let (c1, c2) = (&world.sites["c1"], &world.sites["c2"]);
+    let caller = c1.ca.workload("default", "shopping");
+    let shopping = c1.ca.credentials(&caller);
+    let egress_of_1 = c1.ca.credentials(&c1.ca.gateway(GatewayRole::Egress));
+    let ingress_of_2 = c2.ca.credentials(&c2.ca.gateway(GatewayRole::Ingress));
+    let ask_ingress = to_service(Some(caller.clone()));
+
+    // A workload may not go past its egress gateway, and an egress gateway of another cluster not past the ingress.
+    for (gateway, credentials) in [
+        (&c2.ingress, &shopping),
+        (&c2.sidecar, &egress_of_1),
+        (&c2.egress, &shopping),
+        (&c1.egress, &egress_of_1),
+    ] {
+        let refusal = dial(&world, gateway, credentials, &ask_ingress).await.unwrap_err();
+        assert!(
+            matches!(refusal.reason, Reason::PeerUnreachable | Reason::TunnelLost | Reason::WrongIdentity),
+            "{refusal}"
+        );
+    }
+    // A cluster speaks for its own workloads alone.
+    let theirs = to_service(Some(c2.ca.workload("default", "catalog")));
+    let refusal = dial(&world, &c2.ingress, &egress_of_1, &theirs).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::WrongIdentity, "{refusal}");
+    let nobody = dial(&world, &c2.ingress, &egress_of_1, &to_service(None)).await.unwrap_err();
+    assert_eq!(nobody.reason, Reason::BadRequest, "{nobody}");
+    assert_eq!(dial(&world, &c2.ingress, &egress_of_1, &ask_ingress).await, Ok(()));
+
+    // A sidecar serves its own endpoints alone, each as the service it is.
+    let endpoint = |address, name: &str, port| Connect {
+        destination: Destination::Endpoint(address, name.parse().unwrap(), port),
+        ..ask_ingress.clone()
+    };
+    let outcome =
+        async |connect| dial(&world, &c2.sidecar, &ingress_of_2, &connect).await.map_err(|r| r.reason);
+    assert_eq!(outcome(endpoint(app, NAME, PORT)).await, Ok(()));
+    assert_eq!(outcome(endpoint(app, NAME, 1)).await, Err(Reason::NotExported));
+    assert_eq!(outcome(endpoint(app, "x.acme.example.com", PORT)).await, Err(Reason::NotExported));
+    assert_eq!(outcome(endpoint(c1.egress.tunnel, NAME, PORT)).await, Err(Reason::NotExported));
+    assert_eq!(outcome(ask_ingress.clone()).await, Err(Reason::BadRequest));
+    let refusal = dial(&world, &c2.ingress, &egress_of_1, &endpoint(app, NAME, PORT)).await.unwrap_err();
+    assert_eq!(refusal.reason, Reason::BadRequest, "an ingress gateway opens no addresses");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_caller_is_who_the_certificate_says_not_the_header() {
+    let world = two_clusters().await;
+    let mut world = world;
+    world.spec.tunnelled = false;
+    world.spec.end_to_end = EndToEnd::None;
+    world.publish();
+    let c1 = &world.sites["c1"];
+    let shopping = c1.ca.credentials(&c1.ca.workload("default", "shopping"));
+    let claim = to_service(Some(c1.ca.workload("default", "admin")));
+    assert_eq!(dial(&world, &c1.egress, &shopping, &claim).await, Ok(()));
+    let line = world.sites["c2"].ingress.line(1).await;
+    assert_eq!(line["source"], "spiffe://acme.tombolo.internal/cluster/c1/ns/default/sa/shopping");
+}
+
+/// Opens a connection and takes a right away: each of the gateways, when it is the first to hear of it, ends the
+/// connection at once and says the true cause.
+async fn ends(take: fn(&mut World), why: &str, gateways: &[(&'static str, GatewayRole)]) {
+    for (site, role) in gateways {
+        let mut world = two_clusters().await;
+        world.publish();
+        let mut client = world.call("c1").await;
+        client.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        let begin = Instant::now();
+        take(&mut world);
+        let gateway = match role {
+            GatewayRole::Egress => &world.sites[site].egress,
+            GatewayRole::Ingress => &world.sites[site].ingress,
+            GatewayRole::Sidecar => &world.sites[site].sidecar,
+        };
+        gateway.shared.apply(&world.resources(site)).unwrap();
+        let end = client.read(&mut [0]).await;
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        let line = gateway.line(1).await;
+        assert_eq!(line["reason"], why, "{line:#}");
+        world.publish();
+        let error = ask(world.call("c1").await, b"hello").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "and new ones do not come up");
+    }
+}
+
+const EVERYBODY: [(&str, GatewayRole); 4] = [
+    ("c1", GatewayRole::Sidecar),
+    ("c1", GatewayRole::Egress),
+    ("c2", GatewayRole::Ingress),
+    ("c2", GatewayRole::Sidecar),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoking_the_callers_cluster_ends_its_connections() {
+    ends(|world| world.org.revoke(&cluster("c1")), "revoked", &EVERYBODY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoking_the_servers_cluster_ends_connections_to_it() {
+    ends(|world| world.org.revoke(&cluster("c2")), "revoked", &EVERYBODY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_may_call_no_more_loses_its_connections() {
+    let who = [("c2", GatewayRole::Ingress), ("c2", GatewayRole::Sidecar)];
+    ends(|world| world.spec.callers = [cluster("c2")].into(), "not_a_caller", &who).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_table_alone_ends_nothing() {
+    let mut world = two_clusters().await;
+    world.publish();
+    let mut client = world.call("c1").await;
+    world.app("c2", echo).await;
+    world.org.join("c9");
+    world.publish();
+    client.write_all(b"x").await.unwrap();
+    client.read_exact(&mut [0]).await.unwrap();
+}
