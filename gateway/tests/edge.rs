@@ -1,4 +1,5 @@
 //! The whole process against an agent's socket: what a caller, a scraper, an operator and an agent see of it, together.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
 use serde_json::Value;
 use std::{
