@@ -65,7 +65,9 @@ pub(super) async fn feed(
         refusal
     })?;
     task::spawn("feed", async move {
-        let hold = feed.agent.liveness.open(feed.peer.org.id, feed.peer.cluster);
+        let (org, cluster) = (feed.peer.org.id, feed.peer.cluster);
+        let hold = feed.agent.liveness.open(org, cluster);
+        feed.agent.liveness.published(org, cluster, channel.changed_at(), feed.agent.deps.now());
         feed.agent.metrics.feeds.inc();
         let end = feed.run(&channel, resume.state()).await;
         feed.agent.metrics.feeds.dec();

@@ -4,9 +4,22 @@ use crate::store;
 use std::borrow::Cow;
 use tombolo_model::NameError;
 
-/// The kinds of refusal. Each is a problem type of the API: its name is stable, programs may match on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+macro_rules! kinds {
+    ($(#[$doc:meta])* $name:ident: $($kind:ident,)+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name { $($kind,)+ }
+
+        impl $name {
+            /// All of them.
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind,)+];
+        }
+    };
+}
+
+kinds! {
+    /// The kinds of refusal. Each is a problem type of the API: its name is stable, programs may match on it.
+    Kind:
     MalformedJson,
     UnknownField,
     InvalidField,
@@ -40,45 +53,6 @@ pub(crate) enum Kind {
     IncompatibleVersion,
     Unavailable,
     Internal,
-}
-
-impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 33] = [
-        Self::MalformedJson,
-        Self::UnknownField,
-        Self::InvalidField,
-        Self::InvalidCursor,
-        Self::InvalidHeader,
-        Self::UnsupportedMediaType,
-        Self::BodyTooLarge,
-        Self::Timeout,
-        Self::Unauthenticated,
-        Self::TokenExpired,
-        Self::TokenRevoked,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::AlreadyExists,
-        Self::DomainOverlap,
-        Self::Conflict,
-        Self::PreconditionFailed,
-        Self::PreconditionRequired,
-        Self::IdempotencyMismatch,
-        Self::RateLimited,
-        Self::OnboardingTokenUnknown,
-        Self::OnboardingTokenExpired,
-        Self::OnboardingTokenUsed,
-        Self::OnboardingTokenRevoked,
-        Self::OnboardingTokenOtherCluster,
-        Self::ClientCertificateRequired,
-        Self::ClusterRevoked,
-        Self::UnknownBase,
-        Self::InvalidCsr,
-        Self::IncompatibleVersion,
-        Self::Unavailable,
-        Self::Internal,
-    ];
 }
 
 /// A field (or header, or query parameter) that is wrong, and what to do about it.

@@ -24,6 +24,8 @@ use tombolo_runtime::telemetry;
 
 /// How often the database is read without a hint.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long a reading comes at least after the one before.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Audit events read at a time.
 const BATCH: i64 = 200;
 /// A follower that comes back further behind than this reads everything anew.
@@ -50,7 +52,8 @@ pub(crate) struct Follower {
     queue: VecDeque<Told>,
     since: Generation,
     clusters: Option<BTreeMap<String, String>>,
-    due: Instant,
+    /// When the database was read last.
+    read_at: Option<Instant>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -82,7 +85,7 @@ impl Follower {
             queue: VecDeque::from([hello]),
             since,
             clusters: None,
-            due: Instant::now(),
+            read_at: None,
             _permit: permit,
         })
     }
@@ -109,26 +112,35 @@ impl Follower {
         }
     }
 
-    /// Until there may be something new.
+    /// Until there may be something new; `None` at the end of the process.
     async fn wait(&mut self) -> Option<()> {
+        let Some(last) = self.read_at else { return Some(()) };
         loop {
             let hint = tokio::select! {
                 biased;
                 () = self.deps.stop.signaled() => return None,
-                hint = timeout_at(self.due, self.hints.recv()) => hint,
+                hint = timeout_at(last + AGAIN, self.hints.recv()) => hint,
             };
             match hint {
-                Err(_) | Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Some(()),
-                Ok(Ok(event)) if event.org == self.scope.org.id => return Some(()),
-                Ok(Ok(_)) => {}
+                Ok(Ok(event)) if !self.is_news(event) => {}
                 Ok(Err(broadcast::error::RecvError::Closed)) => return None,
+                Err(_) | Ok(_) => break,
             }
         }
+        // hints of a busy moment are one: what they tell is read together
+        tokio::time::sleep_until(last + PAUSE).await;
+        Some(())
+    }
+
+    /// Whether the hint is of our organization, and not of what was read already.
+    fn is_news(&self, event: Event) -> bool {
+        let gone = event.generation == Generation::ZERO;
+        event.org == self.scope.org.id && (gone || event.generation > self.since)
     }
 
     /// Reads what is new into the queue; `false` where the caller may not follow any more.
     async fn read(&mut self) -> Result<bool> {
-        self.due = Instant::now() + AGAIN;
+        self.read_at = Some(Instant::now());
         let now = self.deps.now();
         let mut tx = self.deps.store.begin_snapshot().await?;
         if !tx.api_token_stands(self.scope.caller.token, now).await? {

@@ -163,3 +163,33 @@ fn tell(headers: &mut HeaderMap, quota: Quota, verdict: Verdict) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, body::Body, http::StatusCode, middleware, routing::get};
+    use tower::ServiceExt as _;
+
+    async fn status(path: &str) -> StatusCode {
+        let slow = || tokio::time::sleep(LIMIT * 2);
+        let panics = || async {
+            let nothing: Option<()> = None;
+            nothing.expect("a test of panics");
+        };
+        let around = middleware::from_fn(|request: Request, next: Next| run(next, request));
+        let router = Router::new()
+            .route("/quick", get(|| async {}))
+            .route("/slow", get(slow))
+            .route("/panics", get(panics))
+            .layer(around);
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_and_panicking_operations_are_answered() {
+        assert_eq!(status("/quick").await, StatusCode::OK);
+        assert_eq!(status("/slow").await, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(status("/panics").await, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

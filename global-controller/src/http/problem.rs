@@ -155,3 +155,27 @@ impl IntoResponse for Refusal {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_kind_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.parts().1).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(Kind::ALL.iter().all(|kind| {
+            let (status, _, title) = kind.parts();
+            (status.is_client_error() || status.is_server_error()) && !title.is_empty()
+        }));
+    }
+
+    #[test]
+    fn a_cause_is_never_shown() {
+        let refusal = Refusal::internal("password=hunter2");
+        let text = serde_json::to_string(&Problem::from(&refusal)).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

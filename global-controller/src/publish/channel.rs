@@ -120,6 +120,11 @@ impl FeedGuard {
         (publisher.beat(sent), publisher.generation())
     }
 
+    /// The generation of the last change.
+    pub(crate) fn changed_at(&self) -> Generation {
+        self.channel.changed_at()
+    }
+
     /// Tells of each generation that has something new.
     pub(crate) fn watch(&self) -> watch::Receiver<Generation> {
         self.channel.newest.subscribe()
