@@ -153,7 +153,11 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         stop: drain.watch(),
     };
     let server = tls::Server {
-        tls: optional_server_config(Arc::new(view.clone()), Arc::new(certificate.live()), &[b"h2", b"http/1.1"]),
+        tls: optional_server_config(
+            Arc::new(view.clone()),
+            Arc::new(certificate.live()),
+            &[b"h2", b"http/1.1"],
+        ),
         app: http::router(app).merge(agent_api::router(agents)),
         metrics: metrics::Listener::new(&metrics),
     };

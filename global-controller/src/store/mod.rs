@@ -51,7 +51,8 @@ impl Store {
     /// [`Error::Unavailable`] without a database, [`Error::Schema`] where a migration fails or was edited.
     pub(crate) async fn open(options: PgConnectOptions, connections: u32) -> Result<Self, Error> {
         // a request that waits this long for another one's lock has lost anyway
-        let options = options.options([("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")]);
+        let options =
+            options.options([("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(5))
