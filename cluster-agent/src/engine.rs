@@ -12,7 +12,7 @@ use crate::{
     gateways::Hub,
     health::{Checks, Results},
     index::View,
-    synthesis::{self, Local},
+    synthesis::{self, Local, Synthesizer},
     vip::AddressMode,
 };
 use std::{sync::Arc, time::Duration};
@@ -64,17 +64,12 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
     let mut set = inputs.hub.watch_set();
     let mut zone_of: Option<Arc<State<ClusterResource>>> = None;
     let mut deadline = None;
+    let mut synthesizer = Synthesizer::default();
     loop {
         let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
         let source = inputs.source.borrow_and_update().clone();
         let results = Arc::clone(&inputs.checks.results.borrow_and_update());
         set.borrow_and_update();
-        if snapshot.generation != Generation::ZERO
-            && zone_of.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &snapshot))
-        {
-            outputs.zone.set(dns::build(&snapshot.resources, snapshot.generation, &inputs.mode));
-            zone_of = Some(Arc::clone(&snapshot));
-        }
         let mut wait = None;
         if let Some(view) = source {
             let probes = view.probes();
@@ -90,10 +85,17 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
             // Once we report, an endpoint that is new is simply not ready until it was checked.
             let reported = outputs.inventory.borrow().is_some();
             if known || reported || Instant::now() >= deadline {
-                settle(&inputs, &outputs, &snapshot, &view, &results, &mut ages);
+                settle(&inputs, &outputs, &snapshot, &view, &results, &mut ages, &mut synthesizer);
             } else {
                 wait = Some(deadline);
             }
+        }
+        // After the gateways: an address that is answered should lead somewhere.
+        if snapshot.generation != Generation::ZERO
+            && zone_of.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &snapshot))
+        {
+            outputs.zone.set(dns::build(&snapshot.resources, snapshot.generation, &inputs.mode));
+            zone_of = Some(Arc::clone(&snapshot));
         }
         let pause = async {
             match wait {
@@ -119,9 +121,10 @@ fn settle(
     inputs: &Inputs,
     outputs: &Outputs,
     snapshot: &State<ClusterResource>,
-    view: &View,
-    results: &Results,
+    view: &Arc<View>,
+    results: &Arc<Results>,
     ages: &mut Register,
+    synthesizer: &mut Synthesizer,
 ) {
     let gateways = inputs.hub.gateways();
     let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
@@ -134,12 +137,13 @@ fn settle(
         }
         differs
     });
-    if let Some(all) = synthesis::synthesize(&snapshot.resources, local) {
-        inputs.hub.publish(&all, snapshot.generation);
+    if let Some(changed) = synthesizer.step(snapshot, local) {
+        let all = synthesizer.synthesis();
+        inputs.hub.publish(all, &changed, snapshot.generation);
         outputs.problems.send_if_modified(|old| {
-            let differs = *old != all.problems;
+            let differs = !all.problems().eq(old.iter());
             if differs {
-                old.clone_from(&all.problems);
+                *old = all.problems().cloned().collect();
             }
             differs
         });

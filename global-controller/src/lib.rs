@@ -143,15 +143,17 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         ca_fingerprint: ca_fingerprint.clone(),
         catalogs: app::service::Catalogs::default(),
         followers: Arc::new(Semaphore::new(app::MOST_FOLLOWERS)),
+        stop: drain.watch(),
     });
     let agents = agent_api::Agent {
         deps: Arc::clone(&app),
         liveness: Arc::clone(&liveness),
         metrics: agent_metrics,
+        joins: agent_api::join_limiter(),
         stop: drain.watch(),
     };
     let server = tls::Server {
-        tls: optional_server_config(Arc::new(view), Arc::new(certificate.live()), &[b"h2", b"http/1.1"]),
+        tls: optional_server_config(Arc::new(view.clone()), Arc::new(certificate.live()), &[b"h2", b"http/1.1"]),
         app: http::router(app).merge(agent_api::router(agents)),
         metrics: metrics::Listener::new(&metrics),
     };
@@ -169,7 +171,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
             let listener =
                 TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
             let bound = listener.local_addr().context("learn where the admin port is")?;
-            let served = admin::serve(listener, metrics, readiness.clone(), Routes::new(), drain.watch());
+            let served = admin::serve(listener, metrics, readiness.clone(), routes(view), drain.watch());
             tasks.push(task::spawn("admin", served));
             Some(bound)
         }
@@ -190,6 +192,13 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         tasks,
         store,
         postgres,
+    })
+}
+
+/// What the admin port shows beside metrics and health.
+fn routes(view: publish::View) -> Routes {
+    Routes::new().get("/view", "what this replica holds of every organization", move |_| {
+        admin::Answer::json(&view.dump())
     })
 }
 

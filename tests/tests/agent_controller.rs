@@ -1,5 +1,6 @@
 //! True agents against the true controller: joining, and what goes up and down between them. Gateways are stood in
 //! for by the feed's client on the agents' sockets.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

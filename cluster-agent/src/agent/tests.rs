@@ -26,9 +26,7 @@ use tokio::sync::oneshot;
 use tombolo_model::{
     ClusterName, Domain, Generation, Locality, Proximity, SpiffeId, TrustDomain,
     inventory::{PortSpec, Protocol, ServiceKey},
-    snapshot::{
-        DomainSpec, EndToEnd, NameKind, NameSpec, Resource, Resources, SelfSpec, TargetSpec, Vip,
-    },
+    snapshot::{DomainSpec, EndToEnd, NameKind, NameSpec, Resource, Resources, SelfSpec, TargetSpec, Vip},
 };
 use tombolo_mtls::{
     BundleLookup, LiveServerCertificate, Peer, ServerAuthority, TrustBundle, accept_optional,
@@ -41,7 +39,8 @@ use tombolo_testkit::{
 use tombolo_wire::{
     codec::encode_line,
     message::{
-        AgentStatus, Digest, FeedLine, InventoryAck, InventoryUpdate, JoinRequest, JoinResponse,
+        AgentStatus, Digest, FeedLine, IntermediateRequest, IntermediateResponse, InventoryAck,
+        InventoryUpdate, JoinRequest, JoinResponse,
     },
     problem::{FieldProblem, ProblemDetails},
     session::Publisher,
@@ -62,6 +61,8 @@ struct Told {
     peers: Vec<Option<Peer>>,
     /// Answers 409 to so many inventories.
     conflicts: usize,
+    /// Gives intermediates that are past the half of their life.
+    old: bool,
 }
 
 struct Controller {
@@ -124,7 +125,8 @@ impl Controller {
                         let (controller, peer) = (Arc::clone(&controller), peer.clone());
                         async move { Ok::<_, Infallible>(controller.respond(request, peer).await) }
                     });
-                    let serve = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+                    let serve = http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service);
                     let _ = stopped.run_until_cancelled(serve).await;
                 });
             }
@@ -143,7 +145,10 @@ impl Controller {
         let bearer = request.headers().get("authorization").and_then(|v| v.to_str().ok()).map(str::to_owned);
         if path != "/agent/v1/join" {
             if peer.is_none() {
-                return answer(401, &ProblemDetails { detail: "no certificate".into(), ..Default::default() });
+                return answer(
+                    401,
+                    &ProblemDetails { detail: "no certificate".into(), ..Default::default() },
+                );
             }
             lock(&self.told).peers.push(peer);
         }
@@ -168,6 +173,14 @@ impl Controller {
                 lock(&self.told).statuses.push(serde_json::from_slice(&body).unwrap());
                 answer(204, &())
             }
+            "/agent/v1/certificate" => {
+                let request: IntermediateRequest = serde_json::from_slice(&body).unwrap();
+                let mut organization = lock(&self.organization.0);
+                let id = SpiffeId::cluster(&organization.trust_domain, &"cluster-1".parse().unwrap());
+                let intermediate = organization.root().sign_intermediate(&request.csr, &id, valid()).unwrap();
+                organization.list(&id.cluster, certificate_info(&intermediate).unwrap().fingerprint);
+                answer(200, &IntermediateResponse { intermediate })
+            }
             _ => answer(204, &()),
         }
     }
@@ -190,7 +203,11 @@ impl Controller {
         told.token_used = true;
         let mut organization = lock(&self.organization.0);
         let id = SpiffeId::cluster(&organization.trust_domain, &request.cluster);
-        let intermediate = organization.root().sign_intermediate(&request.csr, &id, valid()).unwrap();
+        let mut validity = valid();
+        if told.old {
+            validity.not_after = validity.not_before + Duration::from_secs(6000);
+        }
+        let intermediate = organization.root().sign_intermediate(&request.csr, &id, validity).unwrap();
         let print = certificate_info(&intermediate).unwrap().fingerprint;
         organization.list(&request.cluster, print);
         let response = JoinResponse {
@@ -405,8 +422,13 @@ async fn joins_runs_and_outlives_its_controller() {
     lock(&controller.told).conflicts = 1;
     controller.publish(3);
     let agent = Agent::start(dir.path()).await;
-    until("reported whole, and ready", SOON, || async { ready_counts(&lock(&controller.told)) }, |r| *r == [1])
-        .await;
+    until(
+        "reported whole, and ready",
+        SOON,
+        || async { ready_counts(&lock(&controller.told)) },
+        |r| *r == [1],
+    )
+    .await;
     {
         let told = lock(&controller.told);
         assert!(told.inventories[0].whole && told.inventories[0].sequence == 2);
@@ -417,10 +439,14 @@ async fn joins_runs_and_outlives_its_controller() {
         let told = lock(&controller.told);
         told.statuses.last().map(|s| s.problems.iter().map(|p| p.subject.clone()).collect::<Vec<_>>())
     };
-    until("the bad file is named", SOON, problems, |p| p.as_deref() == Some(&["typo.yaml:1".to_owned()])).await;
-    until("the name is answered", SOON, || agent.ask("catalog.acme.example.com"), |a| {
-        *a == Some([127, 101, 0, 9].into())
-    })
+    until("the bad file is named", SOON, problems, |p| p.as_deref() == Some(&["typo.yaml:1".to_owned()]))
+        .await;
+    until(
+        "the name is answered",
+        SOON,
+        || agent.ask("catalog.acme.example.com"),
+        |a| *a == Some([127, 101, 0, 9].into()),
+    )
     .await;
     let applied = || async { lock(&controller.told).statuses.last().map(|status| status.generation) };
     until("the generation is reported", SOON, applied, |g| *g == Some(Generation::new(3))).await;
@@ -431,9 +457,15 @@ async fn joins_runs_and_outlives_its_controller() {
     // The controller is gone. The endpoint dies, and a second agent on the directory is refused.
     drop(controller_runs);
     drop(app);
-    until("the endpoint fails here", SOON, || agent.get("/metrics"), |text| {
-        text.contains("tombolo_agent_endpoints_failing 1") && text.contains("tombolo_agent_controller_connected 0")
-    })
+    until(
+        "the endpoint fails here",
+        SOON,
+        || agent.get("/metrics"),
+        |text| {
+            text.contains("tombolo_agent_endpoints_failing 1")
+                && text.contains("tombolo_agent_controller_connected 0")
+        },
+    )
     .await;
     assert_eq!(agent.ask("catalog.acme.example.com").await, Some([127, 101, 0, 9].into()));
     let second = build(config(dir.path()), Deps::default()).await;
@@ -458,9 +490,35 @@ async fn a_snapshot_of_another_cluster_is_refused() {
     join(&config, TOKEN).await.unwrap();
     controller.publish(3);
     let agent = Agent::start(dir.path()).await;
-    until("refused", SOON, || agent.get("/dump"), |text| text.contains("of cluster cluster-1, not cluster-9"))
-        .await;
+    until(
+        "refused",
+        SOON,
+        || agent.get("/dump"),
+        |text| text.contains("of cluster cluster-1, not cluster-9"),
+    )
+    .await;
     assert_eq!(agent.ask("catalog.acme.example.com").await, None);
     assert!(agent.get("/readyz").await.contains("no snapshot from the controller yet"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_intermediate_past_half_of_its_life_is_renewed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("manifests")).unwrap();
+    let (controller, _runs) = Controller::start(LOOPBACK, Organization::new("acme.internal")).await;
+    lock(&controller.told).old = true;
+    let data = dir.path().join("data");
+    join(&join_config(&controller, &data), TOKEN).await.unwrap();
+    controller.publish(3);
+    let agent = Agent::start(dir.path()).await;
+    let next = || async { fs::read_to_string(data.join("intermediate-next.pem")).ok() };
+    let next = until("the next intermediate is kept", SOON, next, Option::is_some).await.unwrap();
+    let certificate = &next[next.find("-----BEGIN CERTIFICATE").unwrap()..];
+    let print = certificate_info(certificate).unwrap().fingerprint;
+    let listed = lock(&controller.organization.0).bundle_spec();
+    assert!(listed.clusters.values().any(|prints| prints.contains(&print) && prints.len() == 2));
+    // It does not sign before peers have it.
+    assert!(!agent.get("/dump").await.contains(&print.to_string()));
     agent.stop().await;
 }

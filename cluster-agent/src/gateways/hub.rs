@@ -3,7 +3,7 @@
 use super::{kept::Kept, stream::Stream};
 use crate::{
     state::DataDir,
-    synthesis::{Gateway, Gateways, Synthesis},
+    synthesis::{Changed, Gateway, Gateways, Synthesis},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
-use tombolo_model::{GatewayRole, Generation, snapshot::GatewayResource};
+use tombolo_model::{
+    GatewayRole, Generation,
+    snapshot::{GatewayResource, Resources},
+};
 
 use tombolo_wire::{
     message::{Ack, Digest, FeedLine, GatewayHello, GatewayReport, GatewayStatus, Problem},
@@ -61,6 +64,8 @@ pub(super) struct Inner {
 pub(super) struct Entry {
     hello: GatewayHello,
     pub(super) publisher: Publisher<GatewayResource>,
+    /// Whether it has what was published last; if not, what changed since is not all that it needs.
+    current: bool,
     wake: watch::Sender<Generation>,
     status: GatewayStatus,
     acked: Generation,
@@ -130,13 +135,14 @@ impl Hub {
         inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect()
     }
 
-    /// Tells every gateway what follows from this synthesis of the controller's generation `of`.
-    pub fn publish(&self, synthesis: &Synthesis, of: Generation) {
+    /// Tells every gateway what follows from this synthesis of the controller's generation `of`, in which `changed`
+    /// may be different from the one before.
+    pub fn publish(&self, synthesis: &Synthesis, changed: &Changed, of: Generation) {
         let mut inner = self.lock();
         let generation = inner.generation.next();
         let mut any = false;
         for entry in inner.entries.values_mut() {
-            if entry.publisher.publish(generation, synthesis.for_gateway(&entry.hello)) {
+            if entry.publish(synthesis, changed, generation) {
                 any = true;
                 entry.wake.send_replace(generation);
             }
@@ -168,6 +174,7 @@ impl Hub {
                 entry.streams = 0;
                 entry.vanished.get_or_insert_with(Instant::now);
                 entry.hello = hello;
+                entry.current = false;
                 // Wakes the streams of the session before, which end.
                 entry.wake.send_modify(|_| {});
             }
@@ -361,6 +368,7 @@ impl Entry {
         Self {
             hello,
             publisher: Publisher::new(history),
+            current: false,
             wake: watch::Sender::new(Generation::ZERO),
             status: GatewayStatus::default(),
             acked: Generation::ZERO,
@@ -369,5 +377,25 @@ impl Entry {
             streams: 0,
             vanished: Some(Instant::now()),
         }
+    }
+
+    /// Whether there is something to send.
+    fn publish(&mut self, synthesis: &Synthesis, changed: &Changed, generation: Generation) -> bool {
+        let keys = match changed {
+            Changed::Keys(keys) if self.current => keys,
+            _ => {
+                self.current = true;
+                return self.publisher.publish(generation, synthesis.for_gateway(&self.hello));
+            }
+        };
+        let mut upserts = Resources::new();
+        let mut removes = BTreeSet::new();
+        for key in keys {
+            match synthesis.for_gateway_at(&self.hello, key) {
+                Some(resource) => drop(upserts.insert(key.clone(), resource)),
+                None => drop(removes.insert(key.clone())),
+            }
+        }
+        self.publisher.update(generation, upserts, removes)
     }
 }

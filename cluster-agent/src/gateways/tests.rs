@@ -8,7 +8,7 @@ use crate::{
     index::{Index, View},
     source::Files,
     state::{DataDir, Membership},
-    synthesis::{Local, synthesize},
+    synthesis::{Changed, Local, synthesize},
     vip::AddressMode,
 };
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
@@ -109,7 +109,7 @@ impl Lab {
         .into_iter()
         .map(|resource| (resource.key(), resource))
         .collect();
-        let (gateways, results, ages) = (self.hub.gateways(), Results::new(), Ages::new());
+        let (gateways, results, ages) = (self.hub.gateways(), Arc::new(Results::new()), Ages::new());
         let local = Local {
             view: &self.view,
             ages: &ages,
@@ -117,7 +117,7 @@ impl Lab {
             gateways: &gateways,
             mode: AddressMode::Allocated,
         };
-        self.hub.publish(&synthesize(&resources, local).unwrap(), Generation::new(of));
+        self.hub.publish(&synthesize(&resources, local).unwrap(), &Changed::Everything, Generation::new(of));
     }
 
     async fn connect(&self, hello: GatewayHello) -> (Client<GatewayResource>, task_handle::Handle) {

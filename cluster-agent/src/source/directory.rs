@@ -3,7 +3,11 @@
 //! What adds or changes something takes effect at once. What would take an object away (a file that is gone, is
 //! shorter, or is damaged) is read once more after a moment: it may be half of a save.
 
-use super::{Change, Files, files::MAX_FILE_BYTES};
+use super::{
+    Change, Files,
+    files::MAX_FILE_BYTES,
+    keeper::{Keeper, Kept},
+};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +38,8 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// All that is wrong now.
     pub problems: Vec<Problem>,
-    /// Whether the directory was ever read; what it does not hold is known to be gone only then.
+    /// Whether it is known what the directory holds, from itself or from what was kept of it. Not before that is
+    /// anything known to be gone.
     pub read: bool,
 }
 
@@ -49,6 +54,7 @@ pub struct Directory {
     unsettled: BTreeMap<String, (Content, Instant)>,
     read: bool,
     failure: Option<Problem>,
+    keeper: Keeper,
 }
 
 /// What a file looks like from outside. A save changes it, but for two saves of the same length in one tick of the
@@ -91,9 +97,9 @@ struct Found {
 }
 
 impl Directory {
-    /// The directory at `path`; nothing is read yet.
+    /// The directory at `path`, of which nothing is read yet; sound contents are kept with `keeper`.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf, keeper: Keeper) -> Self {
         Self {
             path,
             files: Files::default(),
@@ -101,6 +107,7 @@ impl Directory {
             unsettled: BTreeMap::new(),
             read: false,
             failure: None,
+            keeper,
         }
     }
 
@@ -109,10 +116,13 @@ impl Directory {
         let woken = Arc::new(Woken::default());
         let mut watched: Option<(RecommendedWatcher, (u64, u64))> = None;
         let mut problems = None;
+        let mut kept = self.restore().await;
         loop {
             let names = std::mem::take(&mut *woken.names.lock().unwrap_or_else(PoisonError::into_inner));
             let all = woken.all.swap(false, std::sync::atomic::Ordering::Relaxed);
-            let (changes, itself) = self.look(names, all).await;
+            let (found, itself) = self.look(names, all).await;
+            let mut changes = std::mem::take(&mut kept);
+            changes.extend(found);
             // A watch sticks to the directory it was made for; another one in its place needs a new watch. It is
             // made before the next look, so that nothing falls between the two.
             let mut again = false;
@@ -139,6 +149,22 @@ impl Directory {
                 () = tokio::time::sleep_until(until) => {}
             }
         }
+    }
+
+    /// Begins with what was kept. What is damaged or gone since is held against it, as if the agent had run on.
+    async fn restore(&mut self) -> Vec<Change> {
+        let keeper = self.keeper.clone();
+        let kept = tokio::task::spawn_blocking(move || keeper.read()).await.unwrap_or_default();
+        let mut changes = Vec::new();
+        for (name, content) in kept {
+            changes.extend(self.files.load(&name, &content));
+            if !self.files.is_sound(&name) {
+                // Half written when the machine went down.
+                changes.extend(self.files.remove(&name));
+            }
+        }
+        self.read = self.files.names().next().is_some();
+        changes
     }
 
     fn watch(&self, woken: &Arc<Woken>) -> Option<RecommendedWatcher> {
@@ -194,6 +220,7 @@ impl Directory {
             ),
         });
         let mut changes = Vec::new();
+        let mut keep: Vec<Kept> = Vec::new();
         let gone: Vec<String> = self
             .files
             .names()
@@ -205,6 +232,7 @@ impl Directory {
             if self.settled(&name, &Content::Gone) {
                 self.stamps.remove(&name);
                 changes.extend(self.files.remove(&name));
+                keep.push((name, None));
             }
         }
         for (name, (stamp, content)) in found.files {
@@ -215,18 +243,26 @@ impl Directory {
                     self.files.unreadable(&name, &error.to_string());
                 }
                 Some(Ok(bytes)) => {
-                    // On the first look there is nothing to take away.
-                    let wait = self.stamps.contains_key(&name) || self.unsettled.contains_key(&name);
+                    // A file that is new has nothing to take away.
+                    let known = self.files.knows(&name);
                     let content = Content::Bytes(bytes);
                     let Content::Bytes(bytes) = &content else { continue };
-                    if wait && self.files.would_withdraw(&name, bytes) && !self.settled(&name, &content) {
+                    if known && self.files.would_withdraw(&name, bytes) && !self.settled(&name, &content) {
                         continue;
                     }
                     self.unsettled.remove(&name);
                     self.stamps.insert(name.clone(), stamp);
                     changes.extend(self.files.load(&name, bytes));
+                    if self.files.is_sound(&name) {
+                        keep.push((name, Some(bytes.clone())));
+                    }
                 }
             }
+        }
+        if !keep.is_empty() {
+            let keeper = self.keeper.clone();
+            // A panic in it was logged, and takes nothing away.
+            let _ = tokio::task::spawn_blocking(move || keeper.write(keep)).await;
         }
         (changes, Some(found.itself))
     }
@@ -334,7 +370,7 @@ mod tests {
     impl Watched {
         fn start(path: &Path) -> Self {
             let (tell, batches) = mpsc::channel(64);
-            let directory = Directory::new(path.to_owned());
+            let directory = Directory::new(path.to_owned(), Keeper::new(path.with_extension("kept")));
             let task = tombolo_runtime::task::spawn(
                 "directory",
                 directory.run(move |batch| {
@@ -445,6 +481,33 @@ mod tests {
             batch.changes.is_empty() && batch.problems[0].message.starts_with("cannot be read"),
             "{batch:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_restart_beside_damage_withdraws_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifests");
+        fs::create_dir(&path).unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(path.join(format!("{name}.yaml")), account(name)).unwrap();
+        }
+        let mut watched = Watched::start(&path);
+        assert_eq!(watched.changes(3).await.len(), 3);
+        drop(watched);
+        fs::write(path.join("a.yaml"), "kind: [").unwrap();
+        fs::remove_file(path.join("b.yaml")).unwrap();
+        let mut watched = Watched::start(&path);
+        let mut changes = watched.changes(4).await;
+        changes.sort();
+        let account = |sign: char, name: &str| format!("{sign}ServiceAccount default/{name}");
+        assert_eq!(changes, [account('+', "a"), account('+', "b"), account('+', "c"), account('-', "b")]);
+        drop(watched);
+        // Without the directory at all, what was kept is what there is.
+        fs::rename(&path, dir.path().join("away")).unwrap();
+        let mut watched = Watched::start(&path);
+        let first = watched.next().await;
+        assert!(first.read && first.changes.len() == 2, "{first:?}");
+        assert!(first.problems[0].message.contains("stays in force"), "{first:?}");
     }
 
     #[test]

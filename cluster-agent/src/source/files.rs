@@ -80,6 +80,18 @@ impl Files {
         self.files.keys().map(String::as_str)
     }
 
+    /// Whether the file is there.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
+    /// Whether the file is there, and all of it was understood.
+    #[must_use]
+    pub fn is_sound(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|file| file.faults.is_empty())
+    }
+
     /// Whether loading this content would take an object away, or is damaged. The reader waits a moment with such a
     /// content, as it may be half of a file that is being written.
     #[must_use]

@@ -3,12 +3,13 @@
 //!
 //! The loss of a source withdraws nothing. A file that is damaged keeps the objects of its last good version, a
 //! directory that can't be read keeps everything; only a file that is deleted, or a sound file without the object,
-//! takes an object away.
+//! takes an object away. The last sound contents are kept on disk, so that this holds for an agent that starts, too.
 
 mod convert;
 pub mod directory;
 mod document;
 mod files;
+pub mod keeper;
 mod object;
 
 #[cfg(test)]

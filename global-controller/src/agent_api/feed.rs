@@ -1,7 +1,10 @@
 //! The feed: JSON lines, for as long as the agent stands and listens.
 
 use super::{Agent, peer::AgentPeer, version};
-use crate::app::error::{Kind, Refusal};
+use crate::{
+    app::error::{Kind, Refusal},
+    publish::{AttachError, FeedGuard},
+};
 use axum::{
     body::Body,
     extract::{Query, State, rejection::QueryRejection},
@@ -49,14 +52,22 @@ pub(super) async fn feed(
     })?;
     let (lines, waiting) = mpsc::channel(WAITING);
     let feed = Feed { lines, agent, peer };
-    let channel = feed.agent.deps.view.attach(feed.peer.org.id, feed.peer.cluster).ok_or_else(|| {
-        let mut refusal =
-            Refusal::new(Kind::Unavailable, "There is no state for this cluster yet; try again.");
+    let channel = feed.agent.deps.view.attach(feed.peer.org.id, feed.peer.cluster).map_err(|error| {
+        let mut refusal = match error {
+            AttachError::NoState => {
+                Refusal::new(Kind::Unavailable, "There is no state for this cluster yet; try again.")
+            }
+            AttachError::TooMany => {
+                Refusal::new(Kind::RateLimited, "This cluster has too many feeds open; close some first.")
+            }
+        };
         refusal.retry_after_s = Some(1);
         refusal
     })?;
     task::spawn("feed", async move {
-        let hold = feed.agent.liveness.open(feed.peer.org.id, feed.peer.cluster);
+        let (org, cluster) = (feed.peer.org.id, feed.peer.cluster);
+        let hold = feed.agent.liveness.open(org, cluster);
+        feed.agent.liveness.published(org, cluster, channel.changed_at(), feed.agent.deps.now());
         feed.agent.metrics.feeds.inc();
         let end = feed.run(&channel, resume.state()).await;
         feed.agent.metrics.feeds.dec();
@@ -103,7 +114,7 @@ struct Feed {
 }
 
 impl Feed {
-    async fn run(&self, channel: &crate::publish::FeedGuard, resume: Option<(Generation, Digest)>) -> End {
+    async fn run(&self, channel: &FeedGuard, resume: Option<(Generation, Digest)>) -> End {
         let stop: drain::Watch = self.agent.stop.clone();
         let end = tokio::select! {
             biased;
@@ -133,7 +144,7 @@ impl Feed {
         }
     }
 
-    async fn feed(&self, channel: &crate::publish::FeedGuard, resume: Option<(Generation, Digest)>) -> End {
+    async fn feed(&self, channel: &FeedGuard, resume: Option<(Generation, Digest)>) -> End {
         let mut newest = channel.watch();
         newest.borrow_and_update();
         if let Err(end) = self.send(&FeedLine::Hello(version::hello())).await {

@@ -10,14 +10,17 @@ use crate::{
     store::{Change, Tx, audit::AuditRow, join::JoinTokenRow},
 };
 use axum::{
-    Json,
-    extract::State,
+    Extension, Json,
+    extract::{ConnectInfo, State},
     http::{HeaderMap, header},
 };
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use tombolo_model::{
     ClusterName, Generation, SpiffeId,
     id::{AuditId, ClusterId, OrgId},
@@ -31,13 +34,33 @@ const KNOWN: Duration = Duration::from_secs(5);
 /// `POST /agent/v1/join`
 pub(super) async fn join(
     State(agent): State<Agent>,
+    address: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     Body(request): Body<JoinRequest>,
 ) -> Result<Json<JoinResponse>, Refusal> {
-    let joined = take_in(&agent, &headers, request).await;
+    let from = address.map(|Extension(ConnectInfo(address))| address.ip());
+    let joined = match limit(&agent, from) {
+        Ok(()) => take_in(&agent, &headers, request).await,
+        Err(refusal) => Err(refusal),
+    };
     let outcome = if joined.is_ok() { "joined" } else { "refused" };
     agent.metrics.joins.get_or_create(&[("outcome", outcome)]).inc();
     joined
+}
+
+/// One address has so many tries.
+fn limit(agent: &Agent, from: Option<IpAddr>) -> Result<(), Refusal> {
+    let Some(from) = from else { return Ok(()) };
+    let verdict = agent.joins.take(&from, agent.deps.clock.now());
+    if verdict.allowed {
+        return Ok(());
+    }
+    let mut refusal = Refusal::new(
+        Kind::RateLimited,
+        format!("Too many tries to join from {from}; wait, and check the onboarding token."),
+    );
+    refusal.retry_after_s = Some(verdict.retry_after_s);
+    Err(refusal)
 }
 
 async fn take_in(
@@ -184,8 +207,7 @@ pub(super) async fn record(
     let after = json!({ "intermediate": { "serial": issued.serial, "not_after": time(issued.not_after) } });
     tx.insert_audit(&AuditRow {
         id: AuditId::new(Uuid::now_v7()),
-        org,
-        generation: event.generation,
+        org: Some((org, event.generation)),
         at: event.now,
         actor_kind: "agent".to_owned(),
         actor_id: id.to_string(),

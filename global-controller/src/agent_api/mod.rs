@@ -12,14 +12,19 @@ mod peer;
 mod status;
 mod version;
 
-use crate::{app::Deps, metrics::Agents, reconcile::Liveness};
+use crate::{
+    app::Deps,
+    http::limit::{Limiter, Quota},
+    metrics::Agents,
+    reconcile::Liveness,
+};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
     routing::{get, post},
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tombolo_runtime::drain;
 use tower_http::timeout::TimeoutLayer;
 
@@ -31,6 +36,14 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// How long a request may take; feeds have no end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Joining is rare; whoever tries often is guessing, or broken.
+const JOINS: Quota = Quota { burst: 60, per_second: 1.0 };
+
+/// For [`Agent::joins`].
+pub(crate) fn join_limiter() -> Arc<Limiter<IpAddr>> {
+    Arc::new(Limiter::new(JOINS, 10_000))
+}
 
 /// The name by which the controller introduces itself.
 const PROGRAM: &str = "tombolo-controller";
@@ -44,6 +57,8 @@ pub(crate) struct Agent {
     pub(crate) liveness: Arc<Liveness>,
     /// What is counted.
     pub(crate) metrics: Agents,
+    /// How often one address may try to join.
+    pub(crate) joins: Arc<Limiter<IpAddr>>,
     /// Ends feeds in order.
     pub(crate) stop: drain::Watch,
 }

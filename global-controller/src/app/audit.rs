@@ -2,11 +2,12 @@
 
 use super::{
     Deps,
-    caller::Scope,
+    caller::{Caller, Scope},
     error::Result,
     page::{List, Page},
 };
-use crate::store::audit::{AuditFilter, AuditRow};
+pub(crate) use crate::store::audit::AuditFilter;
+use crate::store::audit::AuditRow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -21,8 +22,9 @@ pub(crate) struct AuditEvent {
     pub(crate) id: Uuid,
     /// When.
     pub(crate) at: DateTime<Utc>,
-    /// The organization's generation that this change led to.
-    pub(crate) generation: u64,
+    /// The organization's generation that this change led to; absent for changes of the installation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) generation: Option<u64>,
     /// Who.
     pub(crate) actor: Actor,
     /// What was done, as `cluster.create`.
@@ -80,7 +82,7 @@ impl AuditEvent {
         Self {
             id: row.id.as_uuid(),
             at: row.at,
-            generation: row.generation.get(),
+            generation: row.org.map(|(_, generation)| generation.get()),
             actor: Actor { kind: row.actor_kind, id: row.actor_id, name: row.actor_name },
             action: row.action,
             subject: AuditSubject { kind: row.subject_kind, name: row.subject_name, id: row.subject_id },
@@ -104,6 +106,18 @@ pub(crate) async fn list(
     let before = page.after_id::<AuditId>()?;
     let mut tx = deps.store.begin().await?;
     let rows = tx.list_audit(scope.org.id, filter, before, page.fetch()).await?;
+    Ok(page.list(rows.into_iter().map(AuditEvent::show).collect(), |event| event.id.to_string()))
+}
+
+/// Events of the installation, the newest first.
+///
+/// # Errors
+/// As any query.
+pub(crate) async fn list_installation(deps: &Deps, caller: &Caller, page: &Page) -> Result<List<AuditEvent>> {
+    caller.must_be_owner()?;
+    let before = page.after_id::<AuditId>()?;
+    let mut tx = deps.store.begin().await?;
+    let rows = tx.list_installation_audit(before, page.fetch()).await?;
     Ok(page.list(rows.into_iter().map(AuditEvent::show).collect(), |event| event.id.to_string()))
 }
 

@@ -4,9 +4,22 @@ use crate::store;
 use std::borrow::Cow;
 use tombolo_model::NameError;
 
-/// The kinds of refusal. Each is a problem type of the API: its name is stable, programs may match on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+macro_rules! kinds {
+    ($(#[$doc:meta])* $name:ident: $($kind:ident,)+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name { $($kind,)+ }
+
+        impl $name {
+            /// All of them.
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind,)+];
+        }
+    };
+}
+
+kinds! {
+    /// The kinds of refusal. Each is a problem type of the API: its name is stable, programs may match on it.
+    Kind:
     MalformedJson,
     UnknownField,
     InvalidField,
@@ -14,6 +27,7 @@ pub(crate) enum Kind {
     InvalidHeader,
     UnsupportedMediaType,
     BodyTooLarge,
+    Timeout,
     Unauthenticated,
     TokenExpired,
     TokenRevoked,

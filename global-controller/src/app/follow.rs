@@ -8,7 +8,7 @@ use super::{
     cluster::Cluster,
     error::{Kind, Refusal, Result},
 };
-use crate::publish::Event;
+use crate::{publish::Event, store::audit::AuditRow};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,6 +24,8 @@ use tombolo_runtime::telemetry;
 
 /// How often the database is read without a hint.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long a reading comes at least after the one before.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Audit events read at a time.
 const BATCH: i64 = 200;
 /// A follower that comes back further behind than this reads everything anew.
@@ -50,7 +52,8 @@ pub(crate) struct Follower {
     queue: VecDeque<Told>,
     since: Generation,
     clusters: Option<BTreeMap<String, String>>,
-    due: Instant,
+    /// When the database was read last.
+    read_at: Option<Instant>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -82,13 +85,13 @@ impl Follower {
             queue: VecDeque::from([hello]),
             since,
             clusters: None,
-            due: Instant::now(),
+            read_at: None,
             _permit: permit,
         })
     }
 
-    /// The next thing to tell; `None` at the end: the token ended, or the database does not answer, and the follower
-    /// comes back with what it had last.
+    /// The next thing to tell; `None` at the end: the token ended, this process ends, or the database does not answer,
+    /// and the follower comes back with what it had last.
     ///
     /// Cancel safe: what is not told yet is told by the next call.
     pub(crate) async fn next(&mut self) -> Option<Told> {
@@ -109,21 +112,35 @@ impl Follower {
         }
     }
 
-    /// Until there may be something new.
+    /// Until there may be something new; `None` at the end of the process.
     async fn wait(&mut self) -> Option<()> {
+        let Some(last) = self.read_at else { return Some(()) };
         loop {
-            match timeout_at(self.due, self.hints.recv()).await {
-                Err(_) | Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Some(()),
-                Ok(Ok(event)) if event.org == self.scope.org.id => return Some(()),
-                Ok(Ok(_)) => {}
+            let hint = tokio::select! {
+                biased;
+                () = self.deps.stop.signaled() => return None,
+                hint = timeout_at(last + AGAIN, self.hints.recv()) => hint,
+            };
+            match hint {
+                Ok(Ok(event)) if !self.is_news(event) => {}
                 Ok(Err(broadcast::error::RecvError::Closed)) => return None,
+                Err(_) | Ok(_) => break,
             }
         }
+        // hints of a busy moment are one: what they tell is read together
+        tokio::time::sleep_until(last + PAUSE).await;
+        Some(())
+    }
+
+    /// Whether the hint is of our organization, and not of what was read already.
+    fn is_news(&self, event: Event) -> bool {
+        let gone = event.generation == Generation::ZERO;
+        event.org == self.scope.org.id && (gone || event.generation > self.since)
     }
 
     /// Reads what is new into the queue; `false` where the caller may not follow any more.
     async fn read(&mut self) -> Result<bool> {
-        self.due = Instant::now() + AGAIN;
+        self.read_at = Some(Instant::now());
         let now = self.deps.now();
         let mut tx = self.deps.store.begin_snapshot().await?;
         if !tx.api_token_stands(self.scope.caller.token, now).await? {
@@ -136,7 +153,7 @@ impl Follower {
             let batch = tx.audit_since(org.id, since, BATCH).await?;
             let Some(last) = batch.last() else { break };
             // one use case writes one event: a generation is never cut by the end of a batch
-            since = last.generation;
+            since = generation(last);
             let whole = i64::try_from(batch.len()).is_ok_and(|n| n < BATCH);
             missed.extend(batch);
             if whole {
@@ -151,10 +168,10 @@ impl Follower {
             );
         } else {
             for (n, row) in missed.iter().enumerate() {
-                let ends = missed.get(n + 1).is_none_or(|next| next.generation != row.generation);
+                let ends = missed.get(n + 1).is_none_or(|next| generation(next) != generation(row));
                 let shown = AuditEvent::show(row.clone());
                 let data = serde_json::to_string(&shown).map_err(Refusal::internal)?;
-                self.tell("audit", ends.then_some(row.generation), data);
+                self.tell("audit", ends.then_some(generation(row)), data);
             }
             if since < org.generation {
                 let data = json!({ "generation": org.generation.get() }).to_string();
@@ -179,4 +196,9 @@ impl Follower {
     fn tell(&mut self, kind: &'static str, id: Option<Generation>, data: String) {
         self.queue.push_back(Told { kind, id: id.map(Generation::get), data });
     }
+}
+
+/// The generation of an event of an organization.
+fn generation(row: &AuditRow) -> Generation {
+    row.org.map_or(Generation::ZERO, |(_, generation)| generation)
 }

@@ -12,6 +12,7 @@ pub(crate) mod labels;
 pub(crate) mod onboarding;
 pub(crate) mod once;
 pub(crate) mod organization;
+pub(crate) mod owner;
 pub(crate) mod page;
 pub(crate) mod service;
 pub(crate) mod status;
@@ -23,7 +24,7 @@ use crate::{ca::Vault, publish::View, store::Store};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tombolo_runtime::clock::Clock;
+use tombolo_runtime::{clock::Clock, drain};
 
 /// What the API works with.
 pub(crate) struct Deps {
@@ -43,6 +44,8 @@ pub(crate) struct Deps {
     pub(crate) catalogs: service::Catalogs,
     /// How many more may follow events.
     pub(crate) followers: Arc<Semaphore>,
+    /// When to send followers away.
+    pub(crate) stop: drain::Watch,
 }
 
 /// The most that may follow events of one process at a time.

@@ -3,10 +3,10 @@
 use super::{
     Deps,
     caller::{Caller, Scope},
-    error::{Checks, Refusal, Result},
-    once::{self, Answer, OnceKey},
+    error::{Checks, Kind, Refusal, Result},
+    once::{Answer, OnceKey},
     page::{List, Page},
-    work::{Subject, Work},
+    work::{Begun, Subject, Work},
 };
 use crate::store::{Change, organization::OrganizationRow};
 use chrono::{DateTime, Utc};
@@ -89,41 +89,60 @@ pub(crate) async fn create(
         return Err(Refusal::internal("a name passed its check and is not there"));
     };
 
-    let mut tx = deps.store.begin().await?;
-    let now = deps.now();
-    if let Some(key) = &once
-        && let Some(answer) = once::claim(&mut tx, &caller, key, now).await?
-    {
-        return Ok(answer);
-    }
-    let mut org = OrganizationRow {
+    let mut work = match Work::begin_installation(deps, &caller, &request_id, once).await? {
+        Begun::Work(work) => work,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let org = OrganizationRow {
         id: OrgId::new(Uuid::now_v7()),
         name,
         trust_domain,
         generation: Generation::new(1),
-        created_at: now,
+        created_at: work.now,
     };
-    tx.insert_organization(&org).await.map_err(|error| {
+    work.tx.insert_organization(&org).await.map_err(|error| {
+        let (name, domain) = (org.name.as_str(), org.trust_domain.as_str());
         if error.is_duplicate("organizations_name_key") {
-            Refusal::already_exists("organization", "name", org.name.as_str())
+            Refusal::already_exists("organization", "name", name)
         } else if error.is_duplicate("organizations_trust_domain_key") {
-            Refusal::already_exists(
-                "organization with the trust domain",
-                "trust_domain",
-                org.trust_domain.as_str(),
-            )
+            Refusal::already_exists("organization with the trust domain", "trust_domain", domain)
         } else {
             error.into()
         }
     })?;
-    deps.ca.create_root(&mut tx, org.id, &org.trust_domain, now).await.map_err(Refusal::internal)?;
-    tx.changed(org.id, Change::Roots);
-    // the generation that the commit takes
-    org.generation = org.generation.next();
-    let shown = Organization::show(&org);
-    let scope = Scope { caller, org, request_id };
-    let mut work = Work::adopt(tx, now, &scope, once).await?;
+    deps.ca
+        .create_root(&mut work.tx, org.id, &org.trust_domain, work.now)
+        .await
+        .map_err(Refusal::internal)?;
+    work.tx.changed(org.id, Change::Roots);
+    work.turn_to(org.id, org.generation);
+    let mut shown = Organization::show(&org);
+    shown.generation = org.generation.next().get();
     let subject = Subject { kind: "organization", name: &shown.name, id: shown.id };
     work.audit("organization.create", subject, None, Some(&shown)).await?;
     work.answer(Answer::new(format!("/organizations/{}", shown.name), None, &shown)?).await
+}
+
+/// Deletes an organization with everything in it, its audit log too. It must have no cluster that stands: whoever
+/// deletes it has seen them go.
+///
+/// # Errors
+/// [`Kind::Conflict`] where it has clusters.
+pub(crate) async fn delete(deps: &Deps, scope: &Scope) -> Result<()> {
+    let mut work = Work::begin(deps, scope).await?;
+    let standing = work.tx.list_clusters(scope.org.id, false, None, 1, work.now).await?;
+    if let Some(cluster) = standing.first() {
+        let detail = format!("The organization has clusters, {} for one.", cluster.name);
+        return Err(Refusal::new(Kind::Conflict, detail).field(
+            "org",
+            "has clusters",
+            "remove its clusters first",
+        ));
+    }
+    work.tx.delete_organization(scope.org.id).await?;
+    work.turn_to_installation();
+    let shown = Organization::show(&scope.org);
+    let subject = Subject { kind: "organization", name: &shown.name, id: shown.id };
+    work.audit("organization.delete", subject, Some(&shown), None).await?;
+    work.commit().await
 }

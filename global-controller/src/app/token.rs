@@ -83,7 +83,7 @@ pub(crate) struct Whoami {
 }
 
 impl ApiToken {
-    fn show(row: &TokenRow) -> Self {
+    pub(super) fn show(row: &TokenRow) -> Self {
         Self {
             id: row.id.as_uuid(),
             name: row.name.clone(),
@@ -118,7 +118,8 @@ pub(crate) fn lifetime(
     }
 }
 
-const BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(87_600 * 3600));
+/// How long a token may be good for.
+pub(super) const BOUNDS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(87_600 * 3600));
 
 /// Makes a token.
 ///
@@ -179,7 +180,7 @@ pub(crate) async fn create(
 /// As any query.
 pub(crate) async fn list(deps: &Deps, scope: &Scope, page: &Page) -> Result<List<ApiToken>> {
     let mut tx = deps.store.begin().await?;
-    let rows = tx.list_api_tokens(scope.org.id, page.after(), page.fetch()).await?;
+    let rows = tx.list_api_tokens(Some(scope.org.id), page.after(), page.fetch()).await?;
     Ok(page.list(rows.iter().map(ApiToken::show).collect(), |token| token.name.clone()))
 }
 
@@ -189,7 +190,7 @@ pub(crate) async fn list(deps: &Deps, scope: &Scope, page: &Page) -> Result<List
 /// [`super::error::Kind::NotFound`].
 pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<ApiToken> {
     let mut tx = deps.store.begin().await?;
-    let row = tx.api_token(scope.org.id, name).await?;
+    let row = tx.api_token(Some(scope.org.id), name).await?;
     row.as_ref().map(ApiToken::show).ok_or_else(|| Refusal::not_found("token", name))
 }
 
@@ -199,9 +200,9 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<ApiTok
 /// [`super::error::Kind::NotFound`].
 pub(crate) async fn revoke(deps: &Deps, scope: &Scope, name: &str) -> Result<()> {
     let mut work = Work::begin(deps, scope).await?;
-    let row = work.tx.api_token(scope.org.id, name).await?;
+    let row = work.tx.api_token(Some(scope.org.id), name).await?;
     let row = row.ok_or_else(|| Refusal::not_found("token", name))?;
-    work.tx.revoke_api_token(scope.org.id, row.id, work.now).await?;
+    work.tx.revoke_api_token(Some(scope.org.id), row.id, work.now).await?;
     let subject = Subject { kind: "token", name: &row.name, id: row.id.as_uuid() };
     work.audit("token.revoke", subject, Some(&ApiToken::show(&row)), None).await?;
     work.commit().await

@@ -1,9 +1,9 @@
-//! A use case that changes something of an organization: one transaction, in order with the others of the
-//! organization, with its audit events.
+//! A use case that changes something: one transaction, with its audit events. Those of an organization are made one
+//! after the other, so that its generations are in the order of their commits.
 
 use super::{
     Deps, audit,
-    caller::Scope,
+    caller::{Caller, Scope},
     error::{Refusal, Result},
     once::{self, Answer, OnceKey},
 };
@@ -11,7 +11,10 @@ use crate::store::{Change, Tx, audit::AuditRow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use tombolo_model::{Generation, id::AuditId};
+use tombolo_model::{
+    Generation,
+    id::{AuditId, OrgId},
+};
 use uuid::Uuid;
 
 /// What an audit event is about.
@@ -31,9 +34,11 @@ pub(crate) struct Work<'a> {
     pub(crate) tx: Tx,
     /// The one time of everything in it.
     pub(crate) now: DateTime<Utc>,
-    scope: &'a Scope,
+    caller: &'a Caller,
+    request_id: &'a str,
     once: Option<OnceKey>,
-    generation: Generation,
+    /// The organization, and the generation that the commit takes; none for the installation.
+    org: Option<(OrgId, Generation)>,
 }
 
 /// Whether there is something to do.
@@ -45,16 +50,24 @@ pub(crate) enum Begun<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// Begins a change. The organization is locked: its changes are made one after the other.
+    /// Begins a change in an organization.
     ///
     /// # Errors
     /// As any query; [`super::error::Kind::NotFound`] where the organization was deleted meanwhile.
     pub(crate) async fn begin(deps: &Deps, scope: &'a Scope) -> Result<Self> {
         let tx = deps.store.begin().await?;
-        Self::adopt(tx, deps.now(), scope, None).await
+        let work = Work {
+            tx,
+            now: deps.now(),
+            caller: &scope.caller,
+            request_id: &scope.request_id,
+            once: None,
+            org: None,
+        };
+        work.lock(scope).await
     }
 
-    /// Begins a creation that is done once for each key.
+    /// Begins a creation in an organization that is done once for each key.
     ///
     /// # Errors
     /// As [`Work::begin`], and [`super::error::Kind::IdempotencyMismatch`].
@@ -63,30 +76,49 @@ impl<'a> Work<'a> {
         scope: &'a Scope,
         once: Option<OnceKey>,
     ) -> Result<Begun<'a>> {
+        match Self::begin_installation(deps, &scope.caller, &scope.request_id, once).await? {
+            Begun::Work(work) => Ok(Begun::Work(work.lock(scope).await?)),
+            done @ Begun::Done(_) => Ok(done),
+        }
+    }
+
+    /// Begins a change of the installation; a creation is done once for each key.
+    ///
+    /// # Errors
+    /// As any query, and [`super::error::Kind::IdempotencyMismatch`].
+    pub(crate) async fn begin_installation(
+        deps: &Deps,
+        caller: &'a Caller,
+        request_id: &'a str,
+        once: Option<OnceKey>,
+    ) -> Result<Begun<'a>> {
         let mut tx = deps.store.begin().await?;
         let now = deps.now();
         if let Some(key) = &once
-            && let Some(answer) = once::claim(&mut tx, &scope.caller, key, now).await?
+            && let Some(answer) = once::claim(&mut tx, caller, key, now).await?
         {
             return Ok(Begun::Done(answer));
         }
-        Self::adopt(tx, now, scope, once).await.map(Begun::Work)
+        Ok(Begun::Work(Work { tx, now, caller, request_id, once, org: None }))
     }
 
-    /// Goes on in a transaction that was begun already.
-    ///
-    /// # Errors
-    /// As [`Work::begin`].
-    pub(crate) async fn adopt(
-        mut tx: Tx,
-        now: DateTime<Utc>,
-        scope: &'a Scope,
-        once: Option<OnceKey>,
-    ) -> Result<Self> {
-        let locked = tx.lock_org(scope.org.id).await?;
-        let generation =
-            locked.ok_or_else(|| Refusal::not_found("organization", scope.org.name.as_str()))?.next();
-        Ok(Self { tx, now, scope, once, generation })
+    async fn lock(mut self, scope: &Scope) -> Result<Self> {
+        let locked = self.tx.lock_org(scope.org.id).await?;
+        let now = locked.ok_or_else(|| Refusal::not_found("organization", scope.org.name.as_str()))?;
+        self.org = Some((scope.org.id, now.next()));
+        Ok(self)
+    }
+
+    /// From here on it is about this organization, which the transaction made and so holds; at this generation.
+    pub(crate) fn turn_to(&mut self, org: OrgId, generation: Generation) {
+        self.org = Some((org, generation.next()));
+    }
+
+    /// From here on it is about the installation: the organization is no more. Its readers are told all the same.
+    pub(crate) fn turn_to_installation(&mut self) {
+        if let Some((org, _)) = self.org.take() {
+            self.tx.changed(org, Change::Audit);
+        }
     }
 
     /// Adds an event to the audit log: the thing as the API shows it before and after.
@@ -105,12 +137,11 @@ impl<'a> Work<'a> {
         let after: Option<Value> = value(after).map_err(Refusal::internal)?;
         let event = AuditRow {
             id: AuditId::new(Uuid::now_v7()),
-            org: self.scope.org.id,
-            generation: self.generation,
+            org: self.org,
             at: self.now,
             actor_kind: "token".to_owned(),
-            actor_id: self.scope.caller.token.to_string(),
-            actor_name: self.scope.caller.name.clone(),
+            actor_id: self.caller.token.to_string(),
+            actor_name: self.caller.name.clone(),
             action: action.to_owned(),
             subject_kind: subject.kind.to_owned(),
             subject_name: subject.name.to_owned(),
@@ -118,10 +149,12 @@ impl<'a> Work<'a> {
             difference: audit::difference(before.as_ref(), after.as_ref()),
             before,
             after,
-            request_id: Some(self.scope.request_id.clone()),
+            request_id: Some(self.request_id.to_owned()),
         };
         self.tx.insert_audit(&event).await?;
-        self.tx.changed(self.scope.org.id, Change::Audit);
+        if let Some((org, _)) = self.org {
+            self.tx.changed(org, Change::Audit);
+        }
         Ok(())
     }
 
@@ -140,7 +173,7 @@ impl<'a> Work<'a> {
     /// As any query; nothing is changed then.
     pub(crate) async fn answer(mut self, answer: Answer) -> Result<Answer> {
         if let Some(key) = &self.once {
-            once::keep(&mut self.tx, &self.scope.caller, key, &answer).await?;
+            once::keep(&mut self.tx, self.caller, key, &answer).await?;
         }
         self.tx.commit().await?;
         Ok(answer)

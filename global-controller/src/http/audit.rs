@@ -5,12 +5,9 @@ use super::{
     auth::Api,
     extract::{Query, Viewer},
 };
-use crate::{
-    app::{
-        audit::{self as app, AuditEvent},
-        page::List,
-    },
-    store::audit::AuditFilter,
+use crate::app::{
+    audit::{self as app, AuditEvent, AuditFilter},
+    page::List,
 };
 use axum::{Json, extract::State};
 

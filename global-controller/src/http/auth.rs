@@ -12,7 +12,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{sync::Arc, time::SystemTime};
+use futures::FutureExt as _;
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tombolo_model::id::TokenId;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -60,9 +65,9 @@ pub(crate) async fn layer(State(api): State<Api>, mut request: Request, next: Ne
     let mut response = async {
         request.extensions_mut().insert(RequestId(id.clone()));
         match admit(&api, &mut request).await {
-            Ok(None) => next.run(request).await,
+            Ok(None) => run(next, request).await,
             Ok(Some(verdict)) => {
-                let mut response = next.run(request).await;
+                let mut response = run(next, request).await;
                 tell(response.headers_mut(), api.limits.tokens.quota(), verdict);
                 response
             }
@@ -83,6 +88,21 @@ pub(crate) async fn layer(State(api): State<Api>, mut request: Request, next: Ne
     }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// How long an operation may take until its answer begins, the reading of its body included.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The operation. One that takes too long is answered, and one that panics too: that is a mistake of ours, and no reason
+/// to cut off the other requests of the connection.
+async fn run(next: Next, request: Request) -> Response {
+    let running = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(LIMIT, running).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Refusal::internal("the operation panicked").into_response(),
+        Err(_) => Refusal::new(Kind::Timeout, format!("The request took more than {} s.", LIMIT.as_secs()))
+            .into_response(),
+    }
 }
 
 struct Stop {
@@ -141,5 +161,35 @@ fn tell(headers: &mut HeaderMap, quota: Quota, verdict: Verdict) {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, body::Body, http::StatusCode, middleware, routing::get};
+    use tower::ServiceExt as _;
+
+    async fn status(path: &str) -> StatusCode {
+        let slow = || tokio::time::sleep(LIMIT * 2);
+        let panics = || async {
+            let nothing: Option<()> = None;
+            nothing.expect("a test of panics");
+        };
+        let around = middleware::from_fn(|request: Request, next: Next| run(next, request));
+        let router = Router::new()
+            .route("/quick", get(|| async {}))
+            .route("/slow", get(slow))
+            .route("/panics", get(panics))
+            .layer(around);
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_and_panicking_operations_are_answered() {
+        assert_eq!(status("/quick").await, StatusCode::OK);
+        assert_eq!(status("/slow").await, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(status("/panics").await, StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

@@ -77,6 +77,8 @@ scopes! {
     Keeper = Access::TenantOrOwner(Role::Admin),
     /// Someone who may know that it exists.
     Visitor = Access::TenantOrOwner(Role::Viewer),
+    /// The installation's owner, for an organization.
+    Landlord = Access::TenantOrOwner(Role::Owner),
 }
 
 /// The part of the path under this name.

@@ -4,7 +4,7 @@ use super::{
     problem::{PROBLEM_JSON, Problem, ProblemField},
     router::operations,
 };
-use crate::app::page::Page;
+use crate::app::{error::Kind, page::Page};
 use serde_json::{Value, json};
 use utoipa::OpenApi as _;
 
@@ -55,6 +55,8 @@ fn finish(document: &mut Value) {
             "description": "An API token: of an organization, or the installation's owner's."
         }
     });
+    let kinds: Vec<String> = Kind::ALL.iter().map(|kind| format!("/problems/{}", kind.parts().1)).collect();
+    document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] = json!(kinds);
     let Some(paths) = document["paths"].as_object_mut() else { return };
     for (path, item) in paths {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {

@@ -3,14 +3,14 @@
 use super::{
     answer::Outcome,
     auth::Api,
-    extract::{Authenticated, Body, Query, Visitor},
+    extract::{Authenticated, Body, Landlord, Query, Visitor},
 };
 use crate::app::{
     once::Answer,
     organization::{self as app, NewOrganization, Organization},
     page::List,
 };
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 
 /// List organizations
 ///
@@ -45,4 +45,13 @@ pub(super) async fn create(
     responses((status = OK, description = "The organization.", body = Organization)))]
 pub(super) async fn get(Visitor(scope): Visitor) -> Outcome<Json<Organization>> {
     Ok(Json(Organization::show(&scope.org)))
+}
+
+/// Delete an organization
+///
+/// With everything in it, its audit log too. It must have no clusters. Only the installation's owner may.
+#[utoipa::path(delete, path = "/organizations/{org}", operation_id = "delete_organization", tag = "organizations",
+    responses((status = NO_CONTENT, description = "It is no more.")))]
+pub(super) async fn delete(State(api): State<Api>, Landlord(scope): Landlord) -> Outcome<StatusCode> {
+    app::delete(&api.deps, &scope).await.map(|()| StatusCode::NO_CONTENT)
 }

@@ -58,6 +58,7 @@ impl Kind {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not declared as JSON")
             }
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
+            Self::Timeout => (S::REQUEST_TIMEOUT, "timeout", "It took too long"),
             Self::Unauthenticated => (S::UNAUTHORIZED, "unauthenticated", "No valid API token"),
             Self::TokenExpired => (S::UNAUTHORIZED, "token-expired", "The API token has expired"),
             Self::TokenRevoked => (S::UNAUTHORIZED, "token-revoked", "The API token was revoked"),
@@ -152,5 +153,29 @@ impl IntoResponse for Refusal {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_kind_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.parts().1).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(Kind::ALL.iter().all(|kind| {
+            let (status, _, title) = kind.parts();
+            (status.is_client_error() || status.is_server_error()) && !title.is_empty()
+        }));
+    }
+
+    #[test]
+    fn a_cause_is_never_shown() {
+        let refusal = Refusal::internal("password=hunter2");
+        let text = serde_json::to_string(&Problem::from(&refusal)).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
     }
 }

@@ -3,7 +3,8 @@
 use super::{
     audit,
     auth::{self, Api},
-    certificate, cluster, events, gns, meta, onboarding, openapi, organization, service, status, token,
+    certificate, cluster, events, gns, meta, onboarding, openapi, organization, owner, service, status,
+    token,
 };
 use crate::app::{
     Deps,
@@ -19,8 +20,11 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(meta::version))
         .routes(routes!(meta::openapi_json))
         .routes(routes!(meta::whoami))
+        .routes(routes!(owner::list, owner::create))
+        .routes(routes!(owner::revoke))
+        .routes(routes!(owner::audit))
         .routes(routes!(organization::list, organization::create))
-        .routes(routes!(organization::get))
+        .routes(routes!(organization::get, organization::delete))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::get, token::revoke))
         .routes(routes!(cluster::list, cluster::create))

@@ -18,6 +18,9 @@ use tombolo_wire::{
 /// How many changes back a receiver may be and still be sent a delta.
 const HISTORY: usize = 512;
 
+/// How many feeds of one cluster may be open at a time: one, and a few that nobody has seen die yet.
+const FEEDS: usize = 16;
+
 /// What a cluster is told, as this replica has it.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -65,10 +68,21 @@ impl Channel {
         changed
     }
 
-    /// Registers a feed, for as long as the guard lives.
-    pub(crate) fn attach(self: &Arc<Self>) -> FeedGuard {
-        self.feeds.fetch_add(1, Ordering::AcqRel);
-        FeedGuard { channel: Arc::clone(self) }
+    /// Registers a feed, for as long as the guard lives; `None` where there are too many.
+    pub(super) fn attach(self: &Arc<Self>) -> Option<FeedGuard> {
+        let guard = FeedGuard { channel: Arc::clone(self) };
+        // an increment that is one too many is taken back by the guard
+        (self.feeds.fetch_add(1, Ordering::AcqRel) < FEEDS).then_some(guard)
+    }
+
+    /// How many feeds are open.
+    pub(super) fn feeds(&self) -> usize {
+        self.feeds.load(Ordering::Acquire)
+    }
+
+    /// The generation of the last change.
+    pub(super) fn changed_at(&self) -> Generation {
+        *self.newest.borrow()
     }
 
     /// Since when nobody is fed here; none while somebody is.
@@ -104,6 +118,11 @@ impl FeedGuard {
     pub(crate) fn beat(&self, sent: Generation) -> (FeedLine<ClusterResource>, Generation) {
         let publisher = self.channel.lock();
         (publisher.beat(sent), publisher.generation())
+    }
+
+    /// The generation of the last change.
+    pub(crate) fn changed_at(&self) -> Generation {
+        self.channel.changed_at()
     }
 
     /// Tells of each generation that has something new.

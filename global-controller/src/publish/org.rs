@@ -200,6 +200,30 @@ impl Org {
         Some(channel)
     }
 
+    /// Everything held, for people who look for a fault.
+    pub(super) fn dump(&self) -> serde_json::Value {
+        let compiled = self.read();
+        let world = compiled.incremental.world();
+        let clusters = world.clusters.values().map(|cluster| {
+            let channel = compiled.channels.get(&cluster.id);
+            serde_json::json!({
+                "name": cluster.name,
+                "intermediates": cluster.intermediates,
+                "ingress": cluster.ingress,
+                "services": world.inventories.get(&cluster.id).map_or(0, |found| found.services.len()),
+                "feeds": channel.map_or(0, |channel| channel.feeds()),
+                "changed_at": channel.map(|channel| channel.changed_at()),
+            })
+        });
+        serde_json::json!({
+            "organization": world.organization.name,
+            "generation": compiled.generation,
+            "clusters": clusters.collect::<Vec<_>>(),
+            "names": world.vips.len(),
+            "conflicts": compiled.incremental.conflicts().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+
     /// What the database is to be told; `None` where everything is settled.
     pub(super) fn settle(&self) -> Option<Settle> {
         if !self.read().unsettled {

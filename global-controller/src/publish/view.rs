@@ -30,6 +30,15 @@ pub(crate) struct Event {
     pub(crate) generation: Generation,
 }
 
+/// Why a cluster is not fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttachError {
+    /// There is no state for it here, or none that may be published.
+    NoState,
+    /// It has too many feeds open.
+    TooMany,
+}
+
 #[derive(Default)]
 struct Orgs {
     by_id: HashMap<OrgId, Arc<Org>>,
@@ -82,9 +91,19 @@ impl View {
         Some(self.org(org)?.with(read))
     }
 
-    /// Registers a feed of a cluster; `None` where there is no such cluster in good standing.
-    pub(crate) fn attach(&self, org: OrgId, cluster: ClusterId) -> Option<FeedGuard> {
-        Some(self.org(org)?.channel(cluster)?.attach())
+    /// Registers a feed of a cluster.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub(crate) fn attach(&self, org: OrgId, cluster: ClusterId) -> Result<FeedGuard, AttachError> {
+        let channel = self.org(org).and_then(|org| org.channel(cluster)).ok_or(AttachError::NoState)?;
+        channel.attach().ok_or(AttachError::TooMany)
+    }
+
+    /// Everything held, for people who look for a fault.
+    pub(crate) fn dump(&self) -> serde_json::Value {
+        let orgs = self.0.orgs.read().unwrap_or_else(PoisonError::into_inner);
+        orgs.by_id.values().map(|org| org.dump()).collect()
     }
 
     /// Tells of every change of every organization. A reader that missed some reads what it wants anew.

@@ -37,8 +37,20 @@ struct State {
     opened: BTreeSet<FeedRow>,
     closed: BTreeMap<FeedRow, DateTime<Utc>>,
     progress: BTreeMap<(OrgId, ClusterId), Progress>,
-    /// Published here and not applied yet: since when.
-    waiting: BTreeMap<(OrgId, ClusterId), (Generation, Instant)>,
+    follows: BTreeMap<(OrgId, ClusterId), Follow>,
+}
+
+/// How a cluster follows what is published here.
+#[derive(Debug, Default)]
+struct Follow {
+    /// The last generation with something new for it.
+    published: Generation,
+    /// Since when something waits to be applied.
+    waits: Option<Instant>,
+    /// The last generation that was noted as applied.
+    noted: Generation,
+    /// Whether the last answer was a refusal.
+    refused: bool,
 }
 
 /// What is known of the clusters that are fed here.
@@ -85,14 +97,20 @@ impl Liveness {
         at: DateTime<Utc>,
     ) {
         let mut state = self.lock();
-        state.progress.entry((org, cluster)).or_default().published = Some((generation, at));
+        let follow = state.follows.entry((org, cluster)).or_default();
+        if generation <= follow.published {
+            return;
+        }
+        follow.published = generation;
         // what waits since longer ago is the lag
-        state.waiting.entry((org, cluster)).or_insert_with(|| (generation, Instant::now()));
+        follow.waits.get_or_insert_with(Instant::now);
+        state.progress.entry((org, cluster)).or_default().published = Some((generation, at));
         drop(state);
         self.news.notify_one();
     }
 
-    /// The agent applied a generation, and refused a newer one where it says so.
+    /// The agent applied a generation, and refused a newer one where it says so. Generations that had nothing new for it
+    /// are acknowledged too, and not worth a write.
     pub(crate) fn applied(
         &self,
         org: OrgId,
@@ -102,14 +120,21 @@ impl Liveness {
     ) {
         let now = self.now();
         let mut state = self.lock();
-        let progress = state.progress.entry((org, cluster)).or_default();
-        progress.applied = Some((generation, now));
-        progress.refused = Some(refused);
-        if let Some((_, since)) =
-            state.waiting.remove(&(org, cluster)).filter(|(waiting, _)| *waiting <= generation)
+        let follow = state.follows.entry((org, cluster)).or_default();
+        let was_refused = std::mem::replace(&mut follow.refused, refused.is_some());
+        let new = follow.noted == Generation::ZERO || follow.noted < follow.published.min(generation);
+        if !new && !was_refused && refused.is_none() {
+            return;
+        }
+        follow.noted = generation;
+        if generation >= follow.published
+            && let Some(since) = follow.waits.take()
         {
             self.lag.observe(since.elapsed().as_secs_f64());
         }
+        let progress = state.progress.entry((org, cluster)).or_default();
+        progress.applied = Some((generation, now));
+        progress.refused = Some(refused);
         drop(state);
         self.news.notify_one();
     }

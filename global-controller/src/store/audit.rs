@@ -13,9 +13,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AuditRow {
     pub(crate) id: AuditId,
-    pub(crate) org: OrgId,
-    /// The generation that the same transaction takes.
-    pub(crate) generation: Generation,
+    /// The organization, and the generation that the same transaction takes; none for the installation.
+    pub(crate) org: Option<(OrgId, Generation)>,
     pub(crate) at: DateTime<Utc>,
     /// `token`, `agent` or `system`.
     pub(crate) actor_kind: String,
@@ -34,7 +33,7 @@ pub(crate) struct AuditRow {
 
 struct Row {
     id: Uuid,
-    generation: i64,
+    generation: Option<i64>,
     at: DateTime<Utc>,
     actor_kind: String,
     actor_id: String,
@@ -50,11 +49,11 @@ struct Row {
 }
 
 impl Row {
-    fn into_row(self, org: OrgId) -> Result<AuditRow, Error> {
+    fn into_row(self, org: Option<OrgId>) -> Result<AuditRow, Error> {
+        let generation = self.generation.map(super::generation).transpose()?;
         Ok(AuditRow {
             id: AuditId::new(self.id),
-            org,
-            generation: super::generation(self.generation)?,
+            org: org.zip(generation),
             at: self.at,
             actor_kind: self.actor_kind,
             actor_id: self.actor_id,
@@ -90,8 +89,8 @@ impl Tx {
                                        subject_kind, subject_name, subject_id, before, after, difference, request_id)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
             event.id.as_uuid(),
-            event.org.as_uuid(),
-            super::bigint(event.generation),
+            event.org.map(|(org, _)| org.as_uuid()),
+            event.org.map(|(_, generation)| super::bigint(generation)),
             event.at,
             event.actor_kind,
             event.actor_id,
@@ -123,7 +122,7 @@ impl Tx {
     ) -> Result<Vec<AuditRow>, Error> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT id, generation AS "generation!", at, actor_kind, actor_id, actor_name, action, subject_kind,
+            r#"SELECT id, generation, at, actor_kind, actor_id, actor_name, action, subject_kind,
                       subject_name, subject_id, before, after, difference, request_id
                FROM audit_events
                WHERE org_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($3::text IS NULL OR action = $3)
@@ -138,7 +137,29 @@ impl Tx {
         )
         .fetch_all(self.conn())
         .await?;
-        rows.into_iter().map(|row| row.into_row(org)).collect()
+        rows.into_iter().map(|row| row.into_row(Some(org))).collect()
+    }
+
+    /// Events of the installation, the newest first, those before `before`.
+    ///
+    /// # Errors
+    /// As any query.
+    pub(crate) async fn list_installation_audit(
+        &mut self,
+        before: Option<AuditId>,
+        limit: i64,
+    ) -> Result<Vec<AuditRow>, Error> {
+        let rows = sqlx::query_as!(
+            Row,
+            "SELECT id, generation, at, actor_kind, actor_id, actor_name, action, subject_kind, subject_name,
+                    subject_id, before, after, difference, request_id
+             FROM audit_events WHERE org_id IS NULL AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2",
+            before.map(|id| id.as_uuid()),
+            limit
+        )
+        .fetch_all(self.conn())
+        .await?;
+        rows.into_iter().map(|row| row.into_row(None)).collect()
     }
 
     /// Events of an organization after a generation, in the order of their commits.
@@ -153,7 +174,7 @@ impl Tx {
     ) -> Result<Vec<AuditRow>, Error> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT id, generation AS "generation!", at, actor_kind, actor_id, actor_name, action, subject_kind,
+            r#"SELECT id, generation, at, actor_kind, actor_id, actor_name, action, subject_kind,
                       subject_name, subject_id, before, after, difference, request_id
                FROM audit_events WHERE org_id = $1 AND generation > $2 ORDER BY generation, id LIMIT $3"#,
             org.as_uuid(),
@@ -162,6 +183,6 @@ impl Tx {
         )
         .fetch_all(self.conn())
         .await?;
-        rows.into_iter().map(|row| row.into_row(org)).collect()
+        rows.into_iter().map(|row| row.into_row(Some(org))).collect()
     }
 }

@@ -78,7 +78,7 @@ impl From<sqlx::Error> for Error {
         match refused.code().as_deref() {
             Some("23505") => Self::Duplicate { constraint: constraint() },
             Some("23503") => Self::Reference { constraint: constraint() },
-            Some("40001" | "40P01") => Self::Contended { source },
+            Some("40001" | "40P01" | "55P03") => Self::Contended { source },
             // starting, stopping, too many connections, cut off by the administrator
             Some(code) if code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") => {
                 Self::Unavailable { source }

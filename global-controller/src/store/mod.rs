@@ -50,6 +50,8 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] without a database, [`Error::Schema`] where a migration fails or was edited.
     pub(crate) async fn open(options: PgConnectOptions, connections: u32) -> Result<Self, Error> {
+        // a request that waits this long for another one's lock has lost anyway
+        let options = options.options([("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(5))
@@ -132,3 +134,6 @@ pub(crate) fn bigint(generation: Generation) -> i64 {
 pub(crate) fn generation(stored: i64) -> Result<Generation, Error> {
     u64::try_from(stored).map(Generation::new).map_err(|_| Error::corrupt("generation", &stored))
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,4 +111,13 @@ impl Tx {
         .await?;
         Ok(())
     }
+
+    /// Deletes an organization with everything that refers to it.
+    ///
+    /// # Errors
+    /// As any query.
+    pub(crate) async fn delete_organization(&mut self, id: OrgId) -> Result<(), Error> {
+        sqlx::query!("DELETE FROM organizations WHERE id = $1", id.as_uuid()).execute(self.conn()).await?;
+        Ok(())
+    }
 }

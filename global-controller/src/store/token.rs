@@ -98,6 +98,20 @@ impl Tx {
         row.map(TryInto::try_into).transpose()
     }
 
+    /// Lets one transaction at a time change the installation's tokens, and counts those that open something: they are
+    /// not revoked, and do not end by themselves.
+    ///
+    /// # Errors
+    /// As any query.
+    pub(crate) async fn lock_owner_tokens(&mut self) -> Result<usize, Error> {
+        let rows = sqlx::query!(
+            "SELECT id, expires_at FROM api_tokens WHERE org_id IS NULL AND revoked_at IS NULL ORDER BY id FOR UPDATE"
+        )
+        .fetch_all(self.conn())
+        .await?;
+        Ok(rows.iter().filter(|row| row.expires_at.is_none()).count())
+    }
+
     /// Notes that a token was used.
     ///
     /// # Errors
@@ -131,16 +145,20 @@ impl Tx {
         Ok(())
     }
 
-    /// The token of this name that stands.
+    /// The token of this name that stands: of an organization, or of the installation.
     ///
     /// # Errors
     /// As any query.
-    pub(crate) async fn api_token(&mut self, org: OrgId, name: &str) -> Result<Option<TokenRow>, Error> {
+    pub(crate) async fn api_token(
+        &mut self,
+        org: Option<OrgId>,
+        name: &str,
+    ) -> Result<Option<TokenRow>, Error> {
         let row = sqlx::query_as!(
             Row,
             "SELECT id, org_id, name, role, created_at, created_by, expires_at, revoked_at, last_used_at
-             FROM api_tokens WHERE org_id = $1 AND name = $2 AND revoked_at IS NULL",
-            org.as_uuid(),
+             FROM api_tokens WHERE org_id IS NOT DISTINCT FROM $1 AND name = $2 AND revoked_at IS NULL",
+            org.map(|id| id.as_uuid()),
             name
         )
         .fetch_optional(self.conn())
@@ -154,7 +172,7 @@ impl Tx {
     /// As any query.
     pub(crate) async fn list_api_tokens(
         &mut self,
-        org: OrgId,
+        org: Option<OrgId>,
         after: Option<&str>,
         limit: i64,
     ) -> Result<Vec<TokenRow>, Error> {
@@ -162,9 +180,10 @@ impl Tx {
             Row,
             r#"SELECT id, org_id, name, role, created_at, created_by, expires_at, revoked_at, last_used_at
                FROM api_tokens
-               WHERE org_id = $1 AND revoked_at IS NULL AND ($2::text IS NULL OR name COLLATE "C" > $2)
+               WHERE org_id IS NOT DISTINCT FROM $1 AND revoked_at IS NULL
+                 AND ($2::text IS NULL OR name COLLATE "C" > $2)
                ORDER BY name COLLATE "C" LIMIT $3"#,
-            org.as_uuid(),
+            org.map(|id| id.as_uuid()),
             after,
             limit
         )
@@ -179,13 +198,14 @@ impl Tx {
     /// As any query.
     pub(crate) async fn revoke_api_token(
         &mut self,
-        org: OrgId,
+        org: Option<OrgId>,
         id: TokenId,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
         sqlx::query!(
-            "UPDATE api_tokens SET revoked_at = $3 WHERE org_id = $1 AND id = $2 AND revoked_at IS NULL",
-            org.as_uuid(),
+            "UPDATE api_tokens SET revoked_at = $3
+             WHERE org_id IS NOT DISTINCT FROM $1 AND id = $2 AND revoked_at IS NULL",
+            org.map(|id| id.as_uuid()),
             id.as_uuid(),
             now
         )

@@ -3,10 +3,10 @@
 use crate::support::{Agent, SOON, problem, site};
 use serde_json::json;
 use std::time::Duration;
-use tombolo_model::SpiffeId;
-use tombolo_mtls::{Intermediate, PrivateKey};
+use tombolo_model::{GatewayRole, Generation, SpiffeId};
+use tombolo_mtls::{Credentials, Intermediate, PrivateKey};
 use tombolo_testkit::{build::name, wait};
-use tombolo_wire::message::{IntermediateRequest, IntermediateResponse};
+use tombolo_wire::message::{Ack, IntermediateRequest, IntermediateResponse};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_good_once_for_one_cluster() {
@@ -96,7 +96,7 @@ async fn an_intermediate_is_renewed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_strangers_are_refused() {
-    let (site, _database, _files) = site().await;
+    let (site, database, _files) = site().await;
     let acme = site.organization("acme").await;
     let agent = site.agent(&acme, "cluster-1").await;
     for path in ["ack", "inventory", "status", "certificate"] {
@@ -108,5 +108,27 @@ async fn requests_of_strangers_are_refused() {
         assert_eq!(problem(answer), "invalid-field", "{path}");
     }
     assert_eq!(problem(agent.say(&site, &["http://somewhere"]).await), "invalid-field");
+
+    // a gateway of the same cluster is not its agent
+    let id = SpiffeId::gateway(&acme.trust_domain, &name("cluster-1"), GatewayRole::Egress);
+    let key = PrivateKey::generate().unwrap();
+    let csr = key.csr(&id).unwrap();
+    let chain = agent.intermediate.sign_leaf(&csr, &id, tombolo_testkit::ca::valid()).unwrap();
+    let gateway = Credentials::new(id);
+    gateway.set(&chain, key).unwrap();
+    let ack = Ack { generation: Generation::new(1), refused: None };
+    let answer: Result<(), _> =
+        tombolo_feed::post_once(&site.connector(Some(&gateway)), "/agent/v1/ack", None, &ack).await;
+    assert_eq!(problem(answer), "client-certificate-required");
+
+    // what an agent refuses is shown, until it applies something
+    let refused = Some((Generation::new(9), "has no sense".to_owned()));
+    let ack = Ack { generation: Generation::new(1), refused };
+    agent.post::<_, ()>(&site, "/agent/v1/ack", &ack).await.unwrap();
+    let look = || async { database.sql("select refused from cluster_status") };
+    wait::until("the refusal", SOON, look, |found| found == "generation 9: has no sense").await;
+    let ack = Ack { generation: Generation::new(2), refused: None };
+    agent.post::<_, ()>(&site, "/agent/v1/ack", &ack).await.unwrap();
+    wait::until("no refusal", SOON, look, String::is_empty).await;
     site.bound.drain().await;
 }

@@ -7,6 +7,8 @@ mod feed;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tenants;

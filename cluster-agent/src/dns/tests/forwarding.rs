@@ -347,14 +347,21 @@ async fn two_servers_that_forward_to_each_other_find_the_loop() {
 #[tokio::test]
 async fn its_own_address_is_refused_as_the_server_to_forward_to() {
     let metrics = Metrics::register(&Registry::new("agent"));
-    let port = {
-        let free = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        free.local_addr().unwrap().port()
-    };
     for (listen, forward) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")] {
-        let forward = ForwardTo::Server(SocketAddr::new(forward.parse().unwrap(), port));
-        let config = Config::new(SocketAddr::new(listen.parse().unwrap(), port), forward);
-        let error = Server::bind(config, ZoneWriter::new().reader(), metrics.clone()).await.unwrap_err();
+        let error = loop {
+            let port = {
+                let free = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                free.local_addr().unwrap().port()
+            };
+            let forward = ForwardTo::Server(SocketAddr::new(forward.parse().unwrap(), port));
+            let config = Config::new(SocketAddr::new(listen.parse().unwrap(), port), forward);
+            let bound = Server::bind(config, ZoneWriter::new().reader(), metrics.clone()).await;
+            match bound.unwrap_err() {
+                // Another test took the port meanwhile.
+                BindError::Address { .. } => {}
+                error => break error,
+            }
+        };
         assert!(matches!(error, BindError::ForwardsToItself { .. }), "{error}");
         assert!(error.to_string().contains("--dns-forward"), "{error}");
     }

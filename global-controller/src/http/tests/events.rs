@@ -116,3 +116,44 @@ async fn the_stream_ends_with_its_token() {
     assert_eq!(stream.next().await, None);
     driver.stop().await;
 }
+
+#[tokio::test]
+async fn the_stream_ends_with_the_process() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    let mut stream = Stream::open(&controller, &admin, None).await;
+    assert_eq!(stream.next().await.unwrap().0, "hello");
+    controller.drain.start();
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn a_follower_sees_a_cluster_become_another() {
+    let controller = Controller::start().await;
+    let driver = controller.reconcile().await;
+    let admin = controller.organization("acme").await;
+    let made = controller.cluster(&admin, "acme", "cluster-1").await;
+    let mut stream = Stream::open(&controller, &admin, None).await;
+    assert_eq!(stream.next().await.unwrap().0, "hello");
+    // the first reading is what is compared with; it ends with the event of this
+    let body = serde_json::json!({ "name": "cluster-2" });
+    let reading = async {
+        let (kind, ..) = stream.next().await.unwrap();
+        assert_eq!(kind, "audit");
+        stream
+    };
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        controller.post(&admin, "/organizations/acme/clusters", &body).await.expect(201);
+    };
+    let (mut stream, ()) = tokio::join!(reading, change);
+    let (kind, id, data) = stream.next().await.unwrap();
+    assert_eq!((kind.as_str(), id, &data["name"]), ("cluster", None, &"cluster-2".into()));
+    // no hint says that an agent joined: it is seen by looking again
+    super::clusters::join(&controller, made["id"].as_str().unwrap());
+    let (kind, id, data) = stream.next().await.unwrap();
+    assert_eq!((kind.as_str(), id), ("cluster", None));
+    assert_eq!((&data["name"], &data["state"]), (&"cluster-1".into(), &"disconnected".into()));
+    drop(stream);
+    driver.stop().await;
+}

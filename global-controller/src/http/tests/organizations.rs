@@ -50,3 +50,27 @@ async fn a_tenant_sees_its_own() {
     let me = controller.get(&admin, "/whoami").await.expect(200);
     assert_eq!((me["organization"].as_str(), me["role"].as_str()), (Some("acme"), Some("admin")));
 }
+
+#[tokio::test]
+async fn an_organization_without_clusters_can_be_deleted() {
+    let controller = Controller::start().await;
+    let driver = controller.reconcile().await;
+    let admin = controller.organization("acme").await;
+    controller.gns(&admin, "acme", "acme", "acme.example.com").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    let delete = || controller.call("DELETE", "/organizations/acme").token(&controller.owner).send();
+    delete().await.problem(409, "conflict");
+    let path = "/organizations/acme/clusters/cluster-1";
+    controller.call("DELETE", path).token(&admin).header("if-match", "*").send().await.expect(204);
+    delete().await.expect(204);
+    delete().await.problem(404, "not-found");
+    controller.get(&admin, "/whoami").await.problem(401, "unauthenticated");
+    let log = controller.get(&controller.owner, "/audit-events").await.expect(200);
+    assert_eq!(log["items"][0]["action"], "organization.delete");
+    assert_eq!(log["items"][0]["difference"][0]["before"]["name"], "acme");
+    // the name is free, and its next bearer sees nothing of the one before
+    let admin = controller.organization("acme").await;
+    let seen = controller.get(&admin, "/organizations/acme/global-namespaces").await.expect(200);
+    assert_eq!(seen["items"], json!([]));
+    driver.stop().await;
+}

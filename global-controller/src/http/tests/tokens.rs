@@ -107,3 +107,29 @@ async fn the_last_use_is_noted_to_the_minute() {
     controller.get(&token, "/whoami").await.expect(200);
     assert_eq!(used().await, "2027-01-15T08:01:00Z");
 }
+
+#[tokio::test]
+async fn the_owners_token_can_be_replaced_but_not_lost() {
+    let controller = Controller::start().await;
+    let owner = &controller.owner;
+    let revoke = async |by: &str, name: &str| {
+        controller.call("DELETE", &format!("/owner-tokens/{name}")).token(by).send().await
+    };
+    revoke(owner, "owner").await.problem(409, "conflict");
+    let short = json!({ "name": "short", "expires_in": "1h" });
+    controller.post(owner, "/owner-tokens", &short).await.expect(201);
+    revoke(owner, "owner").await.problem(409, "conflict");
+    let made = controller.post(owner, "/owner-tokens", &json!({ "name": "spare" })).await.expect(201);
+    let spare = made["token"].as_str().unwrap();
+    controller.post(owner, "/owner-tokens", &json!({ "name": "spare" })).await.problem(409, "already-exists");
+    revoke(spare, "owner").await.expect(204);
+    controller.get(owner, "/organizations").await.problem(401, "token-revoked");
+    controller.get(spare, "/organizations").await.expect(200);
+    revoke(spare, "spare").await.problem(409, "conflict");
+    let listed = controller.get(spare, "/owner-tokens").await.expect(200);
+    let names: Vec<_> = listed["items"].as_array().unwrap().iter().map(|t| t["name"].clone()).collect();
+    assert_eq!(names, ["short", "spare"]);
+    let log = controller.get(spare, "/audit-events").await.expect(200);
+    let actions: Vec<_> = log["items"].as_array().unwrap().iter().map(|e| e["action"].clone()).collect();
+    assert_eq!(actions, ["owner_token.revoke", "owner_token.create", "owner_token.create"]);
+}

@@ -42,6 +42,7 @@ pub(super) struct Controller {
     /// The installation owner's token.
     pub(super) owner: String,
     pub(super) database: Database,
+    pub(super) drain: Drain,
     _files: tempfile::TempDir,
 }
 
@@ -124,6 +125,7 @@ impl Controller {
         let store = open(&database).await;
         let files = tempfile::tempdir().unwrap();
         let clock = clock::manual();
+        let (drain, watch) = drain::channel();
         let deps = Arc::new(Deps {
             store,
             ca: Vault::from_file(&files.path().join("ca.key"), true).unwrap(),
@@ -133,6 +135,7 @@ impl Controller {
             ca_fingerprint: format!("sha256:{}", "ab".repeat(32)),
             catalogs: Catalogs::default(),
             followers: Arc::new(tokio::sync::Semaphore::new(MOST_FOLLOWERS)),
+            stop: watch,
         });
         let owner = Secret::generate(Secret::API);
         let mut tx = deps.store.begin().await.unwrap();
@@ -150,7 +153,7 @@ impl Controller {
         tx.insert_api_token(&row, &owner.hash()).await.unwrap();
         tx.commit().await.unwrap();
         let router = router(Arc::clone(&deps));
-        Self { router, deps, clock, owner: owner.reveal().to_owned(), database, _files: files }
+        Self { router, deps, clock, owner: owner.reveal().to_owned(), database, drain, _files: files }
     }
 
     /// Lets a reconciler run until it is stopped.

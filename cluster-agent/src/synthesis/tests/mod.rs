@@ -1,8 +1,11 @@
+mod steps;
+
 use super::*;
 use crate::{index::Index, source::Files};
 use tombolo_model::{
-    Domain, GlobalName, Locality, TrustDomain,
-    snapshot::{EndToEnd, TargetSpec, Vip},
+    Domain, GlobalName, Locality, Proximity, TrustDomain,
+    inventory::ServiceKey,
+    snapshot::{EndToEnd, NameKind, PeerSpec, TargetSpec, Vip},
 };
 use tombolo_wire::version::Hello;
 
@@ -31,14 +34,14 @@ kind: ServiceAccount
 metadata: {name: shopping}
 "#;
 
-fn view(text: &str) -> View {
+fn view(text: &str) -> Arc<View> {
     let mut files = Files::default();
     let mut index = Index::default();
     for change in files.load("f", text.as_bytes()) {
         index.change(change);
     }
     assert_eq!(files.problems(), []);
-    index.view()
+    Arc::new(index.view())
 }
 
 fn cluster(name: &str) -> ClusterName {
@@ -147,8 +150,9 @@ fn gateways() -> Gateways {
         .collect()
 }
 
-fn passing(addresses: &[&str]) -> Results {
-    addresses.iter().map(|a| (Probe { address: a.parse().unwrap(), http: None }, true)).collect()
+fn passing(addresses: &[&str]) -> Arc<Results> {
+    let results = addresses.iter().map(|a| (Probe { address: a.parse().unwrap(), http: None }, true));
+    Arc::new(results.collect())
 }
 
 #[test]
@@ -170,8 +174,8 @@ fn what_each_gateway_is_told() {
 
 #[test]
 fn nothing_before_the_first_snapshot() {
-    let view = View::default();
-    let (passing, gateways) = (Results::new(), gateways());
+    let view = Arc::new(View::default());
+    let (passing, gateways) = (Arc::new(Results::new()), gateways());
     let local = Local {
         view: &view,
         ages: &Ages::new(),
@@ -188,7 +192,7 @@ fn nothing_before_the_first_snapshot() {
 #[test]
 fn explicit_addresses_and_names_without_room() {
     let view = view(SHOP);
-    let (passing, gateways) = (Results::new(), gateways());
+    let (passing, gateways) = (Arc::new(Results::new()), gateways());
     let mode = AddressMode::Explicit("127.101.0.0/30".parse().unwrap());
     let all = synthesize(
         &snapshot(),
@@ -196,7 +200,7 @@ fn explicit_addresses_and_names_without_room() {
     )
     .unwrap();
     let addresses: Vec<String> = all
-        .routes
+        .resources
         .values()
         .filter_map(|resource| match resource {
             GatewayResource::Route(route) => Some(format!("{} {:?}", route.name, route.addresses)),
@@ -207,8 +211,8 @@ fn explicit_addresses_and_names_without_room() {
         addresses,
         ["cart-1.cart.acme.example.com {127.101.0.2}", "cart.acme.example.com {127.101.0.1}"]
     );
-    assert_eq!(all.problems.len(), 1);
-    assert_eq!(all.problems[0].subject, "catalog.acme.example.com");
+    assert_eq!(all.problems().count(), 1);
+    assert_eq!(all.problems().next().unwrap().subject, "catalog.acme.example.com");
 }
 
 #[test]
@@ -228,7 +232,7 @@ fn readiness_needs_slice_and_check() {
         let record = inventory.services.values().next().unwrap().clone();
         let Some(GatewayResource::Export(export)) = synthesize(&snapshot(), local)
             .unwrap()
-            .exports
+            .resources
             .get(&tombolo_model::snapshot::ResourceKey::new("export", "cart.acme.example.com"))
             .cloned()
         else {

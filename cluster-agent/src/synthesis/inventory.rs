@@ -1,0 +1,71 @@
+//! What this cluster reports to the controller.
+
+use super::{Local, Sidecars, is_ready};
+use crate::{health::Results, index::LocalService};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use tombolo_model::inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceRecord};
+
+/// What this cluster reports to the controller.
+#[must_use]
+pub fn inventory(local: Local<'_>) -> Inventory {
+    let sidecars = Sidecars::of(local.gateways);
+    let namespaces = local
+        .view
+        .namespaces
+        .iter()
+        .map(|(name, labels)| (name.clone(), NamespaceRecord { labels: labels.clone() }))
+        .collect();
+    let services = local
+        .view
+        .services
+        .iter()
+        .map(|(key, service)| {
+            let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
+            (key.clone(), service_record(service, created_s, local.passing, &sidecars))
+        })
+        .collect();
+    Inventory { namespaces, services }
+}
+
+fn service_record(
+    service: &LocalService,
+    created_s: i64,
+    passing: &Results,
+    sidecars: &Sidecars,
+) -> ServiceRecord {
+    // An endpoint counts where any TCP port of it takes requests: which port, its ingress gateway knows.
+    let ready: BTreeSet<IpAddr> = service
+        .ports
+        .iter()
+        .filter(|port| port.spec.protocol == Protocol::Tcp)
+        .flat_map(|port| &port.endpoints)
+        .filter(|(address, endpoint)| is_ready(**address, endpoint, passing))
+        .map(|(address, _)| address.ip())
+        .collect();
+    let mut pods: BTreeMap<_, PodRecord> = BTreeMap::new();
+    if service.headless {
+        for (address, hostname) in &service.endpoints {
+            let Some(hostname) = hostname else { continue };
+            let pod = pods.entry(hostname.clone()).or_insert(PodRecord { ready: false, tunnelled: true });
+            pod.ready |= ready.contains(address);
+            pod.tunnelled &= sidecars.tunnel(*address).is_some();
+        }
+    }
+    ServiceRecord {
+        created_s,
+        ports: service.ports.iter().map(|port| port.spec.clone()).collect(),
+        headless: service.headless,
+        ready: count(ready.len()),
+        total: count(service.endpoints.len()),
+        tunnelled: count(ready.iter().filter(|address| sidecars.tunnel(**address).is_some()).count()),
+        accounts: BTreeSet::from([service.account.clone()]),
+        pods,
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

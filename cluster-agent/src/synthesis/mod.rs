@@ -1,0 +1,212 @@
+//! What this cluster reports, and what each of its gateways is told: functions of the controller's snapshot and of
+//! what is known locally. No I/O, no clock; equal input gives equal output.
+//!
+//! [`Synthesizer`] does the same in steps: it works out again only what a change touches, so that one endpoint that
+//! flaps among 100,000 names costs one name. A property test holds the two equal.
+
+mod inventory;
+mod route;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod told;
+
+pub use inventory::inventory;
+pub use steps::{Changed, Synthesizer};
+pub(crate) use told::may_speak_for_workload;
+
+use crate::{
+    ages::Ages,
+    health::Results,
+    index::{LocalEndpoint, Probe, View},
+    vip::AddressMode,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+use tombolo_model::{
+    ClusterName, GatewayRole, SpiffeId,
+    snapshot::{
+        ClusterResource, DomainSpec, GatewayResource, NameSpec, Resource, ResourceKey, Resources, SelfSpec,
+        TrustBundleSpec, WorkloadSpec,
+    },
+};
+use tombolo_wire::message::{GatewayHello, Problem};
+
+/// The gateways of this cluster, by instance.
+pub type Gateways = BTreeMap<String, Gateway>;
+
+/// A gateway of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// What it said of itself.
+    pub hello: GatewayHello,
+    /// Whether it is connected; one that is not was so a moment ago, and may come back.
+    pub connected: bool,
+}
+
+/// What is known locally.
+#[derive(Clone, Copy, Debug)]
+pub struct Local<'a> {
+    /// What runs here.
+    pub view: &'a Arc<View>,
+    /// When each service was seen first.
+    pub ages: &'a Ages,
+    /// Which endpoints pass.
+    pub passing: &'a Arc<Results>,
+    /// The gateways.
+    pub gateways: &'a Gateways,
+    /// How VIPs are written here.
+    pub mode: AddressMode,
+}
+
+/// The controller's snapshot. `None` before the first one.
+#[derive(Clone, Copy, Debug)]
+struct Snapshot<'a> {
+    itself: &'a SelfSpec,
+    bundle: &'a TrustBundleSpec,
+    resources: &'a Resources<ClusterResource>,
+}
+
+impl<'a> Snapshot<'a> {
+    fn of(resources: &'a Resources<ClusterResource>) -> Option<Self> {
+        let Some(ClusterResource::Itself(itself)) = resources.get(&ResourceKey::new("self", "")) else {
+            return None;
+        };
+        let Some(ClusterResource::Bundle(bundle)) = resources.get(&ResourceKey::new("bundle", "")) else {
+            return None;
+        };
+        Some(Self { itself, bundle, resources })
+    }
+
+    /// The clusters that may call names of each domain.
+    fn members(&self) -> Members<'a> {
+        let first = ResourceKey::new("domain", "");
+        let domains = self.resources.range(first..).map_while(|(_, resource)| match resource {
+            ClusterResource::Domain(domain) => Some(domain),
+            _ => None,
+        });
+        domains.map(|DomainSpec { domain, members, .. }| (domain, members)).collect()
+    }
+}
+
+type Members<'a> = BTreeMap<&'a tombolo_model::Domain, &'a BTreeSet<ClusterName>>;
+
+/// Why a snapshot can't be used; a receiver refuses such a one and keeps the last.
+///
+/// # Errors
+/// Says what is missing, or whose snapshot it is.
+pub fn validate(resources: &Resources<ClusterResource>, cluster: &ClusterName) -> Result<(), String> {
+    let Some(snapshot) = Snapshot::of(resources) else {
+        return Err("the snapshot lacks the cluster itself or the trust bundle".to_owned());
+    };
+    if snapshot.itself.cluster != *cluster {
+        return Err(format!("the snapshot is that of cluster {}, not {cluster}", snapshot.itself.cluster));
+    }
+    if snapshot.bundle.trust_domain != snapshot.itself.trust_domain {
+        return Err("the trust bundle is that of another trust domain".to_owned());
+    }
+    Ok(())
+}
+
+fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Results) -> bool {
+    endpoint.ready
+        && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
+}
+
+/// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance.
+#[derive(Debug)]
+struct Sidecars(BTreeMap<IpAddr, SocketAddr>);
+
+impl Sidecars {
+    fn of(gateways: &Gateways) -> Self {
+        let mut tunnels = BTreeMap::new();
+        for wanted in [true, false] {
+            let sidecars =
+                gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
+            for Gateway { hello, .. } in sidecars {
+                for address in &hello.serves {
+                    tunnels.entry(*address).or_insert(hello.tunnel);
+                }
+            }
+        }
+        Self(tunnels)
+    }
+    fn tunnel(&self, address: IpAddr) -> Option<SocketAddr> {
+        self.0.get(&address).copied()
+    }
+}
+
+/// All that the gateways of this cluster are told; [`Synthesis::for_gateway`] gives each its part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Synthesis {
+    resources: Resources<GatewayResource>,
+    /// Names that have no address here, and why; by the key of their route.
+    problems: BTreeMap<ResourceKey, Problem>,
+}
+
+/// Works out what the gateways are told; `None` before the first snapshot.
+#[must_use]
+pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> Option<Synthesis> {
+    let snapshot = Snapshot::of(resources)?;
+    let (members, sidecars) = (snapshot.members(), Sidecars::of(local.gateways));
+    let mut all = Synthesis::default();
+    for resource in resources.values() {
+        match resource {
+            ClusterResource::Itself(spec) => all.put(GatewayResource::Itself(spec.clone())),
+            ClusterResource::Bundle(spec) => all.put(GatewayResource::Bundle(spec.clone())),
+            ClusterResource::Peer(spec) => all.put(GatewayResource::Peer(spec.clone())),
+            ClusterResource::Domain(_) => {}
+            ClusterResource::Name(name) => all.name(&snapshot, name, &members, local, &sidecars),
+        }
+    }
+    for workload in workloads(snapshot.itself, local.view) {
+        all.put(workload);
+    }
+    let egress = local.gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Egress);
+    all.put(GatewayResource::Gateways { egress: egress.map(|gateway| gateway.hello.tunnel).collect() });
+    Some(all)
+}
+
+fn workloads(own: &SelfSpec, view: &View) -> impl Iterator<Item = GatewayResource> {
+    view.workloads.iter().map(|((namespace, account), selectors)| {
+        let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, namespace, account);
+        GatewayResource::Workload(WorkloadSpec { identity, selectors: selectors.clone() })
+    })
+}
+
+impl Synthesis {
+    /// Names that have no address here, and why.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values()
+    }
+
+    fn put(&mut self, resource: GatewayResource) {
+        self.resources.insert(resource.key(), resource);
+    }
+
+    /// Adds what follows from a name.
+    fn name(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        name: &NameSpec,
+        members: &Members<'_>,
+        local: Local<'_>,
+        sidecars: &Sidecars,
+    ) {
+        match local.mode.addresses(&name.vip) {
+            Ok(addresses) => self.put(GatewayResource::Route(route::route(snapshot.itself, name, addresses))),
+            Err(no_room) => {
+                let problem = Problem { subject: name.name.to_string(), message: no_room.to_string() };
+                self.problems.insert(ResourceKey::new("route", name.name.as_str()), problem);
+            }
+        }
+        let nobody = BTreeSet::new();
+        let callers = members.get(&name.domain).copied().unwrap_or(&nobody);
+        if let Some(export) = route::export(snapshot.itself, name, callers, local, sidecars) {
+            self.put(GatewayResource::Export(export));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! From a global name to how gateways reach it, and to what this cluster serves under it.
+
+use super::{Local, Sidecars, is_ready};
+use crate::{
+    health::Results,
+    index::{LocalPort, LocalService},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+use tombolo_model::{
+    ClusterName, Proximity, SpiffeId,
+    inventory::{Protocol, ServiceKey},
+    snapshot::{EndpointSpec, ExportPort, ExportSpec, NameKind, NameSpec, RouteSpec, RouteTarget, SelfSpec},
+};
+
+pub(super) fn route(own: &SelfSpec, name: &NameSpec, addresses: BTreeSet<IpAddr>) -> RouteSpec {
+    let mut targets: Vec<RouteTarget> = name
+        .targets
+        .iter()
+        .map(|target| {
+            let here = target.cluster == own.cluster;
+            let identities = target
+                .accounts
+                .iter()
+                .map(|(ns, sa)| SpiffeId::workload(&own.trust_domain, &target.cluster, ns, sa))
+                .collect();
+            RouteTarget {
+                cluster: target.cluster.clone(),
+                proximity: if here { Proximity::Cluster } else { target.proximity },
+                ports: target.ports.clone(),
+                ready: target.ready,
+                end_to_end: target.end_to_end,
+                identities,
+            }
+        })
+        .collect();
+    targets.sort_by(|a, b| (a.proximity, &a.cluster).cmp(&(b.proximity, &b.cluster)));
+    RouteSpec { name: name.name.clone(), addresses, ports: name.ports.clone(), targets }
+}
+
+/// What this cluster serves under a name; none where it serves nothing. Which services stand behind the name says
+/// the controller; which endpoints, this cluster alone knows.
+pub(super) fn export(
+    own: &SelfSpec,
+    name: &NameSpec,
+    callers: &BTreeSet<ClusterName>,
+    local: Local<'_>,
+    sidecars: &Sidecars,
+) -> Option<ExportSpec> {
+    let target = name.targets.iter().find(|target| target.cluster == own.cluster)?;
+    let mut ports: BTreeMap<u16, BTreeMap<SocketAddr, EndpointSpec>> = BTreeMap::new();
+    for key in &target.services {
+        let Some(service) = local.view.services.get(key) else { continue };
+        for port in service.ports.iter().filter(|port| port.spec.protocol == Protocol::Tcp) {
+            if !target.ports.contains(&port.spec.port) {
+                continue;
+            }
+            let known = ports.entry(port.spec.port).or_default();
+            for endpoint in endpoints(own, name, key, service, port, local.passing, sidecars) {
+                known.entry(endpoint.address).or_insert(endpoint);
+            }
+        }
+    }
+    let ports = ports
+        .into_iter()
+        .map(|(port, endpoints)| ExportPort { port, endpoints: endpoints.into_values().collect() })
+        .collect();
+    Some(ExportSpec { name: name.name.clone(), callers: callers.clone(), ports })
+}
+
+fn endpoints(
+    own: &SelfSpec,
+    name: &NameSpec,
+    key: &ServiceKey,
+    service: &LocalService,
+    port: &LocalPort,
+    passing: &Results,
+    sidecars: &Sidecars,
+) -> Vec<EndpointSpec> {
+    let wanted = |address: IpAddr| match (name.kind, &name.pod) {
+        (NameKind::Pod, Some(pod)) => {
+            service.endpoints.get(&address).is_some_and(|h| h.as_ref() == Some(pod))
+        }
+        (NameKind::Pod, None) => false,
+        _ => true,
+    };
+    port.endpoints
+        .iter()
+        .filter(|(address, _)| wanted(address.ip()))
+        .map(|(address, endpoint)| EndpointSpec {
+            address: *address,
+            ready: is_ready(*address, endpoint, passing),
+            tunnel: sidecars.tunnel(address.ip()),
+            identity: Some(SpiffeId::workload(
+                &own.trust_domain,
+                &own.cluster,
+                &key.namespace,
+                &service.account,
+            )),
+        })
+        .collect()
+}

@@ -1,0 +1,204 @@
+//! The same work in steps: what a change does not touch is not worked out again.
+
+use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, synthesize, workloads};
+use crate::{
+    health::Results,
+    index::{LocalService, View},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+use tombolo_feed::State;
+use tombolo_model::{
+    Generation,
+    inventory::ServiceKey,
+    snapshot::{ClusterResource, GatewayResource, NameSpec, Resource, ResourceKey, Resources},
+};
+
+/// What may be different from the step before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Anything.
+    Everything,
+    /// What stands, or stood, under these keys.
+    Keys(BTreeSet<ResourceKey>),
+}
+
+/// What the last step was made of.
+#[derive(Debug)]
+struct Seen {
+    generation: Generation,
+    view: Arc<View>,
+    passing: Arc<Results>,
+    gateways: Gateways,
+}
+
+/// Works out what the gateways are told, step by step.
+#[derive(Debug, Default)]
+pub struct Synthesizer {
+    synthesis: Synthesis,
+    seen: Option<Seen>,
+    /// The names (keys of the controller's snapshot) that a service of this cluster stands behind, or once did.
+    names_of: BTreeMap<ServiceKey, BTreeSet<ResourceKey>>,
+}
+
+impl Synthesizer {
+    /// What was worked out last.
+    #[must_use]
+    pub const fn synthesis(&self) -> &Synthesis {
+        &self.synthesis
+    }
+
+    /// Takes the next step; none before the first snapshot.
+    pub fn step(&mut self, state: &State<ClusterResource>, local: Local<'_>) -> Option<Changed> {
+        let snapshot = Snapshot::of(&state.resources)?;
+        let changed = match self.touched(state, local) {
+            Some(names) => self.redo(&snapshot, state, names, local),
+            None => {
+                self.synthesis = synthesize(&state.resources, local)?;
+                self.names_of.clear();
+                for (key, resource) in state.resources.iter() {
+                    if let ClusterResource::Name(name) = resource {
+                        self.remember(&snapshot, key, name);
+                    }
+                }
+                Changed::Everything
+            }
+        };
+        self.seen = Some(Seen {
+            generation: state.generation,
+            view: Arc::clone(local.view),
+            passing: Arc::clone(local.passing),
+            gateways: local.gateways.clone(),
+        });
+        Some(changed)
+    }
+
+    /// The names that have to be worked out again; none where anything may be different.
+    fn touched(&self, state: &State<ClusterResource>, local: Local<'_>) -> Option<BTreeSet<ResourceKey>> {
+        let seen = self.seen.as_ref()?;
+        let mut names = BTreeSet::new();
+        if state.generation != seen.generation {
+            if state.previous != seen.generation {
+                return None;
+            }
+            for key in state.changes.upserted.iter().chain(&state.changes.removed) {
+                match key.as_str().split_once('/') {
+                    Some(("name", _)) => names.insert(key.clone()),
+                    // These are taken over as they are.
+                    Some(("peer" | "bundle", _)) => true,
+                    _ => return None,
+                };
+            }
+        }
+        if *local.gateways != seen.gateways {
+            return None;
+        }
+        for service in self.services(seen, local) {
+            names.extend(self.names_of.get(service).into_iter().flatten().cloned());
+        }
+        Some(names)
+    }
+
+    /// The services of this cluster that are different, or whose endpoints pass or fail now.
+    fn services<'a>(&self, seen: &'a Seen, local: Local<'a>) -> BTreeSet<&'a ServiceKey> {
+        let mut services = BTreeSet::new();
+        let (old, new) = (&seen.view.services, &local.view.services);
+        if !Arc::ptr_eq(&seen.view, local.view) {
+            let same = |a: &Arc<LocalService>, b: &Arc<LocalService>| Arc::ptr_eq(a, b) || a == b;
+            let differs = |key: &ServiceKey| match (old.get(key), new.get(key)) {
+                (Some(a), Some(b)) => !same(a, b),
+                _ => true,
+            };
+            services.extend(old.keys().chain(new.keys()).filter(|key| differs(key)));
+        }
+        if !Arc::ptr_eq(&seen.passing, local.passing) {
+            let (before, now) = (&*seen.passing, &**local.passing);
+            let flapped: BTreeSet<SocketAddr> = before
+                .keys()
+                .chain(now.keys())
+                .filter(|probe| before.get(*probe) != now.get(*probe))
+                .map(|probe| probe.address)
+                .collect();
+            let has = |service: &LocalService| {
+                service.ports.iter().flat_map(|port| port.endpoints.keys()).any(|at| flapped.contains(at))
+            };
+            services.extend(new.iter().filter(|(_, service)| has(service)).map(|(key, _)| key));
+        }
+        services
+    }
+
+    fn redo(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        state: &State<ClusterResource>,
+        names: BTreeSet<ResourceKey>,
+        local: Local<'_>,
+    ) -> Changed {
+        let mut keys = BTreeSet::new();
+        let mut part = Synthesis::default();
+        let (members, sidecars) = (snapshot.members(), Sidecars::of(local.gateways));
+        for key in names {
+            let Some((_, full)) = key.as_str().split_once('/') else { continue };
+            keys.extend([ResourceKey::new("route", full), ResourceKey::new("export", full)]);
+            if let Some(ClusterResource::Name(name)) = state.resources.get(&key) {
+                part.name(snapshot, name, &members, local, &sidecars);
+                self.remember(snapshot, &key, name);
+            }
+        }
+        if self.seen.as_ref().is_some_and(|seen| seen.generation != state.generation) {
+            for key in state.changes.upserted.iter().chain(&state.changes.removed) {
+                match state.resources.get(key) {
+                    Some(ClusterResource::Peer(peer)) => part.put(GatewayResource::Peer(peer.clone())),
+                    Some(ClusterResource::Bundle(bundle)) => {
+                        part.put(GatewayResource::Bundle(bundle.clone()))
+                    }
+                    Some(_) => continue,
+                    None if key.as_str().starts_with("peer/") => {}
+                    None => continue,
+                }
+                keys.insert(key.clone());
+            }
+        }
+        if self.seen.as_ref().is_some_and(|seen| seen.view.workloads != local.view.workloads) {
+            let new: Resources<GatewayResource> =
+                workloads(snapshot.itself, local.view).map(|resource| (resource.key(), resource)).collect();
+            keys.extend(self.synthesis.resources.keys().filter(|key| is_workload(key)).cloned());
+            keys.extend(new.keys().cloned());
+            part.resources.extend(new);
+        }
+        self.merge(keys, part)
+    }
+
+    /// Puts `part` in the place of what stood under `keys`; gives the keys under which it is different.
+    fn merge(&mut self, keys: BTreeSet<ResourceKey>, mut part: Synthesis) -> Changed {
+        let mut changed = BTreeSet::new();
+        for key in keys {
+            match part.problems.remove(&key) {
+                Some(problem) => self.synthesis.problems.insert(key.clone(), problem),
+                None => self.synthesis.problems.remove(&key),
+            };
+            let old = self.synthesis.resources.get(&key);
+            match part.resources.remove(&key) {
+                new if new.as_ref() == old => continue,
+                Some(new) => self.synthesis.resources.insert(key.clone(), new),
+                None => self.synthesis.resources.remove(&key),
+            };
+            changed.insert(key);
+        }
+        Changed::Keys(changed)
+    }
+
+    fn remember(&mut self, snapshot: &Snapshot<'_>, key: &ResourceKey, name: &NameSpec) {
+        let own = name.targets.iter().filter(|target| target.cluster == snapshot.itself.cluster);
+        for service in own.flat_map(|target| &target.services) {
+            self.names_of.entry(service.clone()).or_default().insert(key.clone());
+        }
+    }
+}
+
+fn is_workload(key: &ResourceKey) -> bool {
+    key.as_str().starts_with("workload/")
+}

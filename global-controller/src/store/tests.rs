@@ -1,0 +1,111 @@
+//! The schema and what the database refuses.
+
+use super::{Change, Error, Store};
+use crate::store::organization::OrganizationRow;
+use chrono::DateTime;
+use std::{fs, path::Path, str::FromStr as _};
+use tombolo_model::{Generation, id::OrgId};
+use tombolo_testkit::{build, postgres::Database};
+use uuid::Uuid;
+
+async fn database() -> Database {
+    tokio::task::spawn_blocking(Database::create).await.unwrap()
+}
+
+async fn open(database: &Database) -> Store {
+    let options = sqlx::postgres::PgConnectOptions::from_str(database.url()).unwrap();
+    Store::open(options, 4).await.unwrap()
+}
+
+fn organization(name: &str) -> OrganizationRow {
+    OrganizationRow {
+        id: OrgId::new(Uuid::now_v7()),
+        name: build::name(name),
+        trust_domain: build::name(&format!("{name}.tombolo.internal")),
+        generation: Generation::new(1),
+        created_at: DateTime::UNIX_EPOCH,
+    }
+}
+
+#[tokio::test]
+async fn migrations_may_run_twice() {
+    let database = database().await;
+    // replicas that start together
+    let (one, two) = tokio::join!(open(&database), open(&database));
+    let describe = "select string_agg(c, ' ' order by c) from (
+        select table_name || '.' || column_name || ':' || data_type as c
+        from information_schema.columns where table_schema = 'public') x";
+    let before = database.sql(describe);
+    // and by hand
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "sql")) {
+        database.sql(&fs::read_to_string(file).unwrap());
+    }
+    assert_eq!(database.sql(describe), before);
+    one.close().await;
+    two.close().await;
+}
+
+#[tokio::test]
+async fn a_commit_takes_a_generation_and_tells_of_it() {
+    let database = database().await;
+    let store = open(&database).await;
+    let mut listener = sqlx::postgres::PgListener::connect_with(store.pool()).await.unwrap();
+    listener.listen(super::change::CHANNEL).await.unwrap();
+    let org = organization("acme");
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_organization(&org).await.unwrap();
+    tx.changed(org.id, Change::Roots);
+    tx.changed(org.id, Change::Roots);
+    let taken = tx.commit().await.unwrap();
+    assert_eq!(taken[&org.id], Generation::new(2));
+    assert_eq!(listener.recv().await.unwrap().payload(), org.id.to_string());
+
+    let mut tx = store.begin().await.unwrap();
+    let (since, until) = (Generation::new(1), Generation::new(2));
+    assert_eq!(tx.changes_between(org.id, since, until).await.unwrap(), Some(vec![Change::Roots]));
+    // a log that does not reach back, or forth, is no log
+    assert_eq!(tx.changes_between(org.id, Generation::ZERO, until).await.unwrap(), None);
+    assert_eq!(tx.changes_between(org.id, since, Generation::new(3)).await.unwrap(), None);
+    // a transaction that is dropped changes nothing
+    tx.changed(org.id, Change::Roots);
+    drop(tx);
+    assert_eq!(database.sql("select generation from organizations"), "2");
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_has_a_name() {
+    let database = database().await;
+    let store = open(&database).await;
+    let (one, two) = (organization("acme"), organization("acme"));
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_organization(&one).await.unwrap();
+    let error = tx.insert_organization(&two).await.unwrap_err();
+    assert!(error.is_duplicate("organizations_name_key"), "{error:?}");
+    drop(tx);
+
+    // a row of one organization cannot refer to another's
+    let mut tx = store.begin().await.unwrap();
+    let two = organization("other");
+    tx.insert_organization(&one).await.unwrap();
+    tx.insert_organization(&two).await.unwrap();
+    let cluster = Uuid::now_v7();
+    sqlx::query(
+        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
+    )
+    .bind(one.id.as_uuid())
+    .bind(cluster)
+    .execute(tx.conn())
+    .await
+    .unwrap();
+    let wrong = sqlx::query(
+        "INSERT INTO inventory_services (org_id, cluster_id, key, record) VALUES ($1, $2, 'a/b', '{}')",
+    )
+    .bind(two.id.as_uuid())
+    .bind(cluster)
+    .execute(tx.conn())
+    .await;
+    assert!(matches!(wrong.map_err(Error::from), Err(Error::Reference { .. })));
+}
