@@ -14,6 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Journey<'a> {
     shared: &'a Shared,
     start: Instant,
+    ended: bool,
     /// The record so far.
     pub(crate) record: Record,
 }
@@ -22,11 +23,12 @@ impl<'a> Journey<'a> {
     /// It begins.
     pub(crate) fn begin(shared: &'a Shared, record: Record) -> Self {
         shared.metrics.opened(record.direction);
-        Self { shared, start: Instant::now(), record }
+        Self { shared, start: Instant::now(), ended: false, record }
     }
 
     /// It was refused.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
+        self.ended = true;
         self.record.reason = Some(refusal.reason);
         self.record.hop = refusal.hop;
         self.record.detail = Some(refusal.detail);
@@ -55,6 +57,7 @@ impl<'a> Journey<'a> {
             reason = ticket.ended() => Err(reason),
             ending = copy(client, server, &progress) => Ok(ending),
         };
+        self.ended = true;
         self.record.bytes_up = progress.up();
         self.record.bytes_down = progress.down();
         match ending {
@@ -71,6 +74,9 @@ impl<'a> Journey<'a> {
                 };
                 let (reason, detail) = match how {
                     Broken::Reset => (Reason::Reset, format!("by the {side}")),
+                    Broken::Refused(refusal) => {
+                        (refusal.reason, format!("by the {side}: {}", refusal.detail))
+                    }
                     Broken::Lost(cause) => (Reason::TunnelLost, format!("on the {side}'s side: {cause}")),
                 };
                 self.record.reason = Some(reason);
@@ -82,6 +88,10 @@ impl<'a> Journey<'a> {
 
 impl Drop for Journey<'_> {
     fn drop(&mut self) {
+        if !self.ended {
+            // Its task was dropped: the process ends.
+            self.record.reason = Some(Reason::Draining);
+        }
         self.record.duration = self.start.elapsed();
         self.shared.metrics.closed(self.record.direction);
         self.shared.observe(&self.record);

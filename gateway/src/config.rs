@@ -98,6 +98,8 @@ pub struct Limits {
     pub tunnels: usize,
     /// Connections at a time.
     pub connections: usize,
+    /// Connections of one peer at a time, over all its tunnels.
+    pub peer_connections: usize,
     /// Tunnels to one destination.
     pub pool_tunnels: usize,
     /// Streams of one tunnel, after which another tunnel is opened beside it.
@@ -117,6 +119,7 @@ impl Default for Limits {
             streams: 4096,
             tunnels: 8192,
             connections: 100_000,
+            peer_connections: 50_000,
             pool_tunnels: 8,
             pool_streams: 256,
             attempts: 6,

@@ -228,6 +228,17 @@ impl Ticket {
         self.facts().grant = Some((name.clone(), caller.clone()));
     }
 
+    /// Looks whether everything that the connection relies on stands.
+    ///
+    /// # Errors
+    /// The reason why it does not.
+    pub fn check(&self, table: &RouteTable, bundle: Option<&TrustBundle>) -> Result<(), Refusal> {
+        match self.entry.lost(table, bundle) {
+            None => Ok(()),
+            Some(reason) => Err(Refusal::new(reason, "a right was taken away while the path opened")),
+        }
+    }
+
     /// Says from where to where it goes, for people.
     pub fn describe(&self, label: String) {
         self.facts().label = label;

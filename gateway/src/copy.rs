@@ -14,6 +14,7 @@ pub mod tls;
 #[cfg(test)]
 mod tests;
 
+use crate::error::Refusal;
 use bytes::Bytes;
 use std::{
     future::poll_fn,
@@ -39,12 +40,16 @@ pub enum Broken {
     Reset,
     /// The way to it is lost, with the cause for people.
     Lost(String),
+    /// Whoever is behind it does not believe whom it talks to.
+    Refused(Refusal),
 }
 
 /// One end of a connection. All methods are of one task.
 pub trait End {
     /// The next bytes. What was sent before a reset comes before `Err`.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>>;
+    /// The other end takes nothing now: looks after what keeps coming, without making room for more.
+    fn poll_gather(&mut self, cx: &mut Context<'_>);
     /// So many of the bytes received were passed on: there is room for more.
     fn consumed(&mut self, bytes: usize);
     /// Takes bytes off the front of `data` until it is empty.
@@ -211,6 +216,9 @@ fn poll_direction(
                     source.consumed(done);
                     moved.fetch_add(done as u64, Ordering::Relaxed);
                     *dirty = true;
+                }
+                if sent.is_pending() {
+                    source.poll_gather(cx);
                 }
                 ready!(sent).map_err(Fault::Sink)?;
                 *state = Direction::Open { pending: None, dirty: true };

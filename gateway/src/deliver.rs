@@ -126,8 +126,7 @@ async fn reach(
         trace: connect.trace,
         inner: if inner { Inner::Accepted } else { Inner::None },
     };
-    let tunnel = shared.pool.tunnel(&key, &own).await?;
-    let (stream, _) = tunnel.open(&onward).await?;
+    let (stream, _, tunnel) = shared.pool.open(&key, &own, &onward).await?;
     Ok((AnyEnd::Stream(stream), inner, Some(tunnel.peer.clone()), Some(tunnel.tls)))
 }
 

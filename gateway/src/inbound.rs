@@ -177,6 +177,12 @@ async fn stream_in(
         let connect = Connect::parse(&request)?;
         journey.record.trace = connect.trace.to_string();
         let ticket = shared.conns.admit(Kind::Connection, number)?;
+        let most = shared.config.limits.peer_connections;
+        if shared.peer_loads.of(&incoming.peer.id) >= most {
+            let detail = format!("{} has {most} connections here already", incoming.peer.id);
+            return Err(Refusal::new(Reason::Overloaded, detail));
+        }
+        let load = shared.peer_loads.add(&incoming.peer.id);
         ticket.relies_on(&incoming.peer, shared.bundle.get().as_deref())?;
         let way = open(shared, &ticket, &mut journey.record, &incoming.peer, &connect);
         let opened = tokio::select! {
@@ -188,9 +194,11 @@ async fn stream_in(
             opened = timeout(shared.config.timing.open, way) => opened
                 .unwrap_or_else(|_| Err(Refusal::new(Reason::Timeout, "the path did not open in time")))?,
         };
-        Ok((ticket, opened))
+        // Everything that it relies on is known now; what was taken away meanwhile is seen here.
+        ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
+        Ok((ticket, load, opened))
     };
-    let (ticket, opened) = match opened.await {
+    let (ticket, _load, opened) = match opened.await {
         Ok(done) => done,
         Err(refusal) => {
             if journey.record.trace.is_empty() {

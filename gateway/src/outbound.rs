@@ -100,7 +100,7 @@ async fn open(
     trace: Trace,
 ) -> Result<Path, Refusal> {
     let table = shared.table.load_full();
-    let route = table.route_to(original.ip());
+    let route = table.route_to(original.ip().to_canonical());
     record.name = route.map(|route| route.name.clone());
     record.port = Some(original.port());
     let source = source?;
@@ -132,6 +132,7 @@ async fn open(
     ticket.relies_on(&tunnel.peer, shared.bundle.get().as_deref())?;
     ticket.relies_on_cluster(&answer.cluster);
     let end = inside(shared, ticket, record, route, &credentials, stream, &answer).await?;
+    ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
     Ok(Path { end, _load: load })
 }
 
@@ -169,8 +170,7 @@ async fn through_egress(
         let key = &keys[at];
         async move {
             let load = shared.gateway_loads.add(&key.address);
-            let tunnel = shared.pool.tunnel(key, credentials).await?;
-            let (stream, answer) = tunnel.open(connect).await?;
+            let (stream, answer, tunnel) = shared.pool.open(key, credentials, connect).await?;
             Ok((stream, answer, tunnel, load))
         }
     };

@@ -4,7 +4,9 @@
 //! takes no more of them. A tunnel made with a certificate that was rotated takes no new streams; those it has go on.
 
 use crate::{
+    copy::stream::StreamEnd,
     error::Refusal,
+    head::{Answer, Connect},
     reason::Reason,
     tunnel::{ALPN, Dialer, Tunnel},
 };
@@ -24,6 +26,8 @@ use tombolo_runtime::task;
 
 /// Keys after which those without a tunnel are thrown out.
 const KEYS: usize = 4096;
+/// How often another tunnel is tried after one that was ending.
+const AGAIN: u32 = 2;
 /// How long a failure to dial counts for choosing.
 const LATELY: Duration = Duration::from_secs(1);
 
@@ -129,6 +133,32 @@ impl Pool {
             return Err(refusal);
         }
         self.dial(key, &slot).await
+    }
+
+    /// Opens a stream on a tunnel with room. A tunnel that turns out to be ending is no reason to fail: another one is
+    /// taken, or dialled.
+    ///
+    /// # Errors
+    /// Those of [`Self::tunnel`] and [`Tunnel::open`].
+    pub async fn open(
+        &self,
+        key: &Key,
+        credentials: &Credentials,
+        connect: &Connect,
+    ) -> Result<(StreamEnd, Answer, Arc<Tunnel>), Refusal> {
+        let mut again = 0;
+        loop {
+            let tunnel = self.tunnel(key, credentials).await?;
+            match tunnel.open(connect).await {
+                Ok((stream, answer)) => return Ok((stream, answer, tunnel)),
+                Err(refusal)
+                    if refusal.reason == Reason::TunnelLost && refusal.hop.is_none() && again < AGAIN =>
+                {
+                    again += 1;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
     }
 
     async fn dial(&self, key: &Key, slot: &Slot) -> Result<Arc<Tunnel>, Refusal> {

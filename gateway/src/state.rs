@@ -87,6 +87,8 @@ pub struct Shared {
     pub cluster_loads: Loads<ClusterName>,
     /// Connections by address of a peer's or an own gateway.
     pub gateway_loads: Loads<Arc<str>>,
+    /// Connections by the peer that brought them.
+    pub peer_loads: Loads<SpiffeId>,
     /// Connections by endpoint.
     pub endpoint_loads: Loads<SocketAddr>,
     tunnel: OnceLock<SocketAddr>,
@@ -114,6 +116,7 @@ impl Shared {
             clock,
             cluster_loads: Loads::default(),
             gateway_loads: Loads::default(),
+            peer_loads: Loads::default(),
             endpoint_loads: Loads::default(),
             tunnel: OnceLock::new(),
             changed: watch::Sender::new(0),

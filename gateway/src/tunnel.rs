@@ -38,6 +38,9 @@ use tombolo_runtime::task;
 pub const ALPN: &[u8] = b"h2";
 /// Streams that were reset here and may still get frames; and those reset by the peer before they were accepted.
 const RESET_STREAMS: usize = 1024;
+/// What small DATA frames may cost that were not taken off a tunnel yet: 256 bytes less their length for each. Streams
+/// take theirs off at once (see `copy::stream`), so that this bounds a burst.
+const SMALL_FRAMES: usize = 32 << 20;
 const RESET_MEMORY: Duration = Duration::from_secs(30);
 
 /// The settings of the side that dials.
@@ -51,6 +54,7 @@ pub fn client_builder(limits: &Limits) -> client::Builder {
         .max_frame_size(limits.frame_bytes)
         .max_header_list_size(limits.header_bytes)
         .max_send_buffer_size(limits.send_buffer)
+        .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .reset_stream_duration(RESET_MEMORY);
     builder
@@ -66,6 +70,7 @@ pub fn server_builder(limits: &Limits) -> server::Builder {
         .max_frame_size(limits.frame_bytes)
         .max_header_list_size(limits.header_bytes)
         .max_send_buffer_size(limits.send_buffer)
+        .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_streams(limits.streams)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(RESET_STREAMS)

@@ -29,6 +29,9 @@ impl End for AnyEnd {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>> {
         each!(self, end => end.poll_recv(cx))
     }
+    fn poll_gather(&mut self, cx: &mut Context<'_>) {
+        each!(self, end => end.poll_gather(cx));
+    }
     fn consumed(&mut self, bytes: usize) {
         each!(self, end => end.consumed(bytes));
     }

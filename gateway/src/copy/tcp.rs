@@ -68,6 +68,9 @@ impl End for TcpEnd {
         }
     }
 
+    // The kernel looks after it.
+    fn poll_gather(&mut self, _cx: &mut Context<'_>) {}
+
     fn consumed(&mut self, _bytes: usize) {}
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {

@@ -1,6 +1,7 @@
 //! A TLS session inside a stream of a tunnel as an [`End`]: the workloads' own, end to end.
 
 use super::{Broken, End, Received, buffer, stream::StreamEnd};
+use crate::error::Refusal;
 use bytes::{Buf as _, Bytes, BytesMut};
 use std::{
     io,
@@ -9,6 +10,7 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
+use tombolo_mtls::HandshakeError;
 
 /// The most that one DATA frame's worth of TLS records gathers.
 const GATHER: usize = 64 * 1024;
@@ -38,11 +40,16 @@ fn into_io(broken: Broken) -> io::Error {
     match broken {
         Broken::Reset => io::ErrorKind::ConnectionReset.into(),
         Broken::Lost(cause) => io::Error::new(io::ErrorKind::BrokenPipe, cause),
+        Broken::Refused(refusal) => io::Error::new(io::ErrorKind::PermissionDenied, refusal),
     }
 }
 
-fn from_io(error: &io::Error) -> Broken {
+fn from_io(error: io::Error) -> Broken {
     match error.kind() {
+        // The other workload's verdict on this one comes after its own handshake is done.
+        io::ErrorKind::InvalidData => {
+            Broken::Refused(Refusal::handshake(&HandshakeError::of(error), "the workload at the other end"))
+        }
         // No close_notify: somebody cut the session, or the far end reset it.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Broken::Reset,
         _ => Broken::Lost(error.to_string()),
@@ -145,8 +152,12 @@ impl End for TlsEnd {
         Poll::Ready(match ready!(read) {
             Ok(Some(data)) => Ok(Received::Data(data)),
             Ok(None) => Ok(Received::Eof),
-            Err(error) => Err(from_io(&error)),
+            Err(error) => Err(from_io(error)),
         })
+    }
+
+    fn poll_gather(&mut self, cx: &mut Context<'_>) {
+        self.stream().gather(cx);
     }
 
     // The session took them off the stream when it decrypted them; a chunk at most waits outside its window.
@@ -154,18 +165,18 @@ impl End for TlsEnd {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !data.is_empty() {
-            let written = ready!(Pin::new(&mut *self.tls).poll_write(cx, data)).map_err(|e| from_io(&e))?;
+            let written = ready!(Pin::new(&mut *self.tls).poll_write(cx, data)).map_err(from_io)?;
             data.advance(written);
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Pin::new(&mut *self.tls).poll_flush(cx).map_err(|e| from_io(&e))
+        Pin::new(&mut *self.tls).poll_flush(cx).map_err(from_io)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Pin::new(&mut *self.tls).poll_shutdown(cx).map_err(|e| from_io(&e))
+        Pin::new(&mut *self.tls).poll_shutdown(cx).map_err(from_io)
     }
 
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {

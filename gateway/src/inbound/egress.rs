@@ -140,7 +140,10 @@ fn plan(
             match table.peers().get(&target.cluster) {
                 Some(peer) => {
                     let addresses: Vec<String> = peer.ingress.iter().cloned().collect();
-                    shared.health.cluster(&target.cluster, &addresses)
+                    match shared.health.cluster(&target.cluster, &addresses) {
+                        (_, 0.0) => (addresses, 0.0),
+                        alive => alive,
+                    }
                 }
                 None => (Vec::new(), 0.0),
             }
@@ -156,7 +159,7 @@ fn plan(
         places.push((target.cluster.clone(), addresses));
     }
     let mut random = rand::random::<f64>;
-    let order = choose::order(&candidates, &mut random);
+    let mut order = choose::order(&candidates, &mut random);
     if order.is_empty() {
         let names: Vec<&str> = places.iter().map(|(cluster, _)| cluster.as_str()).collect();
         let names = if names.is_empty() { "no cluster".to_owned() } else { names.join(", ") };
@@ -168,6 +171,10 @@ fn plan(
             Refusal::new(Reason::NoHealthyTarget, detail)
         });
     }
+    // Behind those that live, the dead: where all others fail or are silent, a probe may have been wrong.
+    order.extend(
+        (0..candidates.len()).filter(|at| candidates[*at].weight > 0 && candidates[*at].share == 0.0),
+    );
     let group = |at: usize| {
         let (cluster, addresses) = &places[at];
         if *cluster == itself.cluster {
@@ -247,8 +254,7 @@ async fn there(
         .ok_or_else(|| Refusal::new(Reason::NoCredentials, "this gateway has no certificate yet"))?;
     let load = shared.gateway_loads.add(&address);
     let key = peer_key(own.id(), &cluster, &address);
-    let tunnel = shared.pool.tunnel(&key, &own).await?;
-    let (stream, answer) = tunnel.open(onward).await?;
+    let (stream, answer, tunnel) = shared.pool.open(&key, &own, onward).await?;
     // A cluster answers for itself alone.
     if answer.cluster != cluster {
         let detail = format!("cluster {cluster} answers as {}", answer.cluster);

@@ -19,9 +19,9 @@ async fn three_clusters() -> World {
 }
 
 async fn served_by(world: &World) -> String {
+    let before = world.sites["c1"].sidecar.log().len();
     assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
-    let count = world.sites["c1"].sidecar.log().len().max(1);
-    world.sites["c1"].sidecar.line(count).await["cluster"].as_str().unwrap().to_owned()
+    world.sites["c1"].sidecar.line(before + 1).await["cluster"].as_str().unwrap().to_owned()
 }
 
 async fn healthy(world: &World, name: &str, want: fn(Health) -> bool) {

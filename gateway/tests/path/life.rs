@@ -124,3 +124,26 @@ async fn streams_beyond_one_tunnel_get_another() {
     let tunnels = world.sites["c1"].egress.shared.pool.len();
     assert!((5..=8).contains(&tunnels), "{tunnels}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_resets_leave_the_tunnel_to_the_others() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    let serve = |mut stream: TcpStream| async move {
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).await.is_ok() && byte[0] != b'r' {
+            let _ = stream.write_all(&byte).await;
+        }
+        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    };
+    world.app("c2", serve).await;
+    world.publish();
+    let mut steady = world.call("c1").await;
+    exchange(&mut steady).await;
+    for _ in 0..150 {
+        let mut client = world.call("c1").await;
+        client.write_all(b"r").await.unwrap();
+        assert!(client.read(&mut [0]).await.is_err(), "reset");
+        exchange(&mut steady).await;
+    }
+    assert_eq!(world.sites["c1"].egress.shared.pool.len(), 1);
+}

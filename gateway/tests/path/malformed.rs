@@ -34,7 +34,9 @@ async fn world() -> (World, Credentials) {
 async fn tunnel(world: &World, credentials: &Credentials) -> SendRequest<Bytes> {
     let (send, connection) = h2::client::handshake(tls(world, credentials).await).await.unwrap();
     task::spawn("connection", async move {
-        let _ = connection.await;
+        if let Err(error) = connection.await {
+            eprintln!("the tunnel ended: {error}");
+        }
     });
     send.ready().await.unwrap()
 }
@@ -150,4 +152,52 @@ async fn streams_that_come_and_go_at_once_do_not_pile_up() {
     let open = || async { egress.conns.len() };
     tombolo_testkit::wait::until("all gone", LONG, open, |open| *open == 0).await;
     assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crumbs_for_a_reader_that_sleeps_leave_the_tunnel_to_the_others() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    // Echoes until it meets an `s`, and then reads no more.
+    let serve = |mut stream: TcpStream| async move {
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).await.is_ok() && byte[0] != b's' {
+            let _ = stream.write_all(&byte).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    world.app("c2", serve).await;
+    world.spec.tunnelled = false;
+    world.spec.end_to_end = tombolo_model::snapshot::EndToEnd::None;
+    world.publish();
+    let ca = &world.sites["c1"].ca;
+    let credentials = ca.credentials(&ca.workload("default", "shopping"));
+    let mut send = tunnel(&world, &credentials).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let (response, stream) = send.send_request(connect().body(()).unwrap(), false).unwrap();
+        open.push((response.await.unwrap().into_body(), stream));
+    }
+    // HTTP/2 counts small frames that nobody takes, and after many of them ends the tunnel for all. An application that
+    // writes a byte at a time to one that sleeps must not get its neighbours there.
+    for (_, stream) in &mut open[1..] {
+        for _ in 0..60_000 {
+            stream.reserve_capacity(1);
+            let room = std::future::poll_fn(|cx| match stream.capacity() {
+                0 => stream.poll_capacity(cx).map(drop),
+                _ => std::task::Poll::Ready(()),
+            });
+            if timeout(std::time::Duration::from_millis(200), room).await.is_err() {
+                break;
+            }
+            stream.send_data(Bytes::from_static(b"s"), false).unwrap();
+        }
+    }
+    let (recv, stream) = &mut open[0];
+    for _ in 0..3 {
+        stream.send_data(Bytes::from_static(b"x"), false).unwrap();
+        let back =
+            timeout(LONG, recv.data()).await.unwrap().expect("the stream lives").expect("the tunnel lives");
+        assert_eq!(&back[..], b"x");
+        recv.flow_control().release_capacity(1).unwrap();
+    }
 }

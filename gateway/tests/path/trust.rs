@@ -21,10 +21,10 @@ use tombolo_mtls::Credentials;
 
 /// A connection that is refused is reset, and the caller's log says why.
 async fn refused(world: &World, why: &str, hop: Option<&str>) {
+    let before = world.sites["c1"].sidecar.log().len();
     let error = ask(world.call("c1").await, b"hello").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-    let lines = world.sites["c1"].sidecar.log().len().max(1);
-    let line = world.sites["c1"].sidecar.line(lines).await;
+    let line = world.sites["c1"].sidecar.line(before + 1).await;
     assert_eq!((&line["reason"], line["hop"].as_str()), (&why.into(), hop), "{line:#}");
 }
 
