@@ -32,7 +32,7 @@ api: build ## docs/openapi.json from the code
 	target/debug/tombolo-controller openapi > docs/openapi.json
 
 golden: ## rewrite the goldens; read the difference before you commit it
-	INSTA_UPDATE=always $(CARGO) test --workspace
+	TOMBOLO_GOLDEN=write INSTA_UPDATE=always $(CARGO) test --workspace --lib --test compile
 
 deps: ## what the demo needs beside cargo: PostgreSQL's server programs
 	@scripts/with-postgres true
