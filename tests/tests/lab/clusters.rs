@@ -126,14 +126,6 @@ impl Clusters {
         let output = must(&mut command);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
-
-    /// What c1's DNS says of the service to c1's pod.
-    pub(crate) fn resolve(&self) -> Option<SocketAddr> {
-        let mut command = self.one.pod.command("dig");
-        let output = must(command.args(["@10.0.0.1", "+short", "+time=2", "+tries=3", NAME, "A"]));
-        let address: Ipv4Addr = String::from_utf8_lossy(&output.stdout).trim().parse().ok()?;
-        Some((address, PORT).into())
-    }
 }
 
 async fn controller(middle: &Namespace, database: &Database, files: &Path) -> Program {
@@ -178,6 +170,14 @@ impl Cluster {
     /// A file of the cluster.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.files.join(file)
+    }
+
+    /// What its DNS says of a name to its pod, with the service's port.
+    pub(crate) fn resolve(&self, name: &str) -> Option<SocketAddr> {
+        let mut command = self.pod.command("dig");
+        let output = must(command.args(["@10.0.0.1", "+short", "+time=2", "+tries=3", name, "A"]));
+        let address: Ipv4Addr = String::from_utf8_lossy(&output.stdout).trim().parse().ok()?;
+        Some((address, PORT).into())
     }
 
     fn join(&self, token_file: &str, fingerprint: &str) {
