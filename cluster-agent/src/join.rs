@@ -4,7 +4,6 @@ use crate::{
     controller::{self, AddressError},
     state::{DataDir, Membership, StateError},
 };
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use std::{fmt::Write, path::PathBuf};
 use thiserror::Error;
 use tombolo_feed::{RequestError, post_once};
@@ -61,9 +60,6 @@ pub enum JoinError {
         #[source]
         source: tombolo_mtls::Error,
     },
-    /// The request for the intermediate could not be made.
-    #[error("could not make the signing request")]
-    Request(#[source] rcgen::Error),
     /// The controller said no.
     #[error("the controller refuses: {}", explain(.0))]
     Refused(Box<tombolo_wire::problem::ProblemDetails>),
@@ -127,7 +123,8 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
     let request = JoinRequest {
         hello: Hello::current("tombolo-agent"),
         cluster: config.cluster.clone(),
-        csr: unnamed_request(&key)?,
+        // Before joining, the agent does not know its trust domain, so the request names nobody.
+        csr: key.unnamed_csr().map_err(failed("make the signing request"))?,
         locality: config.locality.clone(),
     };
     let answer: JoinResponse = post_once(&connector, "/agent/v1/join", Some(token), &request).await.map_err(
@@ -159,14 +156,6 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
     }
     data.store_joined(&membership, &intermediate)?;
     Ok(membership)
-}
-
-/// A request that names nobody: before joining, the agent does not know its trust domain.
-fn unnamed_request(key: &PrivateKey) -> Result<String, JoinError> {
-    let pair = KeyPair::from_pem(&key.to_pem()).map_err(JoinError::Request)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.serialize_request(&pair).and_then(|request| request.pem()).map_err(JoinError::Request)
 }
 
 #[cfg(test)]
