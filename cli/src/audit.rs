@@ -19,14 +19,23 @@ pub async fn run(client: &Client, args: AuditArgs, out: &Output) -> Result<()> {
     let rows = items.iter().map(|event| {
         vec![
             cell(text(event, "at")),
-            cell(text(event, "actor")),
+            cell(named(&event["actor"])),
             cell(text(event, "action")),
-            cell(text(event, "subject")),
+            cell(named(&event["subject"])),
             cell(difference(&event["difference"])),
         ]
     });
     let rows = rows.collect();
     out.rows(&items, &["when", "who", "did", "to", "difference"], rows)
+}
+
+/// `kind name` of what an event is about; an older or newer controller may send plain text.
+fn named(value: &Value) -> String {
+    match value {
+        Value::Object(_) => format!("{} {}", text(value, "kind"), text(value, "name")),
+        Value::String(text) => text.clone(),
+        _ => String::new(),
+    }
 }
 
 fn difference(value: &Value) -> String {

@@ -11,10 +11,11 @@ use crate::{
     pool::Key,
     race::{self, Verdict},
     reason::Reason,
+    socket,
     state::Shared,
 };
 use std::{io, net::SocketAddr, sync::Arc};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tombolo_model::{
     GatewayRole, Proximity,
     snapshot::{EndpointSpec, ExportSpec, SelfSpec},
@@ -106,8 +107,8 @@ async fn reach(
     connect: &Connect,
 ) -> Result<Reached, Refusal> {
     let Some(tunnel) = endpoint.tunnel else {
-        let stream = dial(shared, endpoint.address).await?;
-        return Ok((AnyEnd::Tcp(TcpEnd::new(stream)), false, None, None));
+        let end = dial(shared, endpoint.address).await?;
+        return Ok((AnyEnd::Tcp(end), false, None, None));
     };
     let own = shared
         .credentials
@@ -134,10 +135,11 @@ async fn reach(
 ///
 /// # Errors
 /// [`Reason::EndpointRefused`].
-pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<TcpStream, Refusal> {
+pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<TcpEnd, Refusal> {
     let refused = |detail: String| Refusal::new(Reason::EndpointRefused, detail);
-    match timeout(shared.config.timing.endpoint, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
+    match timeout(shared.config.timing.endpoint, socket::connect(address)).await {
+        Ok(Ok((stream, false))) => Ok(TcpEnd::new(stream)),
+        Ok(Ok((stream, true))) => Ok(TcpEnd::broken(stream)),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Err(refused(format!("nobody listens at {address}")))
         }

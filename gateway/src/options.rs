@@ -187,7 +187,7 @@ impl Run {
         if !problems.is_empty() {
             return Err(problems.join("; "));
         }
-        let instance = self.instance.unwrap_or_else(|| format!("{}-{}", self.role, self.tunnel));
+        let instance = self.instance.unwrap_or_else(|| instance(self.role, self.tunnel));
         Ok(Config {
             agent_socket: Some(self.agent_socket),
             advertise: self.advertise.into_iter().map(|HostPort(text)| text).collect::<BTreeSet<_>>(),
@@ -202,6 +202,12 @@ impl Run {
             ..Config::new(self.role, instance, self.tunnel)
         })
     }
+}
+
+/// A name for a process that was given none, of the letters that an agent takes.
+fn instance(role: GatewayRole, tunnel: SocketAddr) -> String {
+    let address = tunnel.to_string().replace([':', '%'], "-");
+    format!("{role}-{}", address.replace(['[', ']'], ""))
 }
 
 #[cfg(test)]
@@ -228,7 +234,7 @@ mod tests {
         let config =
             run("--role sidecar --capture explicit --serve 127.0.0.1 --serve ::1 --access-log -").unwrap();
         assert_eq!((config.capture, config.serve.len()), (Capture::Explicit, 2));
-        assert_eq!(config.instance, "sidecar-127.0.0.1:15008");
+        assert_eq!(config.instance, "sidecar-127.0.0.1-15008");
         assert_eq!(config.outbound_port, 15001);
     }
 

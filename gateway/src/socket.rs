@@ -1,7 +1,7 @@
 //! What tokio's sockets do not offer.
 
-use socket2::{SockRef, TcpKeepalive};
-use std::{os::fd::AsRawFd as _, time::Duration};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::{io, net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
 use tokio::net::TcpStream;
 
 /// A machine that vanished is found after about a minute and a half of silence.
@@ -28,6 +28,27 @@ pub(crate) fn refuse(stream: TcpStream) {
     drop(stream);
 }
 
+/// Connects to an application. The flag says that it has already reset the connection: one that was refused fails, one
+/// that was made and reset at once may have bytes to read.
+///
+/// # Errors
+/// Those of `connect(2)`.
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<(TcpStream, bool)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        None => Ok((stream, false)),
+        Some(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok((stream, true)),
+        Some(error) => Err(error),
+    }
+}
+
 mod ioctl {
     nix::ioctl_read_bad!(outq, nix::libc::TIOCOUTQ, nix::libc::c_int);
 }
@@ -41,5 +62,26 @@ pub(crate) fn unsent(stream: &TcpStream) -> usize {
     match result {
         Ok(_) => usize::try_from(queued).unwrap_or(0),
         Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    #[tokio::test]
+    async fn a_refusal_is_told_from_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (made, accepted) = tokio::join!(connect(address), listener.accept());
+        let (made, reset) = made.unwrap();
+        assert!(!reset && made.peer_addr().unwrap() == address);
+        // Made by the kernel, and reset by the application before this side looks.
+        let mut late = accepted.unwrap().0;
+        late.write_all(b"x").await.unwrap();
+        refuse(late);
+        drop(listener);
+        assert_eq!(connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -44,6 +44,12 @@ impl TcpEnd {
         Self { stream, broken: false, reset: None }
     }
 
+    /// One whose error was taken off the socket already: what there is to read comes, and then the reset.
+    #[must_use]
+    pub fn broken(stream: TcpStream) -> Self {
+        Self { broken: true, ..Self::new(stream) }
+    }
+
     fn broke(&mut self) -> Broken {
         self.broken = true;
         Broken::Reset

@@ -4,7 +4,7 @@ use super::Opened;
 use crate::{
     accesslog::Record,
     conns::Ticket,
-    copy::{any::AnyEnd, tcp::TcpEnd},
+    copy::any::AnyEnd,
     deliver::dial,
     error::Refusal,
     head::{Connect, Destination, Inner},
@@ -58,9 +58,9 @@ pub(super) async fn open(
     } else {
         None
     };
-    let stream = dial(shared, *address).await?;
+    let app = dial(shared, *address).await?;
     Ok(Opened {
-        end: AnyEnd::Tcp(TcpEnd::new(stream)),
+        end: AnyEnd::Tcp(app),
         cluster: itself.cluster.clone(),
         inner: inside.is_some(),
         inside,
