@@ -38,7 +38,7 @@ fn fuzz(target: &str, seeds: &'static [&'static [u8]], take: impl Fn(&[u8])) {
         Ok(())
     });
     ran.unwrap_or_else(|error| panic!("{target}: {error}"));
-    println!("{target}: {CASES} inputs");
+    eprintln!("{target}: {CASES} inputs");
 }
 
 #[test]
