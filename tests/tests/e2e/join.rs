@@ -15,7 +15,7 @@ pub(crate) async fn refuses_bad_tokens(world: &mut World) {
         let text = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{case}: {text}");
         assert!(text.contains("onboarding token") && !text.contains(token.as_str()), "{case}: {text}");
-        println!("  {case}: {}", text.trim());
+        eprintln!("  {case}: {}", text.trim());
         assert!(!world.path("refused/state.json").exists(), "{case}");
     }
     let clusters = world.api.get("/organizations/acme/clusters/cluster-3/status").await;

@@ -19,7 +19,7 @@ macro_rules! steps {
         $(
             let start = Instant::now();
             $step($world).await;
-            println!("{}: {:.1} s", stringify!($step), start.elapsed().as_secs_f64());
+            eprintln!("{}: {:.1} s", stringify!($step), start.elapsed().as_secs_f64());
         )*
     };
 }
@@ -28,7 +28,7 @@ macro_rules! steps {
 async fn across_two_clusters() {
     let start = Instant::now();
     let mut world = World::start().await;
-    println!("world: {:.1} s", start.elapsed().as_secs_f64());
+    eprintln!("world: {:.1} s", start.elapsed().as_secs_f64());
     steps! { &mut world;
         join::refuses_bad_tokens,
         traffic::server_first,

@@ -88,7 +88,7 @@ pub(crate) async fn a_gibibyte_down(world: &mut World) {
     let mut sum = Vec::new();
     timeout(SOON, stream.read_to_end(&mut sum)).await.expect("the end comes").unwrap();
     assert_eq!(sum, hash.finalize()[..]);
-    println!("  {:.0} MiB/s", 1024.0 / start.elapsed().as_secs_f64());
+    eprintln!("  {:.0} MiB/s", 1024.0 / start.elapsed().as_secs_f64());
 }
 
 pub(crate) async fn sixty_four_mebibytes_up(world: &mut World) {
@@ -117,7 +117,7 @@ pub(crate) async fn a_thousand_idle(world: &mut World) {
         assert_eq!(back.expect("an echo").unwrap_or_else(|e| panic!("connection {number}: {e}")), b'!');
         streams.push(stream);
     }
-    println!("  memory of the programs: {before} MiB, with 1,000 connections {} MiB", world.memory());
+    eprintln!("  memory of the programs: {before} MiB, with 1,000 connections {} MiB", world.memory());
     for (number, stream) in streams.iter_mut().enumerate() {
         stream.write_all(format!("{number:07}\n").as_bytes()).await.unwrap();
     }
