@@ -19,7 +19,7 @@ use tombolo_agent::{
 };
 use tombolo_model::{ClusterName, Locality};
 use tombolo_runtime::{
-    ready,
+    limits, ready,
     signal::Signals,
     telemetry::{self, LogFormat},
 };
@@ -156,6 +156,7 @@ fn read_token(path: &Path) -> anyhow::Result<String> {
 }
 
 async fn run(options: Run) -> anyhow::Result<()> {
+    limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
     let config = Config {
         data: options.data,
