@@ -20,7 +20,9 @@ pub fn raise_open_files() -> io::Result<u64> {
 pub fn prepare() {
     match raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
-        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is; raise it with `ulimit -n` or LimitNOFILE="),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is; raise it with `ulimit -n` or LimitNOFILE=")
+        }
     }
 }
 
