@@ -11,10 +11,7 @@ use crate::{
     health::{self, Checker, HealthConfig},
     index::{Index, View},
     report::{Reporter, new_epoch},
-    source::{
-        directory::{Batch, Directory},
-        keeper::Keeper,
-    },
+    source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
     status::Reporting,
     synthesis,
@@ -39,8 +36,8 @@ use tombolo_wire::message::Problem;
 pub struct Config {
     /// Its directory, in which it joined.
     pub data: PathBuf,
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where it learns what runs in its cluster.
+    pub source: SourceConfig,
     /// The DNS server.
     pub dns: dns::Config,
     /// The socket for gateways.
@@ -53,6 +50,30 @@ pub struct Config {
     pub health: HealthConfig,
     /// How the set of gateways behaves.
     pub hub: HubConfig,
+}
+
+/// Where an agent learns what runs in its cluster.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// A Kubernetes API server.
+    Kubernetes(kubernetes::Config),
+}
+
+/// The source, ready to run.
+enum Reader {
+    Directory(Box<Directory>),
+    Kubernetes(Box<kubernetes::Watching>),
+}
+
+impl Reader {
+    async fn run(self, sink: impl FnMut(Batch) + Send) {
+        match self {
+            Self::Directory(directory) => directory.run(sink).await,
+            Self::Kubernetes(cluster) => cluster.run(sink).await,
+        }
+    }
 }
 
 /// What an agent is given.
@@ -86,6 +107,9 @@ pub enum BuildError {
     /// The socket for gateways.
     #[error(transparent)]
     Gateways(#[from] gateways::BindError),
+    /// The API server.
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::ConnectError),
     /// The admin port.
     #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
     Admin {
@@ -115,7 +139,7 @@ struct Parts {
     feed: Client<ClusterResource>,
     running: Running<ClusterResource, TlsConnector>,
     renewal: Renewal,
-    directory: Directory,
+    reader: Reader,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -165,6 +189,14 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
+    let reader = match config.source {
+        SourceConfig::Manifests(path) => {
+            Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
+        }
+        SourceConfig::Kubernetes(config) => {
+            Reader::Kubernetes(Box::new(kubernetes::Watching::new(config, Arc::clone(&deps.clock)).await?))
+        }
+    };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
     let (view, _) = watch::channel(Arc::new(View::default()));
@@ -209,7 +241,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             feed,
             running,
             renewal,
-            directory: Directory::new(config.manifests, Keeper::new(data.file("manifests"))),
+            reader,
             source,
             source_problems,
             checker,
@@ -305,10 +337,7 @@ impl Parts {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
             self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
         });
-        tasks.spawn(
-            "directory",
-            watch_directory(self.directory, self.source, self.view, self.source_problems),
-        );
+        tasks.spawn("source", read_source(self.reader, self.source, self.view, self.source_problems));
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
@@ -324,8 +353,8 @@ fn report(tasks: &mut Tasks, requests: &Requests, outputs: &Outputs, reporting: 
     tasks.spawn("status", reporting.run(requests.clone()));
 }
 
-async fn watch_directory(
-    directory: Directory,
+async fn read_source(
+    reader: Reader,
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
@@ -343,7 +372,7 @@ async fn watch_directory(
             source.send_replace(Some(now));
         }
     };
-    directory.run(sink).await;
+    reader.run(sink).await;
 }
 
 /// Ready once there is a snapshot to serve, old or new.

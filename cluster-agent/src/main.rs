@@ -10,14 +10,15 @@ use std::{
     time::Duration,
 };
 use tombolo_agent::{
-    agent::{self, Config, Deps, Ended},
+    agent::{self, Config, Deps, Ended, SourceConfig},
     dns::{self, ForwardTo},
     gateways::HubConfig,
     health::HealthConfig,
     join::{JoinConfig, join},
+    source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
 };
-use tombolo_model::{ClusterName, Locality};
+use tombolo_model::{ClusterName, Locality, NamespaceName};
 use tombolo_runtime::{
     limits, ready,
     signal::Signals,
@@ -78,9 +79,10 @@ struct Run {
     /// The directory for the agent's state, in which it joined.
     #[arg(long)]
     data: PathBuf,
-    /// The directory of Kubernetes manifests that describe this cluster's services.
-    #[arg(long)]
-    manifests: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    kubernetes: Kubernetes,
     /// Where DNS is answered, UDP and TCP.
     #[arg(long)]
     dns: SocketAddr,
@@ -99,6 +101,53 @@ struct Run {
     /// The file to write once everything is bound: the process id and the addresses, as JSON.
     #[arg(long)]
     ready_file: Option<PathBuf>,
+}
+
+/// Where the agent learns what runs in its cluster: one of the two.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The directory of Kubernetes manifests that describe this cluster's services.
+    #[arg(long)]
+    manifests: Option<PathBuf>,
+    /// Read the services from Kubernetes: from the cluster that the agent runs in, or with --kubeconfig from another.
+    #[arg(long)]
+    kubernetes: bool,
+}
+
+#[derive(Args)]
+struct Kubernetes {
+    /// Reach the API server as this file says.
+    #[arg(long, requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// The context in the file; the current one without.
+    #[arg(long, requires = "kubeconfig")]
+    context: Option<String>,
+    /// The agent's own namespace [default: that of its pod, or tombolo-system outside of one].
+    #[arg(long, requires = "kubernetes")]
+    namespace: Option<NamespaceName>,
+    /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
+    /// several times.
+    #[arg(long, requires = "kubernetes", value_delimiter = ',')]
+    exclude_namespace: Vec<NamespaceName>,
+}
+
+impl Source {
+    /// Clap has seen to it that there is exactly one.
+    fn config(self, kubernetes: Kubernetes) -> SourceConfig {
+        if let Some(manifests) = self.manifests {
+            return SourceConfig::Manifests(manifests);
+        }
+        let access = match kubernetes.kubeconfig {
+            Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
+            None => kubernetes::Access::InCluster,
+        };
+        SourceConfig::Kubernetes(kubernetes::Config {
+            access,
+            namespace: kubernetes.namespace,
+            exclude: kubernetes.exclude_namespace.into_iter().collect(),
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -160,7 +209,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
     let config = Config {
         data: options.data,
-        manifests: options.manifests,
+        source: options.source.config(options.kubernetes),
         dns: dns::Config::new(options.dns, options.dns_forward),
         gateway_socket: options.gateway_socket,
         mode: options.explicit_prefix.map_or(AddressMode::Allocated, AddressMode::Explicit),

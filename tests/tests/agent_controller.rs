@@ -154,7 +154,7 @@ impl Cluster {
         let socket = dir.path().join("agent.sock");
         let config = agent::Config {
             data,
-            manifests,
+            source: tombolo_agent::agent::SourceConfig::Manifests(manifests),
             dns: dns::Config::new(LOOPBACK, ForwardTo::Refuse),
             gateway_socket: socket.clone(),
             mode: AddressMode::Allocated,
