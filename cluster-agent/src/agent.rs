@@ -10,6 +10,7 @@ use crate::{
     gateways::{self, Hub, HubConfig, Listener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    locality,
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
@@ -337,7 +338,8 @@ impl Parts {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
             self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
         });
-        tasks.spawn("source", read_source(self.reader, self.source, self.view, self.source_problems));
+        let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
+        tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
@@ -358,13 +360,15 @@ async fn read_source(
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
+    membership: Arc<Membership>,
 ) {
     let mut index = Index::default();
-    let sink = move |batch: Batch| {
+    let sink = move |mut batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
             changed |= index.change(change);
         }
+        batch.problems.extend(locality::check(&membership.locality, index.nodes()));
         problems.send_replace(batch.problems);
         if batch.read && (changed || source.borrow().is_none()) {
             let now = Arc::new(index.view());

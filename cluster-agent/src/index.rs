@@ -2,8 +2,8 @@
 //! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
 
 use crate::source::{
-    AccountObject, Change, Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject,
-    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
+    AccountObject, Change, Check, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
+    ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
 };
 use serde::Serialize;
 use std::{
@@ -76,8 +76,6 @@ pub struct View {
     pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
     /// Its service accounts, and those that a service names.
     pub workloads: Workloads,
-    /// Where its nodes stand, by name; known in Kubernetes only.
-    pub nodes: BTreeMap<AccountName, Locality>,
 }
 
 /// The objects, and what follows from them.
@@ -88,7 +86,7 @@ pub struct Index {
     slices: BTreeMap<ObjectKey, SliceObject>,
     accounts: BTreeMap<ObjectKey, AccountObject>,
     pods: BTreeMap<ObjectKey, PodObject>,
-    nodes: BTreeMap<AccountName, NodeObject>,
+    nodes: BTreeMap<AccountName, Locality>,
     slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
     slices_with: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
@@ -125,7 +123,11 @@ impl Index {
                 self.join(&service) || changed
             }
             Object::Pod(new) => replace(&mut self.pods, key.clone(), new) && self.join_all_with(&key),
-            Object::Node(new) => replace(&mut self.nodes, new.name.clone(), new),
+            // Nothing in the view depends on it.
+            Object::Node(new) => {
+                self.nodes.insert(new.name, new.locality);
+                false
+            }
         }
     }
 
@@ -145,7 +147,10 @@ impl Index {
                 self.unlink(&service_of(&old), key)
             }
             ObjectKind::Pod => self.pods.remove(key).is_some() && self.join_all_with(key),
-            ObjectKind::Node => self.nodes.remove(&key.name).is_some(),
+            ObjectKind::Node => {
+                self.nodes.remove(&key.name);
+                false
+            }
         }
     }
 
@@ -189,8 +194,13 @@ impl Index {
         for account in self.accounts.values() {
             workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
         }
-        let nodes = self.nodes.iter().map(|(name, node)| (name.clone(), node.locality.clone())).collect();
-        View { namespaces, services: self.joined.clone(), workloads, nodes }
+        View { namespaces, services: self.joined.clone(), workloads }
+    }
+
+    /// Where the nodes stand, by name; known in Kubernetes only.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<AccountName, Locality> {
+        &self.nodes
     }
 
     /// The slice no longer has these pods.
@@ -247,7 +257,8 @@ impl Index {
             };
             known.account = service.account.clone().or_else(of_pod);
         }
-        let accounts = service.account.iter().chain(endpoints.values().filter_map(|known| known.account.as_ref()));
+        let accounts =
+            service.account.iter().chain(endpoints.values().filter_map(|known| known.account.as_ref()));
         let accounts = accounts.cloned().collect();
         let ports = service
             .ports

@@ -20,8 +20,8 @@ mod tests;
 pub use files::Files;
 pub(crate) use object::pod_key;
 pub use object::{
-    AccountObject, Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
-    ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,
+    AccountObject, Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject,
+    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,
 };
 
 use tombolo_wire::message::Problem;

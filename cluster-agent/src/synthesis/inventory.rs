@@ -65,8 +65,7 @@ fn service_record(
         known && sidecars.tunnel(*address).is_some()
     };
     let ready: BTreeSet<Place> = addresses.iter().map(place).collect();
-    let plain: BTreeSet<Place> =
-        addresses.iter().filter(|address| !tunnelled(address)).map(place).collect();
+    let plain: BTreeSet<Place> = addresses.iter().filter(|address| !tunnelled(address)).map(place).collect();
     let total: BTreeSet<Place> = service.endpoints.keys().map(place).collect();
     ServiceRecord {
         created_s,

@@ -16,7 +16,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// Not in a pod.
-    #[error("the agent does not run in a pod; give --kubeconfig, or run it in one with its service account's token mounted")]
+    #[error(
+        "the agent does not run in a pod; give --kubeconfig, or run it in one with its service account's token mounted"
+    )]
     NotInCluster(#[source] kube::config::InClusterError),
     /// A bad kubeconfig.
     #[error("--kubeconfig {} can't be used", path.display())]

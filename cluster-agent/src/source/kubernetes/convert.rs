@@ -100,7 +100,10 @@ pub(super) fn service(mut object: Service) -> Read {
             let carried = matches!(port.protocol.as_deref(), None | Some("TCP" | "UDP"));
             if !carried {
                 let protocol = port.protocol.as_deref().unwrap_or_default();
-                problems.push(format!("spec.ports: port {} is {protocol}, which is not carried; it is left out", port.port));
+                problems.push(format!(
+                    "spec.ports: port {} is {protocol}, which is not carried; it is left out",
+                    port.port
+                ));
             }
             carried
         });

@@ -134,10 +134,8 @@ impl Known {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Some((since, why)) = &self.silent {
-            let message = format!(
-                "does not answer since {}: {why}; what it told last stays in force",
-                written(*since)
-            );
+            let message =
+                format!("does not answer since {}: {why}; what it told last stays in force", written(*since));
             problems.push(Problem { subject: format!("API server {}", self.server), message });
         }
         for (kind, state) in &self.kinds {
@@ -155,7 +153,8 @@ impl Known {
                 problems.push(Problem { subject: format!("every {}", kind.as_str()), message });
             }
             for (key, messages) in &state.problems {
-                let problem = |message: &String| Problem { subject: key.to_string(), message: message.clone() };
+                let problem =
+                    |message: &String| Problem { subject: key.to_string(), message: message.clone() };
                 problems.extend(messages.iter().map(problem));
             }
         }

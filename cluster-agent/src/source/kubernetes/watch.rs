@@ -41,7 +41,10 @@ const WELL: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(5);
 
 /// All that the API server tells, outside of these namespaces.
-pub(super) fn all(client: &Client, excluded: &BTreeSet<NamespaceName>) -> SelectAll<BoxStream<'static, Told>> {
+pub(super) fn all(
+    client: &Client,
+    excluded: &BTreeSet<NamespaceName>,
+) -> SelectAll<BoxStream<'static, Told>> {
     let outside = |field: &str| {
         let terms: Vec<String> = excluded.iter().map(|name| format!("{field}!={name}")).collect();
         watcher::Config::default().timeout(WATCH_S).fields(&terms.join(","))
