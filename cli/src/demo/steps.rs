@@ -74,7 +74,8 @@ pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(
 pub(crate) async fn controller(layout: &Layout, fleet: &mut Fleet, out: &Output) -> Result<Demo> {
     out.line("1/5 controller, on a private PostgreSQL of its own");
     let (ready, owner) = (layout.path("controller.json"), layout.path("owner-token"));
-    let mut options = args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut options =
+        args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--allow-loopback-gateways"]);
     for (option, path) in [
         ("--data", layout.path("controller")),
         ("--owner-token-file", owner.clone()),
@@ -142,7 +143,8 @@ pub(crate) async fn clusters(demo: &Demo, layout: &Layout, fleet: &mut Fleet, ou
 async fn agent(layout: &Layout, fleet: &mut Fleet, cluster: u8) -> Result<()> {
     let dir = layout.cluster_dir(cluster);
     let in_dir = |name: &str| dir.join(name).display().to_string();
-    let mut options = args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
+    let mut options =
+        args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0", "--allow-loopback-gateways"]);
     options.extend(args(["--data", &in_dir("agent"), "--manifests", &in_dir("manifests")]));
     options.extend(args([
         "--dns",
