@@ -143,8 +143,7 @@ pub(crate) async fn clusters(demo: &Demo, layout: &Layout, fleet: &mut Fleet, ou
 async fn agent(layout: &Layout, fleet: &mut Fleet, cluster: u8) -> Result<()> {
     let dir = layout.cluster_dir(cluster);
     let in_dir = |name: &str| dir.join(name).display().to_string();
-    let mut options =
-        args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0", "--allow-loopback-gateways"]);
+    let mut options = args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
     options.extend(args(["--data", &in_dir("agent"), "--manifests", &in_dir("manifests")]));
     options.extend(args([
         "--dns",

@@ -131,14 +131,7 @@ impl World {
     async fn start_agent(dir: &Path, base: u8, cluster: u8) -> Program {
         let home = dir.join(format!("cluster-{cluster}"));
         let mut command = Command::new(binary("tombolo-agent"));
-        command.args([
-            "run",
-            "--dns-forward",
-            "refuse",
-            "--admin",
-            "127.0.0.1:0",
-            "--allow-loopback-gateways",
-        ]);
+        command.args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
         for (option, name) in [
             ("--data", "agent"),
             ("--manifests", "manifests"),
