@@ -190,7 +190,9 @@ async fn answer(options: Dns) -> anyhow::Result<()> {
     if let Some(path) = &options.ready_file {
         ready::write(path, &ready).with_context(|| format!("write the ready file {}", path.display()))?;
     }
-    let stop = async { drop(signals.terminate().await) };
+    let stop = async {
+        let _ = signals.terminate().await;
+    };
     let drained = process.run(stop, DRAIN).await;
     tracing::info!(drained = ?drained, "ended");
     Ok(())
