@@ -154,8 +154,8 @@ impl Cluster {
         let socket = dir.path().join("agent.sock");
         let config = agent::Config {
             data,
-            source: tombolo_agent::agent::SourceConfig::Manifests(manifests),
-            dns: dns::Config::new(LOOPBACK, ForwardTo::Refuse),
+            source: agent::SourceConfig::Manifests(manifests),
+            dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
             gateway_socket: socket.clone(),
             mode: AddressMode::Allocated,
             admin: None,
@@ -163,7 +163,7 @@ impl Cluster {
             hub: HubConfig::default(),
         };
         let bound = agent::build(config, agent::Deps::default()).await.unwrap();
-        let dns = bound.dns;
+        let dns = bound.dns.unwrap();
         let (stop, stopped) = oneshot::channel();
         let ended = task::spawn("agent", bound.run(async { drop(stopped.await) }, SOON));
         Self { dir, dns, socket, stop, ended }

@@ -60,20 +60,24 @@ fn service_record(
         let pod = service.endpoints.get(address).and_then(|known| known.pod.clone());
         pod.map_or(Place::Address(*address), Place::Pod)
     };
-    let tunnelled = |address: &IpAddr| {
-        let known = service.endpoints.get(address).is_some_and(|known| known.account.is_some());
-        known && sidecars.tunnel(*address).is_some()
+    let places = |addresses: &mut dyn Iterator<Item = &IpAddr>| addresses.map(place).collect::<BTreeSet<_>>();
+    let plain = |address: &&IpAddr| {
+        let known = service.endpoints.get(*address).is_some_and(|known| known.account.is_some());
+        !known || sidecars.tunnel(**address).is_none()
     };
-    let ready: BTreeSet<Place> = addresses.iter().map(place).collect();
-    let plain: BTreeSet<Place> = addresses.iter().filter(|address| !tunnelled(address)).map(place).collect();
-    let total: BTreeSet<Place> = service.endpoints.keys().map(place).collect();
+    let (ready, total) = (places(&mut addresses.iter()), places(&mut service.endpoints.keys()));
+    // Where none is ready all count, so that callers keep their demand for TLS end to end meanwhile.
+    let tunnelled = match ready.is_empty() {
+        true => total.difference(&places(&mut service.endpoints.keys().filter(plain))).count(),
+        false => ready.difference(&places(&mut addresses.iter().filter(plain))).count(),
+    };
     ServiceRecord {
         created_s,
         ports: service.ports.iter().map(|port| port.spec.clone()).collect(),
         headless: service.headless,
         ready: count(ready.len()),
         total: count(total.len()),
-        tunnelled: count(ready.difference(&plain).count()),
+        tunnelled: count(tunnelled),
         accounts: service.accounts.clone(),
         pods,
     }
