@@ -130,8 +130,8 @@ impl Agent {
         inventory["services"].as_object().into_iter().flatten().map(line).collect()
     }
 
-    /// The A record of a name.
-    pub(crate) async fn ask(&self, name: &str) -> Option<Ipv4Addr> {
+    /// The A record of a name, or what is answered instead.
+    pub(crate) async fn ask(&self, name: &str) -> Result<Ipv4Addr, String> {
         use hickory_proto::{
             op::{Message, MessageType, OpCode, Query},
             rr::{Name, RData, RecordType},
@@ -147,9 +147,11 @@ impl Agent {
         let mut packet = [0; 1500];
         let received = tokio::time::timeout(SOON, socket.recv(&mut packet)).await.expect("in time");
         let packet = &packet[..received.expect("a packet")];
-        Message::from_vec(packet).expect("DNS").answers.iter().find_map(|record| match &record.data {
+        let answer = Message::from_vec(packet).expect("DNS");
+        let address = |data: &RData| match data {
             RData::A(address) => Some(address.0),
             _ => None,
-        })
+        };
+        answer.answers.iter().find_map(|record| address(&record.data)).ok_or_else(|| answer.to_string())
     }
 }
