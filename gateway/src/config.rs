@@ -49,6 +49,10 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// Written when everything is bound and ready.
     pub ready_file: Option<PathBuf>,
+    /// The user id under which the agent runs, besides root and this process's own.
+    pub agent_uid: Option<u32>,
+    /// Whether gateways of other clusters are dialled on this machine; so they are where tunnels are taken on loopback.
+    pub dial_loopback: bool,
     /// Bounds.
     pub limits: Limits,
     /// Times.
@@ -73,9 +77,17 @@ impl Config {
             access_log: None,
             cache: None,
             ready_file: None,
+            agent_uid: None,
+            dial_loopback: false,
             limits: Limits::default(),
             timing: Timing::default(),
         }
+    }
+
+    /// Whether gateways of other clusters are dialled on this machine.
+    #[must_use]
+    pub fn dials_loopback(&self) -> bool {
+        self.dial_loopback || self.tunnel.ip().is_loopback()
     }
 }
 

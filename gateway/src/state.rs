@@ -103,7 +103,8 @@ impl Shared {
         let bundle = BundleStore::new();
         let conns = Conns::new(config.limits.connections);
         let (limits, timing) = (config.limits, config.timing);
-        let dialer = Dialer { limits, timing, conns: conns.clone(), bundle: bundle.clone() };
+        let loopback = config.dials_loopback();
+        let dialer = Dialer { limits, timing, conns: conns.clone(), bundle: bundle.clone(), loopback };
         Arc::new(Self {
             table: ArcSwap::default(),
             bundle,

@@ -9,6 +9,7 @@ use crate::{
     conns::{Conns, Kind},
     copy::stream::StreamEnd,
     error::Refusal,
+    reach::Reach,
     head::{Answer, Connect},
     reason::Reason,
     socket,
@@ -27,10 +28,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    net::TcpStream,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tombolo_model::GatewayRole;
 use tombolo_mtls::{BundleStore, Peer};
 use tombolo_runtime::task;
 
@@ -120,6 +121,8 @@ pub struct Dialer {
     pub conns: Conns,
     /// Whom to believe.
     pub bundle: BundleStore,
+    /// Whether gateways of other clusters are dialled on this machine.
+    pub loopback: bool,
 }
 
 impl fmt::Debug for Dialer {
@@ -129,6 +132,15 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
+    /// What is dialled to reach a gateway of this role: ingress gateways are other clusters'.
+    #[must_use]
+    pub fn reach(&self, role: GatewayRole) -> Reach {
+        match role {
+            GatewayRole::Ingress => Reach::Peer { loopback: self.loopback },
+            GatewayRole::Egress | GatewayRole::Sidecar => Reach::Own,
+        }
+    }
+
     /// Opens a tunnel to `host:port`. The configuration says which identity is shown and which is expected.
     ///
     /// # Errors
@@ -136,10 +148,11 @@ impl Dialer {
     pub async fn dial(
         &self,
         address: &Arc<str>,
+        reach: Reach,
         config: Arc<ClientConfig>,
         not_after: Option<SystemTime>,
     ) -> Result<Arc<Tunnel>, Refusal> {
-        match timeout(self.timing.dial, self.try_dial(address, config, not_after)).await {
+        match timeout(self.timing.dial, self.try_dial(address, reach, config, not_after)).await {
             Ok(result) => result,
             Err(_) => {
                 let detail = format!("{address}: no handshake within {:?}", self.timing.dial);
@@ -151,12 +164,13 @@ impl Dialer {
     async fn try_dial(
         &self,
         address: &Arc<str>,
+        reach: Reach,
         config: Arc<ClientConfig>,
         not_after: Option<SystemTime>,
     ) -> Result<Arc<Tunnel>, Refusal> {
         let unreachable =
             |error: &dyn fmt::Display| Refusal::new(Reason::PeerUnreachable, format!("{address}: {error}"));
-        let tcp = TcpStream::connect(&**address).await.map_err(|error| unreachable(&error))?;
+        let tcp = reach.connect(address).await.map_err(|error| unreachable(&error))?;
         socket::prepare(&tcp);
         let name = server_name(address);
         let (tls, peer) = tombolo_mtls::connect(tcp, config, name)

@@ -5,10 +5,7 @@
 use super::state::Event;
 use crate::{pool::Key, reason::Reason, state::Shared, tunnel::ALPN};
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tombolo_mtls::{Expect, client_config};
 
@@ -56,7 +53,8 @@ async fn probe(shared: &Shared, key: &Key) -> String {
     let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
     let config = client_config(&shared.bundle, &credentials, expect, &[ALPN]);
     let dial = async {
-        let tcp = TcpStream::connect(&*key.address).await.map_err(|error| error.to_string())?;
+        let reach = shared.pool.dialer().reach(key.role);
+        let tcp = reach.connect(&key.address).await.map_err(|error| error.to_string())?;
         crate::socket::prepare(&tcp);
         let name = crate::tunnel::server_name(&key.address);
         let (tls, peer) = tombolo_mtls::connect(tcp, config, name)
