@@ -106,8 +106,16 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Streams of one tunnel.
     pub streams: u32,
-    /// Tunnels taken at a time, those still in their handshake included.
+    /// Streams of one tunnel that its peer may take back within a second before they are open.
+    pub cancelled: u32,
+    /// Handshakes at a time: nobody is known yet, so they take no place of a tunnel.
+    pub handshakes: usize,
+    /// Handshakes of one address (of one /64 in IPv6) at a time.
+    pub address_handshakes: usize,
+    /// Tunnels taken at a time.
     pub tunnels: usize,
+    /// Tunnels of one peer taken at a time.
+    pub peer_tunnels: usize,
     /// Connections at a time.
     pub connections: usize,
     /// Connections of one peer at a time, over all its tunnels.
@@ -129,7 +137,11 @@ impl Default for Limits {
             send_buffer: 256 << 10,
             header_bytes: 16 << 10,
             streams: 4096,
+            cancelled: 4096,
+            handshakes: 1024,
+            address_handshakes: 256,
             tunnels: 8192,
+            peer_tunnels: 2048,
             connections: 100_000,
             peer_connections: 50_000,
             pool_tunnels: 8,
@@ -142,7 +154,7 @@ impl Default for Limits {
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A TLS and HTTP/2 handshake.
+    /// The handshakes of a tunnel, TLS and HTTP/2 together; or that of a workload's own session.
     pub handshake: Duration,
     /// Dialling an address, handshakes included.
     pub dial: Duration,
@@ -164,6 +176,8 @@ pub struct Timing {
     pub keepalive: Duration,
     /// How long a pooled tunnel without streams is kept.
     pub idle: Duration,
+    /// The same for one that was taken: longer, so that mostly the side that dialled ends it.
+    pub idle_taken: Duration,
     /// How long connections may go on after the end was asked for.
     pub drain: Duration,
 }
@@ -182,6 +196,7 @@ impl Default for Timing {
             slow_start: Duration::from_secs(10),
             keepalive: Duration::from_secs(10),
             idle: Duration::from_secs(300),
+            idle_taken: Duration::from_secs(600),
             drain: Duration::from_secs(25),
         }
     }

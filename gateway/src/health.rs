@@ -63,6 +63,15 @@ impl Health {
         (alive, share)
     }
 
+    /// The part of its weight that one address takes: 0.0 where it is dead. One without a probe yet is taken.
+    #[must_use]
+    pub fn share(&self, cluster: &ClusterName, address: &str) -> f64 {
+        let now = Instant::now();
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = peers.get(cluster).and_then(|known| known.get(address));
+        state.map_or(1.0, |state| state.share(now, self.slow_start))
+    }
+
     /// Whether a cluster refused a name lately.
     #[must_use]
     pub fn refused(&self, cluster: &ClusterName, name: &GlobalName) -> bool {

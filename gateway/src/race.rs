@@ -31,12 +31,32 @@ pub async fn first<T, O, E, F>(
     groups: Vec<VecDeque<T>>,
     hedge: Duration,
     limit: u32,
-    mut attempt: impl FnMut(T) -> F,
+    attempt: impl FnMut(T) -> F,
     judge: impl Fn(&E) -> Verdict,
 ) -> (Result<O, Vec<E>>, Course)
 where
     F: Future<Output = Result<O, E>>,
 {
+    first_with(groups, hedge, limit, attempt, judge, |_| false).await
+}
+
+/// The same, where `hold` is asked after each silence of `hedge` whether to wait longer; it gets the whole silence since
+/// something happened last.
+///
+/// # Errors
+/// Those of [`first`].
+pub async fn first_with<T, O, E, F>(
+    groups: Vec<VecDeque<T>>,
+    hedge: Duration,
+    limit: u32,
+    mut attempt: impl FnMut(T) -> F,
+    judge: impl Fn(&E) -> Verdict,
+    hold: impl Fn(Duration) -> bool,
+) -> (Result<O, Vec<E>>, Course)
+where
+    F: Future<Output = Result<O, E>>,
+{
+    let mut silence = Duration::ZERO;
     let mut groups = groups;
     let mut fresh = 0; // the first group that has not begun
     let mut running = FuturesUnordered::new();
@@ -72,6 +92,7 @@ where
             outcome = running.next() => outcome,
             () = tokio::time::sleep(hedge) => None,
         };
+        silence = if outcome.is_some() { Duration::ZERO } else { silence + hedge };
         match outcome {
             Some((_, Ok(won))) => return (Ok(won), course),
             Some((group, Err(failure))) => {
@@ -92,7 +113,9 @@ where
                     running.push(future);
                 }
             }
+            None if hold(silence) => {}
             None => {
+                silence = Duration::ZERO;
                 if let Some(group) = open_next(&groups, &mut fresh)
                     && let Some(future) = start(&mut groups, group, &mut course)
                 {
@@ -162,6 +185,19 @@ mod tests {
         // With nobody else to ask, it waits.
         let (won, course, ms) = run(&[&[Target(900, Ok("only"))]]).await;
         assert_eq!((won.unwrap(), course.hedges, ms), ("only", 0, 900));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_may_be_borne_longer() {
+        let begin = Instant::now();
+        let attempt = |Target(after, answer)| async move {
+            sleep(Duration::from_millis(after)).await;
+            answer.map_err(|_: Verdict| ())
+        };
+        let groups = || vec![[HANG].into(), [Target(5, Ok("second"))].into()];
+        let hold = |silence| silence < Duration::from_secs(1);
+        let (won, course) = first_with(groups(), HEDGE, 6, attempt, |()| Verdict::Final, hold).await;
+        assert_eq!((won, begin.elapsed().as_millis(), course.hedges), (Ok("second"), 1005, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use crate::{
     conns::{Conns, Kind},
     copy::stream::StreamEnd,
     error::Refusal,
-    reach::Reach,
     head::{Answer, Connect},
+    reach::Reach,
     reason::Reason,
     socket,
 };
@@ -27,9 +27,7 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::{
-    time::{Instant, MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tombolo_model::GatewayRole;
 use tombolo_mtls::{BundleStore, Peer};

@@ -67,7 +67,10 @@ impl Machine {
         };
         let workloads = workloads.iter().map(|(account, selectors)| {
             let identity = self.agent.cluster().workload("default", account);
-            GatewayResource::Workload(WorkloadSpec { identity, selectors: selectors.iter().cloned().collect() })
+            GatewayResource::Workload(WorkloadSpec {
+                identity,
+                selectors: selectors.iter().cloned().collect(),
+            })
         });
         let base = [
             GatewayResource::Itself(itself),

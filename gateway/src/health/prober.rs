@@ -3,14 +3,18 @@
 //! A tunnel of its own because a ping behind megabytes of an application's bytes measures those.
 
 use super::state::Event;
-use crate::{pool::Key, reason::Reason, state::Shared, tunnel::ALPN};
+use crate::{pool::Key, state::Shared, tunnel::ALPN};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tombolo_model::GatewayRole;
 use tombolo_mtls::{Expect, client_config};
 
 /// The longest pause between two attempts to reach a dead address.
 const LONGEST: Duration = Duration::from_secs(2);
+
+/// An egress gateway that no call went to for so long is asked less often.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// Probes until `stop`. `key` says who is expected where.
 pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) {
@@ -19,18 +23,21 @@ pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) 
         () = stop.cancelled() => {}
         () = forever(&shared, &key) => {}
     }
-    shared.health.forget(&key.cluster, &key.address);
+    shared.health_of(key.role).forget(&key.cluster, &key.address);
 }
 
 async fn forever(shared: &Shared, key: &Key) {
     let timing = shared.config.timing;
     let mut pause = timing.probe;
-    let mut demand = shared.health.demand();
+    let mut demand = shared.health_of(key.role).demand();
     loop {
         demand.mark_unchanged();
         let begin = Instant::now();
-        let error = probe(shared, key).await;
-        tell(shared, key, Event::Failed(error));
+        match probe(shared, key).await {
+            Ok(()) if begin.elapsed() > timing.dead * 4 => continue,
+            Ok(()) => tell(shared, key, Event::Failed("the peer ended the tunnel".to_owned())),
+            Err(error) => tell(shared, key, Event::Failed(error)),
+        }
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
         // Never a storm, also where many connections ask for it.
@@ -42,12 +49,19 @@ async fn forever(shared: &Shared, key: &Key) {
     }
 }
 
-/// Connects and pings until that fails; says how.
-async fn probe(shared: &Shared, key: &Key) -> String {
+/// Connects and pings until that fails, or until the peer ends it in order.
+async fn probe(shared: &Shared, key: &Key) -> Result<(), String> {
     let timing = shared.config.timing;
-    let Some(credentials) = shared.credentials.own() else {
-        sleep(timing.probe).await;
-        return "this gateway has no certificate yet".to_owned();
+    // An egress gateway takes tunnels of workloads alone.
+    let known = || match key.role {
+        GatewayRole::Egress => shared.credentials.any(),
+        GatewayRole::Ingress | GatewayRole::Sidecar => shared.credentials.own(),
+    };
+    let credentials = loop {
+        match known() {
+            Some(credentials) => break credentials,
+            None => sleep(timing.probe).await,
+        }
     };
     credentials.wait_ready().await;
     let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
@@ -66,41 +80,41 @@ async fn probe(shared: &Shared, key: &Key) -> String {
             .map_err(|error| error.to_string())?;
         Ok::<_, String>((send, connection, peer))
     };
-    // The first handshake of a far peer needs three round trips; it gets longer than a ping.
-    let (_send, mut connection, peer) = match timeout(timing.dead * 4, dial).await {
+    // The first handshake of a far peer needs three round trips; it gets longer than a ping. The own gateways are near.
+    let patience = if key.role == GatewayRole::Egress { timing.dead } else { timing.dead * 4 };
+    let (_send, mut connection, peer) = match timeout(patience, dial).await {
         Ok(Ok(done)) => done,
-        Ok(Err(error)) => return error,
-        Err(_) => return format!("no handshake within {:?}", timing.dead * 4),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(format!("no handshake within {patience:?}")),
     };
-    let ticket = match shared.conns.admit(crate::conns::Kind::Tunnel, shared.conns.number()) {
-        Ok(ticket) => ticket,
-        Err(refusal) => return refusal.to_string(),
-    };
-    if let Err(refusal) = ticket.relies_on(&peer, shared.bundle.get().as_deref()) {
-        return refusal.to_string();
-    }
-    let Some(mut pings) = connection.ping_pong() else { return "no pings".to_owned() };
-    let mut rotated = credentials.subscribe();
-    rotated.mark_unchanged();
+    let ticket = shared
+        .conns
+        .admit(crate::conns::Kind::Tunnel, shared.conns.number())
+        .map_err(|refusal| refusal.to_string())?;
+    ticket.relies_on(&peer, shared.bundle.get().as_deref()).map_err(|refusal| refusal.to_string())?;
+    let Some(mut pings) = connection.ping_pong() else { return Err("no pings".to_owned()) };
+    let mut calls = shared.calls();
     let pinging = async {
         loop {
             let begin = Instant::now();
             match timeout(timing.dead, pings.ping(h2::Ping::opaque())).await {
                 Ok(Ok(_)) => tell(shared, key, Event::Answered(begin.elapsed())),
-                Ok(Err(error)) => return error.to_string(),
+                // The connection says how it ended.
+                Ok(Err(_)) => return std::future::pending().await,
                 Err(_) => return format!("no answer to a ping within {:?}", timing.dead),
             }
-            sleep(timing.probe.saturating_sub(begin.elapsed())).await;
+            if key.role == GatewayRole::Egress && calls.borrow_and_update().elapsed() > QUIET {
+                let _ = timeout(timing.keepalive, calls.changed()).await;
+            } else {
+                sleep(timing.probe.saturating_sub(begin.elapsed())).await;
+            }
         }
     };
     tokio::select! {
         biased;
-        reason = ticket.ended() => if reason == Reason::Revoked { "revoked".to_owned() } else { reason.to_string() },
-        result = &mut connection => match result {
-            Ok(()) => "the peer ended the tunnel".to_owned(),
-            Err(error) => error.to_string(),
-        },
-        error = pinging => error,
+        reason = ticket.ended() => Err(reason.to_string()),
+        result = &mut connection => result.map_err(|error| error.to_string()),
+        error = pinging => Err(error),
     }
 }
 
@@ -109,7 +123,7 @@ fn tell(shared: &Shared, key: &Key, event: Event) {
         Event::Failed(error) => error.clone(),
         _ => String::new(),
     };
-    match shared.health.on(&key.cluster, &key.address, event) {
+    match shared.health_of(key.role).on(&key.cluster, &key.address, event) {
         Some(true) => {
             tracing::info!(cluster.name = %key.cluster, address = %key.address, "peer is back in rotation");
         }

@@ -2,6 +2,7 @@
 //! and TLS. Bytes, access log and reasons are asserted together.
 
 #[cfg(test)]
+mod bounds;
 mod chain;
 #[cfg(test)]
 mod failover;

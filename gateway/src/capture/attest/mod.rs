@@ -119,7 +119,8 @@ fn look_up(
     }
     // A workload may still be known by the user id alone, but then another one that asks for a path might agree as
     // well: not knowing is a refusal.
-    let holders = processes.holders(socket.inode).map_err(|e: ProcessError| AttestError::Process(e.into()))?;
+    let holders =
+        processes.holders(socket.inode).map_err(|e: ProcessError| AttestError::Process(e.into()))?;
     // What was read is about this socket only if it was there all the time: inodes and process ids are used again.
     if owner().map_err(unknown)? != socket {
         return Err(AttestError::Kernel(KernelError::Gone.into()));

@@ -160,7 +160,8 @@ async fn by_cgroup() {
 #[tokio::test]
 async fn two_workloads_are_none() {
     let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    let refused = attested(&[workload("a", &[Uid(me())]), workload("b", &[Exe(exe), Uid(me())])]).await.unwrap_err();
+    let refused =
+        attested(&[workload("a", &[Uid(me())]), workload("b", &[Exe(exe), Uid(me())])]).await.unwrap_err();
     let text = refused.to_string();
     assert!(matches!(refused, AttestError::Several { .. }), "{text}");
     assert!(text.contains("sa/a") && text.contains("sa/b"), "{text}");
