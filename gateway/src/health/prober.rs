@@ -32,12 +32,16 @@ async fn forever(shared: &Shared, key: &Key) {
     let mut demand = shared.health_of(key.role).demand();
     loop {
         demand.mark_unchanged();
-        let begin = Instant::now();
-        match probe(shared, key).await {
-            Ok(()) if begin.elapsed() > timing.dead * 4 => continue,
-            Ok(()) => tell(shared, key, Event::Failed("the peer ended the tunnel".to_owned())),
-            Err(error) => tell(shared, key, Event::Failed(error)),
+        let mut begin = Instant::now();
+        let mut ended = probe(shared, key, timing.dead * 4).await;
+        // A tunnel that worked may end for a reason that says nothing of the peer (no stream used it): dial again, and
+        // only where that fails, soon, the peer is dead.
+        while matches!(ended, Ended::Closed(_)) && begin.elapsed() > timing.dead * 4 {
+            begin = Instant::now();
+            ended = probe(shared, key, timing.dead).await;
         }
+        let (Ended::Closed(error) | Ended::Dead(error)) = ended;
+        tell(shared, key, Event::Failed(error));
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
         // Never a storm, also where many connections ask for it.
@@ -49,8 +53,23 @@ async fn forever(shared: &Shared, key: &Key) {
     }
 }
 
-/// Connects and pings until that fails, or until the peer ends it in order.
-async fn probe(shared: &Shared, key: &Key) -> Result<(), String> {
+/// Why a probe's tunnel is no more, for people.
+enum Ended {
+    /// The connection ended.
+    Closed(String),
+    /// Nobody answers there, or somebody else does.
+    Dead(String),
+}
+
+/// Connects, within `patience`, and pings until that fails.
+async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
+    match dial_and_ping(shared, key, patience).await {
+        Ok(error) => Ended::Closed(error),
+        Err(error) => Ended::Dead(error),
+    }
+}
+
+async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result<String, String> {
     let timing = shared.config.timing;
     // An egress gateway takes tunnels of workloads alone.
     let known = || match key.role {
@@ -81,7 +100,7 @@ async fn probe(shared: &Shared, key: &Key) -> Result<(), String> {
         Ok::<_, String>((send, connection, peer))
     };
     // The first handshake of a far peer needs three round trips; it gets longer than a ping. The own gateways are near.
-    let patience = if key.role == GatewayRole::Egress { timing.dead } else { timing.dead * 4 };
+    let patience = if key.role == GatewayRole::Egress { timing.dead } else { patience };
     let (_send, mut connection, peer) = match timeout(patience, dial).await {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => return Err(error),
@@ -113,7 +132,9 @@ async fn probe(shared: &Shared, key: &Key) -> Result<(), String> {
     tokio::select! {
         biased;
         reason = ticket.ended() => Err(reason.to_string()),
-        result = &mut connection => result.map_err(|error| error.to_string()),
+        result = &mut connection => {
+            Ok(result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned()))
+        }
         error = pinging => Err(error),
     }
 }

