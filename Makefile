@@ -4,7 +4,10 @@ SHELL := bash
 CARGO ?= cargo
 DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 
-.PHONY: help check test unit lab demo build prepare api golden deps deps-test
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help check test deny unit demo build install prepare api golden deps deps-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -12,12 +15,20 @@ help: ## this list
 build: ## all programs, in target/debug
 	$(CARGO) build --workspace --bins
 
+install: ## release programs into PREFIX/bin, systemd units beside them (deploy/README.md)
+	$(CARGO) build --workspace --bins --release --locked
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install target/release
+
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
 	scripts/test
+
+deny: ## the dependency policy (deny.toml), with cargo-deny, which is built where it is missing
+	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny check bans licenses sources
 
 unit: ## tests that need no other program and no root
 	$(CARGO) test --workspace --lib

@@ -12,7 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tombolo_gateway::{capture::redirect::Redirect, config::Config, process};
-use tombolo_runtime::{clock::SystemClock, drain::Drained, ready, signal::Signals, task, telemetry};
+use tombolo_runtime::{clock::SystemClock, drain::Drained, limits, ready, signal::Signals, task, telemetry};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 
 /// One runtime for connections, and a small one for the agent and the admin port.
 fn start(config: Config) -> anyhow::Result<()> {
+    limits::prepare();
     let data = runtime("data", None)?;
     let control = runtime("control", Some(1))?;
     let ended = data.block_on(run(config, control.handle().clone()));

@@ -9,7 +9,7 @@ use tombolo_controller::{
     config::{Cli, Command, Environment, LogFormat, ServeOptions},
     openapi,
 };
-use tombolo_runtime::{clock::SystemClock, ready, signal::Signals, telemetry};
+use tombolo_runtime::{clock::SystemClock, limits, ready, signal::Signals, telemetry};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -36,6 +36,7 @@ fn start(options: ServeOptions) -> anyhow::Result<()> {
         LogFormat::Json => telemetry::LogFormat::Json,
         LogFormat::Text => telemetry::LogFormat::Text,
     })?;
+    limits::prepare();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod clock;
 pub mod drain;
 pub mod duration;
+pub mod limits;
 pub mod metrics;
 pub mod ready;
 pub mod signal;
