@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod bounds;
+#[cfg(test)]
 mod chain;
 #[cfg(test)]
 mod failover;
@@ -12,6 +13,7 @@ mod life;
 mod malformed;
 #[cfg(test)]
 mod reset;
+#[cfg(test)]
 mod trust;
 #[cfg(test)]
 mod world;
