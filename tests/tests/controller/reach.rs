@@ -35,7 +35,13 @@ impl Events {
         Self { answer, text: String::new() }
     }
 
+    /// Well before a follower looks by itself.
     async fn next(&mut self, kind: &str) -> Value {
+        let found = tokio::time::timeout(SOON / 2, self.find(kind)).await;
+        found.unwrap_or_else(|_| panic!("no event {kind:?} in time"))
+    }
+
+    async fn find(&mut self, kind: &str) -> Value {
         loop {
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -45,9 +51,7 @@ impl Events {
                     return serde_json::from_str(field("data: ").unwrap()).unwrap();
                 }
             }
-            // well before a follower looks by itself
-            let chunk = tokio::time::timeout(SOON / 2, self.answer.chunk()).await;
-            let chunk = chunk.unwrap_or_else(|_| panic!("no event {kind:?} in time")).unwrap().unwrap();
+            let chunk = self.answer.chunk().await.unwrap().unwrap();
             self.text.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }
