@@ -127,6 +127,10 @@ fn each_bad_manifest_is_named_by_file_and_line() {
             "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, annotations: {tombolo.io/selector: 'uid=1,uid=2'}}".into(),
             "f:1: metadata.annotations[tombolo.io/selector]: uid stands twice",
         ),
+        (
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, annotations: {tombolo.io/selector: path=/bin/a}}".into(),
+            "f:1: metadata.annotations[tombolo.io/selector]: path= alone would take whoever runs this program",
+        ),
     ];
     for (text, expected) in cases {
         // Alone, and with sound neighbours, which must get through.
