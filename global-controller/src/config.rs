@@ -1,5 +1,6 @@
 //! Options. Every problem is reported at once, each with what to do.
 
+pub use crate::tls::Limits;
 use crate::vips::Pools;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -7,8 +8,10 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use thiserror::Error;
+use tombolo_runtime::duration;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -77,12 +80,32 @@ pub struct ServeOptions {
     /// Where to serve metrics and health (plain HTTP).
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
+    /// Connections at a time, of agents and people together. Half of them only agents can take.
+    #[arg(long, value_name = "COUNT", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    pub max_connections: u32,
+    /// Connections at a time from one address (IPv6: one /64), agents not counted.
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..=1_000_000))]
+    pub max_connections_per_source: u32,
+    /// A connection without a request under way is closed after this long: 100ms to 1h.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = idle)]
+    pub idle_timeout: Duration,
+    /// Take loopback addresses of ingress gateways: for clusters that all run on one machine.
+    #[arg(long)]
+    pub allow_loopback_gateways: bool,
     /// Where to write, once ready, how to reach this process (JSON).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// How the log is written. Its level comes from TOMBOLO_LOG.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+fn idle(text: &str) -> Result<Duration, String> {
+    let idle = duration::parse(text).map_err(|error| error.to_string())?;
+    if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&idle) {
+        return Ok(idle);
+    }
+    Err("give 100ms to 1h".to_owned())
 }
 
 /// What the environment says.
@@ -161,6 +184,10 @@ pub struct Config {
     pub owner_token_file: Option<PathBuf>,
     /// The admin port.
     pub admin: Option<SocketAddr>,
+    /// How many connections there may be.
+    pub limits: Limits,
+    /// Whether an ingress gateway may be at a loopback address.
+    pub allow_loopback_gateways: bool,
 }
 
 /// What is wrong with the options: all of it.
@@ -236,6 +263,12 @@ impl Config {
                 ca_key_file,
                 owner_token_file: options.owner_token_file,
                 admin: options.admin,
+                limits: Limits {
+                    connections: options.max_connections as usize,
+                    per_source: options.max_connections_per_source as usize,
+                    idle: options.idle_timeout,
+                },
+                allow_loopback_gateways: options.allow_loopback_gateways,
             }),
             _ => Err(ConfigError { problems }),
         }
@@ -257,6 +290,10 @@ impl Config {
             ca_key_file: Some(data.join("ca.key")),
             owner_token_file: Some(data.join("owner-token")),
             admin: None,
+            max_connections: 8192,
+            max_connections_per_source: 256,
+            idle_timeout: Duration::from_secs(30),
+            allow_loopback_gateways: true,
             ready_file: None,
             log_format: LogFormat::Text,
         };

@@ -150,6 +150,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         liveness: Arc::clone(&liveness),
         metrics: agent_metrics,
         joins: agent_api::join_limiter(),
+        allow_loopback: config.allow_loopback_gateways,
         stop: drain.watch(),
     };
     let server = tls::Server {
@@ -160,6 +161,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         ),
         app: http::router(app).merge(agent_api::router(agents)),
         metrics: metrics::Listener::new(&metrics),
+        limits: config.limits,
     };
 
     let readiness = Readiness::new();

@@ -42,6 +42,8 @@ pub(crate) struct Listener {
     pub(crate) connections: Gauge,
     /// Handshakes that failed.
     pub(crate) handshakes_failed: Counter,
+    /// Connections that there was no place for, by what was full.
+    pub(crate) refused: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 /// Of the pool of database connections.
@@ -109,6 +111,11 @@ impl Listener {
                 "handshakes_failed",
                 "TLS handshakes that failed",
                 Counter::default(),
+            ),
+            refused: metrics.register(
+                "connections_refused",
+                "Connections that there was no place for, by what was full",
+                Family::default(),
             ),
         }
     }

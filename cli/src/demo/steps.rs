@@ -74,7 +74,8 @@ pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(
 pub(crate) async fn controller(layout: &Layout, fleet: &mut Fleet, out: &Output) -> Result<Demo> {
     out.line("1/5 controller, on a private PostgreSQL of its own");
     let (ready, owner) = (layout.path("controller.json"), layout.path("owner-token"));
-    let mut options = args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut options =
+        args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--allow-loopback-gateways"]);
     for (option, path) in [
         ("--data", layout.path("controller")),
         ("--owner-token-file", owner.clone()),

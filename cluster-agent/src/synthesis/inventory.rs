@@ -54,13 +54,21 @@ fn service_record(
             pod.tunnelled &= sidecars.tunnel(*address).is_some();
         }
     }
+    // Where none is ready all count, so that callers keep their demand for TLS end to end meanwhile.
+    let behind = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
+        count(addresses.filter(|address| sidecars.tunnel(**address).is_some()).count())
+    };
+    let tunnelled = match ready.is_empty() {
+        true => behind(&mut service.endpoints.keys()),
+        false => behind(&mut ready.iter()),
+    };
     ServiceRecord {
         created_s,
         ports: service.ports.iter().map(|port| port.spec.clone()).collect(),
         headless: service.headless,
         ready: count(ready.len()),
         total: count(service.endpoints.len()),
-        tunnelled: count(ready.iter().filter(|address| sidecars.tunnel(**address).is_some()).count()),
+        tunnelled,
         accounts: BTreeSet::from([service.account.clone()]),
         pods,
     }

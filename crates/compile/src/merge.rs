@@ -123,7 +123,7 @@ impl Builder<'_> {
         }
         let mut targets = BTreeMap::new();
         for (part, ports) in parts.iter().zip(&merged.accepted) {
-            target(&mut targets, part, ports, part.record.ready, part.record.tunnelled);
+            target(&mut targets, part, ports, Ends::of(part.record));
         }
         let headless = oldest.record.headless && has_pods;
         let kind = NameKind::Service;
@@ -139,7 +139,7 @@ impl Builder<'_> {
             let (Some(oldest), merged) = (own.first(), Merged::new(&own)) else { continue };
             let mut targets = BTreeMap::new();
             for (part, ports) in own.iter().zip(&merged.accepted) {
-                target(&mut targets, part, ports, part.record.ready, part.record.tunnelled);
+                target(&mut targets, part, ports, Ends::of(part.record));
             }
             let headless = oldest.record.headless && has_pods;
             // A cluster's name and a label have the same rules.
@@ -176,8 +176,8 @@ impl Builder<'_> {
             let mut targets = BTreeMap::new();
             for (part, ports) in own.iter().zip(&merged.accepted) {
                 let record = &part.record.pods[*pod];
-                let ready = u32::from(record.ready);
-                target(&mut targets, part, ports, ready, ready * u32::from(record.tunnelled));
+                let (ready, tunnelled) = (u32::from(record.ready), u32::from(record.tunnelled));
+                target(&mut targets, part, ports, Ends { ready, total: 1, tunnelled });
             }
             let (kind, headless, ports) = (NameKind::Pod, false, merged.ports);
             self.add(
@@ -189,22 +189,38 @@ impl Builder<'_> {
     }
 }
 
-/// Adds a service to its cluster's target.
-fn target(
-    targets: &mut BTreeMap<ClusterId, TargetBody>,
-    part: &Part<'_>,
-    ports: &BTreeSet<u16>,
+/// What is known of a service's endpoints, or of a pod.
+#[derive(Clone, Copy)]
+struct Ends {
     ready: u32,
+    total: u32,
+    /// Behind a sidecar: of the ready ones; of all, where none is ready.
     tunnelled: u32,
-) {
+}
+
+impl Ends {
+    fn of(record: &ServiceRecord) -> Self {
+        Self { ready: record.ready, total: record.total, tunnelled: record.tunnelled }
+    }
+
+    /// Endpoints that are not ready for a moment keep their callers' demand: it must not fall away just when somebody
+    /// else could answer in their place.
+    fn end_to_end(self) -> EndToEnd {
+        let of = if self.ready > 0 { self.ready } else { self.total };
+        match self.tunnelled {
+            0 => EndToEnd::None,
+            tunnelled if of > 0 && tunnelled >= of => EndToEnd::All,
+            _ => EndToEnd::Some,
+        }
+    }
+}
+
+/// Adds a service to its cluster's target.
+fn target(targets: &mut BTreeMap<ClusterId, TargetBody>, part: &Part<'_>, ports: &BTreeSet<u16>, ends: Ends) {
     if ports.is_empty() && !part.record.ports.is_empty() {
         return; // it lost every port; it serves nothing under this name
     }
-    let end_to_end = match (ready, tunnelled) {
-        (_, 0) | (0, _) => EndToEnd::None,
-        (ready, tunnelled) if tunnelled >= ready => EndToEnd::All,
-        _ => EndToEnd::Some,
-    };
+    let (ready, end_to_end) = (ends.ready, ends.end_to_end());
     let accounts = part.record.accounts.iter().map(|account| (part.key.namespace.clone(), account.clone()));
     let services = BTreeSet::from([part.key.clone()]);
     let one = TargetBody { services, ports: ports.clone(), ready, end_to_end, accounts: accounts.collect() };
@@ -215,8 +231,8 @@ fn target(
         std::collections::btree_map::Entry::Occupied(mut place) => {
             let all = place.get_mut();
             all.end_to_end = match (all.ready, ready) {
-                (_, 0) => all.end_to_end,
-                (0, _) => one.end_to_end,
+                (1.., 0) => all.end_to_end,
+                (0, 1..) => one.end_to_end,
                 _ if all.end_to_end == one.end_to_end => all.end_to_end,
                 _ => EndToEnd::Some,
             };

@@ -89,7 +89,7 @@ pub struct ServiceRecord {
     pub ready: u32,
     /// Endpoints in all.
     pub total: u32,
-    /// Of the ready ones, those behind a sidecar: they take a workload's own TLS session.
+    /// Of the ready ones (of all, where none is ready), those behind a sidecar: they take a workload's own TLS session.
     #[serde(default)]
     pub tunnelled: u32,
     /// The service accounts that serve it, as far as they are known.

@@ -176,7 +176,7 @@ pub enum NameKind {
     Pod,
 }
 
-/// How many of a destination's ready endpoints take a workload's own TLS session, end to end.
+/// How many of a destination's ready endpoints (of all, where none is ready) take a workload's own TLS session, end to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndToEnd {

@@ -23,9 +23,8 @@ pub(super) async fn inventory(
     let mut tx = agent.deps.store.begin().await?;
     // first the organization, then the cluster: everybody locks in this order
     tx.lock_org(org).await?;
-    let Some(stored) = tx.inventory_mark(org, cluster).await? else {
-        return Err(Refusal::new(Kind::ClusterRevoked, "The cluster is not in good standing any more."));
-    };
+    peer.check(&mut tx, agent.deps.now()).await?;
+    let stored = tx.inventory_mark(org, cluster).await?.ok_or_else(|| peer.revoked())?;
     match plan(stored.as_ref(), &update.epoch, sequence, update.whole) {
         Plan::Store => {}
         Plan::Known => {

@@ -4,19 +4,20 @@ use super::{Agent, body::Body, certificate, version};
 use crate::{
     app::{
         audit,
+        caller::Secret,
         error::{Kind, Refusal},
     },
     ca::Issued,
-    store::{Change, Tx, audit::AuditRow, join::JoinTokenRow},
+    store::{Change, Tx, audit::AuditRow, intermediate::Keep, join::JoinTokenRow},
+    tls::Source,
 };
 use axum::{
-    Extension, Json,
-    extract::{ConnectInfo, State},
-    http::{HeaderMap, header},
+    Json,
+    extract::{ConnectInfo, FromRequestParts, State},
+    http::{HeaderMap, header, request::Parts},
 };
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -24,6 +25,7 @@ use std::{
 use tombolo_model::{
     ClusterName, Generation, SpiffeId,
     id::{AuditId, ClusterId, OrgId},
+    snapshot::CaFingerprint,
 };
 use tombolo_wire::message::{JoinRequest, JoinResponse};
 use uuid::Uuid;
@@ -31,27 +33,41 @@ use uuid::Uuid;
 /// How long the answer waits for this replica to know the cluster, so that the agent's next request finds it.
 const KNOWN: Duration = Duration::from_secs(5);
 
+/// Somebody with what looks like a token, who did not try too often. Found out before the body is read.
+pub(super) struct Knock([u8; 32]);
+
+impl FromRequestParts<Agent> for Knock {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, agent: &Agent) -> Result<Self, Refusal> {
+        let from = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(from)| from.ip());
+        let knocked = limit(agent, from).and_then(|()| token_hash(&parts.headers)).map(Self);
+        if knocked.is_err() {
+            count(agent, "refused");
+        }
+        knocked
+    }
+}
+
+fn count(agent: &Agent, outcome: &'static str) {
+    agent.metrics.joins.get_or_create(&[("outcome", outcome)]).inc();
+}
+
 /// `POST /agent/v1/join`
 pub(super) async fn join(
     State(agent): State<Agent>,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
-    headers: HeaderMap,
+    Knock(hash): Knock,
     Body(request): Body<JoinRequest>,
 ) -> Result<Json<JoinResponse>, Refusal> {
-    let from = address.map(|Extension(ConnectInfo(address))| address.ip());
-    let joined = match limit(&agent, from) {
-        Ok(()) => take_in(&agent, &headers, request).await,
-        Err(refusal) => Err(refusal),
-    };
-    let outcome = if joined.is_ok() { "joined" } else { "refused" };
-    agent.metrics.joins.get_or_create(&[("outcome", outcome)]).inc();
+    let joined = take_in(&agent, &hash, request).await;
+    count(&agent, if joined.is_ok() { "joined" } else { "refused" });
     joined
 }
 
 /// One address has so many tries.
 fn limit(agent: &Agent, from: Option<IpAddr>) -> Result<(), Refusal> {
     let Some(from) = from else { return Ok(()) };
-    let verdict = agent.joins.take(&from, agent.deps.clock.now());
+    let verdict = agent.joins.take(&Source::of(from), agent.deps.clock.now());
     if verdict.allowed {
         return Ok(());
     }
@@ -65,17 +81,16 @@ fn limit(agent: &Agent, from: Option<IpAddr>) -> Result<(), Refusal> {
 
 async fn take_in(
     agent: &Agent,
-    headers: &HeaderMap,
+    hash: &[u8; 32],
     request: JoinRequest,
 ) -> Result<Json<JoinResponse>, Refusal> {
     version::meets(request.hello.protocol)?;
-    let hash = token_hash(headers)?;
     let now = agent.deps.now();
     let mut tx = agent.deps.store.begin().await?;
     // the token says which organization; under its lock the token is read again, as nobody else can use it now
-    let first = tx.join_token(&hash).await?.ok_or_else(unknown)?;
+    let first = tx.join_token(hash).await?.ok_or_else(unknown)?;
     let Some(generation) = tx.lock_org(first.org).await? else { return Err(unknown()) };
-    let token = tx.join_token(&hash).await?.ok_or_else(unknown)?;
+    let token = tx.join_token(hash).await?.ok_or_else(unknown)?;
     check(&token, &request.cluster, now)?;
     if !tx.use_join_token(token.org, token.id, now).await? {
         return Err(used(now));
@@ -89,13 +104,14 @@ async fn take_in(
             (token.org, &token.trust_domain),
             (token.cluster, &token.cluster_name),
             &request.csr,
-            now,
+            // whatever was believed before is not any more: joining anew is what follows a theft
+            (Keep::This, now),
         )
         .await
         .map_err(certificate::refusal)?;
     let id = SpiffeId::cluster(&token.trust_domain, &token.cluster_name);
     let action = if token.joined_at.is_some() { "cluster.rejoin" } else { "cluster.join" };
-    let event = Event { action, generation: generation.next(), now };
+    let event = Event { action, generation: generation.next(), now, asked_with: None };
     record(&mut tx, token.org, (token.cluster, &id), &event, &issued).await?;
     let bundle = tx.trust_bundle(token.org, &token.trust_domain).await?;
     let taken = tx.commit().await?;
@@ -120,12 +136,12 @@ async fn take_in(
 }
 
 fn token_hash(headers: &HeaderMap) -> Result<[u8; 32], Refusal> {
-    let token = headers
+    let text = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.strip_prefix("Bearer "))
         .map(str::trim)
-        .filter(|token| token.starts_with("tmj_"))
+        .filter(|token| token.starts_with(Secret::ONBOARDING))
         .ok_or_else(|| {
             Refusal::new(
                 Kind::OnboardingTokenUnknown,
@@ -133,7 +149,7 @@ fn token_hash(headers: &HeaderMap) -> Result<[u8; 32], Refusal> {
                  `tombolo cluster token`, and give it on stdin or in a file.",
             )
         })?;
-    Ok(Sha256::digest(token.as_bytes()).into())
+    Secret::read(Secret::ONBOARDING, text).map(|token| token.hash()).ok_or_else(unknown)
 }
 
 const REMEDY: &str = "Make a new one for the cluster, in the console or with `tombolo cluster token`.";
@@ -194,6 +210,8 @@ pub(super) struct Event {
     pub(super) generation: Generation,
     /// When.
     pub(super) now: DateTime<Utc>,
+    /// The intermediate that the asker used, where it has a newer one.
+    pub(super) asked_with: Option<CaFingerprint>,
 }
 
 /// Writes it to the audit log, with the certificate that came of it.
@@ -204,7 +222,11 @@ pub(super) async fn record(
     event: &Event,
     issued: &Issued,
 ) -> Result<(), Refusal> {
-    let after = json!({ "intermediate": { "serial": issued.serial, "not_after": time(issued.not_after) } });
+    let mut after =
+        json!({ "intermediate": { "serial": issued.serial, "not_after": time(issued.not_after) } });
+    if let Some(older) = &event.asked_with {
+        after["asked_with"] = json!({ "fingerprint": older.to_string() });
+    }
     tx.insert_audit(&AuditRow {
         id: AuditId::new(Uuid::now_v7()),
         org: Some((org, event.generation)),

@@ -6,6 +6,7 @@ mod ack;
 mod body;
 mod certificate;
 mod feed;
+mod gateway_address;
 mod inventory;
 mod join;
 mod peer;
@@ -17,6 +18,7 @@ use crate::{
     http::limit::{Limiter, Quota},
     metrics::Agents,
     reconcile::Liveness,
+    tls::Source,
 };
 use axum::{
     Router,
@@ -24,15 +26,18 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tombolo_runtime::drain;
 use tower_http::timeout::TimeoutLayer;
 
-/// The longest inventory, in bytes of JSON.
+/// The longest inventory, in bytes of JSON. Only agents in good standing may send one: bodies are read after that is known.
 const MAX_INVENTORY: usize = 64 * 1024 * 1024;
 
-/// The longest of the other bodies.
-const MAX_BODY: usize = 4 * 1024 * 1024;
+/// The longest status: of each gateway, what it counts.
+const MAX_STATUS: usize = 4 * 1024 * 1024;
+
+/// The longest of the other bodies. Nobody needs to be known to send one.
+const MAX_BODY: usize = 64 * 1024;
 
 /// How long a request may take; feeds have no end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const JOINS: Quota = Quota { burst: 60, per_second: 1.0 };
 
 /// For [`Agent::joins`].
-pub(crate) fn join_limiter() -> Arc<Limiter<IpAddr>> {
+pub(crate) fn join_limiter() -> Arc<Limiter<Source>> {
     Arc::new(Limiter::new(JOINS, 10_000))
 }
 
@@ -58,7 +63,9 @@ pub(crate) struct Agent {
     /// What is counted.
     pub(crate) metrics: Agents,
     /// How often one address may try to join.
-    pub(crate) joins: Arc<Limiter<IpAddr>>,
+    pub(crate) joins: Arc<Limiter<Source>>,
+    /// Whether an ingress gateway may be at a loopback address.
+    pub(crate) allow_loopback: bool,
     /// Ends feeds in order.
     pub(crate) stop: drain::Watch,
 }
@@ -68,15 +75,18 @@ pub(crate) fn router(agent: Agent) -> Router {
     let small = Router::new()
         .route("/agent/v1/join", post(join::join))
         .route("/agent/v1/ack", post(ack::ack))
-        .route("/agent/v1/status", post(status::status))
         .route("/agent/v1/certificate", post(certificate::certificate))
         .layer(DefaultBodyLimit::max(MAX_BODY));
+    let status = Router::new()
+        .route("/agent/v1/status", post(status::status))
+        .layer(DefaultBodyLimit::max(MAX_STATUS));
     let large = Router::new()
         .route("/agent/v1/inventory", post(inventory::inventory))
         .layer(DefaultBodyLimit::max(MAX_INVENTORY));
     let timeout = TimeoutLayer::with_status_code(http::StatusCode::REQUEST_TIMEOUT, PATIENCE);
     Router::new()
         .merge(small)
+        .merge(status)
         .merge(large)
         .layer(timeout)
         .route("/agent/v1/feed", get(feed::feed))

@@ -4,9 +4,11 @@ use super::Agent;
 use crate::{
     app::error::{Kind, Refusal},
     publish::OrgState,
+    store::{Tx, intermediate::Standing},
     tls::Client,
 };
 use axum::{extract::FromRequestParts, http::request::Parts};
+use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use tombolo_model::{SpiffePath, id::ClusterId};
 use tombolo_mtls::Peer;
@@ -27,6 +29,30 @@ impl AgentPeer {
     pub(super) fn stands(&self, now: &OrgState) -> bool {
         now.bundle.stands(&self.peer) && now.clusters.get(&self.peer.id.cluster) == Some(&self.cluster)
     }
+
+    /// Asks the database whether it still stands: this replica may be behind.
+    ///
+    /// # Errors
+    /// [`Kind::ClusterRevoked`].
+    pub(super) async fn check(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<Standing, Refusal> {
+        let found = tx.standing(self.org.id, self.cluster, &self.peer.intermediate, now).await?;
+        found.ok_or_else(|| self.revoked())
+    }
+
+    /// What somebody is told who stands no more.
+    pub(super) fn revoked(&self) -> Refusal {
+        revoked(&self.peer)
+    }
+}
+
+fn revoked(peer: &Peer) -> Refusal {
+    Refusal::new(
+        Kind::ClusterRevoked,
+        format!(
+            "Cluster {} is not in good standing any more; to take it in again, make a new onboarding token and join.",
+            peer.id.cluster
+        ),
+    )
 }
 
 impl FromRequestParts<Agent> for AgentPeer {
@@ -40,15 +66,7 @@ impl FromRequestParts<Agent> for AgentPeer {
                 "This is for agents: show the client certificate of the cluster's agent, which joining gives.",
             )
         })?;
-        let revoked = || {
-            Refusal::new(
-                Kind::ClusterRevoked,
-                format!(
-                    "Cluster {} is not in good standing any more; to take it in again, make a new onboarding token and join.",
-                    peer.id.cluster
-                ),
-            )
-        };
+        let revoked = || revoked(&peer);
         let org = agent.deps.view.state_of(&peer.id.trust_domain).ok_or_else(revoked)?;
         let cluster = *org.clusters.get(&peer.id.cluster).ok_or_else(revoked)?;
         if !org.bundle.stands(&peer) {

@@ -74,16 +74,16 @@ pub(crate) struct Caller {
 const LAST_USED_GRAIN: TimeDelta = TimeDelta::minutes(1);
 
 impl Caller {
-    /// Finds out who presents this token.
+    /// Finds out who presents this token; none is one whose form is not ours.
     ///
     /// # Errors
     /// [`Kind::Unauthenticated`], [`Kind::TokenExpired`], [`Kind::TokenRevoked`]; the last two only to whoever holds the token.
-    pub(crate) async fn authenticate(deps: &Deps, text: &str) -> Result<Self> {
+    pub(crate) async fn authenticate(deps: &Deps, secret: Option<&Secret>) -> Result<Self> {
         let unknown = || {
             Refusal::new(Kind::Unauthenticated, "The token in Authorization is not one of this installation.")
                 .field("Authorization", "holds an unknown token", "sign in again: tombolo login")
         };
-        let secret = Secret::read(Secret::API, text).ok_or_else(unknown)?;
+        let secret = secret.ok_or_else(unknown)?;
         let now = deps.now();
         let mut tx = deps.store.begin().await?;
         let row = tx.api_token_by_hash(&secret.hash()).await?.ok_or_else(unknown)?;

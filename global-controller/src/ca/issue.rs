@@ -1,7 +1,11 @@
 //! Roots and intermediates: made, sealed, stored; signed, recorded.
 
 use super::{Error, Purpose, Vault};
-use crate::store::{Change, Tx, intermediate::IntermediateRow, root::RootRow};
+use crate::store::{
+    Change, Tx,
+    intermediate::{IntermediateRow, Keep},
+    root::RootRow,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use tombolo_model::{
     ClusterName, SpiffeId, TrustDomain,
@@ -61,14 +65,14 @@ impl Vault {
     /// Signs the intermediate of a cluster, and lets peers trust it from the next generation on.
     ///
     /// # Errors
-    /// [`Error::Request`] where the asker is at fault, else as [`Vault::create_root`]; [`Error::NoRoot`].
+    /// [`Error::Request`], [`Error::RevokedKey`] where the asker is at fault, else as [`Vault::create_root`]; [`Error::NoRoot`].
     pub(crate) async fn sign_intermediate(
         &self,
         tx: &mut Tx,
         (org, trust_domain): (OrgId, &TrustDomain),
         (cluster, name): (ClusterId, &ClusterName),
         csr: &str,
-        now: DateTime<Utc>,
+        (keep, now): (Keep, DateTime<Utc>),
     ) -> Result<Issued, Error> {
         let stored = tx.signing_root(org).await?.ok_or(Error::NoRoot)?;
         let key =
@@ -88,7 +92,9 @@ impl Vault {
             not_before: info.validity.not_before.into(),
             not_after,
         };
-        tx.insert_intermediate(org, cluster, &row, now).await?;
+        if !tx.insert_intermediate(org, cluster, &row, (keep, now)).await? {
+            return Err(Error::RevokedKey);
+        }
         tx.changed(org, Change::Cluster(cluster));
         Ok(Issued { certificate, serial: info.serial, not_after })
     }

@@ -20,6 +20,9 @@ pub(crate) enum Error {
         /// What is wrong with it.
         source: tombolo_mtls::Error,
     },
+    /// The request is for a key that was revoked: the asker's mistake, or a thief's.
+    #[error("the signing request is for a key that was revoked")]
+    RevokedKey,
     /// A certificate or key of ours.
     #[error("a certificate of the organization could not be used")]
     Certificate {

@@ -1,21 +1,26 @@
 //! Who asks, how often, and under which request id. A layer around all of the API.
 
 use super::limit::{Limiter, Quota, Verdict};
-use crate::app::{
-    Deps,
-    caller::Caller,
-    error::{Kind, Refusal},
+use crate::{
+    app::{
+        Deps,
+        caller::{Caller, Secret},
+        error::{Kind, Refusal},
+    },
+    tls::Source,
 };
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt as _;
 use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 use tombolo_model::id::TokenId;
@@ -41,18 +46,25 @@ pub(crate) struct Api {
 struct Limits {
     /// Of each token that is valid.
     tokens: Limiter<TokenId>,
-    /// Of all requests with a token that is not: one bucket, so that guessing takes no memory and no valid token pays.
-    strangers: Limiter<()>,
+    /// Of each address, with tokens that are not: asked before the database is.
+    strangers: Limiter<Source>,
+    /// Hashes of tokens that were valid here lately. They are looked up whatever others at their address do.
+    known: Mutex<HashSet<[u8; 32]>>,
 }
 
 /// Of each token: 200 at once, 50 per second in the long run.
 const TOKEN: Quota = Quota { burst: 200, per_second: 50.0 };
 const STRANGERS: Quota = Quota { burst: 100, per_second: 20.0 };
 const TOKENS: usize = 10_000;
+const SOURCES: usize = 10_000;
 
 impl Api {
     pub(crate) fn new(deps: Arc<Deps>) -> Self {
-        let limits = Limits { tokens: Limiter::new(TOKEN, TOKENS), strangers: Limiter::new(STRANGERS, 1) };
+        let limits = Limits {
+            tokens: Limiter::new(TOKEN, TOKENS),
+            strangers: Limiter::new(STRANGERS, SOURCES),
+            known: Mutex::default(),
+        };
         Self { deps, limits: Arc::new(limits) }
     }
 }
@@ -118,22 +130,12 @@ async fn admit(api: &Api, request: &mut Request) -> Result<Option<Verdict>, Stop
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     });
     let now: SystemTime = api.deps.clock.now();
-    let found = match bearer {
-        Some(token) => Caller::authenticate(&api.deps, &token).await,
-        None => Err(Refusal::new(Kind::Unauthenticated, "Authorization holds no bearer token.").field(
-            "Authorization",
-            "is not of the scheme Bearer",
-            "send: Authorization: Bearer tmb_…",
-        )),
-    };
-    let caller = match found {
-        Ok(caller) => caller,
-        Err(refusal) => {
-            let verdict = api.limits.strangers.take(&(), now);
-            let refusal = if verdict.allowed { refusal } else { too_many(verdict) };
-            return Err(Stop { refusal, verdict: None });
-        }
-    };
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let source =
+        Source::of(address.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(address)| address.ip()));
+    let caller = identify(api, bearer.as_deref(), source, now)
+        .await
+        .map_err(|refusal| Stop { refusal, verdict: None })?;
     let verdict = api.limits.tokens.take(&caller.token, now);
     if !verdict.allowed {
         let told = Some((api.limits.tokens.quota(), verdict));
@@ -141,6 +143,50 @@ async fn admit(api: &Api, request: &mut Request) -> Result<Option<Verdict>, Stop
     }
     request.extensions_mut().insert(caller);
     Ok(Some(verdict))
+}
+
+/// Who presents the token. An address that presented too many wrong ones is refused before the database is asked.
+async fn identify(
+    api: &Api,
+    bearer: Option<&str>,
+    source: Source,
+    now: SystemTime,
+) -> Result<Caller, Refusal> {
+    let secret = bearer.and_then(|token| Secret::read(Secret::API, token));
+    let hash = secret.as_ref().map(Secret::hash);
+    let known = || api.limits.known.lock().unwrap_or_else(PoisonError::into_inner);
+    let trusted = hash.is_some_and(|hash| known().contains(&hash));
+    if !trusted {
+        // taken beforehand, so that many at once are no more than one after the other
+        let verdict = api.limits.strangers.take(&source, now);
+        if !verdict.allowed {
+            return Err(too_many(verdict));
+        }
+    }
+    let found =
+        match (bearer, &secret) {
+            (None, _) => Err(Refusal::new(Kind::Unauthenticated, "Authorization holds no bearer token.")
+                .field("Authorization", "is not of the scheme Bearer", "send: Authorization: Bearer tmb_…")),
+            (Some(_), secret) => Caller::authenticate(&api.deps, secret.as_ref()).await,
+        };
+    let Some(hash) = hash else { return found };
+    let mut known = known();
+    match &found {
+        Ok(_) if !trusted => {
+            api.limits.strangers.give_back(&source);
+            if known.len() >= TOKENS {
+                known.clear();
+            }
+            known.insert(hash);
+        }
+        // the database may only be away
+        Err(refusal) if refusal.kind != Kind::Unavailable => {
+            known.remove(&hash);
+        }
+        _ => {}
+    }
+    drop(known);
+    found
 }
 
 fn too_many(verdict: Verdict) -> Refusal {

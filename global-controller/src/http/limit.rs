@@ -94,6 +94,15 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
             retry_after_s: ceil(seconds(1.0 - level)).max(1),
         }
     }
+
+    /// Puts back what [`Limiter::take`] took: the request turned out to be one that does not count.
+    pub(crate) fn give_back(&self, key: &K) {
+        let full = f64::from(self.quota.burst);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(key) {
+            bucket.level = (bucket.level + 1.0).min(full);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +134,17 @@ mod tests {
             limiter.take(&1, at(5000));
         }
         assert!(!limiter.take(&1, at(0)).allowed);
+    }
+
+    #[test]
+    fn what_does_not_count_is_given_back() {
+        let limiter = Limiter::new(QUOTA, 10);
+        for _ in 0..100 {
+            assert!(limiter.take(&1, at(0)).allowed);
+            limiter.give_back(&1);
+        }
+        limiter.give_back(&1);
+        assert_eq!(limiter.take(&1, at(0)).remaining, 2, "never more than full");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     ca::Vault,
     metrics::{Agents, Reconciled},
     publish::View,
-    store::{Change, Store, Tx, gns::GnsRow, organization::OrganizationRow},
+    store::{Change, Store, Tx, gns::GnsRow, intermediate::Keep, organization::OrganizationRow},
     vips::Pools,
 };
 use chrono::{DateTime, Utc};
@@ -156,7 +156,7 @@ impl Bench {
         let spiffe = SpiffeId::cluster(&self.org.trust_domain, name);
         let csr = PrivateKey::generate().unwrap().csr(&spiffe).unwrap();
         let owner = (org, &self.org.trust_domain);
-        self.vault.sign_intermediate(tx, owner, (id, name), &csr, now).await.unwrap();
+        self.vault.sign_intermediate(tx, owner, (id, name), &csr, (Keep::Overlap, now)).await.unwrap();
     }
 
     async fn domain(&mut self, tx: &mut Tx) -> String {

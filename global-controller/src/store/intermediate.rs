@@ -9,8 +9,30 @@ use tombolo_model::{
     snapshot::{CaFingerprint, TrustBundleSpec},
 };
 
-/// How many intermediates of a cluster are believed at once: the one in use, and its successor.
-const MOST: i64 = 2;
+/// Which intermediates of a cluster are believed once a new one is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The new one alone.
+    This,
+    /// The one in use too, while the new one takes its place.
+    Overlap,
+}
+
+impl Keep {
+    const fn most(self) -> i64 {
+        match self {
+            Self::This => 1,
+            Self::Overlap => 2,
+        }
+    }
+}
+
+/// An intermediate that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Whether it is the last one that was issued.
+    pub(crate) newest: bool,
+}
 
 /// An intermediate.
 #[derive(Clone, Debug)]
@@ -28,22 +50,23 @@ pub(crate) struct IntermediateRow {
 }
 
 impl Tx {
-    /// Stores an intermediate; of the older ones only the newest stays believed. A key that asks again (an answer that was
-    /// lost on the way) keeps one record.
+    /// Stores an intermediate, and takes older ones out of trust. A key that asks again (an answer that was lost on the
+    /// way) keeps one record. `false`, and nothing is changed, where its key was revoked: that is for ever.
     pub(crate) async fn insert_intermediate(
         &mut self,
         org: OrgId,
         cluster: ClusterId,
         row: &IntermediateRow,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        sqlx::query!(
-            "INSERT INTO cluster_intermediates
+        (keep, now): (Keep, DateTime<Utc>),
+    ) -> Result<bool, Error> {
+        let done = sqlx::query!(
+            "INSERT INTO cluster_intermediates AS i
                 (org_id, cluster_id, fingerprint, serial, certificate, not_before, not_after, issued_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (org_id, cluster_id, fingerprint) DO UPDATE
              SET serial = EXCLUDED.serial, certificate = EXCLUDED.certificate, not_before = EXCLUDED.not_before,
-                 not_after = EXCLUDED.not_after, issued_at = EXCLUDED.issued_at, number = DEFAULT, revoked_at = NULL",
+                 not_after = EXCLUDED.not_after, issued_at = EXCLUDED.issued_at, number = DEFAULT
+             WHERE i.revoked_at IS NULL",
             org.as_uuid(),
             cluster.as_uuid(),
             row.fingerprint.as_bytes().as_slice(),
@@ -55,6 +78,9 @@ impl Tx {
         )
         .execute(self.conn())
         .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
         sqlx::query!(
             "UPDATE cluster_intermediates SET revoked_at = $3
              WHERE org_id = $1 AND cluster_id = $2 AND revoked_at IS NULL AND fingerprint NOT IN (
@@ -64,11 +90,36 @@ impl Tx {
             org.as_uuid(),
             cluster.as_uuid(),
             now,
-            MOST
+            keep.most()
         )
         .execute(self.conn())
         .await?;
-        Ok(())
+        Ok(true)
+    }
+
+    /// How an intermediate stands; none where it, or its cluster, is believed no more.
+    pub(crate) async fn standing(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        fingerprint: &CaFingerprint,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Standing>, Error> {
+        let newest = sqlx::query_scalar!(
+            r#"SELECT NOT EXISTS (SELECT 1 FROM cluster_intermediates n
+                WHERE n.org_id = i.org_id AND n.cluster_id = i.cluster_id AND n.revoked_at IS NULL
+                  AND n.number > i.number) AS "newest!"
+             FROM cluster_intermediates i JOIN clusters c ON c.org_id = i.org_id AND c.id = i.cluster_id
+             WHERE i.org_id = $1 AND i.cluster_id = $2 AND i.fingerprint = $3
+               AND i.revoked_at IS NULL AND i.not_after > $4 AND c.revoked_at IS NULL"#,
+            org.as_uuid(),
+            cluster.as_uuid(),
+            fingerprint.as_bytes().as_slice(),
+            now
+        )
+        .fetch_optional(self.conn())
+        .await?;
+        Ok(newest.map(|newest| Standing { newest }))
     }
 
     /// Takes a cluster out of every peer's trust: its intermediates and its unused tokens with it. `false` where there is

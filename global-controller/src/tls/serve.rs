@@ -1,6 +1,10 @@
 //! Takes connections: TLS with an optional client certificate, then HTTP/1.1 or HTTP/2, with a bound on everything a
 //! stranger may make us hold.
 
+use super::{
+    activity::Activity,
+    places::{Full, Limits, Place, Places, Source},
+};
 use crate::metrics::Listener;
 use axum::{Router, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, service::service_fn};
@@ -12,15 +16,13 @@ use rustls::ServerConfig;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tombolo_mtls::{Peer, accept_optional};
 use tombolo_runtime::{drain, task};
 use tower::ServiceExt as _;
 
-/// Connections at a time; more wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 8192;
-/// How long a client may take for its handshake, and for each request's head.
+/// How long a client may take for its handshake, for each request's head, and to go once it is told to.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests at a time on one connection.
 const MAX_STREAMS: u32 = 128;
@@ -42,14 +44,17 @@ pub(crate) struct Server {
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) app: Router,
     pub(crate) metrics: Listener,
+    pub(crate) limits: Limits,
 }
 
 impl Server {
     /// Takes connections until the draining begins; then each ends after the requests it has.
     pub(crate) async fn run(self, listener: TcpListener, stop: drain::Watch) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(self.limits);
+        let hands = Arc::new(Semaphore::new(self.limits.handshakes().max(1)));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            // while too many shake hands, others wait in the listener's queue
+            let Ok(hand) = Arc::clone(&hands).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 biased;
                 () = stop.signaled() => return,
@@ -57,12 +62,19 @@ impl Server {
             };
             match accepted {
                 Ok((stream, address)) => {
+                    let source = Source::of(address.ip());
+                    let place = match places.knock(source) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            self.refused(full, address);
+                            continue;
+                        }
+                    };
                     let (server, stop) = (self.clone(), stop.clone());
                     task::spawn("https connection", async move {
                         server.metrics.connections.inc();
-                        server.connection(stream, address, stop).await;
+                        server.connection(stream, address, (place, hand), stop).await;
                         server.metrics.connections.dec();
-                        drop(place);
                     });
                 }
                 Err(error) => {
@@ -73,7 +85,18 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, address: SocketAddr, stop: drain::Watch) {
+    fn refused(&self, full: Full, address: SocketAddr) {
+        self.metrics.refused.get_or_create(&[("full", full.name())]).inc();
+        tracing::debug!(client = %address, full = full.name(), "no place for a connection");
+    }
+
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        (mut place, hand): (Place, OwnedSemaphorePermit),
+        stop: drain::Watch,
+    ) {
         // a feed is many small lines; waiting to fill a packet only delays them
         let _ = stream.set_nodelay(true);
         let handshake = tokio::time::timeout(PATIENCE, accept_optional(stream, Arc::clone(&self.tls)));
@@ -90,11 +113,19 @@ impl Server {
                 return;
             }
         };
+        drop(hand);
+        if let Err(full) = place.settle(peer.as_ref()) {
+            self.refused(full, address);
+            return;
+        }
         let client = Client(peer.map(Arc::new));
+        let activity = Activity::new();
         let service = service_fn(|mut request: Request<Incoming>| {
+            let busy = activity.begin();
             request.extensions_mut().insert(client.clone());
             request.extensions_mut().insert(ConnectInfo(address));
-            self.app.clone().oneshot(request)
+            let answer = self.app.clone().oneshot(request);
+            async move { answer.await.map(|response| response.map(|body| busy.until_sent(body))) }
         });
         let builder = builder();
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -108,6 +139,13 @@ impl Server {
                     biased;
                     served = connection.as_mut() => served,
                     () = stop.cut() => return,
+                }
+            }
+            () = activity.idle(self.limits.idle) => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(PATIENCE, connection.as_mut()).await {
+                    Ok(served) => served,
+                    Err(_) => return,
                 }
             }
         };

@@ -1,12 +1,15 @@
 //! Joining, and everything that is refused.
 
-use crate::support::{Agent, SOON, problem, site};
+use crate::support::{SOON, problem, site};
 use serde_json::json;
 use std::time::Duration;
-use tombolo_model::{GatewayRole, Generation, SpiffeId};
-use tombolo_mtls::{Credentials, Intermediate, PrivateKey};
+use tombolo_model::{
+    GatewayRole, Generation, SpiffeId,
+    snapshot::{ClusterResource, ResourceKey},
+};
+use tombolo_mtls::{Credentials, PrivateKey};
 use tombolo_testkit::{build::name, wait};
-use tombolo_wire::message::{Ack, IntermediateRequest, IntermediateResponse};
+use tombolo_wire::message::{Ack, IntermediateRequest};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_good_once_for_one_cluster() {
@@ -52,45 +55,94 @@ async fn tokens_end_and_are_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_joins_again_with_a_new_token() {
+async fn a_cluster_that_joins_again_leaves_a_thief_outside() {
     let (site, database, _files) = site().await;
     let acme = site.organization("acme").await;
-    let first = site.agent(&acme, "cluster-1").await;
-    let before = database.sql("select id from clusters");
+    let (first, other) = (site.agent(&acme, "cluster-1").await, site.agent(&acme, "cluster-2").await);
+    let before = database.sql("select id from clusters where name = 'cluster-1'");
+    let (stolen, peer) = (first.feed(&site), other.feed(&site));
+    stolen.until("its first state", |state| state.generation.get() > 0).await;
     let token = site.onboarding(&acme, "cluster-1").await;
     let second = site.join(&acme, "cluster-1", &token).await.unwrap();
     assert_ne!(first.intermediate.fingerprint(), second.intermediate.fingerprint());
-    assert_eq!(database.sql("select id from clusters"), before);
-    // the one before still serves while the newcomer takes over; a third takes its place
+    assert_eq!(database.sql("select id from clusters where name = 'cluster-1'"), before);
     second.say(&site, &[]).await.unwrap();
-    first.say(&site, &[]).await.unwrap();
-    let token = site.onboarding(&acme, "cluster-1").await;
-    let third = site.join(&acme, "cluster-1", &token).await.unwrap();
-    third.say(&site, &[]).await.unwrap();
+    // who has the key of before is out: its feed ends, its requests are refused, and peers are told
+    stolen.until_status("its feed ends", |status| !status.connected).await;
     assert!(first.say(&site, &[]).await.is_err());
+    let bundle = ResourceKey::new("bundle", "");
+    let newest = second.intermediate.fingerprint().clone();
+    peer.until("the bundle with the new one alone", |state| match state.resources.get(&bundle) {
+        Some(ClusterResource::Bundle(bundle)) => {
+            bundle.clusters["cluster-1"].iter().collect::<Vec<_>>() == [&newest]
+        }
+        _ => false,
+    })
+    .await;
     site.bound.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intermediate_is_renewed() {
-    let (site, _database, _files) = site().await;
+    let (site, database, _files) = site().await;
     let acme = site.organization("acme").await;
     let agent = site.agent(&acme, "cluster-1").await;
-    let id = agent.intermediate.id().clone();
 
     let other = SpiffeId::cluster(&acme.trust_domain, &name("cluster-2"));
     let csr = PrivateKey::generate().unwrap().csr(&other).unwrap();
     let refused = agent.post::<_, ()>(&site, "/agent/v1/certificate", &IntermediateRequest { csr }).await;
     assert_eq!(problem(refused), "invalid-csr");
 
-    let key = PrivateKey::generate().unwrap();
-    let request = IntermediateRequest { csr: key.csr(&id).unwrap() };
-    let answer: IntermediateResponse = agent.post(&site, "/agent/v1/certificate", &request).await.unwrap();
-    let renewed = Agent::new(Intermediate::new(key, &answer.intermediate).unwrap());
+    let first = PrivateKey::generate().unwrap();
+    let renewed = agent.renew(&site, &first).await.unwrap();
     wait::until_ok("the new one is believed", SOON, || renewed.say(&site, &[])).await;
     agent.say(&site, &[]).await.unwrap();
     let bundle = site.must(&acme.admin, "GET", &acme.path("/trust-bundle"), None).await;
     assert_eq!(bundle["clusters"]["cluster-1"].as_array().unwrap().len(), 2, "{bundle}");
+
+    // the older one may still ask, as after an answer that was lost; that stands in the audit log
+    let actions =
+        || database.sql("select action from audit_events where actor_kind = 'agent' order by generation");
+    assert_eq!(actions(), "cluster.join\ncluster.certificate");
+    let key = PrivateKey::generate().unwrap();
+    let third = agent.renew(&site, &key).await.unwrap();
+    assert_eq!(actions(), "cluster.join\ncluster.certificate\ncluster.certificate_by_older");
+    let asked = database
+        .sql("select after->'asked_with'->>'fingerprint' from audit_events order by generation desc limit 1");
+    assert_eq!(asked, agent.intermediate.fingerprint().to_string());
+    wait::until_ok("the third is believed", SOON, || third.say(&site, &[])).await;
+
+    // two are believed, not three; and a key that was taken out of trust never comes back
+    assert!(agent.renew(&site, &key).await.is_err());
+    let fourth = renewed.renew(&site, &PrivateKey::generate().unwrap()).await.unwrap();
+    wait::until_ok("the fourth is believed", SOON, || fourth.say(&site, &[])).await;
+    assert_eq!(problem(fourth.renew(&site, &first).await), "invalid-csr");
+    site.bound.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_revoked_is_refused_by_a_replica_that_does_not_know() {
+    let (site, database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let one = site.agent(&acme, "cluster-1").await;
+    let two = site.agent(&acme, "cluster-2").await;
+    one.say(&site, &[]).await.unwrap();
+    // no generation is taken, so no replica hears of these
+    let fingerprint = one.intermediate.fingerprint().to_string().replace("sha256:", "");
+    let revoked = format!(
+        "update cluster_intermediates set revoked_at = now() where fingerprint = '\\x{fingerprint}' returning 1"
+    );
+    assert_eq!(database.sql(&revoked), "1");
+    database.sql("update clusters set revoked_at = now() where name = 'cluster-2'");
+    for agent in [&one, &two] {
+        assert_eq!(problem(agent.say(&site, &[]).await), "cluster-revoked");
+        assert_eq!(problem(agent.say(&site, &["192.0.2.1:1"]).await), "cluster-revoked");
+        assert_eq!(problem(agent.renew(&site, &PrivateKey::generate().unwrap()).await), "cluster-revoked");
+        let update =
+            agent.update(&site, ("a", 1), ("default/x", tombolo_testkit::build::Service::new(&[1]).build()));
+        assert_eq!(problem(update.await), "cluster-revoked");
+    }
+    assert_eq!(database.sql("select count(*) from clusters where ingress <> '{}'"), "0");
     site.bound.drain().await;
 }
 

@@ -1,6 +1,8 @@
 //! The controller with agents: true sockets, TLS and PostgreSQL, in one process.
 
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod feed;

@@ -16,7 +16,10 @@ use tombolo_runtime::{
 };
 use tombolo_testkit::{build::name, postgres::Database, wait};
 use tombolo_wire::{
-    message::{AgentStatus, InventoryAck, InventoryUpdate, JoinRequest, JoinResponse},
+    message::{
+        AgentStatus, IntermediateRequest, IntermediateResponse, InventoryAck, InventoryUpdate, JoinRequest,
+        JoinResponse,
+    },
     version::Hello,
 };
 
@@ -33,12 +36,22 @@ pub(crate) struct Site {
 impl Site {
     /// One on this database; its files are in this folder.
     pub(crate) async fn start(database: &Database, folder: &Path) -> Self {
+        Self::start_with(database, folder, |_| {}).await
+    }
+
+    /// The same, with other options.
+    pub(crate) async fn start_with(
+        database: &Database,
+        folder: &Path,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         if std::env::var_os("TOMBOLO_LOG").is_some() {
             // once for the process is enough
             let _ = tombolo_runtime::telemetry::init(tombolo_runtime::telemetry::LogFormat::Text);
         }
         let clock = ManualClock::new(SystemClock.now());
-        let config = Config::for_tests(folder, config::Database::Url(database.url().to_owned()));
+        let mut config = Config::for_tests(folder, config::Database::Url(database.url().to_owned()));
+        change(&mut config);
         let bound = build(config, Deps { clock: Arc::new(clock.clone()) }).await.unwrap();
         let owner = std::fs::read_to_string(folder.join("owner-token")).unwrap().trim().to_owned();
         Self { bound, clock, owner }
@@ -245,6 +258,15 @@ impl Agent {
             removed_services: Default::default(),
         };
         self.post(site, "/agent/v1/inventory", &update).await
+    }
+
+    /// Asks for an intermediate of this key.
+    pub(crate) async fn renew(&self, site: &Site, key: &PrivateKey) -> Result<Agent, RequestError> {
+        let request = IntermediateRequest { csr: key.csr(self.intermediate.id()).unwrap() };
+        let answer: IntermediateResponse = self.post(site, "/agent/v1/certificate", &request).await?;
+        Ok(Agent::new(
+            Intermediate::new(PrivateKey::from_pem(&key.to_pem()).unwrap(), &answer.intermediate).unwrap(),
+        ))
     }
 
     /// Reports how its cluster is.

@@ -277,7 +277,7 @@ async fn base() -> u8 {
 async fn controller(dir: &Path) -> (Program, Api) {
     let (ready, owner) = (dir.join("controller.json"), dir.join("owner-token"));
     let mut command = Command::new(binary("tombolo-controller"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--allow-loopback-gateways"]);
     command.arg("--data").arg(dir.join("controller"));
     command.arg("--owner-token-file").arg(&owner).arg("--ready-file").arg(&ready);
     let program = Program::start("controller", command, &ready, SOON).await;

@@ -252,6 +252,27 @@ fn readiness_needs_slice_and_check() {
 }
 
 #[test]
+fn sidecars_count_while_no_endpoint_is_ready() {
+    let (view, gateways) = (view(SHOP), gateways());
+    let tunnelled = |addresses: &[&str]| {
+        let passing = passing(addresses);
+        let local = Local {
+            view: &view,
+            ages: &Ages::new(),
+            passing: &passing,
+            gateways: &gateways,
+            mode: AddressMode::Allocated,
+        };
+        let record = inventory(local).services.into_values().next().unwrap();
+        (record.tunnelled, record.ready)
+    };
+    // 10.0.0.2 is behind a sidecar
+    assert_eq!(tunnelled(&["10.0.0.1:8080", "10.0.0.2:8080"]), (1, 2));
+    assert_eq!(tunnelled(&["10.0.0.1:8080"]), (0, 1));
+    assert_eq!(tunnelled(&[]), (1, 0));
+}
+
+#[test]
 fn a_connected_sidecar_is_preferred() {
     let serves = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
     let gateway = |port, connected| {

@@ -126,6 +126,32 @@ fn one_service_over_clusters_and_namespaces() {
 }
 
 #[test]
+fn endpoints_that_are_not_ready_keep_the_demand_for_tls_end_to_end() {
+    use tombolo_model::snapshot::EndToEnd::{All, None, Some};
+    for (ready, total, tunnelled, expected) in [
+        (2, 2, 2, All),
+        (1, 2, 1, All),
+        (0, 2, 2, All),
+        (0, 2, 1, Some),
+        (0, 2, 0, None),
+        (0, 0, 0, None),
+        (2, 2, 1, Some),
+    ] {
+        let mut world = shop();
+        let record = ServiceRecord { ready, total, tunnelled, ..service(5, vec![port(8082)]) };
+        put(&mut world, 2, key("default", "catalog"), record);
+        allocate(&mut world);
+        let targets = spec(&world, 1, "catalog.acme.example.com").targets;
+        assert_eq!(targets.len(), 1);
+        assert_eq!(
+            (targets[0].ready, targets[0].end_to_end),
+            (ready, expected),
+            "{tunnelled} of {ready} of {total}"
+        );
+    }
+}
+
+#[test]
 fn a_service_called_like_a_cluster_has_no_pod_names() {
     let mut world = shop();
     let pods = BTreeMap::from([(label("shopping"), PodRecord { ready: true, tunnelled: true })]);

@@ -17,11 +17,12 @@ use crate::{
 use axum::{
     Router,
     body::Body,
+    extract::ConnectInfo,
     http::{HeaderMap, Request, StatusCode},
 };
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use std::{str::FromStr as _, sync::Arc};
+use std::{net::SocketAddr, str::FromStr as _, sync::Arc};
 use tokio::{sync::OnceCell, task::JoinHandle};
 use tombolo_model::id::TokenId;
 use tombolo_runtime::{
@@ -89,6 +90,12 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     pub(super) fn token(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))
+    }
+    /// From another address than requests come from otherwise.
+    pub(super) fn at(mut self, address: &str) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        self.request = self.request.extension(ConnectInfo(address));
+        self
     }
     pub(super) fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);

@@ -1,0 +1,167 @@
+//! Addresses at which a cluster says that its ingress gateways are. Gateways of other clusters dial them, so an address
+//! that leads a dialler to itself, to its neighbours or to many is refused.
+
+use crate::app::error::{Kind, Refusal};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+use tombolo_model::AccountName;
+
+/// How many a cluster may have.
+const MOST: usize = 32;
+
+/// Ok where peers may dial all of them.
+///
+/// # Errors
+/// [`Kind::InvalidField`], which names the first one that they may not.
+pub(super) fn check(addresses: &BTreeSet<String>, allow_loopback: bool) -> Result<(), Refusal> {
+    if addresses.len() > MOST {
+        let detail = format!(
+            "There are {} addresses of ingress gateways; a cluster may have {MOST}.",
+            addresses.len()
+        );
+        return Err(Refusal::new(Kind::InvalidField, detail).field(
+            "ingress",
+            format!("has more than {MOST} addresses"),
+            "let several gateways share one address, behind a load balancer",
+        ));
+    }
+    let wrong = addresses.iter().find_map(|address| Some((address, wrong(address, allow_loopback)?)));
+    let Some((address, (message, remedy))) = wrong else { return Ok(()) };
+    let shown: String = address.chars().take(100).collect();
+    Err(Refusal::new(
+        Kind::InvalidField,
+        format!("{shown:?} is not an address that peers can dial: it {message}."),
+    )
+    .field("ingress", message, remedy))
+}
+
+const ROUTED: &str = "give --advertise of the ingress gateway as an address that other clusters reach";
+
+/// What is wrong with an address, and what to do about it.
+fn wrong(text: &str, allow_loopback: bool) -> Option<(&'static str, &'static str)> {
+    let form = (
+        "is not host:port",
+        "give --advertise of the ingress gateway as host:port, [v6]:port or address:port",
+    );
+    let loopback = (
+        "leads to the machine that dials it",
+        "give --advertise of the ingress gateway as an address that other clusters reach; where all clusters are on one \
+         machine, start the controller with --allow-loopback-gateways",
+    );
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match kind(address.ip()) {
+            _ if address.port() == 0 => Some(form),
+            Some(Special::Loopback) => Some(loopback).filter(|_| !allow_loopback),
+            Some(Special::Unspecified) => Some(("is the unspecified address", ROUTED)),
+            Some(Special::Multicast) => Some(("is a multicast address", ROUTED)),
+            Some(Special::Broadcast) => Some(("is the broadcast address", ROUTED)),
+            Some(Special::LinkLocal) => Some(("is a link-local address", ROUTED)),
+            None => None,
+        };
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return Some(form) };
+    if AccountName::parse(host).is_err() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Some(form);
+    }
+    let last = host.rsplit('.').next().unwrap_or_default();
+    // resolvers take 127.1, 0x7f.1 and 2130706433 for addresses
+    if last.starts_with(|first: char| first.is_ascii_digit())
+        && last.bytes().all(|b| b.is_ascii_hexdigit() || b == b'x')
+    {
+        return Some((
+            "is a number that resolvers take for an address",
+            "write the address in full, as 192.0.2.1:15443",
+        ));
+    }
+    Some(loopback).filter(|_| last == "localhost" && !allow_loopback)
+}
+
+enum Special {
+    Unspecified,
+    Loopback,
+    Multicast,
+    Broadcast,
+    LinkLocal,
+}
+
+fn kind(address: IpAddr) -> Option<Special> {
+    match address.to_canonical() {
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some(Special::Unspecified),
+        ip if ip.is_unspecified() => Some(Special::Unspecified),
+        ip if ip.is_loopback() => Some(Special::Loopback),
+        ip if ip.is_multicast() => Some(Special::Multicast),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some(Special::Broadcast),
+        IpAddr::V4(v4) if v4.is_link_local() => Some(Special::LinkLocal),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(Special::LinkLocal),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(address: &str, allow_loopback: bool) -> Option<String> {
+        let error = check(&BTreeSet::from([address.to_owned()]), allow_loopback).err()?;
+        assert_eq!(error.errors[0].field, "ingress");
+        Some(error.errors[0].message.clone())
+    }
+
+    #[test]
+    fn addresses() {
+        for good in ["10.0.0.1:15443", "[fd00::1]:15443", "gw.example.com:443", "192.0.2.7:1", "1.gw.de:1"] {
+            assert_eq!(refused(good, false), None, "{good}");
+        }
+        for bad in [
+            "10.0.0.1",
+            "gw.example.com:0",
+            "gw.example.com:70000",
+            "http://x:1",
+            "fd00::1:15443x",
+            ":1",
+            "10.0.0.1:0",
+        ] {
+            assert_eq!(refused(bad, true).as_deref(), Some("is not host:port"), "{bad}");
+        }
+        for (bad, why) in [
+            ("0.0.0.0:1", "unspecified"),
+            ("0.1.2.3:1", "unspecified"),
+            ("[::]:1", "unspecified"),
+            ("224.0.0.1:1", "multicast"),
+            ("[ff02::1]:1", "multicast"),
+            ("255.255.255.255:1", "broadcast"),
+            ("169.254.169.254:80", "link-local"),
+            ("[fe80::1]:1", "link-local"),
+            ("[::ffff:169.254.169.254]:80", "link-local"),
+            ("127.1:1", "resolvers"),
+            ("0x7f.1:1", "resolvers"),
+            ("2130706433:1", "resolvers"),
+            ("1.0x7f:1", "resolvers"),
+        ] {
+            assert!(
+                refused(bad, true).is_some_and(|said| said.contains(why)),
+                "{bad}: {:?}",
+                refused(bad, true)
+            );
+        }
+    }
+
+    #[test]
+    fn loopback_is_for_one_machine() {
+        for address in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.9.9.9]:1", "localhost:1", "a.localhost:1"] {
+            assert_eq!(refused(address, true), None, "{address}");
+            let addresses = BTreeSet::from([address.to_owned()]);
+            let error = check(&addresses, false).unwrap_err();
+            assert!(error.errors[0].remedy.contains("--allow-loopback-gateways"), "{address}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn so_many_and_no_more() {
+        let some = |n: usize| (0..n).map(|n| format!("192.0.2.{n}:1")).collect::<BTreeSet<_>>();
+        assert!(check(&some(32), false).is_ok());
+        assert!(check(&some(33), false).is_err());
+    }
+}
