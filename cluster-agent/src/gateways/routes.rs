@@ -1,6 +1,7 @@
 //! The requests of a gateway, one function each.
 
 use super::{
+    advertise,
     authorize::authorize,
     hub::{Hub, Refusal},
     stream::Stream,
@@ -12,9 +13,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{convert::Infallible, fmt::Display, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, fmt::Display, sync::Arc};
 use tokio::sync::watch;
-use tombolo_model::{AccountName, GatewayRole, Generation, snapshot::GatewayResource};
+use tombolo_model::{GatewayRole, Generation, snapshot::GatewayResource};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -159,9 +160,8 @@ impl Context {
         }
         check_instance(&hello.instance)?;
         check_tunnel(&hello)?;
-        for address in &hello.advertise {
-            check_advertised(address)?;
-        }
+        advertise::check(&hello.advertise, advertise::is_loopback(&self.membership.controller))
+            .map_err(|detail| problem(StatusCode::UNPROCESSABLE_ENTITY, detail))?;
         tracing::info!(
             gateway.instance = hello.instance,
             gateway.role = %hello.role,
@@ -280,21 +280,6 @@ fn check_tunnel(hello: &GatewayHello) -> Result<(), Problem> {
         "tunnel: {} can't be dialled; give --tunnel the address that this cluster's gateways reach it at",
         hello.tunnel
     );
-    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
-}
-
-/// `host:port`, the host an address or a DNS name: other clusters dial it.
-fn check_advertised(text: &str) -> Result<(), Problem> {
-    let named = || {
-        let (host, port) = text.rsplit_once(':')?;
-        AccountName::parse(host).ok()?;
-        port.parse::<u16>().ok().filter(|port| *port > 0)
-    };
-    if text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) || named().is_some() {
-        return Ok(());
-    }
-    let detail =
-        format!("advertise: {text:?} is not an address that other clusters can dial; write HOST:PORT");
     Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 
