@@ -91,7 +91,9 @@ fn check_owner(owner: u32, own: u32) -> io::Result<()> {
     if owner == own || owner == 0 {
         return Ok(());
     }
-    Err(refused(&format!("it belongs to user {owner}, and the agent runs as user {own}; give it one of its own")))
+    Err(refused(&format!(
+        "it belongs to user {owner}, and the agent runs as user {own}; give it one of its own"
+    )))
 }
 
 fn refused(why: &str) -> io::Error {

@@ -98,7 +98,8 @@ impl Zone {
         {
             self.reverse.entry(address).or_default().push(name.clone());
         }
-        let entry = Entry { v4, v6, ports: spec.ports.clone(), pods: Vec::new(), leads_elsewhere: false, unmapped };
+        let entry =
+            Entry { v4, v6, ports: spec.ports.clone(), pods: Vec::new(), leads_elsewhere: false, unmapped };
         self.nodes.insert(name.as_str().into(), Node::Name(Box::new(entry)));
         for parent in parents(name.as_str(), domain) {
             self.nodes.entry(parent.into()).or_insert(Node::Parent);

@@ -49,7 +49,12 @@ impl Entry {
     }
 
     /// Whether there is something to send.
-    pub(super) fn publish(&mut self, synthesis: &Synthesis, changed: &Changed, generation: Generation) -> bool {
+    pub(super) fn publish(
+        &mut self,
+        synthesis: &Synthesis,
+        changed: &Changed,
+        generation: Generation,
+    ) -> bool {
         let keys = match changed {
             Changed::Keys(keys) if self.current => keys,
             _ => {

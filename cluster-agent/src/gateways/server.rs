@@ -74,8 +74,7 @@ impl Listener {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let io = |source| BindError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            private::folder(parent)
-                .map_err(|source| BindError::Folder { path: path.to_owned(), source })?;
+            private::folder(parent).map_err(|source| BindError::Folder { path: path.to_owned(), source })?;
         }
         match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
@@ -198,6 +197,8 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
         let error = Listener::bind(&path).unwrap_err();
-        assert!(matches!(&error, BindError::Folder { source, .. } if source.to_string().contains("chmod go-w")));
+        assert!(
+            matches!(&error, BindError::Folder { source, .. } if source.to_string().contains("chmod go-w"))
+        );
     }
 }

@@ -248,9 +248,11 @@ pub(crate) fn selectors(text: &str) -> Result<BTreeSet<WorkloadSelector>, String
         all.insert(selector);
     }
     if kinds.iter().all(|kind| *kind == "path") {
-        return Err("path= alone would take whoever runs this program for the workload; write uid=N or cgroup=NAME \
+        return Err(
+            "path= alone would take whoever runs this program for the workload; write uid=N or cgroup=NAME \
                     with it"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(all)
 }
