@@ -41,8 +41,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The directory of manifests.
     pub manifests: PathBuf,
-    /// The DNS server.
-    pub dns: dns::Config,
+    /// The DNS server, where it is not a process of its own ([`dns::process`]).
+    pub dns: Option<dns::Config>,
     /// The socket for gateways.
     pub gateway_socket: PathBuf,
     /// How VIPs are written here.
@@ -99,8 +99,8 @@ pub enum BuildError {
 
 /// An agent with everything bound, that does not run yet.
 pub struct Bound {
-    /// Where DNS is answered.
-    pub dns: SocketAddr,
+    /// Where DNS is answered, where this process does.
+    pub dns: Option<SocketAddr>,
     /// Where the admin port is.
     pub admin: Option<SocketAddr>,
     /// The socket for gateways.
@@ -125,7 +125,7 @@ struct Parts {
     hub: Arc<Hub>,
     authority: Arc<Authority>,
     listener: Listener,
-    dns: dns::Server,
+    dns: Option<dns::Server>,
     admin: Option<TcpListener>,
     metrics: Arc<Metrics>,
     shown: Shown,
@@ -149,7 +149,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         controller::connector(&membership.controller, &membership.ca_fingerprint, Some(&credentials))?;
     let cluster = membership.cluster.clone();
     let mut options = Options::new("/agent/v1/feed", "/agent/v1/ack");
-    options.cache = Some(data.file("snapshot.json"));
+    options.cache = Some(data.file(dns::kept::SNAPSHOT));
     options.validate = Arc::new(move |resources| synthesis::validate(resources, &cluster));
     let (feed, running) = Client::build(connector, options);
 
@@ -157,7 +157,11 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let listener = Listener::bind(&config.gateway_socket)?;
     let metrics = Arc::new(Metrics::new("agent"));
     let zone = dns::ZoneWriter::new();
-    let dns = dns::Server::bind(config.dns, zone.reader(), dns::Metrics::register(&metrics)).await?;
+    data.write_json(dns::kept::ADDRESSES, &config.mode)?;
+    let dns = match config.dns {
+        None => None,
+        Some(dns) => Some(dns::Server::bind(dns, zone.reader(), dns::Metrics::register(&metrics)).await?),
+    };
     let admin = match config.admin {
         None => None,
         Some(address) => {
@@ -201,7 +205,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
     Ok(Bound {
-        dns: dns.address(),
+        dns: dns.as_ref().map(dns::Server::address),
         admin: admin_address,
         gateway_socket: config.gateway_socket,
         membership,
@@ -282,9 +286,11 @@ impl Parts {
     fn start(self, membership: &Arc<Membership>, drain: &Drain) -> (Tasks, Lock) {
         let mut tasks = Tasks(Vec::new());
         let requests = self.feed.requests();
-        let (stop, dns) = (drain.watch(), self.dns);
         // These two end in order once the draining begins, and hold it up until then.
-        tasks.spawn("dns", async move { dns.run(stop.signaled()).await });
+        if let Some(dns) = self.dns {
+            let stop = drain.watch();
+            tasks.spawn("dns", async move { dns.run(stop.signaled()).await });
+        }
         let (listener, view) = (self.listener, self.view.subscribe());
         let gateways = (Arc::clone(&self.hub), Arc::clone(&self.authority), Arc::clone(membership));
         let stop = drain.watch();

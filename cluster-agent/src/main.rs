@@ -11,7 +11,7 @@ use std::{
 };
 use tombolo_agent::{
     agent::{self, Config, Deps, Ended},
-    dns::{self, ForwardTo},
+    dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
     join::{JoinConfig, join},
@@ -46,6 +46,30 @@ enum Command {
     Join(Join),
     /// Run the agent of a cluster that joined.
     Run(Run),
+    /// Answer DNS from what the agent keeps on disk, as a process of its own: names resolve while no agent runs.
+    Dns(Dns),
+}
+
+#[derive(Args)]
+struct Dns {
+    /// The directory of the agent's state. It says which names there are, and which addresses stand for them.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where DNS is answered, UDP and TCP.
+    #[arg(long)]
+    dns: SocketAddr,
+    /// Where names of others are asked for: IP:PORT of a resolver, or refuse.
+    #[arg(long)]
+    dns_forward: ForwardTo,
+    /// How long answers may be kept, in seconds: 1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    ttl: u16,
+    /// Where the admin port listens; no admin port without.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+    /// The file to write once everything is bound: the process id and the addresses, as JSON.
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -81,12 +105,15 @@ struct Run {
     /// The directory of Kubernetes manifests that describe this cluster's services.
     #[arg(long)]
     manifests: PathBuf,
-    /// Where DNS is answered, UDP and TCP.
-    #[arg(long)]
-    dns: SocketAddr,
+    /// Where DNS is answered, UDP and TCP. Without, `tombolo-agent dns` answers, whether or not the agent runs.
+    #[arg(long, requires = "dns_forward")]
+    dns: Option<SocketAddr>,
     /// Where names of others are asked for: IP:PORT of a resolver, or refuse.
-    #[arg(long)]
-    dns_forward: ForwardTo,
+    #[arg(long, requires = "dns")]
+    dns_forward: Option<ForwardTo>,
+    /// How long answers may be kept, in seconds: 1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    ttl: u16,
     /// The unix socket for this cluster's gateways.
     #[arg(long)]
     gateway_socket: PathBuf,
@@ -109,6 +136,7 @@ fn main() -> ExitCode {
             match options.command {
                 Command::Join(options) => join_cluster(options).await,
                 Command::Run(options) => run(options).await,
+                Command::Dns(options) => answer(options).await,
             }
         })
     });
@@ -155,13 +183,37 @@ fn read_token(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+async fn answer(options: Dns) -> anyhow::Result<()> {
+    limits::prepare();
+    let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
+    let config = dns_config(options.dns, options.dns_forward, options.ttl);
+    let process = Process::build(&options.data, config, options.admin).await?;
+    let ready = serde_json::json!({
+        "dns": process.address().to_string(),
+        "admin": process.admin().map(|address| address.to_string()),
+    });
+    tracing::info!(dns.address = %process.address(), "DNS is answered");
+    if let Some(path) = &options.ready_file {
+        ready::write(path, &ready).with_context(|| format!("write the ready file {}", path.display()))?;
+    }
+    let stop = async {
+        let _ = signals.terminate().await;
+    };
+    let drained = process.run(stop, DRAIN).await;
+    tracing::info!(drained = ?drained, "ended");
+    Ok(())
+}
+
 async fn run(options: Run) -> anyhow::Result<()> {
     limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
     let config = Config {
         data: options.data,
         manifests: options.manifests,
-        dns: dns::Config::new(options.dns, options.dns_forward),
+        dns: options
+            .dns
+            .zip(options.dns_forward)
+            .map(|(listen, forward)| dns_config(listen, forward, options.ttl)),
         gateway_socket: options.gateway_socket,
         mode: options.explicit_prefix.map_or(AddressMode::Allocated, AddressMode::Explicit),
         admin: options.admin,
@@ -170,14 +222,14 @@ async fn run(options: Run) -> anyhow::Result<()> {
     };
     let bound = agent::build(config, Deps::default()).await?;
     let ready = serde_json::json!({
-        "dns": bound.dns.to_string(),
+        "dns": bound.dns.map(|address| address.to_string()),
         "admin": bound.admin.map(|address| address.to_string()),
         "gateway_socket": bound.gateway_socket,
         "cluster": bound.membership.cluster,
     });
     tracing::info!(
         cluster.name = %bound.membership.cluster,
-        dns.address = %bound.dns,
+        dns.address = bound.dns.map(tracing::field::display),
         gateway.socket = %bound.gateway_socket.display(),
         "the agent runs"
     );
@@ -196,5 +248,32 @@ async fn run(options: Run) -> anyhow::Result<()> {
             Ok(())
         }
         Ended::Failed => bail!("a part of the agent failed; the log says which"),
+    }
+}
+
+fn dns_config(listen: SocketAddr, forward: ForwardTo, ttl: u16) -> dns::Config {
+    dns::Config { ttl: Duration::from_secs(ttl.into()), ..dns::Config::new(listen, forward) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_live_has_bounds() {
+        let ttl = |ttl: &[&str]| {
+            let args =
+                ["tombolo-agent", "dns", "--data", "d", "--dns", "127.0.0.1:53", "--dns-forward", "refuse"];
+            match Options::try_parse_from(args.iter().chain(ttl)).map(|options| options.command) {
+                Ok(Command::Dns(o)) => Some(dns_config(o.dns, o.dns_forward, o.ttl).ttl.as_secs()),
+                _ => None,
+            }
+        };
+        assert_eq!(ttl(&[]), Some(5));
+        for (text, seconds) in
+            [("1", Some(1)), ("3600", Some(3600)), ("0", None), ("3601", None), ("-1", None), ("x", None)]
+        {
+            assert_eq!(ttl(&["--ttl", text]), seconds, "{text}");
+        }
     }
 }

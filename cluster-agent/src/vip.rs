@@ -5,6 +5,7 @@
 //! `prefix | index of the VIP`. DNS and the gateways' routes both ask here, so that they never disagree.
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,7 +15,8 @@ use thiserror::Error;
 use tombolo_model::snapshot::Vip;
 
 /// How this cluster writes a VIP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AddressMode {
     /// As it was allocated.
     #[default]
@@ -24,7 +26,8 @@ pub enum AddressMode {
 }
 
 /// The range of `--explicit-prefix`: its host bits are zero, and it leaves room for at least one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ExplicitPrefix(Ipv4Net);
 
 /// Why a text is not a prefix for explicit addresses.
@@ -63,6 +66,19 @@ impl FromStr for ExplicitPrefix {
             return Err(PrefixError::TooNarrow { text: text.to_owned() });
         }
         Ok(Self(net))
+    }
+}
+
+impl TryFrom<String> for ExplicitPrefix {
+    type Error = PrefixError;
+    fn try_from(text: String) -> Result<Self, PrefixError> {
+        text.parse()
+    }
+}
+
+impl From<ExplicitPrefix> for String {
+    fn from(prefix: ExplicitPrefix) -> Self {
+        prefix.0.to_string()
     }
 }
 

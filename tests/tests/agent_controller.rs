@@ -155,7 +155,7 @@ impl Cluster {
         let config = agent::Config {
             data,
             manifests,
-            dns: dns::Config::new(LOOPBACK, ForwardTo::Refuse),
+            dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
             gateway_socket: socket.clone(),
             mode: AddressMode::Allocated,
             admin: None,
@@ -163,7 +163,7 @@ impl Cluster {
             hub: HubConfig::default(),
         };
         let bound = agent::build(config, agent::Deps::default()).await.unwrap();
-        let dns = bound.dns;
+        let dns = bound.dns.unwrap();
         let (stop, stopped) = oneshot::channel();
         let ended = task::spawn("agent", bound.run(async { drop(stopped.await) }, SOON));
         Self { dir, dns, socket, stop, ended }

@@ -46,6 +46,7 @@ fn what_is_installed_is_what_the_programs_and_systemd_take() {
     for (unit, roles) in [
         ("tombolo-controller.service", &["controller"][..]),
         ("tombolo-agent.service", &["agent"]),
+        ("tombolo-dns.service", &["dns"]),
         ("tombolo-gateway@.service", &["egress", "ingress", "sidecar"]),
     ] {
         let text = fs::read_to_string(units.join(unit)).unwrap();

@@ -143,14 +143,9 @@ pub(crate) async fn clusters(demo: &Demo, layout: &Layout, fleet: &mut Fleet, ou
 async fn agent(layout: &Layout, fleet: &mut Fleet, cluster: u8) -> Result<()> {
     let dir = layout.cluster_dir(cluster);
     let in_dir = |name: &str| dir.join(name).display().to_string();
-    let mut options = args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
+    let mut options = args(["run", "--admin", "127.0.0.1:0"]);
     options.extend(args(["--data", &in_dir("agent"), "--manifests", &in_dir("manifests")]));
-    options.extend(args([
-        "--dns",
-        &layout.dns(cluster).to_string(),
-        "--explicit-prefix",
-        &layout.prefix(cluster),
-    ]));
+    options.extend(args(["--explicit-prefix", &layout.prefix(cluster)]));
     options.extend(args([
         "--gateway-socket",
         &in_dir("gateways.sock"),
@@ -159,7 +154,12 @@ async fn agent(layout: &Layout, fleet: &mut Fleet, cluster: u8) -> Result<()> {
     ]));
     let name = format!("cluster-{cluster}-agent");
     fleet.start(&name, &program("tombolo-agent")?, &options, &[])?;
-    fleet.ready(&name, &dir.join("agent.json")).await.map(drop)
+    fleet.ready(&name, &dir.join("agent.json")).await?;
+    let mut options = args(["dns", "--dns-forward", "refuse", "--dns", &layout.dns(cluster).to_string()]);
+    options.extend(args(["--data", &in_dir("agent"), "--ready-file", &in_dir("dns.json")]));
+    let name = format!("cluster-{cluster}-dns");
+    fleet.start(&name, &program("tombolo-agent")?, &options, &[])?;
+    fleet.ready(&name, &dir.join("dns.json")).await.map(drop)
 }
 
 async fn gateway(layout: &Layout, fleet: &mut Fleet, cluster: u8, role: &str) -> Result<()> {

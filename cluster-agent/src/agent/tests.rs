@@ -318,7 +318,7 @@ fn config(dir: &Path) -> Config {
     Config {
         data: dir.join("data"),
         manifests: dir.join("manifests"),
-        dns: dns::Config::new(LOOPBACK, ForwardTo::Refuse),
+        dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
         gateway_socket: dir.join("run/agent.sock"),
         mode: AddressMode::Explicit("127.101.0.0/16".parse().unwrap()),
         admin: Some(LOOPBACK),
@@ -338,7 +338,7 @@ struct Agent {
 impl Agent {
     async fn start(dir: &Path) -> Self {
         let bound = build(config(dir), Deps::default()).await.unwrap();
-        let (dns, admin) = (bound.dns, bound.admin.unwrap());
+        let (dns, admin) = (bound.dns.unwrap(), bound.admin.unwrap());
         let (stop, stopped) = oneshot::channel();
         let ended = task::spawn("agent", bound.run(async { drop(stopped.await) }, SOON));
         Self { dns, admin, stop, ended }

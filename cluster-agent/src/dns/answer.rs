@@ -269,7 +269,12 @@ impl Ask<'_> {
 
     fn negative(&self, code: ResponseCode, apex: &Name) -> Reply {
         let soa = self.soa(apex, self.settings.negative_ttl_s.min(self.settings.ttl_s));
-        Reply { code, authoritative: true, authorities: vec![soa], ..Reply::default() }
+        let explanation = (code == ResponseCode::NXDomain).then(|| {
+            let text =
+                "no service of this name in the global namespace; `tombolo service list` shows what there is";
+            Explanation::new(Why::Other, text)
+        });
+        Reply { code, authoritative: true, authorities: vec![soa], explanation, ..Reply::default() }
     }
 
     fn soa(&self, apex: &Name, ttl_s: u32) -> Record {

@@ -7,8 +7,10 @@
 
 mod answer;
 mod explain;
+pub mod kept;
 mod message;
 mod metrics;
+pub mod process;
 mod reader;
 mod respond;
 mod server;
@@ -50,7 +52,7 @@ pub fn fuzz(bytes: &[u8]) {
                         "too long"
                     );
                 }
-                Step::Forward(request) => {
+                Step::Forward { request, .. } => {
                     // The same bytes as a response, of a query that they may answer.
                     let mut response = bytes.to_vec();
                     response[2] |= 0x80;

@@ -34,7 +34,12 @@ pub(super) enum Step {
         source: Source,
     },
     /// Ask the other server.
-    Forward(Box<Request>),
+    Forward {
+        /// What for.
+        request: Box<Request>,
+        /// Whether the name is known to be none of ours. If not, only a positive answer may go back.
+        foreign: bool,
+    },
 }
 
 /// Where an answer comes from.
@@ -67,15 +72,16 @@ pub(super) fn respond(
         Incoming::Question(request) => request,
     };
     let (mut reply, source) = match zone {
-        // Not "no such name", and not another server's word for a name of ours: both would be kept by resolvers.
-        None => {
-            let text = "no snapshot from the controller yet; ask again, or see the agent's status";
-            (Reply::error(ResponseCode::ServFail, Explanation::new(Why::NotReady, text)), Source::Refused)
-        }
+        // The name may be one of the controller itself, without which there will never be a zone.
+        None if others == Others::Forwarded => return Step::Forward { request, foreign: false },
+        // Not "no such name": that would be kept by resolvers.
+        None => (Reply::error(ResponseCode::ServFail, not_ready()), Source::Refused),
         Some(zone) => match answer::resolve(zone, &request.question, settings) {
             Answer::Ours(reply) if reply.authoritative => (reply, Source::Zone),
             Answer::Ours(reply) => (reply, Source::Refused),
-            Answer::Elsewhere if others == Others::Forwarded => return Step::Forward(request),
+            Answer::Elsewhere if others == Others::Forwarded => {
+                return Step::Forward { request, foreign: true };
+            }
             Answer::Elsewhere => {
                 let text = "the name is in no global namespace of this cluster, and --dns-forward is refuse";
                 (
@@ -90,4 +96,12 @@ pub(super) fn respond(
     }
     let bytes = request.write(&reply, others == Others::Forwarded);
     Step::Say { bytes, kind: Some(request.question.query_type()), code: reply.code, source }
+}
+
+/// There is no zone yet, so nothing is known not to be there.
+pub(super) fn not_ready() -> Explanation {
+    Explanation::new(
+        Why::NotReady,
+        "no snapshot from the controller yet; ask again, or see the agent's status",
+    )
 }

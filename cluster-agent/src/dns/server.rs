@@ -11,16 +11,18 @@ use super::{
     message::{Request, Transport},
     metrics::Metrics,
     reader::ZoneReader,
-    respond::{Others, Source, Step, respond},
+    respond::{Others, Source, Step, not_ready, respond},
     tcp,
     udp::{Socket, Way},
     upstream::{ForwardTo, Forwarder, Limits},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use hickory_proto::op::ResponseCode;
+use nix::ifaddrs::getifaddrs;
 use std::{
+    collections::BTreeSet,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -130,7 +132,7 @@ impl Server {
         let settings = Settings {
             ttl_s: seconds(config.ttl),
             negative_ttl_s: seconds(config.negative_ttl),
-            addresses: if address.ip().is_unspecified() { Vec::new() } else { vec![address.ip()] },
+            addresses: reached_at(address.ip()),
             ..Settings::default()
         };
         let shared = Arc::new(Shared { zones, settings, forwarder, limits: config.tcp, metrics });
@@ -176,7 +178,7 @@ impl Shared {
                 self.metrics.answered(kind, code, source);
                 (!bytes.is_empty()).then_some(Next::Send(bytes))
             }
-            Ok(Step::Forward(request)) => Some(Next::Forward(request)),
+            Ok(Step::Forward { request, foreign }) => Some(Next::Forward(request, foreign)),
             Err(_) => {
                 self.metrics.panicked();
                 tracing::error!(
@@ -188,8 +190,9 @@ impl Shared {
         }
     }
 
-    /// Asks the other server, and gives its answer or why there is none.
-    pub(super) async fn forward(&self, request: &Request) -> Vec<u8> {
+    /// Asks the other server, and gives its answer or why there is none. What may be a name of ours (not `foreign`) is not
+    /// denied in its words: resolvers would keep that.
+    pub(super) async fn forward(&self, request: &Request, foreign: bool) -> Vec<u8> {
         let kind = Some(request.question.query_type());
         let Some(forwarder) = &self.forwarder else {
             return request.fail(ResponseCode::Refused, Explanation::new(Why::NotAuthoritative, ""));
@@ -198,6 +201,10 @@ impl Shared {
         let result = forwarder.forward(request).await;
         self.metrics.forwarded(start.elapsed());
         match result {
+            Ok(forwarded) if !foreign && !forwarded.is_positive() => {
+                self.metrics.answered(kind, ResponseCode::ServFail, Source::Refused);
+                request.fail(ResponseCode::ServFail, not_ready())
+            }
             Ok(forwarded) => {
                 self.metrics.answered(kind, forwarded.code, Source::Forward);
                 forwarded.bytes
@@ -215,8 +222,8 @@ impl Shared {
 pub(super) enum Next {
     /// Send this.
     Send(Vec<u8>),
-    /// Ask the other server.
-    Forward(Box<Request>),
+    /// Ask the other server; whether the name is known to be none of ours.
+    Forward(Box<Request>, bool),
 }
 
 async fn serve_udp(shared: &Shared, socket: &Socket, stop: &CancellationToken) {
@@ -233,8 +240,8 @@ async fn serve_udp(shared: &Shared, socket: &Socket, stop: &CancellationToken) {
                 Ok((_, way)) if way.client.port() == 0 => {}
                 Ok((length, way)) => match shared.step(&buffer[..length], Transport::Udp) {
                     Some(Next::Send(bytes)) => send(socket, (bytes, way)).await,
-                    Some(Next::Forward(request)) => {
-                        forwards.push(async move { (shared.forward(&request).await, way) });
+                    Some(Next::Forward(request, foreign)) => {
+                        forwards.push(async move { (shared.forward(&request, foreign).await, way) });
                     }
                     None => {}
                 },
@@ -275,4 +282,53 @@ fn is_own(own: SocketAddr, server: SocketAddr) -> bool {
     // An address of this machine is one that can be bound.
     let here = || std::net::UdpSocket::bind((server.ip(), 0)).is_ok();
     own.port() == server.port() && (own.ip() == server.ip() || own.ip().is_unspecified() && here())
+}
+
+/// Where clients reach a server that listens there: each address of the machine that other machines can have a route to, where it
+/// listens at all of them.
+fn reached_at(listen: IpAddr) -> Vec<IpAddr> {
+    if !listen.is_unspecified() {
+        return vec![listen];
+    }
+    let interfaces = match getifaddrs() {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            tracing::warn!(%error, "the addresses of this machine can't be listed; NS records have none");
+            return Vec::new();
+        }
+    };
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+    });
+    let public = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => listen.is_ipv6() && !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    addresses.filter(public).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_every_address_is_reached_at_those_of_the_machine() {
+        assert_eq!(
+            reached_at(IpAddr::from([127, 0, 0, 1])),
+            [IpAddr::from([127, 0, 0, 1])],
+            "as it was told"
+        );
+        let all = reached_at(IpAddr::from([0, 0, 0, 0]));
+        assert!(all.iter().all(|ip| ip.is_ipv4() && !ip.is_loopback() && !ip.is_unspecified()), "{all:?}");
+        // the one that the machine would call others from, where it has a way out
+        let way = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+            socket.connect("192.0.2.1:9")?;
+            socket.local_addr()
+        });
+        if let Ok(way) = way {
+            assert!(all.contains(&way.ip()), "{all:?} without {way}");
+        }
+    }
 }

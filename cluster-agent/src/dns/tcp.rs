@@ -94,8 +94,8 @@ impl<'a> Connection<'a> {
             {
                 match shared.step(&message, Transport::Tcp) {
                     Some(Next::Send(bytes)) => self.send(&bytes).await?,
-                    Some(Next::Forward(request)) => {
-                        forwards.push(async move { shared.forward(&request).await });
+                    Some(Next::Forward(request, foreign)) => {
+                        forwards.push(async move { shared.forward(&request, foreign).await });
                     }
                     // Who sends what is no query on a stream has lost its place in it.
                     None => return Ok(()),

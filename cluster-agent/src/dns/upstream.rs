@@ -172,6 +172,14 @@ pub(super) struct Forwarded {
     pub(super) code: ResponseCode,
 }
 
+impl Forwarded {
+    /// Whether it says that there is something.
+    pub(super) fn is_positive(&self) -> bool {
+        let answers = self.bytes.get(6..8).is_some_and(|count| count != [0, 0]);
+        self.code == ResponseCode::NoError && answers
+    }
+}
+
 /// The client of the server that names of others are forwarded to.
 #[derive(Debug)]
 pub(super) struct Forwarder {

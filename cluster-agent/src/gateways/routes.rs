@@ -154,9 +154,7 @@ impl Context {
     fn hello(&self, hello: GatewayHello) -> Result<Response<Body>, Problem> {
         let (theirs, ours) = (hello.hello.protocol, ProtocolVersion::CURRENT);
         if !theirs.meets(ours) {
-            let older = if theirs < ours { "gateway" } else { "agent" };
-            let detail = format!("the gateway speaks {theirs}, the agent {ours}; upgrade the {older} first");
-            return Err(problem(StatusCode::UPGRADE_REQUIRED, detail));
+            return Err(too_far(theirs, ours));
         }
         check_instance(&hello.instance)?;
         check_tunnel(&hello)?;
@@ -253,12 +251,16 @@ fn check_version(request: &Request<Incoming>) -> Result<(), Problem> {
     });
     match version {
         Some(version) if version.meets(ProtocolVersion::CURRENT) => Ok(()),
-        Some(version) => Err(problem(
-            StatusCode::UPGRADE_REQUIRED,
-            format_args!("protocol {version} and {} do not meet", ProtocolVersion::CURRENT),
-        )),
+        Some(version) => Err(too_far(version, ProtocolVersion::CURRENT)),
         None => Err(problem(StatusCode::BAD_REQUEST, "the header tombolo-protocol is not MAJOR.MINOR")),
     }
+}
+
+/// More minor versions apart than may be.
+fn too_far(theirs: ProtocolVersion, ours: ProtocolVersion) -> Problem {
+    let older = if theirs < ours { "gateway" } else { "agent" };
+    let detail = format!("the gateway speaks {theirs}, the agent {ours}; upgrade the {older} first");
+    problem(StatusCode::UPGRADE_REQUIRED, detail)
 }
 
 /// A name of a process goes into paths, logs and dumps, so it is plain.

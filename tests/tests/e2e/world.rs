@@ -100,6 +100,7 @@ impl World {
             assert!(joined.status.success(), "{joined:?}");
             let agent = Self::start_agent(dir.path(), base, cluster).await;
             others.push((format!("{name}-agent"), agent));
+            others.push((format!("{name}-dns"), Self::start_dns(dir.path(), base, cluster).await));
             for role in ["egress", "ingress", "sidecar"] {
                 let gateway = Self::start_gateway(dir.path(), base, cluster, role).await;
                 others.push((format!("{name}-{role}"), gateway));
@@ -126,7 +127,7 @@ impl World {
     async fn start_agent(dir: &Path, base: u8, cluster: u8) -> Program {
         let home = dir.join(format!("cluster-{cluster}"));
         let mut command = usual_limit("tombolo-agent");
-        command.args(["run", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
+        command.args(["run", "--admin", "127.0.0.1:0"]);
         for (option, name) in [
             ("--data", "agent"),
             ("--manifests", "manifests"),
@@ -135,9 +136,18 @@ impl World {
         ] {
             command.arg(option).arg(home.join(name));
         }
-        command.arg("--dns").arg(format!("{}:5353", machine(base, cluster)));
         command.arg("--explicit-prefix").arg(format!("127.{}.0.0/16", base + cluster));
         Program::start(&format!("cluster-{cluster}-agent"), command, &home.join("agent.json"), SOON).await
+    }
+
+    async fn start_dns(dir: &Path, base: u8, cluster: u8) -> Program {
+        let home = dir.join(format!("cluster-{cluster}"));
+        let mut command = Command::new(binary("tombolo-agent"));
+        command
+            .args(["dns", "--dns-forward", "refuse", "--dns"])
+            .arg(format!("{}:5353", machine(base, cluster)));
+        command.arg("--data").arg(home.join("agent")).arg("--ready-file").arg(home.join("dns.json"));
+        Program::start(&format!("cluster-{cluster}-dns"), command, &home.join("dns.json"), SOON).await
     }
 
     async fn start_gateway(dir: &Path, base: u8, cluster: u8, role: &str) -> Program {

@@ -377,3 +377,35 @@ fn the_option() {
     }
     assert_eq!(ForwardTo::Refuse.to_string(), "refuse");
 }
+
+#[tokio::test]
+async fn before_the_first_snapshot_only_what_there_is_goes_through() {
+    let server = upstream(|query| {
+        let mut answer = good(query);
+        match Message::from_vec(query).unwrap().queries[0].name().to_string().as_str() {
+            "controller.example.net." => {}
+            "empty.example.net." => answer.answers.clear(),
+            _ => {
+                answer.answers.clear();
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
+        }
+        vec![answer.to_vec().unwrap()]
+    })
+    .await;
+    let running = Running::start(None, |config| config.forward = ForwardTo::Server(server)).await;
+    let kind = RecordType::Unknown(65_280);
+    let answer = running.ask(&edns_query("controller.example.net.", kind, 1232)).await;
+    assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 1));
+    for maybe_ours in ["catalog.acme.example.com.", "empty.example.net."] {
+        let answer = running.ask(&edns_query(maybe_ours, kind, 1232)).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{maybe_ours}");
+        assert_eq!(explanation(&answer).unwrap().0, 14, "not ready");
+    }
+    running.stop().await;
+    // with a zone, another server's word on its own names is passed on
+    let running = forwarding_to(server).await;
+    let answer = running.ask(&edns_query("nothing.example.net.", kind, 1232)).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    running.stop().await;
+}

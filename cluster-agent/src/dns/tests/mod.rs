@@ -2,6 +2,7 @@
 
 mod answers;
 mod forwarding;
+mod kept;
 mod packets;
 mod sockets;
 

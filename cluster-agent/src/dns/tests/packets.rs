@@ -73,7 +73,7 @@ fn hold(packet: &[u8], zone: &Zone) -> Result<(), TestCaseError> {
                     prop_assert!(bytes.len() <= usize::from(payload.max(512)));
                 }
             }
-            Step::Forward(_) => {}
+            Step::Forward { .. } => {}
         }
     }
     Ok(())
