@@ -1,6 +1,8 @@
 //! Programs of other versions, as recorded sessions in `golden/`. A session of a version that was released is never rewritten: what
 //! such a program says must be read for as long as it may lie two minor versions behind.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tombolo_model::snapshot::{ClusterResource, GatewayResource, Resource};
