@@ -2,6 +2,8 @@
 //! and TLS. Bytes, access log and reasons are asserted together.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod chain;
 #[cfg(test)]
 mod failover;
@@ -9,6 +11,8 @@ mod failover;
 mod life;
 #[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod reset;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
