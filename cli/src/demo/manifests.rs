@@ -56,9 +56,9 @@ endpoints:
     text
 }
 
-/// A service account, and how the proxies know its processes: by their program, run by this user.
 fn account(text: &mut String, name: &str, executable: &str) {
-    let uid = nix::unistd::geteuid();
+    // Everything here runs as whoever started the demo.
+    let user = nix::unistd::getuid();
     let _ = write!(
         text,
         "---
@@ -68,7 +68,7 @@ metadata:
   name: {name}
   namespace: default
   annotations:
-    tombolo.io/selector: \"path={executable},uid={uid}\"
+    tombolo.io/selector: \"path={executable},uid={user}\"
 "
     );
 }
