@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 use tombolo_model::{ClusterName, GlobalName};
 use tombolo_wire::message::PeerState;
@@ -72,6 +72,13 @@ impl Health {
         state.map_or(1.0, |state| state.share(now, self.slow_start))
     }
 
+    /// Whether a handshake was ever completed through this address, from here.
+    #[must_use]
+    pub fn proven(&self, cluster: &ClusterName, address: &str) -> bool {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.get(cluster).and_then(|known| known.get(address)).is_some_and(AddressState::proven)
+    }
+
     /// Whether a cluster refused a name lately.
     #[must_use]
     pub fn refused(&self, cluster: &ClusterName, name: &GlobalName) -> bool {
@@ -86,12 +93,16 @@ impl Health {
         self.refusals().clear(cluster, name);
     }
 
-    /// Somebody needs a peer and all are dead: has them probed at once, and waits a moment for one to come back.
-    /// Says whether any changed.
-    pub(crate) async fn wait_for_change(&self, patience: Duration) -> bool {
-        let mut changes = self.changes.subscribe();
+    /// Changes from now on, for [`Self::demand_change`].
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Somebody needs a peer and all are dead: has them probed at once, and waits for any to change, until `patience` is over.
+    /// Says whether one did; it may have been another one.
+    pub(crate) async fn demand_change(&self, changes: &mut watch::Receiver<u64>, patience: Instant) -> bool {
         self.demand.send_modify(|number| *number += 1);
-        timeout(patience, changes.changed()).await.is_ok_and(|changed| changed.is_ok())
+        timeout_at(patience, changes.changed()).await.is_ok_and(|changed| changed.is_ok())
     }
 
     /// Wakes when somebody needs a peer and all are dead.

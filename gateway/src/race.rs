@@ -5,6 +5,7 @@
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use std::{collections::VecDeque, time::Duration};
+use tokio::time::{Instant, sleep_until};
 
 /// How a race went, apart from its winner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +18,11 @@ pub struct Course {
 
 /// Runs `attempt` over `groups` (a group is a cluster with its addresses, in the order of preference) until one
 /// succeeds. After a failure the next of the same group follows at once, or the next group where it is used up or
-/// where `same_group` says that its other members would answer alike. After `hedge` without an answer the next group
-/// begins in parallel.
+/// where `judge` says that its other members would answer alike. When `hedge` has passed since a group began, whatever its
+/// members did meanwhile, the next one begins in parallel.
 ///
-/// At most `limit` attempts are made.
+/// At most `limit` attempts are made; each group that has not begun has one of them kept for it, so that a cluster with many
+/// dead addresses does not use up the others' turns.
 ///
 /// # Errors
 /// The failure of every attempt, in order; empty where there was nothing to try. A failure that `last` calls final
@@ -40,8 +42,8 @@ where
     first_with(groups, hedge, limit, attempt, judge, |_| false).await
 }
 
-/// The same, where `hold` is asked after each silence of `hedge` whether to wait longer; it gets the whole silence since
-/// something happened last.
+/// The same, where `hold` is asked when `hedge` has passed whether to wait as long again; it gets the whole silence since an
+/// attempt ended last.
 ///
 /// # Errors
 /// Those of [`first`].
@@ -56,7 +58,8 @@ pub async fn first_with<T, O, E, F>(
 where
     F: Future<Output = Result<O, E>>,
 {
-    let mut silence = Duration::ZERO;
+    let mut ended = Instant::now(); // when an attempt did last
+    let mut deadline = ended + hedge; // of the group that began last
     let mut groups = groups;
     let mut fresh = 0; // the first group that has not begun
     let mut running = FuturesUnordered::new();
@@ -81,6 +84,11 @@ where
         // Every group has begun: what is left in any of them.
         groups.iter().position(|group| !group.is_empty())
     };
+    // Whether there are more attempts left than groups that wait for their first.
+    let spare = |groups: &Vec<VecDeque<T>>, fresh: usize, course: &Course| {
+        let waiting = groups[fresh..].iter().filter(|group| !group.is_empty()).count();
+        (limit.saturating_sub(course.attempts)) as usize > waiting
+    };
     if let Some(group) = open_next(&groups, &mut fresh)
         && let Some(future) = start(&mut groups, group, &mut course)
     {
@@ -90,9 +98,12 @@ where
         let outcome = tokio::select! {
             biased;
             outcome = running.next() => outcome,
-            () = tokio::time::sleep(hedge) => None,
+            () = sleep_until(deadline) => None,
         };
-        silence = if outcome.is_some() { Duration::ZERO } else { silence + hedge };
+        if outcome.is_some() {
+            ended = Instant::now();
+        }
+        let begun = fresh;
         match outcome {
             Some((_, Ok(won))) => return (Ok(won), course),
             Some((group, Err(failure))) => {
@@ -100,7 +111,9 @@ where
                 failures.push(failure);
                 let next = match verdict {
                     Verdict::Final => return (Err(failures), course),
-                    Verdict::NextMember if !groups[group].is_empty() => Some(group),
+                    Verdict::NextMember if !groups[group].is_empty() && spare(&groups, fresh, &course) => {
+                        Some(group)
+                    }
                     Verdict::NextMember => open_next(&groups, &mut fresh),
                     Verdict::NextGroup => {
                         groups[group].clear();
@@ -113,9 +126,9 @@ where
                     running.push(future);
                 }
             }
-            None if hold(silence) => {}
+            None if hold(ended.elapsed()) => deadline = Instant::now() + hedge,
             None => {
-                silence = Duration::ZERO;
+                deadline = Instant::now() + hedge;
                 if let Some(group) = open_next(&groups, &mut fresh)
                     && let Some(future) = start(&mut groups, group, &mut course)
                 {
@@ -123,6 +136,9 @@ where
                     running.push(future);
                 }
             }
+        }
+        if fresh > begun {
+            deadline = Instant::now() + hedge;
         }
     }
     (Err(failures), course)
@@ -198,6 +214,20 @@ mod tests {
         let hold = |silence| silence < Duration::from_secs(1);
         let (won, course) = first_with(groups(), HEDGE, 6, attempt, |()| Verdict::Final, hold).await;
         assert_eq!((won, begin.elapsed().as_millis(), course.hedges), (Ok("second"), 1005, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_dead_addresses_leave_the_next_cluster_its_turn() {
+        let refused = [Target(1, Err(Verdict::NextMember)); 6];
+        let (won, course, _) = run(&[&refused, &refused, &[Target(1, Ok("third"))]]).await;
+        assert_eq!((won.unwrap(), course.attempts), ("third", 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_failures_do_not_put_the_next_cluster_off() {
+        let slow = [Target(200, Err(Verdict::NextMember)); 3];
+        let (won, course, ms) = run(&[&slow, &[Target(5, Ok("far"))]]).await;
+        assert_eq!((won.unwrap(), ms, course.hedges), ("far", 255, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,7 +40,11 @@ async fn forever(shared: &Shared, key: &Key) {
             begin = Instant::now();
             ended = probe(shared, key, timing.dead).await;
         }
-        let (Ended::Closed(error) | Ended::Dead(error)) = ended;
+        let error = match ended {
+            // What was true of the last handshake need not be of the next one: with other certificates, or after a while.
+            Ended::Due => continue,
+            Ended::Closed(error) | Ended::Dead(error) => error,
+        };
         tell(shared, key, Event::Failed(error));
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
@@ -59,17 +63,20 @@ enum Ended {
     Closed(String),
     /// Nobody answers there, or somebody else does.
     Dead(String),
+    /// It is well, and time for another handshake.
+    Due,
 }
 
 /// Connects, within `patience`, and pings until that fails.
 async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
     match dial_and_ping(shared, key, patience).await {
-        Ok(error) => Ended::Closed(error),
+        Ok(None) => Ended::Due,
+        Ok(Some(error)) => Ended::Closed(error),
         Err(error) => Ended::Dead(error),
     }
 }
 
-async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result<String, String> {
+async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result<Option<String>, String> {
     let timing = shared.config.timing;
     // An egress gateway takes tunnels of workloads alone.
     let known = || match key.role {
@@ -83,6 +90,8 @@ async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result
         }
     };
     credentials.wait_ready().await;
+    let mut rotated = credentials.subscribe();
+    rotated.mark_unchanged();
     let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
     let config = client_config(&shared.bundle, &credentials, expect, &[ALPN]);
     let dial = async {
@@ -133,8 +142,10 @@ async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result
         biased;
         reason = ticket.ended() => Err(reason.to_string()),
         result = &mut connection => {
-            Ok(result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned()))
+            Ok(Some(result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned())))
         }
+        Ok(()) = rotated.changed() => Ok(None),
+        () = sleep(timing.proof.mul_f64(0.75 + rand::random::<f64>() / 4.0)) => Ok(None),
         error = pinging => Err(error),
     }
 }

@@ -76,6 +76,12 @@ impl AddressState {
         self.phase != Phase::Dead
     }
 
+    /// Whether the right peer was ever met there.
+    #[must_use]
+    pub const fn proven(&self) -> bool {
+        self.handshake
+    }
+
     /// The part of its weight that it takes: 0.0 when dead, growing over `slow_start` after its return.
     #[must_use]
     pub fn share(&self, now: Instant, slow_start: Duration) -> f64 {

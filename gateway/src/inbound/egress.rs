@@ -19,6 +19,7 @@ use crate::{
     tunnel::Tunnel,
 };
 use std::{any::Any, collections::VecDeque, net::SocketAddr, sync::Arc};
+use tokio::time::Instant;
 use tombolo_model::{ClusterName, Proximity, snapshot::SelfSpec};
 use tombolo_mtls::Peer;
 
@@ -72,18 +73,21 @@ pub(super) async fn open(
         trace: connect.trace,
         inner: if connect.inner == Inner::Offered { Inner::Offered } else { Inner::None },
     };
-    let groups = match plan(shared, &table, itself, route, *port) {
-        // What is called dead may have come back since it was last looked at.
-        Err(refusal) if refusal.reason == Reason::NoHealthyTarget => {
-            if !shared.health.wait_for_change(shared.config.timing.hedge).await {
-                return Err(refusal);
+    let mut changes = shared.health.changes();
+    let patience = Instant::now() + shared.config.timing.hedge;
+    let groups = loop {
+        match plan(shared, &table, itself, route, *port) {
+            // What is called dead may have come back since it was last looked at.
+            Err(refusal) if refusal.reason == Reason::NoHealthyTarget => {
+                if !shared.health.demand_change(&mut changes, patience).await {
+                    return Err(refusal);
+                }
             }
-            plan(shared, &table, itself, route, *port)?
+            planned => break planned?,
         }
-        planned => planned?,
     };
     let attempt = |attempt| try_one(shared, &table, itself, attempt, name, *port, &onward);
-    let judge = |failed: &(ClusterName, Refusal)| failed.1.verdict();
+    let judge = |failed: &(ClusterName, Refusal)| of_a_target(&failed.1);
     let timing = shared.config.timing;
     let (result, course) =
         race::first(groups, timing.hedge, shared.config.limits.attempts, attempt, judge).await;
@@ -122,6 +126,15 @@ pub(super) async fn open(
     })
 }
 
+/// What one cluster's word means for the others: nothing that it says of itself (its version, its certificate, what it makes of
+/// the request) is true of them.
+fn of_a_target(refusal: &Refusal) -> Verdict {
+    match refusal.verdict() {
+        Verdict::Final => Verdict::NextGroup,
+        verdict => verdict,
+    }
+}
+
 /// Clusters in the order of preference, each with its addresses.
 fn plan(
     shared: &Shared,
@@ -133,6 +146,9 @@ fn plan(
     let mut places = Vec::new();
     let mut candidates = Vec::new();
     let mut ready = 0;
+    let proven = |cluster: &ClusterName, addresses: &[String]| {
+        addresses.iter().any(|address| shared.health.proven(cluster, address))
+    };
     for target in route.targets.iter().filter(|target| target.ports.contains(&port)) {
         let (addresses, share) = if target.cluster == itself.cluster {
             (Vec::new(), 1.0)
@@ -153,7 +169,9 @@ fn plan(
             proximity: if target.cluster == itself.cluster { Proximity::Cluster } else { target.proximity },
             weight: target.ready,
             share,
-            refused: shared.health.refused(&target.cluster, &route.name),
+            // One through whose gateways no handshake was made yet comes last: it may never have been reachable.
+            refused: shared.health.refused(&target.cluster, &route.name)
+                || !addresses.is_empty() && !proven(&target.cluster, &addresses),
             load: shared.cluster_loads.of(&target.cluster),
         });
         places.push((target.cluster.clone(), addresses));
@@ -185,7 +203,7 @@ fn plan(
             proximity: Proximity::Cluster,
             weight: 1,
             share: 1.0,
-            refused: false,
+            refused: !shared.health.proven(cluster, address),
             load: shared.gateway_loads.of(address),
         };
         let candidates: Vec<Candidate> = addresses.iter().map(candidate).collect();
@@ -214,7 +232,7 @@ async fn try_one(
     };
     result.map_err(|refusal| {
         // The cluster answered, and said no: it comes last for this name for a while.
-        if refusal.verdict() == Verdict::NextGroup {
+        if of_a_target(&refusal) == Verdict::NextGroup {
             shared.health.refuse(&cluster, name);
         }
         (cluster, refusal)

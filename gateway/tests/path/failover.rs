@@ -1,8 +1,15 @@
 //! Something is broken, and the connection gets through all the same.
 
 use crate::world::{Gateway, LONG, VIP, World, ask, cluster, echo};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 use tokio::net::{TcpListener, TcpStream};
+use tombolo_gateway::reason::Reason;
 use tombolo_model::{GatewayRole, Proximity, health::Health};
 use tombolo_testkit::wait::until;
 
@@ -27,10 +34,89 @@ fn two_egress(world: &World, other: std::net::SocketAddr) {
 
 async fn three_clusters() -> World {
     let mut world = World::new(&["c1", "c2", "c3"]).await;
+    nearer_c2(&mut world).await;
+    world
+}
+
+async fn nearer_c2(world: &mut World) {
     world.app("c2", echo).await;
     world.app("c3", echo).await;
     world.spec.proximity = [(cluster("c2"), Proximity::Zone), (cluster("c3"), Proximity::Elsewhere)].into();
-    world
+}
+
+/// An ingress gateway of `site`, truly certified, that answers every request with this refusal.
+async fn refusing(site: &crate::world::Site, reason: Reason) -> String {
+    let shared = &site.ingress.shared;
+    let config = tombolo_mtls::server_config(
+        &shared.bundle,
+        &site.ca.credentials(&site.ca.gateway(GatewayRole::Ingress)),
+        &[b"h2"],
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tombolo_runtime::task::spawn("refusing", async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let config = config.clone();
+            tombolo_runtime::task::spawn("one", async move {
+                let Ok((tls, _)) = tombolo_mtls::accept(stream, config).await else { return };
+                let mut connection = h2::server::handshake(tls).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let answer = http::Response::builder().status(reason.status());
+                    let answer =
+                        answer.header("tombolo-reason", reason.as_str()).header("tombolo-hop", "ingress@c2");
+                    respond.send_response(answer.body(()).unwrap(), true).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cluster_says_of_itself_is_not_true_of_the_others() {
+    for reason in [Reason::UnsupportedVersion, Reason::Revoked, Reason::BadRequest] {
+        let mut world = three_clusters().await;
+        let address = refusing(&world.sites["c2"], reason).await;
+        world.spec.ingress.insert(cluster("c2"), [address].into());
+        world.publish();
+        healthy(&world, "c2", |health| health == Health::Healthy).await;
+        healthy(&world, "c3", |health| health == Health::Healthy).await;
+        for (count, attempts) in [(1, 2), (2, 1)] {
+            assert_eq!(served_by(&world).await, "c3", "{reason}");
+            let line = world.sites["c1"].egress.line(count).await;
+            assert_eq!(line["attempts"], attempts, "asked once, then remembered: {line:#}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_never_reached_comes_last() {
+    let mut world = World::with(&["c1", "c2", "c3"], |config| config.timing.dead = LONG * 2).await;
+    nearer_c2(&mut world).await;
+    // Takes connections and never says a word. No probe will call it dead in this test.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.spec.ingress.insert(cluster("c2"), [silent.local_addr().unwrap().to_string()].into());
+    world.publish();
+    healthy(&world, "c3", |health| health == Health::Healthy).await;
+    assert_eq!(served_by(&world).await, "c3");
+    let line = world.sites["c1"].egress.line(1).await;
+    assert_eq!(line["attempts"], 1, "the nearer one was not asked: {line:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_is_made_again_and_again() {
+    let mut world =
+        World::with(&["c1", "c2"], |config| config.timing.proof = Duration::from_millis(20)).await;
+    world.app("c2", echo).await;
+    let wire = Wire::to(world.sites["c2"].ingress.tunnel).await;
+    world.spec.ingress.insert(cluster("c2"), [wire.address.clone()].into());
+    world.publish();
+    healthy(&world, "c2", |health| health == Health::Healthy).await;
+    let connections = || async { wire.connections() };
+    tombolo_testkit::wait::until("handshakes", LONG, connections, |count| *count > 5).await;
+    // None of them counted as a failure.
+    let report = world.sites["c1"].egress.shared.health.report();
+    assert!(report[&cluster("c2")].values().all(|state| state.health == Health::Healthy), "{report:?}");
 }
 
 async fn served_by(world: &World) -> String {
@@ -98,12 +184,17 @@ async fn a_cluster_that_refuses_is_passed_over_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_cluster_costs_a_quarter_second_and_then_nothing() {
-    let mut world = three_clusters().await;
-    // Takes connections and never says a word: what a machine that hangs looks like.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = silent.local_addr().unwrap().to_string();
-    world.spec.ingress.insert(cluster("c2"), [address].into());
+    // Probes take longer to notice than the first call.
+    let mut world =
+        World::with(&["c1", "c2", "c3"], |config| config.timing.dead = Duration::from_secs(3)).await;
+    nearer_c2(&mut world).await;
+    let wire = Wire::to(world.sites["c2"].ingress.tunnel).await;
+    world.spec.ingress.insert(cluster("c2"), [wire.address.clone()].into());
     world.publish();
+    healthy(&world, "c2", |health| health == Health::Healthy).await;
+    healthy(&world, "c3", |health| health == Health::Healthy).await;
+    // It goes on taking connections and never says a word: what a machine that hangs looks like.
+    wire.cut(true);
     let begin = Instant::now();
     assert_eq!(served_by(&world).await, "c3");
     let took = begin.elapsed();
@@ -232,6 +323,7 @@ async fn nothing_to_go_to_is_said_at_once() {
 /// A relay of TCP connections that can go silent without closing anything.
 struct Wire {
     address: String,
+    taken: Arc<AtomicUsize>,
     silent: tokio::sync::watch::Sender<bool>,
 }
 
@@ -240,8 +332,11 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (silent, state) = tokio::sync::watch::channel(false);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
         tombolo_runtime::task::spawn("wire", async move {
             while let Ok((near, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let far = TcpStream::connect(target).await.unwrap();
                 let (near_read, near_write) = near.into_split();
                 let (far_read, far_write) = far.into_split();
@@ -249,7 +344,10 @@ impl Wire {
                 tombolo_runtime::task::spawn("wire-down", relay(far_read, near_write, state.clone()));
             }
         });
-        Self { address, silent }
+        Self { address, taken, silent }
+    }
+    fn connections(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
     fn cut(&self, silent: bool) {
         self.silent.send_replace(silent);
