@@ -11,6 +11,8 @@ mod document;
 mod files;
 pub mod keeper;
 mod object;
+mod scan;
+mod unknown;
 
 #[cfg(test)]
 mod tests;

@@ -93,6 +93,10 @@ pub enum FeedLine<R> {
         /// Why, for people.
         reason: String,
     },
+    /// A line of a newer sender that this build does not know. It changes nothing: a line that must not be passed over is not sent to a
+    /// receiver of an older minor version.
+    #[serde(other)]
+    Unknown,
 }
 
 impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
@@ -113,6 +117,7 @@ impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
             }
             Self::Heartbeat { generation } => FeedLine::Heartbeat { generation },
             Self::Goodbye { reason } => FeedLine::Goodbye { reason },
+            Self::Unknown => FeedLine::Unknown,
         }
     }
 }

@@ -78,13 +78,8 @@ fn nc() -> PathBuf {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        // For a thousand connections with both ends here; the programs inherit it.
-        let limit = Command::new("prlimit")
-            .args(["--pid", &std::process::id().to_string(), "--nofile=16384:"])
-            .output()
-            .expect("prlimit: install the package util-linux");
-        assert!(limit.status.success(), "prlimit: {}", String::from_utf8_lossy(&limit.stderr));
-
+        // For a thousand connections with both ends here. The programs raise their own (see `usual_limit`).
+        tombolo_runtime::limits::raise_open_files().unwrap();
         let dir = tempfile::Builder::new().prefix("tombolo-e2e-").tempdir().unwrap();
         // As root, PostgreSQL runs as another user and must get through.
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
@@ -131,7 +126,7 @@ impl World {
 
     async fn start_agent(dir: &Path, base: u8, cluster: u8) -> Program {
         let home = dir.join(format!("cluster-{cluster}"));
-        let mut command = Command::new(binary("tombolo-agent"));
+        let mut command = usual_limit("tombolo-agent");
         command.args(["run", "--admin", "127.0.0.1:0"]);
         for (option, name) in [
             ("--data", "agent"),
@@ -158,7 +153,7 @@ impl World {
     async fn start_gateway(dir: &Path, base: u8, cluster: u8, role: &str) -> Program {
         let home = dir.join(format!("cluster-{cluster}"));
         let address = machine(base, cluster);
-        let mut command = Command::new(binary("tombolo-gateway"));
+        let mut command = usual_limit("tombolo-gateway");
         command.args(["run", "--role", role, "--admin", "127.0.0.1:0", "--instance", role]);
         for (option, name) in [
             ("--agent-socket", "gateways.sock".to_owned()),
@@ -254,6 +249,15 @@ impl World {
     }
 
     /// Resident memory of the programs, in MiB.
+    /// Open files of the gateway that has most.
+    pub(crate) fn most_files(&self) -> usize {
+        let programs = self.others.iter().map(|(_, program)| program).chain([&self.egress]);
+        programs
+            .map(|program| fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap().count())
+            .max()
+            .unwrap()
+    }
+
     pub(crate) fn memory(&self) -> u64 {
         let programs = self.others.iter().map(|(_, program)| program).chain([&self.egress, &self.agent]);
         let resident = programs.map(|program| {
@@ -264,6 +268,16 @@ impl World {
         resident.sum::<u64>() / 1024
     }
 }
+
+/// A program that begins with the limit of open files that a shell gives, not with the one that this process raised for itself.
+fn usual_limit(program: &str) -> Command {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={USUAL_FILES}:")).arg(binary(program));
+    command
+}
+
+/// Open files that a process may have before it raises the limit, on most machines.
+pub(crate) const USUAL_FILES: usize = 1024;
 
 fn machine(base: u8, cluster: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, base, cluster, 1)
