@@ -342,7 +342,7 @@ metadata:
     tombolo.io/selector: \"path={},uid={}\"
 ",
         path.display(),
-        nix::unistd::getuid()
+        nix::unistd::geteuid()
     );
     text
 }
