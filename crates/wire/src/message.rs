@@ -349,8 +349,11 @@ pub struct EdgeCount {
     pub name: String,
     /// The cluster that served; empty where none did.
     pub cluster: String,
-    /// Connections that were carried.
+    /// Connections that were carried, counted when their path is open.
     pub ok: u64,
+    /// Those of them that are open now. An older gateway does not say.
+    #[serde(default)]
+    pub open: u64,
     /// Connections that were refused or failed.
     pub failed: u64,
     /// Bytes to the server.
