@@ -146,6 +146,8 @@ pub struct Timing {
     pub probe: Duration,
     /// Silence after which a probed address is dead.
     pub dead: Duration,
+    /// From handshake to handshake of a prober: its tunnel says nothing of whether a new one could be made.
+    pub rehandshake: Duration,
     /// How long an address that came back takes less than its share.
     pub slow_start: Duration,
     /// From keep-alive to keep-alive of a pooled tunnel; unanswered for two of them it is closed.
@@ -167,6 +169,7 @@ impl Default for Timing {
             gateway_hedge: Duration::from_secs(1),
             probe: Duration::from_millis(250),
             dead: Duration::from_millis(500),
+            rehandshake: Duration::from_secs(120),
             slow_start: Duration::from_secs(10),
             keepalive: Duration::from_secs(10),
             idle: Duration::from_secs(300),

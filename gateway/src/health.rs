@@ -12,12 +12,22 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 use tombolo_model::{ClusterName, GlobalName};
 use tombolo_wire::message::PeerState;
+
+/// The addresses of a cluster, by what their probes tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rotation {
+    /// Those in rotation: a handshake through each was completed, and it answers.
+    pub alive: Vec<String>,
+    /// Those that answered once and do not now.
+    pub lost: Vec<String>,
+    /// The part of its weight that the cluster takes: the largest of its addresses'; 0.0 where none is in rotation.
+    pub share: f64,
+    /// Whether an address's first probe is still under way.
+    pub unknown: bool,
+}
 
 /// What is known of every peer.
 #[derive(Debug)]
@@ -42,25 +52,28 @@ impl Health {
         }
     }
 
-    /// The addresses of a cluster that are in rotation, and the part of its weight that it takes: the largest of
-    /// theirs. An address without a probe yet is taken.
+    /// How a cluster can be reached, by its addresses. An address without a probe yet is not known to be its own.
     #[must_use]
-    pub fn cluster(&self, cluster: &ClusterName, addresses: &[String]) -> (Vec<String>, f64) {
+    pub fn cluster(&self, cluster: &ClusterName, addresses: impl IntoIterator<Item: AsRef<str>>) -> Rotation {
         let now = Instant::now();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = peers.get(cluster);
-        let mut share: f64 = 0.0;
-        let mut alive = Vec::with_capacity(addresses.len());
+        let mut rotation = Rotation::default();
         for address in addresses {
-            let part = known
-                .and_then(|known| known.get(address))
-                .map_or(1.0, |state| state.share(now, self.slow_start));
-            if part > 0.0 {
-                share = share.max(part);
-                alive.push(address.clone());
+            let address = address.as_ref();
+            let Some(state) = known.and_then(|known| known.get(address)) else {
+                rotation.unknown = true;
+                continue;
+            };
+            rotation.unknown |= state.unknown();
+            if state.alive() {
+                rotation.share = rotation.share.max(state.share(now, self.slow_start));
+                rotation.alive.push(address.to_owned());
+            } else if state.lost() {
+                rotation.lost.push(address.to_owned());
             }
         }
-        (alive, share)
+        rotation
     }
 
     /// Whether a cluster refused a name lately.
@@ -77,12 +90,11 @@ impl Health {
         self.refusals().clear(cluster, name);
     }
 
-    /// Somebody needs a peer and all are dead: has them probed at once, and waits a moment for one to come back.
-    /// Says whether any changed.
-    pub(crate) async fn wait_for_change(&self, patience: Duration) -> bool {
-        let mut changes = self.changes.subscribe();
+    /// Somebody needs a peer and none is in rotation: has those that are not probed at once. Wakes at each change.
+    pub(crate) fn ask_again(&self) -> watch::Receiver<u64> {
+        let changes = self.changes.subscribe();
         self.demand.send_modify(|number| *number += 1);
-        timeout(patience, changes.changed()).await.is_ok_and(|changed| changed.is_ok())
+        changes
     }
 
     /// Wakes when somebody needs a peer and all are dead.
@@ -90,7 +102,8 @@ impl Health {
         self.demand.subscribe()
     }
 
-    /// Takes in what a prober learned. Says whether the address is in rotation now, where that changed.
+    /// Takes in what a prober learned. Says whether the address is in rotation now, where that changed or its first
+    /// probe is over.
     pub(crate) fn on(&self, cluster: &ClusterName, address: &str, event: Event) -> Option<bool> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let state = peers.entry(cluster.clone()).or_default().entry(address.to_owned()).or_default();

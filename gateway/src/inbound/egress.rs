@@ -19,6 +19,7 @@ use crate::{
     tunnel::Tunnel,
 };
 use std::{any::Any, collections::VecDeque, net::SocketAddr, sync::Arc};
+use tokio::time::{Instant, timeout_at};
 use tombolo_model::{ClusterName, Proximity, snapshot::SelfSpec};
 use tombolo_mtls::Peer;
 
@@ -72,16 +73,7 @@ pub(super) async fn open(
         trace: connect.trace,
         inner: if connect.inner == Inner::Offered { Inner::Offered } else { Inner::None },
     };
-    let groups = match plan(shared, &table, itself, route, *port) {
-        // What is called dead may have come back since it was last looked at.
-        Err(refusal) if refusal.reason == Reason::NoHealthyTarget => {
-            if !shared.health.wait_for_change(shared.config.timing.hedge).await {
-                return Err(refusal);
-            }
-            plan(shared, &table, itself, route, *port)?
-        }
-        planned => planned?,
-    };
+    let groups = find(shared, &table, itself, route, *port).await?;
     let attempt = |attempt| try_one(shared, &table, itself, attempt, name, *port, &onward);
     let judge = |failed: &(ClusterName, Refusal)| failed.1.verdict();
     let timing = shared.config.timing;
@@ -122,6 +114,48 @@ pub(super) async fn open(
     })
 }
 
+/// Targets by cluster, in the order of preference.
+type Groups = Vec<VecDeque<Attempt>>;
+
+/// No cluster can be asked now.
+struct Nobody {
+    refusal: Refusal,
+    /// Whether an address's first probe is still under way.
+    unknown: bool,
+}
+
+/// A plan, now or within a moment: what is called dead may have come back since it was last looked at, and what was
+/// never reached waits for its first handshake.
+async fn find(
+    shared: &Shared,
+    table: &RouteTable,
+    itself: &SelfSpec,
+    route: &Route,
+    port: u16,
+) -> Result<Groups, Refusal> {
+    let plan = || plan(shared, table, itself, route, port);
+    match plan() {
+        Ok(groups) => return Ok(groups),
+        Err(nobody) if nobody.refusal.reason != Reason::NoHealthyTarget => return Err(nobody.refusal),
+        Err(_) => {}
+    }
+    let begin = Instant::now();
+    let mut changes = shared.health.ask_again();
+    loop {
+        // One change is not the change that is waited for: another peer's, or a death.
+        changes.mark_unchanged();
+        let nobody = match plan() {
+            Ok(groups) => return Ok(groups),
+            Err(nobody) => nobody,
+        };
+        let timing = &shared.config.timing;
+        let patience = if nobody.unknown { timing.handshake } else { timing.hedge };
+        if !matches!(timeout_at(begin + patience, changes.changed()).await, Ok(Ok(()))) {
+            return Err(nobody.refusal);
+        }
+    }
+}
+
 /// Clusters in the order of preference, each with its addresses.
 fn plan(
     shared: &Shared,
@@ -129,24 +163,19 @@ fn plan(
     itself: &SelfSpec,
     route: &Route,
     port: u16,
-) -> Result<Vec<VecDeque<Attempt>>, Refusal> {
+) -> Result<Groups, Nobody> {
     let mut places = Vec::new();
     let mut candidates = Vec::new();
     let mut ready = 0;
+    let mut unknown = false;
     for target in route.targets.iter().filter(|target| target.ports.contains(&port)) {
         let (addresses, share) = if target.cluster == itself.cluster {
             (Vec::new(), 1.0)
         } else {
-            match table.peers().get(&target.cluster) {
-                Some(peer) => {
-                    let addresses: Vec<String> = peer.ingress.iter().cloned().collect();
-                    match shared.health.cluster(&target.cluster, &addresses) {
-                        (_, 0.0) => (addresses, 0.0),
-                        alive => alive,
-                    }
-                }
-                None => (Vec::new(), 0.0),
-            }
+            let addresses = table.peers().get(&target.cluster).map(|peer| &peer.ingress);
+            let rotation = shared.health.cluster(&target.cluster, addresses.into_iter().flatten());
+            unknown |= rotation.unknown && target.ready > 0;
+            if rotation.alive.is_empty() { (rotation.lost, 0.0) } else { (rotation.alive, rotation.share) }
         };
         ready += target.ready;
         candidates.push(Candidate {
@@ -163,15 +192,17 @@ fn plan(
     if order.is_empty() {
         let names: Vec<&str> = places.iter().map(|(cluster, _)| cluster.as_str()).collect();
         let names = if names.is_empty() { "no cluster".to_owned() } else { names.join(", ") };
-        return Err(if ready == 0 {
+        let refusal = if ready == 0 {
             let detail = format!("{}:{port} has no ready endpoint in {names}", route.name);
             Refusal::new(Reason::NoReadyEndpoint, detail)
         } else {
             let detail = format!("none of the clusters that serve {}:{port} is alive: {names}", route.name);
             Refusal::new(Reason::NoHealthyTarget, detail)
-        });
+        };
+        return Err(Nobody { refusal, unknown });
     }
-    // Behind those that live, the dead: where all others fail or are silent, a probe may have been wrong.
+    // Behind those that live, the dead: where all others fail or are silent, a probe may have been wrong. Not those
+    // that never were reached: nobody has shown yet that they are the cluster's.
     order.extend(
         (0..candidates.len()).filter(|at| candidates[*at].weight > 0 && candidates[*at].share == 0.0),
     );

@@ -10,6 +10,8 @@ mod life;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod rotation;
 mod trust;
+mod wire;
 #[cfg(test)]
 mod world;
