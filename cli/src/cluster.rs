@@ -29,7 +29,11 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
                 item["status"] = status;
             }
             let rows = items.iter().map(row).collect();
-            out.rows(&items, &["name", "state", "generation", "lag", "gateways", "reaches", "problems"], rows)
+            out.rows(
+                &items,
+                &["name", "state", "generation", "lag", "gateways", "addresses", "reaches", "problems"],
+                rows,
+            )
         }
         ClusterCommand::Create { name, labels, region, zone, join_token_file } => {
             let labels: serde_json::Map<_, _> = labels.into_iter().map(|(k, v)| (k, v.into())).collect();
@@ -120,9 +124,29 @@ fn row(cluster: &Value) -> Vec<(Mood, String)> {
         (if applied == current { Mood::Plain } else { Mood::Warn }, format!("{applied} of {current}")),
         cell(lag.map_or(String::new(), |ms| format!("{ms} ms"))),
         (if gateways == 0 { Mood::Warn } else { Mood::Plain }, gateways.to_string()),
+        addresses(cluster),
         cell(reaches(status)),
         (if problems == 0 { Mood::Plain } else { Mood::Warn }, problems.to_string()),
     ]
+}
+
+/// How the addresses of its ingress gateways stand, in words.
+fn addresses(cluster: &Value) -> (Mood, String) {
+    let mut count = std::collections::BTreeMap::new();
+    for address in cluster["addresses"].as_array().into_iter().flatten() {
+        *count.entry(text(address, "state")).or_insert(0) += 1;
+    }
+    let mood = if count.contains_key("failing") { Mood::Warn } else { Mood::Plain };
+    (mood, count.iter().map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", "))
+}
+
+/// Who reaches an address since when, or why not, in words.
+fn said_of(address: &Value) -> String {
+    let by = address["published_by"].as_array().into_iter().flatten();
+    let by = by.map(|by| format!("{} since {}", text(by, "cluster"), text(by, "since")));
+    let not = address["failing"].as_array().into_iter().flatten();
+    let not = not.map(|not| format!("not {}: {}", text(not, "cluster"), text(not, "reason")));
+    by.chain(not).collect::<Vec<_>>().join("; ")
 }
 
 /// Which clusters its egress gateways reach, in words.
@@ -147,7 +171,7 @@ fn reaches(status: &Value) -> String {
 fn show(cluster: &Value, out: &Output) {
     let status = &cluster["status"];
     out.line(&out.table(
-        &["name", "state", "generation", "lag", "gateways", "reaches", "problems"],
+        &["name", "state", "generation", "lag", "gateways", "addresses", "reaches", "problems"],
         vec![row(cluster)],
     ));
     let gateways: Vec<_> = status["gateways"].as_array().into_iter().flatten().collect();
@@ -163,6 +187,20 @@ fn show(cluster: &Value, out: &Output) {
         });
         out.line("");
         out.line(&out.table(&["gateway", "role", "version", "generation", "connections"], rows.collect()));
+    }
+    let addresses: Vec<_> = cluster["addresses"].as_array().into_iter().flatten().collect();
+    if !addresses.is_empty() {
+        let rows = addresses.iter().map(|address| {
+            let state = text(address, "state");
+            let mood = match state.as_str() {
+                "published" => Mood::Good,
+                "failing" => Mood::Bad,
+                _ => Mood::Warn,
+            };
+            vec![cell(text(address, "address")), (mood, state), cell(said_of(address))]
+        });
+        out.line("");
+        out.line(&out.table(&["ingress address", "state", "by"], rows.collect()));
     }
     for problem in status["problems"].as_array().into_iter().flatten() {
         out.line(&out.paint(

@@ -24,6 +24,8 @@ pub struct Reporter {
     /// Sent, and not known to be stored or not. Under its number nothing else may be sent: the controller takes a
     /// number that it has for a repetition.
     open: Option<(InventoryUpdate, Arc<Inventory>)>,
+    /// Whether to ask whether the controller still has it, though nothing changed.
+    ask: bool,
 }
 
 /// What became of an update.
@@ -43,7 +45,7 @@ impl Reporter {
     /// A reporter of a new epoch: the controller is known to have nothing of it.
     #[must_use]
     pub fn new(epoch: String) -> Self {
-        Self { epoch, sequence: 0, stored: None, open: None }
+        Self { epoch, sequence: 0, stored: None, open: None, ask: false }
     }
 
     /// What to send so that the controller comes to have `now`; nothing where it has that.
@@ -54,16 +56,24 @@ impl Reporter {
         self.open.as_ref().map(|(update, _)| update.clone())
     }
 
+    /// The connection is another one: the controller may have lost what it had, as after its database was restored from
+    /// a backup. A change of nothing finds out.
+    pub const fn ask(&mut self) {
+        self.ask = true;
+    }
+
     /// What became of it.
     pub fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Lost => {}
             Outcome::Refused => self.open = None,
             Outcome::Stored => {
+                self.ask = false;
                 self.sequence += 1;
                 self.stored = self.open.take().map(|(_, inventory)| inventory);
             }
             Outcome::Conflict => {
+                self.ask = false;
                 self.sequence += 1;
                 self.stored = None;
                 self.open = None;
@@ -88,18 +98,24 @@ impl Reporter {
             && update.services.is_empty()
             && update.removed_namespaces.is_empty()
             && update.removed_services.is_empty();
-        (whole || !nothing).then_some(update)
+        (whole || self.ask || !nothing).then_some(update)
     }
 
     /// Reports for as long as it is polled.
     pub async fn run(mut self, requests: Requests, mut inventory: watch::Receiver<Option<Arc<Inventory>>>) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut rng = StdRng::from_os_rng();
+        let mut links = requests.clone();
         loop {
             let now = inventory.borrow_and_update().clone();
             let Some(update) = now.as_ref().and_then(|now| self.next(now)) else {
-                if inventory.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    changed = inventory.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                    }
+                    () = links.reconnected() => self.ask(),
                 }
                 continue;
             };
@@ -199,6 +215,23 @@ mod tests {
         reporter.outcome(Outcome::Conflict);
         let update = reporter.next(&second).unwrap();
         assert!(update.whole && update.sequence == 3 && update.removed_services.is_empty());
+    }
+
+    #[test]
+    fn a_new_connection_is_asked_what_it_has() {
+        let mut reporter = Reporter::new("e".into());
+        let all = inventory(&[("a", 1)]);
+        reporter.next(&all).unwrap();
+        reporter.outcome(Outcome::Stored);
+        reporter.ask();
+        let update = reporter.next(&all).unwrap();
+        assert!(!update.whole && update.sequence == 2 && update.services.is_empty());
+        reporter.outcome(Outcome::Stored);
+        assert_eq!(reporter.next(&all), None, "once is enough");
+        reporter.ask();
+        reporter.next(&all).unwrap();
+        reporter.outcome(Outcome::Conflict);
+        assert!(reporter.next(&all).unwrap().whole, "it lost what it had");
     }
 
     #[test]

@@ -49,6 +49,32 @@ pub fn speaks_for<'a>(peer: &SpiffeId, source: Option<&'a SpiffeId>) -> Result<&
     Ok(source)
 }
 
+/// Whether a gateway may bring a caller to a sidecar of its cluster: the egress gateway the own cluster's workloads, the
+/// ingress gateway those of others.
+///
+/// # Errors
+/// [`Reason::BadRequest`] where no caller is named, [`Reason::WrongIdentity`] where it is not one that this gateway
+/// speaks for.
+pub fn brings<'a>(
+    itself: &SelfSpec,
+    peer: &SpiffeId,
+    source: Option<&'a SpiffeId>,
+) -> Result<&'a SpiffeId, Refusal> {
+    let source =
+        source.ok_or_else(|| Refusal::new(Reason::BadRequest, "there is no tombolo-source header"))?;
+    let own = |id: &SpiffeId| id.cluster == itself.cluster;
+    let theirs = match &peer.path {
+        SpiffePath::Gateway(GatewayRole::Egress) => own(source),
+        SpiffePath::Gateway(GatewayRole::Ingress) => !own(source),
+        _ => false,
+    };
+    let one_domain = [peer, source].iter().all(|id| id.trust_domain == itself.trust_domain);
+    if theirs && own(peer) && one_domain {
+        return Ok(source);
+    }
+    Err(Refusal::new(Reason::WrongIdentity, format!("{peer} speaks for {source}")))
+}
+
 /// The export of a name and the port asked for, where the cluster of the caller may call it.
 ///
 /// # Errors

@@ -49,6 +49,10 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// Written when everything is bound and ready.
     pub ready_file: Option<PathBuf>,
+    /// The user id under which the agent runs, besides root and this process's own.
+    pub agent_uid: Option<u32>,
+    /// Whether gateways of other clusters are dialled on this machine; so they are where tunnels are taken on loopback.
+    pub dial_loopback: bool,
     /// Bounds.
     pub limits: Limits,
     /// Times.
@@ -73,9 +77,17 @@ impl Config {
             access_log: None,
             cache: None,
             ready_file: None,
+            agent_uid: None,
+            dial_loopback: false,
             limits: Limits::default(),
             timing: Timing::default(),
         }
+    }
+
+    /// Whether gateways of other clusters are dialled on this machine.
+    #[must_use]
+    pub fn dials_loopback(&self) -> bool {
+        self.dial_loopback || self.tunnel.ip().is_loopback()
     }
 }
 
@@ -94,8 +106,16 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Streams of one tunnel.
     pub streams: u32,
-    /// Tunnels taken at a time, those still in their handshake included.
+    /// Streams of one tunnel that its peer may take back within a second before they are open.
+    pub cancelled: u32,
+    /// Handshakes at a time: nobody is known yet, so they take no place of a tunnel.
+    pub handshakes: usize,
+    /// Handshakes of one address (of one /64 in IPv6) at a time.
+    pub address_handshakes: usize,
+    /// Tunnels taken at a time.
     pub tunnels: usize,
+    /// Tunnels of one peer taken at a time.
+    pub peer_tunnels: usize,
     /// Connections at a time.
     pub connections: usize,
     /// Connections of one peer at a time, over all its tunnels.
@@ -117,7 +137,11 @@ impl Default for Limits {
             send_buffer: 256 << 10,
             header_bytes: 16 << 10,
             streams: 4096,
+            cancelled: 4096,
+            handshakes: 1024,
+            address_handshakes: 256,
             tunnels: 8192,
+            peer_tunnels: 2048,
             connections: 100_000,
             peer_connections: 50_000,
             pool_tunnels: 8,
@@ -130,7 +154,7 @@ impl Default for Limits {
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A TLS and HTTP/2 handshake.
+    /// The handshakes of a tunnel, TLS and HTTP/2 together; or that of a workload's own session.
     pub handshake: Duration,
     /// Dialling an address, handshakes included.
     pub dial: Duration,
@@ -146,14 +170,16 @@ pub struct Timing {
     pub probe: Duration,
     /// Silence after which a probed address is dead.
     pub dead: Duration,
-    /// From handshake to handshake of a prober: its tunnel says nothing of whether a new one could be made.
-    pub rehandshake: Duration,
+    /// How long a probe's tunnel is believed before the handshake is made again.
+    pub proof: Duration,
     /// How long an address that came back takes less than its share.
     pub slow_start: Duration,
     /// From keep-alive to keep-alive of a pooled tunnel; unanswered for two of them it is closed.
     pub keepalive: Duration,
     /// How long a pooled tunnel without streams is kept.
     pub idle: Duration,
+    /// The same for one that was taken: longer, so that mostly the side that dialled ends it.
+    pub idle_taken: Duration,
     /// How long connections may go on after the end was asked for.
     pub drain: Duration,
 }
@@ -169,10 +195,11 @@ impl Default for Timing {
             gateway_hedge: Duration::from_secs(1),
             probe: Duration::from_millis(250),
             dead: Duration::from_millis(500),
-            rehandshake: Duration::from_secs(120),
+            proof: Duration::from_secs(60),
             slow_start: Duration::from_secs(10),
             keepalive: Duration::from_secs(10),
             idle: Duration::from_secs(300),
+            idle_taken: Duration::from_secs(600),
             drain: Duration::from_secs(25),
         }
     }

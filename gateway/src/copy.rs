@@ -22,7 +22,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// What came from an end.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,6 +109,11 @@ pub enum Ending {
 
 /// How long the last bytes of a broken end are offered to the other one.
 const REST: Duration = Duration::from_secs(60);
+/// How long the other one may take none of them. The reset is not behind them then: TCP's own overtakes as well.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// How long an end may take to deliver what was sent before its reset.
+const RESET: Duration = Duration::from_secs(3);
 
 /// Chunks moved in one turn before other tasks of the thread get theirs.
 const TURN: u32 = 32;
@@ -157,25 +162,48 @@ pub async fn copy(client: &mut impl End, server: &mut impl End, progress: &Progr
     // `side` is the source of the direction that broke.
     match (side, fault) {
         (Side::Client, Fault::Source(how)) => {
-            poll_fn(|cx| server.poll_reset(cx)).await;
+            reset(server).await;
             Ending::Broken { side: Side::Client, how }
         }
         (Side::Server, Fault::Source(how)) => {
-            poll_fn(|cx| client.poll_reset(cx)).await;
+            reset(client).await;
             Ending::Broken { side: Side::Server, how }
         }
         // An end that takes no more may have sent something before it broke: that is delivered still.
         (Side::Client, Fault::Sink(how)) => {
-            let rest = poll_fn(|cx| poll_rest(cx, server, client, &mut down, &progress.down));
-            let _ = timeout(REST, rest).await;
-            poll_fn(|cx| client.poll_reset(cx)).await;
+            reset_behind_rest(server, client, &mut down, &progress.down).await;
             Ending::Broken { side: Side::Server, how }
         }
         (Side::Server, Fault::Sink(how)) => {
-            let rest = poll_fn(|cx| poll_rest(cx, client, server, &mut up, &progress.up));
-            let _ = timeout(REST, rest).await;
-            poll_fn(|cx| server.poll_reset(cx)).await;
+            reset_behind_rest(client, server, &mut up, &progress.up).await;
             Ending::Broken { side: Side::Client, how }
+        }
+    }
+}
+
+/// Resets an end behind what was sent to it, or at once where it does not take that.
+async fn reset(sink: &mut impl End) {
+    if timeout(RESET, poll_fn(|cx| sink.poll_reset(cx))).await.is_err() {
+        sink.abort();
+    }
+}
+
+/// Moves what a broken end had sent, and resets the other one behind it.
+async fn reset_behind_rest(
+    source: &mut impl End,
+    sink: &mut impl End,
+    state: &mut Direction,
+    moved: &AtomicU64,
+) {
+    let until = Instant::now() + REST;
+    loop {
+        let before = moved.load(Ordering::Relaxed);
+        let rest = poll_fn(|cx| poll_rest(cx, source, sink, state, moved));
+        if timeout(STUCK, rest).await.is_ok() {
+            return reset(sink).await;
+        }
+        if moved.load(Ordering::Relaxed) == before || Instant::now() >= until {
+            return sink.abort();
         }
     }
 }

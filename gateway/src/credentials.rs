@@ -30,6 +30,10 @@ impl CredentialSet {
     pub fn get(&self, id: &SpiffeId) -> Option<Credentials> {
         self.workloads.load().get(id).cloned()
     }
+    /// Those of one of the workloads that has a certificate.
+    pub fn any(&self) -> Option<Credentials> {
+        self.workloads.load().values().find(|credentials| credentials.ready()).cloned()
+    }
     /// Adds those of a workload, or replaces them.
     pub fn insert(&self, credentials: Credentials) {
         self.workloads.rcu(|all| {

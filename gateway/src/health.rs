@@ -12,7 +12,10 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tombolo_model::{ClusterName, GlobalName};
 use tombolo_wire::message::PeerState;
 
@@ -76,6 +79,16 @@ impl Health {
         rotation
     }
 
+    /// The part of its weight that one address of this cluster's own takes: 0.0 where it is dead. One without a probe yet
+    /// is taken: the agent that named it feeds this process, too.
+    #[must_use]
+    pub fn share(&self, cluster: &ClusterName, address: &str) -> f64 {
+        let now = Instant::now();
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = peers.get(cluster).and_then(|known| known.get(address));
+        state.filter(|state| !state.unknown()).map_or(1.0, |state| state.share(now, self.slow_start))
+    }
+
     /// Whether a cluster refused a name lately.
     #[must_use]
     pub fn refused(&self, cluster: &ClusterName, name: &GlobalName) -> bool {
@@ -90,11 +103,16 @@ impl Health {
         self.refusals().clear(cluster, name);
     }
 
-    /// Somebody needs a peer and none is in rotation: has those that are not probed at once. Wakes at each change.
-    pub(crate) fn ask_again(&self) -> watch::Receiver<u64> {
-        let changes = self.changes.subscribe();
+    /// Changes from now on, for [`Self::demand_change`].
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Somebody needs a peer and all are dead: has them probed at once, and waits for any to change, until `patience` is over.
+    /// Says whether one did; it may have been another one.
+    pub(crate) async fn demand_change(&self, changes: &mut watch::Receiver<u64>, patience: Instant) -> bool {
         self.demand.send_modify(|number| *number += 1);
-        changes
+        timeout_at(patience, changes.changed()).await.is_ok_and(|changed| changed.is_ok())
     }
 
     /// Wakes when somebody needs a peer and all are dead.

@@ -3,13 +3,15 @@
 //! What a stream may do depends on the role: [`egress`] chooses a cluster for a workload, [`ingress`] an endpoint for
 //! another cluster, [`sidecar`] hands over to its application.
 
+mod door;
 mod egress;
 mod ingress;
 mod sidecar;
 
+pub use door::serve;
+
 use crate::{
     accesslog::{Direction, Record, Tls},
-    authz,
     carry::Journey,
     conns::{Kind, Ticket},
     copy::{
@@ -21,23 +23,17 @@ use crate::{
     head::{self, Answer, Connect},
     outbound::INNER_ALPN,
     reason::Reason,
-    socket,
     state::Shared,
     trace::Trace,
-    tunnel::{self, ALPN},
 };
 use bytes::Bytes;
+use door::Incoming;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
-use std::{any::Any, future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
+use std::{any::Any, future::poll_fn};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tombolo_model::{ClusterName, GatewayRole, SpiffeId};
 use tombolo_mtls::{Credentials, Peer, server_config};
-use tombolo_runtime::{drain::Watch, task};
 
 /// The way on, open.
 struct Opened {
@@ -53,116 +49,11 @@ struct Opened {
     _hold: Box<dyn Any + Send + Sync>,
 }
 
-/// A tunnel that was taken.
-struct Incoming {
-    peer: Peer,
-    address: SocketAddr,
-}
-
-/// Takes tunnels until the draining begins, and then ends those it has in order.
-pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
-    let room = Arc::new(Semaphore::new(shared.config.limits.tunnels));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = watch.signaled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors mostly: give the others time to end.
-                tracing::warn!(%error, "no tunnel taken");
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
-            tracing::warn!(client.address = %address, "the bound of tunnels is reached; refused");
-            socket::refuse(stream);
-            continue;
-        };
-        let (shared, watch) = (shared.clone(), watch.clone());
-        task::spawn("tunnel-in", async move {
-            let _permit = permit;
-            if let Err(refusal) = tunnel(stream, address, &shared, &watch).await {
-                tracing::info!(client.address = %address, %refusal, "tunnel refused");
-            }
-        });
-    }
-}
-
-/// One tunnel to its end.
-async fn tunnel(
-    stream: TcpStream,
-    address: SocketAddr,
-    shared: &Arc<Shared>,
-    watch: &Watch,
-) -> Result<(), Refusal> {
-    let timing = shared.config.timing;
-    socket::prepare(&stream);
-    let own = shared
-        .credentials
-        .own()
-        .ok_or_else(|| Refusal::new(Reason::NoCredentials, "this gateway has no certificate yet"))?;
-    let config = server_config(&shared.bundle, &own, &[ALPN]);
-    let late = |what: &str| Refusal::new(Reason::Timeout, format!("no {what} handshake in time"));
-    let (tls, peer) = match timeout(timing.handshake, tombolo_mtls::accept(stream, config)).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => {
-            shared.metrics.handshake(false);
-            return Err(Refusal::handshake(&error, "the caller"));
-        }
-        Err(_) => return Err(late("TLS")),
-    };
-    shared.metrics.handshake(true);
-    let ticket = shared.conns.admit(Kind::Tunnel, shared.conns.number())?;
-    ticket.describe(format!("tunnel from {address}"));
-    ticket.relies_on(&peer, shared.bundle.get().as_deref())?;
-    {
-        let table = shared.table.load();
-        let itself =
-            table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
-        authz::tunnel_peer(shared.config.role, itself, &peer.id)?;
-    }
-    let handshake = tunnel::server_builder(&shared.config.limits).handshake::<_, Bytes>(tls);
-    let mut connection = match timeout(timing.handshake, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(Refusal::new(Reason::BadRequest, error.to_string())),
-        Err(_) => return Err(late("HTTP/2")),
-    };
-    let incoming = Arc::new(Incoming { peer, address });
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            reason = ticket.ended() => {
-                tracing::info!(%reason, peer.id = %incoming.peer.id, "tunnel closed");
-                return Ok(());
-            }
-            () = watch.signaled(), if !draining => {
-                draining = true;
-                connection.graceful_shutdown();
-            }
-            accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => {
-                    let (shared, incoming, watch) = (shared.clone(), incoming.clone(), watch.clone());
-                    task::spawn("stream", async move {
-                        let _held = watch;
-                        stream_in(request, respond, &shared, &incoming).await;
-                    });
-                }
-                // The peer is gone, in order or not: its streams know.
-                Some(Err(_)) | None => return Ok(()),
-            },
-        }
-    }
-}
-
 /// One stream to its end.
 async fn stream_in(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    place: Option<OwnedSemaphorePermit>,
     shared: &Shared,
     incoming: &Incoming,
 ) {
@@ -176,19 +67,23 @@ async fn stream_in(
     let opened = async {
         let connect = Connect::parse(&request)?;
         journey.record.trace = connect.trace.to_string();
-        let ticket = shared.conns.admit(Kind::Connection, number)?;
-        let most = shared.config.limits.peer_connections;
-        if shared.peer_loads.of(&incoming.peer.id) >= most {
-            let detail = format!("{} has {most} connections here already", incoming.peer.id);
+        if place.is_none() {
+            let detail = format!("{} streams of this tunnel are open already", shared.config.limits.streams);
             return Err(Refusal::new(Reason::Overloaded, detail));
         }
-        let load = shared.peer_loads.add(&incoming.peer.id);
+        let ticket = shared.conns.admit(Kind::Connection, number)?;
+        let most = shared.config.limits.peer_connections;
+        let load = shared.peer_loads.try_add(&incoming.peer.id, most).ok_or_else(|| {
+            let detail = format!("{} has {most} connections here already", incoming.peer.id);
+            Refusal::new(Reason::Overloaded, detail)
+        })?;
         ticket.relies_on(&incoming.peer, shared.bundle.get().as_deref())?;
         let way = open(shared, &ticket, &mut journey.record, &incoming.peer, &connect);
         let opened = tokio::select! {
             biased;
             reason = ticket.ended() => return Err(Refusal::new(reason, "before the path was open")),
             _ = poll_fn(|cx| respond.poll_reset(cx)) => {
+                incoming.taken_back();
                 return Err(Refusal::new(Reason::Cancelled, "the hop before asks somebody else, or is gone"));
             }
             opened = timeout(shared.config.timing.open, way) => opened

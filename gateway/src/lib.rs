@@ -26,6 +26,7 @@ pub mod outbound;
 pub mod pool;
 pub mod process;
 pub mod race;
+pub mod reach;
 pub mod reason;
 mod socket;
 pub mod state;

@@ -43,12 +43,18 @@ pub(crate) struct Run {
     /// The unix socket of the cluster's agent.
     #[arg(long, value_name = "PATH")]
     agent_socket: PathBuf,
+    /// The user under which the agent runs, where that is neither root nor the user of this process.
+    #[arg(long, value_name = "UID")]
+    agent_uid: Option<u32>,
     /// Where tunnels are taken.
     #[arg(long, value_name = "IP:PORT")]
     tunnel: SocketAddr,
     /// For an ingress gateway: how other clusters reach it; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Vec<HostPort>,
+    /// For an egress gateway: dial other clusters' gateways on this machine too (as where --tunnel is on loopback).
+    #[arg(long)]
+    dial_loopback: bool,
     /// For a sidecar: how applications' connections come in.
     #[arg(long, value_enum, default_value_t = CaptureMode::None)]
     capture: CaptureMode,
@@ -181,6 +187,9 @@ impl Run {
                 problems.push(format!("{option} is for --role sidecar, not {}", self.role));
             }
         }
+        if self.dial_loopback && self.role != GatewayRole::Egress {
+            problems.push(format!("--dial-loopback is for --role egress, not {}", self.role));
+        }
         if !self.advertise.is_empty() && self.role != GatewayRole::Ingress {
             problems.push(format!("--advertise is for --role ingress, not {}", self.role));
         }
@@ -199,6 +208,8 @@ impl Run {
             access_log: self.access_log,
             cache: self.cache,
             ready_file: self.ready_file,
+            agent_uid: self.agent_uid,
+            dial_loopback: self.dial_loopback,
             ..Config::new(self.role, instance, self.tunnel)
         })
     }

@@ -19,15 +19,22 @@ use crate::{
     race::{self, Verdict},
     reason::Reason,
     socket,
-    state::Shared,
+    state::{Shared, egress_key},
     table::{Route, RouteTable},
     trace::Trace,
     tunnel::Tunnel,
 };
 use rustls_pki_types::ServerName;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::timeout};
-use tombolo_model::{GatewayRole, Proximity, SpiffeId, snapshot::EndToEnd};
+use tombolo_model::{Proximity, SpiffeId, snapshot::EndToEnd};
 use tombolo_mtls::{Credentials, Expect, client_config};
 
 /// The protocol of the workloads' own sessions in TLS (ALPN).
@@ -149,27 +156,32 @@ async fn through_egress(
     let Some(itself) = table.itself() else {
         return Err(Refusal::new(Reason::NoRoute, "there is no snapshot yet"));
     };
-    let key = |address: &SocketAddr| Key {
-        identity: credentials.id().clone(),
-        address: Arc::from(address.to_string()),
-        cluster: itself.cluster.clone(),
-        role: GatewayRole::Egress,
-    };
+    shared.call();
+    let key = |address: &SocketAddr| egress_key(credentials.id(), &itself.cluster, *address);
     let keys: Vec<Key> = table.egress().iter().map(key).collect();
+    let share = |key: &Key| shared.egress_health.share(&key.cluster, &key.address);
     let candidate = |key: &Key| Candidate {
         proximity: Proximity::Cluster,
         weight: 1,
-        share: 1.0,
+        share: share(key),
         refused: shared.pool.failed_lately(key),
         load: shared.gateway_loads.of(&key.address),
     };
     let candidates: Vec<Candidate> = keys.iter().map(candidate).collect();
-    let order = choose::order(&candidates, &mut rand::random::<f64>);
+    let mut order = choose::order(&candidates, &mut rand::random::<f64>);
+    // Behind those that live, the dead: a probe may have been wrong.
+    order.extend((0..keys.len()).filter(|at| candidates[*at].share == 0.0));
     let groups = order.into_iter().map(|at| [at].into()).collect();
+    // The attempt that began last, once it has a tunnel.
+    let reached = AtomicUsize::new(usize::MAX);
+    let reached = &reached;
     let attempt = |at: usize| {
         let key = &keys[at];
+        reached.store(usize::MAX, Ordering::Relaxed);
         async move {
             let load = shared.gateway_loads.add(&key.address);
+            shared.pool.tunnel(key, credentials).await?;
+            reached.store(at, Ordering::Relaxed);
             let (stream, answer, tunnel) = shared.pool.open(key, credentials, connect).await?;
             Ok((stream, answer, tunnel, load))
         }
@@ -180,8 +192,14 @@ async fn through_egress(
         (Some(_), _) => Verdict::Final,
         (None, _) => Verdict::NextGroup,
     };
-    let hedge = shared.config.timing.gateway_hedge;
-    let (result, course) = race::first(groups, hedge, shared.config.limits.attempts, attempt, judge).await;
+    // One that is reached and lives asks several clusters, each after a silence of its own: it may take longer.
+    let timing = shared.config.timing;
+    let hold = |silence: Duration| {
+        let at = reached.load(Ordering::Relaxed);
+        silence < timing.gateway_hedge && keys.get(at).is_some_and(|key| share(key) > 0.0)
+    };
+    let (result, course) =
+        race::first_with(groups, timing.hedge, shared.config.limits.attempts, attempt, judge, hold).await;
     record.attempts = course.attempts;
     (1..course.attempts).for_each(|_| shared.metrics.retry());
     (0..course.hedges).for_each(|_| shared.metrics.hedge());

@@ -68,6 +68,12 @@ impl Pool {
         Self { dialer, slots: Arc::default() }
     }
 
+    /// How its tunnels are dialled.
+    #[must_use]
+    pub const fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     /// Tunnels that are open.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -163,7 +169,8 @@ impl Pool {
 
     async fn dial(&self, key: &Key, slot: &Slot) -> Result<Arc<Tunnel>, Refusal> {
         let not_after = slot.credentials.not_after();
-        let result = self.dialer.dial(&key.address, slot.config.clone(), not_after).await;
+        let reach = self.dialer.reach(key.role);
+        let result = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after).await;
         let failure = result.as_ref().err().map(|refusal| (Instant::now(), refusal.clone()));
         *slot.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
         let tunnel = result?;

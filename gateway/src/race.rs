@@ -18,11 +18,11 @@ pub struct Course {
 
 /// Runs `attempt` over `groups` (a group is a cluster with its addresses, in the order of preference) until one
 /// succeeds. After a failure the next of the same group follows at once, or the next group where it is used up or
-/// where the verdict says that its other members would answer alike. `hedge` after a group began without a success the
-/// next group begins in parallel, also where its members fail one after another in the meantime.
+/// where `judge` says that its other members would answer alike. When `hedge` has passed since a group began, whatever its
+/// members did meanwhile, the next one begins in parallel.
 ///
-/// At most `limit` attempts are made. One is kept for each group that has not begun, so that many members of one that
-/// fails do not use up what the others are for.
+/// At most `limit` attempts are made; each group that has not begun has one of them kept for it, so that a cluster with many
+/// dead addresses does not use up the others' turns.
 ///
 /// # Errors
 /// The failure of every attempt, in order; empty where there was nothing to try. A failure that `judge` calls final
@@ -33,107 +33,115 @@ pub async fn first<T, O, E, F>(
     groups: Vec<VecDeque<T>>,
     hedge: Duration,
     limit: u32,
-    mut attempt: impl FnMut(T) -> F,
+    attempt: impl FnMut(T) -> F,
     judge: impl Fn(&E) -> Verdict,
 ) -> (Result<O, Vec<E>>, Course)
 where
     F: Future<Output = Result<O, E>>,
 {
-    let mut field = Field::new(groups, limit);
+    first_with(groups, hedge, limit, attempt, judge, |_| false).await
+}
+
+/// The same, where `hold` is asked when `hedge` has passed whether to wait as long again; it gets the whole silence since an
+/// attempt ended last.
+///
+/// # Errors
+/// Those of [`first`].
+pub async fn first_with<T, O, E, F>(
+    groups: Vec<VecDeque<T>>,
+    hedge: Duration,
+    limit: u32,
+    mut attempt: impl FnMut(T) -> F,
+    judge: impl Fn(&E) -> Verdict,
+    hold: impl Fn(Duration) -> bool,
+) -> (Result<O, Vec<E>>, Course)
+where
+    F: Future<Output = Result<O, E>>,
+{
+    let mut ended = Instant::now(); // when an attempt did last
+    let mut deadline = ended + hedge; // of the group that began last
+    let mut groups = groups;
+    let mut fresh = 0; // the first group that has not begun
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
     let mut course = Course::default();
-    let mut start = |(group, target): (usize, T)| {
+    let mut start = |groups: &mut Vec<VecDeque<T>>, group: usize, course: &mut Course| {
+        if course.attempts >= limit {
+            return None;
+        }
+        let target = groups.get_mut(group)?.pop_front()?;
+        course.attempts += 1;
         let future = attempt(target);
-        async move { (group, future.await) }
+        Some(async move { (group, future.await) })
     };
-    running.extend(field.next_group().map(&mut start));
-    let mut patience = Instant::now() + hedge;
+    let open_next = |groups: &Vec<VecDeque<T>>, fresh: &mut usize| {
+        while *fresh < groups.len() {
+            *fresh += 1;
+            if !groups[*fresh - 1].is_empty() {
+                return Some(*fresh - 1);
+            }
+        }
+        // Every group has begun: what is left in any of them.
+        groups.iter().position(|group| !group.is_empty())
+    };
+    // Whether there are more attempts left than groups that wait for their first.
+    let spare = |groups: &Vec<VecDeque<T>>, fresh: usize, course: &Course| {
+        let waiting = groups[fresh..].iter().filter(|group| !group.is_empty()).count();
+        (limit.saturating_sub(course.attempts)) as usize > waiting
+    };
+    if let Some(group) = open_next(&groups, &mut fresh)
+        && let Some(future) = start(&mut groups, group, &mut course)
+    {
+        running.push(future);
+    }
     while !running.is_empty() {
         let outcome = tokio::select! {
             biased;
             outcome = running.next() => outcome,
-            () = sleep_until(patience) => None,
+            () = sleep_until(deadline) => None,
         };
-        let begun = field.begun;
-        let next = match outcome {
-            Some((_, Ok(won))) => {
-                course.attempts = field.attempts;
-                return (Ok(won), course);
-            }
+        if outcome.is_some() {
+            ended = Instant::now();
+        }
+        let begun = fresh;
+        match outcome {
+            Some((_, Ok(won))) => return (Ok(won), course),
             Some((group, Err(failure))) => {
                 let verdict = judge(&failure);
                 failures.push(failure);
-                match verdict {
-                    Verdict::Final => break,
-                    Verdict::NextMember => field.next_member(group).or_else(|| field.next_group()),
-                    Verdict::NextGroup => {
-                        field.drop_group(group);
-                        field.next_group()
+                let next = match verdict {
+                    Verdict::Final => return (Err(failures), course),
+                    Verdict::NextMember if !groups[group].is_empty() && spare(&groups, fresh, &course) => {
+                        Some(group)
                     }
+                    Verdict::NextMember => open_next(&groups, &mut fresh),
+                    Verdict::NextGroup => {
+                        groups[group].clear();
+                        open_next(&groups, &mut fresh)
+                    }
+                };
+                if let Some(group) = next
+                    && let Some(future) = start(&mut groups, group, &mut course)
+                {
+                    running.push(future);
                 }
             }
+            None if hold(ended.elapsed()) => deadline = Instant::now() + hedge,
             None => {
-                let next = field.next_group();
-                course.hedges += u32::from(next.is_some());
-                patience = Instant::now() + hedge;
-                next
+                deadline = Instant::now() + hedge;
+                if let Some(group) = open_next(&groups, &mut fresh)
+                    && let Some(future) = start(&mut groups, group, &mut course)
+                {
+                    course.hedges += 1;
+                    running.push(future);
+                }
             }
-        };
-        if field.begun > begun {
-            patience = Instant::now() + hedge;
         }
-        running.extend(next.map(&mut start));
+        if fresh > begun {
+            deadline = Instant::now() + hedge;
+        }
     }
-    course.attempts = field.attempts;
     (Err(failures), course)
-}
-
-/// What is left to be tried.
-struct Field<T> {
-    groups: Vec<VecDeque<T>>,
-    /// How many groups have begun: the first so many.
-    begun: usize,
-    attempts: u32,
-    limit: u32,
-}
-
-impl<T> Field<T> {
-    fn new(mut groups: Vec<VecDeque<T>>, limit: u32) -> Self {
-        groups.retain(|group| !group.is_empty());
-        Self { groups, begun: 0, attempts: 0, limit }
-    }
-
-    /// Another member of a group that has begun, as long as each group that has not keeps an attempt.
-    fn next_member(&mut self, group: usize) -> Option<(usize, T)> {
-        let kept = u32::try_from(self.groups.len() - self.begun).unwrap_or(u32::MAX);
-        if self.attempts.saturating_add(kept) >= self.limit {
-            return None;
-        }
-        let target = self.groups[group].pop_front()?;
-        self.attempts += 1;
-        Some((group, target))
-    }
-
-    /// The first member of the next group; where all have begun, what is left in any.
-    fn next_group(&mut self) -> Option<(usize, T)> {
-        if self.begun < self.groups.len() {
-            if self.attempts >= self.limit {
-                return None;
-            }
-            self.begun += 1;
-            self.attempts += 1;
-            let group = self.begun - 1;
-            return self.groups[group].pop_front().map(|target| (group, target));
-        }
-        let group = self.groups.iter().position(|group| !group.is_empty())?;
-        self.next_member(group)
-    }
-
-    /// The others of a group would answer the same.
-    fn drop_group(&mut self, group: usize) {
-        self.groups[group].clear();
-    }
 }
 
 /// What a failure means for the attempts still to come.
@@ -198,6 +206,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_silence_may_be_borne_longer() {
+        let begin = Instant::now();
+        let attempt = |Target(after, answer)| async move {
+            sleep(Duration::from_millis(after)).await;
+            answer.map_err(|_: Verdict| ())
+        };
+        let groups = || vec![[HANG].into(), [Target(5, Ok("second"))].into()];
+        let hold = |silence| silence < Duration::from_secs(1);
+        let (won, course) =
+            first_with(groups(), Timing::default().hedge, 6, attempt, |()| Verdict::Final, hold).await;
+        assert_eq!((won, begin.elapsed().as_millis(), course.hedges), (Ok("second"), 1005, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_dead_addresses_leave_the_next_cluster_its_turn() {
+        let refused = [Target(1, Err(Verdict::NextMember)); 6];
+        let (won, course, _) = run(&[&refused, &refused, &[Target(1, Ok("third"))]]).await;
+        assert_eq!((won.unwrap(), course.attempts), ("third", 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_failures_do_not_put_the_next_cluster_off() {
+        let slow = [Target(200, Err(Verdict::NextMember)); 3];
+        let (won, course, ms) = run(&[&slow, &[Target(5, Ok("far"))]]).await;
+        assert_eq!((won.unwrap(), ms, course.hedges), ("far", 255, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn says_every_failure() {
         let refused = Target(1, Err(Verdict::NextMember));
         let (lost, course, _) = run(&[&[refused], &[refused, refused]]).await;
@@ -207,31 +243,5 @@ mod tests {
         assert_eq!(run(&[]).await.0.unwrap_err(), []);
         let many = [refused; 9];
         assert_eq!(run(&[&many]).await.1.attempts, 6, "bounded");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_group_full_of_failures_leaves_the_others_their_turn() {
-        let limit = Limits::default().attempts;
-        let refused = Target(1, Err(Verdict::NextMember));
-        let (won, course, ms) = run(&[&[refused; 6], &[Target(1, Ok("far"))]]).await;
-        assert_eq!((won.unwrap(), course.attempts, ms), ("far", limit, 6));
-        // Two others: each has its turn.
-        let (won, course, _) = run(&[&[refused; 9], &[refused; 9], &[Target(1, Ok("third"))]]).await;
-        assert_eq!((won.unwrap(), course.attempts), ("third", limit));
-        // A group that says no for all frees what its members would have used.
-        let no = Target(1, Err(Verdict::NextGroup));
-        let (won, ..) = run(&[&[no; 6], &[refused, refused, Target(1, Ok("third member"))]]).await;
-        assert_eq!(won.unwrap(), "third member");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn slow_failures_do_not_put_the_hedge_off() {
-        let slow = Target(200, Err(Verdict::NextMember));
-        let (won, course, ms) = run(&[&[slow; 3], &[Target(1, Ok("far"))]]).await;
-        assert_eq!((won.unwrap(), ms), ("far", 251), "counted from the group's beginning");
-        assert_eq!(course, Course { attempts: 3, hedges: 1 });
-        // The second group has its own quarter second.
-        let (won, _, ms) = run(&[&[HANG], &[slow; 3], &[Target(1, Ok("third"))]]).await;
-        assert_eq!((won.unwrap(), ms), ("third", 501));
     }
 }

@@ -16,11 +16,11 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tombolo_model::{
     ClusterName, GatewayRole, Generation, SpiffeId,
@@ -75,6 +75,8 @@ pub struct Shared {
     pub conns: Conns,
     /// The peers' health.
     pub health: Health,
+    /// The health of this cluster's own egress gateways, where they are used.
+    pub egress_health: Health,
     /// Tunnels to others.
     pub pool: Pool,
     /// Counters.
@@ -89,10 +91,13 @@ pub struct Shared {
     pub gateway_loads: Loads<Arc<str>>,
     /// Connections by the peer that brought them.
     pub peer_loads: Loads<SpiffeId>,
+    /// Tunnels by the peer that dialled them.
+    pub tunnel_loads: Loads<SpiffeId>,
     /// Connections by endpoint.
     pub endpoint_loads: Loads<SocketAddr>,
     tunnel: OnceLock<SocketAddr>,
     changed: watch::Sender<u64>,
+    calls: watch::Sender<Instant>,
     probers: Mutex<HashMap<Key, CancellationToken>>,
 }
 
@@ -103,13 +108,15 @@ impl Shared {
         let bundle = BundleStore::new();
         let conns = Conns::new(config.limits.connections);
         let (limits, timing) = (config.limits, config.timing);
-        let dialer = Dialer { limits, timing, conns: conns.clone(), bundle: bundle.clone() };
+        let loopback = config.dials_loopback();
+        let dialer = Dialer { limits, timing, conns: conns.clone(), bundle: bundle.clone(), loopback };
         Arc::new(Self {
             table: ArcSwap::default(),
             bundle,
             credentials: CredentialSet::new(),
             conns,
             health: Health::new(timing.slow_start),
+            egress_health: Health::new(timing.slow_start),
             pool: Pool::new(dialer),
             metrics,
             log,
@@ -117,9 +124,11 @@ impl Shared {
             cluster_loads: Loads::default(),
             gateway_loads: Loads::default(),
             peer_loads: Loads::default(),
+            tunnel_loads: Loads::default(),
             endpoint_loads: Loads::default(),
             tunnel: OnceLock::new(),
             changed: watch::Sender::new(0),
+            calls: watch::Sender::new(Instant::now()),
             probers: Mutex::default(),
             config,
         })
@@ -141,7 +150,7 @@ impl Shared {
         if ended > 0 {
             tracing::info!(connections.count = ended, "connections lost their right by the new snapshot");
         }
-        if self.config.role == GatewayRole::Egress {
+        if self.config.role != GatewayRole::Ingress {
             self.retarget(&table);
         }
         self.changed.send_modify(|number| *number += 1);
@@ -151,6 +160,23 @@ impl Shared {
     /// Wakes at each table that came into force.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// A call through an egress gateway begins.
+    pub(crate) fn call(&self) {
+        self.calls.send_replace(Instant::now());
+    }
+    /// When the last call through an egress gateway began.
+    pub(crate) fn calls(&self) -> watch::Receiver<Instant> {
+        self.calls.subscribe()
+    }
+
+    /// The health of gateways of this role, which this process uses.
+    pub(crate) fn health_of(&self, role: GatewayRole) -> &Health {
+        match role {
+            GatewayRole::Egress => &self.egress_health,
+            GatewayRole::Ingress | GatewayRole::Sidecar => &self.health,
+        }
     }
 
     /// Where this process takes tunnels, once it is bound.
@@ -194,27 +220,30 @@ impl Shared {
         self.conns.end_all(Reason::Draining);
     }
 
-    /// One prober for each address of each peer, no more.
+    /// One prober for each address that this gateway dials: an egress gateway the ingress gateways of each peer, a sidecar
+    /// the egress gateways of its cluster.
     fn retarget(self: &Arc<Self>, table: &RouteTable) {
         let Some(itself) = table.itself() else { return };
-        let identity = SpiffeId::gateway(&itself.trust_domain, &itself.cluster, GatewayRole::Egress);
-        let mut wanted = BTreeMap::new();
-        for peer in table.peers().values() {
-            for address in &peer.ingress {
-                let key = peer_key(&identity, &peer.cluster, address);
-                wanted.insert((peer.cluster.clone(), address.clone()), key);
+        let identity = SpiffeId::gateway(&itself.trust_domain, &itself.cluster, self.config.role);
+        let mut wanted = HashSet::new();
+        if self.config.role == GatewayRole::Sidecar {
+            let key = |address: &SocketAddr| egress_key(&identity, &itself.cluster, *address);
+            wanted.extend(table.egress().iter().map(key));
+        } else {
+            for peer in table.peers().values() {
+                wanted.extend(peer.ingress.iter().map(|address| peer_key(&identity, &peer.cluster, address)));
             }
         }
         let mut probers = self.probers();
         probers.retain(|key, stop| {
-            let keep = wanted.values().any(|other| other == key);
+            let keep = wanted.contains(key);
             if !keep {
                 stop.cancel();
                 self.pool.retire(&key.address);
             }
             keep
         });
-        for key in wanted.into_values() {
+        for key in wanted {
             if let Entry::Vacant(free) = probers.entry(key.clone()) {
                 let stop = CancellationToken::new();
                 task::spawn("probe", prober::run(self.clone(), key, stop.clone()));
@@ -225,6 +254,16 @@ impl Shared {
 
     fn probers(&self) -> std::sync::MutexGuard<'_, HashMap<Key, CancellationToken>> {
         self.probers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pool's key for an egress gateway of this cluster.
+pub(crate) fn egress_key(identity: &SpiffeId, cluster: &ClusterName, address: SocketAddr) -> Key {
+    Key {
+        identity: identity.clone(),
+        address: Arc::from(address.to_string()),
+        cluster: cluster.clone(),
+        role: GatewayRole::Egress,
     }
 }
 

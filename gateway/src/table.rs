@@ -4,6 +4,7 @@
 //! [`build`] is pure. It refuses what would be dangerous (a target that another cluster's identity may answer for)
 //! and what would be ambiguous (one address for two names).
 
+use crate::reach::PEER_ADDRESSES;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
@@ -245,7 +246,10 @@ pub fn build(resources: &Resources<GatewayResource>) -> Result<RouteTable, Table
             GatewayResource::Itself(itself) => table.itself = Some(itself.clone()),
             GatewayResource::Bundle(bundle) => table.bundle = Some(bundle.clone()),
             GatewayResource::Peer(peer) => {
-                table.peers.insert(peer.cluster.clone(), peer.clone());
+                // A snapshot with a greedy peer is a good one for all others.
+                let mut peer = peer.clone();
+                peer.ingress = peer.ingress.into_iter().take(PEER_ADDRESSES).collect();
+                table.peers.insert(peer.cluster.clone(), peer);
             }
             GatewayResource::Gateways { egress } => table.egress = egress.iter().copied().collect(),
             GatewayResource::Route(_) | GatewayResource::Export(_) | GatewayResource::Workload(_) => {}

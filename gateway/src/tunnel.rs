@@ -10,6 +10,7 @@ use crate::{
     copy::stream::StreamEnd,
     error::Refusal,
     head::{Answer, Connect},
+    reach::Reach,
     reason::Reason,
     socket,
 };
@@ -26,11 +27,9 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use tombolo_model::GatewayRole;
 use tombolo_mtls::{BundleStore, Peer};
 use tombolo_runtime::task;
 
@@ -120,6 +119,8 @@ pub struct Dialer {
     pub conns: Conns,
     /// Whom to believe.
     pub bundle: BundleStore,
+    /// Whether gateways of other clusters are dialled on this machine.
+    pub loopback: bool,
 }
 
 impl fmt::Debug for Dialer {
@@ -129,6 +130,15 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
+    /// What is dialled to reach a gateway of this role: ingress gateways are other clusters'.
+    #[must_use]
+    pub fn reach(&self, role: GatewayRole) -> Reach {
+        match role {
+            GatewayRole::Ingress => Reach::Peer { loopback: self.loopback },
+            GatewayRole::Egress | GatewayRole::Sidecar => Reach::Own,
+        }
+    }
+
     /// Opens a tunnel to `host:port`. The configuration says which identity is shown and which is expected.
     ///
     /// # Errors
@@ -136,10 +146,11 @@ impl Dialer {
     pub async fn dial(
         &self,
         address: &Arc<str>,
+        reach: Reach,
         config: Arc<ClientConfig>,
         not_after: Option<SystemTime>,
     ) -> Result<Arc<Tunnel>, Refusal> {
-        match timeout(self.timing.dial, self.try_dial(address, config, not_after)).await {
+        match timeout(self.timing.dial, self.try_dial(address, reach, config, not_after)).await {
             Ok(result) => result,
             Err(_) => {
                 let detail = format!("{address}: no handshake within {:?}", self.timing.dial);
@@ -151,12 +162,13 @@ impl Dialer {
     async fn try_dial(
         &self,
         address: &Arc<str>,
+        reach: Reach,
         config: Arc<ClientConfig>,
         not_after: Option<SystemTime>,
     ) -> Result<Arc<Tunnel>, Refusal> {
         let unreachable =
             |error: &dyn fmt::Display| Refusal::new(Reason::PeerUnreachable, format!("{address}: {error}"));
-        let tcp = TcpStream::connect(&**address).await.map_err(|error| unreachable(&error))?;
+        let tcp = reach.connect(address).await.map_err(|error| unreachable(&error))?;
         socket::prepare(&tcp);
         let name = server_name(address);
         let (tls, peer) = tombolo_mtls::connect(tcp, config, name)

@@ -50,7 +50,7 @@ impl Machine {
     }
 
     /// One route to nowhere, and these workloads.
-    fn publish(&self, generation: u64, route: SocketAddr, workloads: &[(&str, WorkloadSelector)]) {
+    fn publish(&self, generation: u64, route: SocketAddr, workloads: &[(&str, &[WorkloadSelector])]) {
         let id = self.agent.cluster().intermediate.id().clone();
         let itself =
             SelfSpec { cluster: id.cluster, trust_domain: id.trust_domain, locality: Locality::default() };
@@ -65,9 +65,12 @@ impl Machine {
             }],
             targets: Vec::new(),
         };
-        let workloads = workloads.iter().map(|(account, selector)| {
+        let workloads = workloads.iter().map(|(account, selectors)| {
             let identity = self.agent.cluster().workload("default", account);
-            GatewayResource::Workload(WorkloadSpec { identity, selectors: [selector.clone()].into() })
+            GatewayResource::Workload(WorkloadSpec {
+                identity,
+                selectors: selectors.iter().cloned().collect(),
+            })
         });
         let base = [
             GatewayResource::Itself(itself),
@@ -144,19 +147,20 @@ async fn who_is_unknown_or_two_is_refused_and_log_metrics_and_report_agree() {
     let machine = Machine::new();
     let name = free([127, 83, 0, 1]).await;
     let me = nix::unistd::getuid().as_raw();
-    machine.publish(1, name, &[("shopping", WorkloadSelector::Uid(me + 1))]);
+    machine.publish(1, name, &[("shopping", &[WorkloadSelector::Uid(me + 1)])]);
     let bound = machine.proxy().await;
     tokio::time::timeout(SOON, bound.ready()).await.expect("ready");
     let caller = refused(name).await;
 
     let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    let two = [("shopping", WorkloadSelector::Uid(me)), ("cart", WorkloadSelector::Path(exe))];
+    let cart = [WorkloadSelector::Path(exe), WorkloadSelector::Uid(me)];
+    let two = [("shopping", &cart[1..]), ("cart", &cart[..])];
     machine.publish(2, name, &two);
     let applied = bound.control().unwrap().applied();
     until("table 2", SOON, || async { applied.borrow().get() }, |generation| *generation == 2).await;
     refused(name).await;
 
-    machine.publish(3, name, &[("shopping", WorkloadSelector::Uid(me))]);
+    machine.publish(3, name, &[("shopping", &[WorkloadSelector::Uid(me)])]);
     until("table 3", SOON, || async { applied.borrow().get() }, |generation| *generation == 3).await;
     refused(name).await;
 
@@ -202,7 +206,7 @@ async fn dumps_and_problems() {
     let machine = Machine::new();
     let holder = TcpListener::bind("127.83.0.2:0").await.unwrap();
     let name = holder.local_addr().unwrap();
-    machine.publish(1, name, &[("shopping", WorkloadSelector::Uid(7))]);
+    machine.publish(1, name, &[("shopping", &[WorkloadSelector::Uid(7)])]);
     let bound = machine.proxy().await;
     tokio::time::timeout(SOON, bound.ready()).await.expect("a taken port does not hold the others up");
     let admin = bound.admin.unwrap();
@@ -253,7 +257,7 @@ impl Drop for Program {
 async fn the_program_says_when_it_is_ready_opens_its_log_again_and_ends_in_order() {
     let machine = Machine::new();
     let name = free([127, 83, 0, 3]).await;
-    machine.publish(1, name, &[("shopping", WorkloadSelector::Uid(nix::unistd::getuid().as_raw() + 1))]);
+    machine.publish(1, name, &[("shopping", &[WorkloadSelector::Uid(nix::unistd::getuid().as_raw() + 1)])]);
     let path = |name: &str| machine.dir.path().join(name).to_str().unwrap().to_owned();
     let ready = machine.dir.path().join("ready.json");
     let child = Command::new(env!("CARGO_BIN_EXE_tombolo-gateway"))

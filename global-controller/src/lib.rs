@@ -125,6 +125,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
     let liveness =
         reconcile::Liveness::new(Uuid::now_v7(), Arc::clone(&clock), agent_metrics.lag_seconds.clone());
     let driver = reconcile::Driver {
+        commits: reconcile::Commits::default(),
         store: store.clone(),
         view: view.clone(),
         liveness: Arc::clone(&liveness),

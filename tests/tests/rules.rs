@@ -82,7 +82,17 @@ const HEAVY: Table = &[
     ("x509-parser", &["tombolo-mtls"]),
     ("rcgen", &["tombolo-mtls", "tombolo-testkit"]),
     ("tracing-subscriber", &["tombolo-runtime"]),
-    ("nix", &["tombolo-controller", "tombolo-agent", "tombolo-gateway", "tombolo", "tombolo-testkit"]),
+    (
+        "nix",
+        &[
+            "tombolo-runtime",
+            "tombolo-controller",
+            "tombolo-agent",
+            "tombolo-gateway",
+            "tombolo",
+            "tombolo-testkit",
+        ],
+    ),
 ];
 
 /// Declared for a feature only, so not named in the source: crate, libraries.

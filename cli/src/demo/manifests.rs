@@ -57,6 +57,8 @@ endpoints:
 }
 
 fn account(text: &mut String, name: &str, executable: &str) {
+    // Everything here runs as whoever started the demo.
+    let user = nix::unistd::getuid();
     let _ = write!(
         text,
         "---
@@ -66,7 +68,7 @@ metadata:
   name: {name}
   namespace: default
   annotations:
-    tombolo.io/selector: \"path={executable}\"
+    tombolo.io/selector: \"path={executable},uid={user}\"
 "
     );
 }

@@ -121,7 +121,13 @@ pub fn store<R: Resource>(
     Ok(())
 }
 
+/// A file that was not there: what is left of a write that was cut short goes, and nobody else's is written to, nor
+/// what a link of that name leads to.
 fn private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

@@ -1,7 +1,7 @@
 //! How a connection to the sender is made.
 
 use rustls::pki_types::ServerName;
-use std::{io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,6 +21,19 @@ pub enum ConnectError {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// Somebody else than the agent listens at the socket.
+    #[error(
+        "{to} is held by user {found}, not by {}: stop whoever listens there, or name the agent's user (--agent-uid)",
+        expected.iter().map(u32::to_string).collect::<Vec<_>>().join(" or ")
+    )]
+    Stranger {
+        /// The socket.
+        to: String,
+        /// The user who listens.
+        found: u32,
+        /// The users who may.
+        expected: BTreeSet<u32>,
     },
     /// The TLS handshake failed.
     #[error("the TLS handshake with {to} failed")]
@@ -58,12 +71,25 @@ pub trait Connector: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct UnixConnector {
     path: PathBuf,
+    users: BTreeSet<u32>,
 }
 
 impl UnixConnector {
-    /// To the socket at this path.
+    /// To the socket at this path, held by root or by the user of this process.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self::held_by(path, [0, nix::unistd::geteuid().as_raw()])
+    }
+
+    /// To the socket at this path, held by one of these users.
+    pub fn held_by(path: impl Into<PathBuf>, users: impl IntoIterator<Item = u32>) -> Self {
+        Self { path: path.into(), users: users.into_iter().collect() }
+    }
+
+    /// This user may hold it, too.
+    #[must_use]
+    pub fn or_held_by(mut self, user: Option<u32>) -> Self {
+        self.users.extend(user);
+        self
     }
 }
 
@@ -76,9 +102,15 @@ impl Connector for UnixConnector {
     }
 
     async fn connect(&self) -> Result<UnixStream, ConnectError> {
-        UnixStream::connect(&self.path)
-            .await
-            .map_err(|source| ConnectError::Socket { to: self.path.display().to_string(), source })
+        let to = || self.path.display().to_string();
+        let failed = |source| ConnectError::Socket { to: to(), source };
+        let stream = UnixStream::connect(&self.path).await.map_err(failed)?;
+        // Whoever can write to the folder can put a socket there, and would be told what the agent is told.
+        let found = stream.peer_cred().map_err(failed)?.uid();
+        if !self.users.contains(&found) {
+            return Err(ConnectError::Stranger { to: to(), found, expected: self.users.clone() });
+        }
+        Ok(stream)
     }
 }
 

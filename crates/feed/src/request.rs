@@ -201,6 +201,16 @@ impl Requests {
         Self { links, limit }
     }
 
+    /// Waits until there is another connection than the last time this handle looked. Cancel safe.
+    pub async fn reconnected(&mut self) {
+        while self.links.changed().await.is_ok() {
+            if self.links.borrow_and_update().is_some() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Posts JSON, and reads the JSON of the answer (`()` where it has none). Waits for a connection, within
     /// [`REQUEST_TIMEOUT`]. Dropping the future resets the request; the other side may have acted on it.
     ///

@@ -9,6 +9,9 @@ use std::fmt;
 #[serde(transparent)]
 pub struct Generation(u64);
 
+/// Generations of an epoch: more than are ever taken. Thousands of epochs fit into the numbers that JSON carries exactly.
+const EPOCH_BITS: u32 = 40;
+
 impl Generation {
     /// Nothing received or published yet.
     pub const ZERO: Self = Self(0);
@@ -21,6 +24,18 @@ impl Generation {
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
+    }
+    /// In which epoch it is. Epochs follow one another as generations do; a new one begins where the database was restored
+    /// from a backup and receivers hold generations that it does not know, so that what comes then is newer than all
+    /// that was before.
+    #[must_use]
+    pub const fn epoch(self) -> u64 {
+        self.0 >> EPOCH_BITS
+    }
+    /// The first generation of an epoch.
+    #[must_use]
+    pub const fn first_of(epoch: u64) -> Self {
+        Self(epoch << EPOCH_BITS)
     }
     /// The one after it.
     #[must_use]

@@ -51,6 +51,31 @@ fn a_cluster_speaks_for_itself_only() {
 }
 
 #[test]
+fn a_gateway_brings_those_whose_way_leads_through_it() {
+    let ingress = "spiffe://acme/cluster/c1/gateway/ingress";
+    let egress = "spiffe://acme/cluster/c1/gateway/egress";
+    let (own, other) = ("spiffe://acme/cluster/c1/ns/a/sa/b", "spiffe://acme/cluster/c2/ns/a/sa/b");
+    for (peer, source, allowed) in [
+        (egress, own, true),
+        (egress, other, false),
+        (ingress, other, true),
+        (ingress, own, false),
+        (ingress, "spiffe://rival/cluster/c2/ns/a/sa/b", false),
+        ("spiffe://rival/cluster/c1/gateway/ingress", other, false),
+        ("spiffe://acme/cluster/c2/gateway/ingress", other, false),
+        ("spiffe://acme/cluster/c2/gateway/egress", own, false),
+        ("spiffe://acme/cluster/c1/gateway/sidecar", own, false),
+        (own, own, false),
+    ] {
+        let (peer, source) = (id(peer), id(source));
+        let result = brings(&itself(), &peer, Some(&source));
+        assert_eq!(result.is_ok(), allowed, "{peer} for {source}");
+        assert!(allowed || result.unwrap_err().reason == Reason::WrongIdentity);
+    }
+    assert_eq!(brings(&itself(), &id(egress), None).unwrap_err().reason, Reason::BadRequest);
+}
+
+#[test]
 fn only_callers_reach_an_export() {
     let (c1, c2) = (ClusterName::parse("c1").unwrap(), ClusterName::parse("c2").unwrap());
     let name = GlobalName::parse("a.acme.com").unwrap();

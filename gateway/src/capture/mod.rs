@@ -217,7 +217,8 @@ async fn attest(
             AttestError::Kernel(_)
             | AttestError::Process(_)
             | AttestError::Nobody(_)
-            | AttestError::Several { .. } => Reason::UnknownWorkload,
+            | AttestError::Several { .. }
+            | AttestError::Shared { .. } => Reason::UnknownWorkload,
         };
         Refusal::new(reason, telemetry::chain(&error))
     })

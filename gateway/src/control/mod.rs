@@ -39,6 +39,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 pub struct Settings {
     /// The agent's unix socket.
     pub socket: PathBuf,
+    /// The user who may hold it, besides root and this process's own.
+    pub agent_uid: Option<u32>,
     /// Where the last good table is kept.
     pub cache: Option<PathBuf>,
     /// What this process says of itself.
@@ -60,7 +62,8 @@ impl Settings {
             explicit: config.capture == Capture::Explicit,
             admin,
         };
-        Some(Self { socket: config.agent_socket.clone()?, cache: config.cache.clone(), hello })
+        let (socket, cache) = (config.agent_socket.clone()?, config.cache.clone());
+        Some(Self { socket, agent_uid: config.agent_uid, cache, hello })
     }
 }
 
@@ -122,7 +125,7 @@ pub fn start(
     data: runtime::Handle,
     problems: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
 ) -> Handle {
-    let Settings { socket, cache, hello } = settings;
+    let Settings { socket, agent_uid, cache, hello } = settings;
     let paths = Paths::of(&hello.instance);
     let (role, tunnel) = (hello.role, hello.tunnel);
 
@@ -132,7 +135,8 @@ pub fn start(
     options.validate = Arc::new(validate);
     let greeting = Arc::new((hello, paths.hello.clone()));
     options.on_connect = Some(Arc::new(move |requests| greet(requests, greeting.clone()).boxed()));
-    let (client, running) = Client::<GatewayResource>::build(UnixConnector::new(socket), options);
+    let connector = UnixConnector::new(socket).or_held_by(agent_uid);
+    let (client, running) = Client::<GatewayResource>::build(connector, options);
 
     let (applied_tx, applied) = watch::channel(Generation::ZERO);
     let (wanted_tx, wanted) = watch::channel(None);

@@ -18,7 +18,7 @@ use std::{
 use tokio::time::{Sleep, sleep};
 
 /// How long a reset waits for a slow peer to take what was sent before it.
-const FLUSH: Duration = Duration::from_secs(10);
+const FLUSH: Duration = Duration::from_secs(2);
 /// Pieces up to this size are put together while the other end takes nothing.
 const SMALL: usize = 4096;
 /// As much is put together at most for one step.

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// How long a reset waits for the application to take what was sent before it.
-const FLUSH: Duration = Duration::from_secs(10);
+const FLUSH: Duration = Duration::from_secs(2);
 /// The longest pause between two looks at the send queue.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -1,30 +1,34 @@
 //! Probes one address: a tunnel of its own, kept, and a ping on it again and again.
 //!
 //! A tunnel of its own because a ping behind megabytes of an application's bytes measures those. A new one after each
-//! rotation of this gateway's certificate, and every few minutes: a tunnel that stands says nothing of whether either
-//! side would still accept the other, and the pool's next dial needs just that.
+//! rotation of the certificate that is shown, and every minute: a tunnel that stands says nothing of whether either side
+//! would still accept the other, and the pool's next dial needs just that.
 
 use super::state::Event;
 use crate::{
     config::Timing,
     conns::{Kind, Ticket},
     pool::Key,
-    reason::Reason,
     state::Shared,
     tunnel::ALPN,
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tombolo_model::GatewayRole;
 use tombolo_mtls::{Credentials, Expect, client_config};
 
 /// The longest pause between two attempts to reach a dead address.
 const LONGEST: Duration = Duration::from_secs(2);
+
+/// An egress gateway that no call went to for so long is asked less often.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// Probes until `stop`. `key` says who is expected where.
 pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) {
@@ -33,17 +37,24 @@ pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) 
         () = stop.cancelled() => {}
         () = forever(&shared, &key) => {}
     }
-    shared.health.forget(&key.cluster, &key.address);
+    shared.health_of(key.role).forget(&key.cluster, &key.address);
 }
 
 async fn forever(shared: &Shared, key: &Key) {
     let timing = shared.config.timing;
     let mut pause = timing.probe;
-    let mut demand = shared.health.demand();
+    let mut demand = shared.health_of(key.role).demand();
     loop {
         demand.mark_unchanged();
-        let begin = Instant::now();
-        let error = probe(shared, key).await;
+        let mut begin = Instant::now();
+        let mut ended = probe(shared, key, timing.dead * 4).await;
+        // A tunnel that worked may end for a reason that says nothing of the peer (no stream used it): dial again, and
+        // only where that fails, soon, the peer is dead.
+        while matches!(ended, Ended::Closed(_)) && begin.elapsed() > timing.dead * 4 {
+            begin = Instant::now();
+            ended = probe(shared, key, timing.dead).await;
+        }
+        let (Ended::Closed(error) | Ended::Dead(error)) = ended;
         tell(shared, key, Event::Failed(error));
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
@@ -56,40 +67,58 @@ async fn forever(shared: &Shared, key: &Key) {
     }
 }
 
-/// Connects and pings until that fails; says how.
-async fn probe(shared: &Shared, key: &Key) -> String {
+/// Why a probe's tunnel is no more, for people.
+enum Ended {
+    /// The connection ended.
+    Closed(String),
+    /// Nobody answers there, or somebody else does.
+    Dead(String),
+}
+
+/// Connects, within `patience`, and pings until that fails.
+async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
     let timing = shared.config.timing;
-    let Some(credentials) = shared.credentials.own() else {
-        sleep(timing.probe).await;
-        return "this gateway has no certificate yet".to_owned();
+    // An egress gateway takes tunnels of workloads alone.
+    let known = || match key.role {
+        GatewayRole::Egress => shared.credentials.any(),
+        GatewayRole::Ingress | GatewayRole::Sidecar => shared.credentials.own(),
+    };
+    let credentials = loop {
+        match known() {
+            Some(credentials) => break credentials,
+            None => sleep(timing.probe).await,
+        }
     };
     credentials.wait_ready().await;
     let mut rotated = credentials.subscribe();
     rotated.mark_unchanged();
-    let mut line = match Line::dial(shared, key, &credentials).await {
+    // The first handshake of a far peer needs three round trips; it gets longer than a ping. The own gateways are near.
+    let patience = if key.role == GatewayRole::Egress { timing.dead } else { patience };
+    let mut line = match Line::dial(shared, key, &credentials, patience).await {
         Ok(line) => line,
-        Err(error) => return error,
+        Err(error) => return Ended::Dead(error),
     };
     loop {
+        // What was true of the last handshake need not be of the next: with other certificates, or after a while.
         let renewed = async {
             tokio::select! {
-                _ = rotated.changed() => {}
-                () = sleep(timing.rehandshake.mul_f64(0.75 + rand::random::<f64>() / 4.0)) => {}
+                Ok(()) = rotated.changed() => {}
+                () = sleep(timing.proof.mul_f64(0.75 + rand::random::<f64>() / 4.0)) => {}
             }
-            if let Ok(line) = Line::dial(shared, key, &credentials).await {
+            if let Ok(line) = Line::dial(shared, key, &credentials, patience).await {
                 return Ok(line);
             }
             // One that fails while the old tunnel answers may be a moment's; two are a peer that takes no new ones.
             sleep(timing.probe).await;
-            Line::dial(shared, key, &credentials).await
+            Line::dial(shared, key, &credentials, patience).await
         };
-        // The new tunnel first, then the old one goes.
+        // The old one is pinged until the new one stands, so that a silence is found as soon as ever.
         line = tokio::select! {
             biased;
-            error = line.keep(shared, key) => return error,
+            ended = line.keep(shared, key) => return ended,
             renewed = renewed => match renewed {
                 Ok(line) => line,
-                Err(error) => return format!("it answers, but takes no new tunnel: {error}"),
+                Err(error) => return Ended::Dead(format!("it answers, but takes no new tunnel: {error}")),
             },
         };
     }
@@ -98,7 +127,7 @@ async fn probe(shared: &Shared, key: &Key) -> String {
 /// A prober's tunnel.
 struct Line {
     connection: h2::client::Connection<TlsStream<TcpStream>, Bytes>,
-    pings: h2::PingPong,
+    pings: Pings,
     ticket: Ticket,
     // The connection ends with the last of these.
     _send: h2::client::SendRequest<Bytes>,
@@ -106,9 +135,12 @@ struct Line {
 
 impl Line {
     /// A new tunnel, with an answer to its first ping: that alone says that the peer took this side's certificate.
-    async fn dial(shared: &Shared, key: &Key, credentials: &Credentials) -> Result<Self, String> {
-        // The first handshake of a far peer needs three round trips; it gets longer than a ping.
-        let patience = shared.config.timing.dead * 4;
+    async fn dial(
+        shared: &Shared,
+        key: &Key,
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<Self, String> {
         match timeout(patience, Self::try_dial(shared, key, credentials)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no handshake within {patience:?}")),
@@ -118,7 +150,8 @@ impl Line {
     async fn try_dial(shared: &Shared, key: &Key, credentials: &Credentials) -> Result<Self, String> {
         let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
         let config = client_config(&shared.bundle, credentials, expect, &[ALPN]);
-        let tcp = TcpStream::connect(&*key.address).await.map_err(|error| error.to_string())?;
+        let reach = shared.pool.dialer().reach(key.role);
+        let tcp = reach.connect(&key.address).await.map_err(|error| error.to_string())?;
         crate::socket::prepare(&tcp);
         let name = crate::tunnel::server_name(&key.address);
         let (tls, peer) = tombolo_mtls::connect(tcp, config, name)
@@ -131,58 +164,80 @@ impl Line {
         let ticket =
             shared.conns.admit(Kind::Tunnel, shared.conns.number()).map_err(|refusal| refusal.to_string())?;
         ticket.relies_on(&peer, shared.bundle.get().as_deref()).map_err(|refusal| refusal.to_string())?;
-        let mut pings = connection.ping_pong().ok_or("no pings")?;
+        let mut pings = Pings {
+            pings: connection.ping_pong().ok_or("no pings")?,
+            calls: (key.role == GatewayRole::Egress).then(|| shared.calls()),
+            longest: shared.config.timing.keepalive,
+        };
         tokio::select! {
             biased;
-            result = &mut connection => return Err(ended(result)),
-            pong = pings.ping(h2::Ping::opaque()) => drop(pong.map_err(|error| error.to_string())?),
+            result = &mut connection => return Err(how(result)),
+            // The connection says how it ended.
+            () = pings.echo() => {}
         }
         Ok(Self { connection, pings, ticket, _send: send })
     }
 
-    /// Pings until the tunnel fails; says how.
-    async fn keep(&mut self, shared: &Shared, key: &Key) -> String {
+    /// Pings until the tunnel fails.
+    async fn keep(&mut self, shared: &Shared, key: &Key) -> Ended {
         let Self { connection, pings, ticket, .. } = self;
         tokio::select! {
             biased;
-            reason = ticket.ended() => match reason {
-                Reason::Revoked => "revoked".to_owned(),
-                reason => reason.to_string(),
-            },
-            result = connection => ended(result),
-            error = pinging(&shared.config.timing, pings, |event| tell(shared, key, event)) => error,
+            reason = ticket.ended() => Ended::Dead(reason.to_string()),
+            result = connection => Ended::Closed(how(result)),
+            error = pinging(&shared.config.timing, pings, |event| tell(shared, key, event)) => {
+                Ended::Dead(error)
+            }
         }
     }
 }
 
-fn ended(result: Result<(), h2::Error>) -> String {
-    match result {
-        Ok(()) => "the peer ended the tunnel".to_owned(),
-        Err(error) => error.to_string(),
-    }
+fn how(result: Result<(), h2::Error>) -> String {
+    result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned())
 }
 
 /// What answers pings.
 trait Echo {
-    /// One ping, there and back.
-    fn echo(&mut self) -> impl Future<Output = Result<(), String>> + Send;
+    /// One ping, there and back; for ever where the connection ended.
+    fn echo(&mut self) -> impl Future<Output = ()> + Send;
+    /// A rest before the next one, where nobody needs it soon.
+    fn rest(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-impl Echo for h2::PingPong {
-    async fn echo(&mut self) -> Result<(), String> {
-        self.ping(h2::Ping::opaque()).await.map(drop).map_err(|error| error.to_string())
+/// The pings of a tunnel.
+struct Pings {
+    pings: h2::PingPong,
+    /// The last call, where the peer is asked less often without any.
+    calls: Option<watch::Receiver<Instant>>,
+    /// The longest rest.
+    longest: Duration,
+}
+
+impl Echo for Pings {
+    async fn rest(&mut self) {
+        if let Some(calls) = &mut self.calls
+            && calls.borrow_and_update().elapsed() > QUIET
+        {
+            let _ = timeout(self.longest, calls.changed()).await;
+        }
+    }
+
+    async fn echo(&mut self) {
+        if self.pings.ping(h2::Ping::opaque()).await.is_err() {
+            pending::<()>().await;
+        }
     }
 }
 
-/// Pings until one fails or is not answered in time; says which.
+/// Pings until one is not answered in time; says so.
 async fn pinging(timing: &Timing, line: &mut impl Echo, tell: impl Fn(Event)) -> String {
     loop {
         let begin = Instant::now();
-        match timeout(timing.dead, line.echo()).await {
-            Ok(Ok(())) => tell(Event::Answered(begin.elapsed())),
-            Ok(Err(error)) => return error,
-            Err(_) => return format!("no answer to a ping within {:?}", timing.dead),
+        if timeout(timing.dead, line.echo()).await.is_err() {
+            return format!("no answer to a ping within {:?}", timing.dead);
         }
+        tell(Event::Answered(begin.elapsed()));
+        line.rest().await;
         sleep(timing.probe.saturating_sub(begin.elapsed())).await;
     }
 }
@@ -192,7 +247,7 @@ fn tell(shared: &Shared, key: &Key, event: Event) {
         Event::Failed(error) => error.clone(),
         _ => String::new(),
     };
-    match shared.health.on(&key.cluster, &key.address, event) {
+    match shared.health_of(key.role).on(&key.cluster, &key.address, event) {
         Some(true) => {
             tracing::info!(cluster.name = %key.cluster, address = %key.address, "peer is in rotation");
         }
@@ -207,19 +262,20 @@ fn tell(shared: &Shared, key: &Key, event: Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::Cell, future::pending};
+    use std::cell::Cell;
 
     /// Answers so many pings, each after a while, and then no more.
     struct Mute(u32);
 
     impl Echo for Mute {
-        async fn echo(&mut self) -> Result<(), String> {
+        async fn rest(&mut self) {}
+
+        async fn echo(&mut self) {
             if self.0 == 0 {
-                return pending().await;
+                pending::<()>().await;
             }
             self.0 -= 1;
             sleep(Duration::from_millis(40)).await;
-            Ok(())
         }
     }
 

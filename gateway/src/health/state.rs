@@ -89,7 +89,8 @@ impl AddressState {
         self.phase == Phase::Dead && self.handshake
     }
 
-    /// The part of its weight that it takes: 0.0 when dead or never reached, growing over `slow_start` after its return.
+    /// The part of its weight that it takes: 0.0 when dead or never reached, growing over `slow_start` after
+    /// its return.
     #[must_use]
     pub fn share(&self, now: Instant, slow_start: Duration) -> f64 {
         match self.phase {

@@ -19,7 +19,7 @@ use crate::{
     tunnel::Tunnel,
 };
 use std::{any::Any, collections::VecDeque, net::SocketAddr, sync::Arc};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tombolo_model::{ClusterName, Proximity, snapshot::SelfSpec};
 use tombolo_mtls::Peer;
 
@@ -133,24 +133,18 @@ async fn find(
     route: &Route,
     port: u16,
 ) -> Result<Groups, Refusal> {
-    let plan = || plan(shared, table, itself, route, port);
-    match plan() {
-        Ok(groups) => return Ok(groups),
-        Err(nobody) if nobody.refusal.reason != Reason::NoHealthyTarget => return Err(nobody.refusal),
-        Err(_) => {}
-    }
     let begin = Instant::now();
-    let mut changes = shared.health.ask_again();
+    let mut changes = shared.health.changes();
     loop {
-        // One change is not the change that is waited for: another peer's, or a death.
-        changes.mark_unchanged();
-        let nobody = match plan() {
+        // One change need not be the change that is waited for: it may be another peer's, or a death.
+        let nobody = match plan(shared, table, itself, route, port) {
             Ok(groups) => return Ok(groups),
+            Err(nobody) if nobody.refusal.reason != Reason::NoHealthyTarget => return Err(nobody.refusal),
             Err(nobody) => nobody,
         };
         let timing = &shared.config.timing;
-        let patience = if nobody.unknown { timing.handshake } else { timing.hedge };
-        if !matches!(timeout_at(begin + patience, changes.changed()).await, Ok(Ok(()))) {
+        let patience = begin + if nobody.unknown { timing.handshake } else { timing.hedge };
+        if !shared.health.demand_change(&mut changes, patience).await {
             return Err(nobody.refusal);
         }
     }

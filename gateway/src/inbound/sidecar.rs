@@ -3,6 +3,7 @@
 use super::Opened;
 use crate::{
     accesslog::Record,
+    authz,
     conns::Ticket,
     copy::any::AnyEnd,
     deliver::dial,
@@ -18,7 +19,7 @@ pub(super) async fn open(
     shared: &Shared,
     ticket: &Ticket,
     record: &mut Record,
-    _peer: &Peer,
+    peer: &Peer,
     connect: &Connect,
 ) -> Result<Opened, Refusal> {
     let Destination::Endpoint(address, name, port) = &connect.destination else {
@@ -29,15 +30,12 @@ pub(super) async fn open(
     };
     record.name = Some(name.clone());
     record.port = Some(*port);
-    let source = connect
-        .source
-        .as_ref()
-        .ok_or_else(|| Refusal::new(Reason::BadRequest, "there is no tombolo-source header"))?;
-    record.source = Some(source.clone());
-    ticket.relies_on_cluster(&source.cluster);
-    ticket.relies_on_grant(name, &source.cluster);
+    record.source = connect.source.clone();
     let table = shared.table.load_full();
     let itself = table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
+    let source = authz::brings(itself, &peer.id, connect.source.as_ref())?;
+    ticket.relies_on_cluster(&source.cluster);
+    ticket.relies_on_grant(name, &source.cluster);
     let not_here = || Refusal::new(Reason::NotExported, format!("{address} is no endpoint of this sidecar"));
     let own = shared.tunnel().ok_or_else(not_here)?;
     let served = table.served(*address).filter(|served| stands_before(&served.endpoint, own));
@@ -47,7 +45,7 @@ pub(super) async fn open(
         return Err(Refusal::new(Reason::NotExported, detail));
     }
     // Asked again here: the workload's own proxy is the last that can say no.
-    crate::authz::export(&table, &source.cluster, name, *port)?;
+    authz::export(&table, &source.cluster, name, *port)?;
     let inside = if connect.inner == Inner::Accepted {
         let identity = served.endpoint.identity.as_ref().ok_or_else(not_here)?;
         let credentials = shared.credentials.get(identity).filter(|credentials| credentials.ready());

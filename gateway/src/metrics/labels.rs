@@ -97,3 +97,8 @@ pub(super) struct ByFlow {
 pub(super) struct ByHandshake {
     pub(super) result: Handshake,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByReason {
+    pub(super) reason: Outcome,
+}

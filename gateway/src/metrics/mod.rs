@@ -8,9 +8,14 @@ mod edges;
 mod labels;
 pub mod scrape;
 
-use crate::accesslog::{Direction, Record};
+use crate::{
+    accesslog::{Direction, Record},
+    reason::Reason,
+};
 use edges::Edges;
-use labels::{ByDirection, ByFlow, ByHandshake, ByOutcome, ByRefusal, Flow, Handshake, Hop, Outcome};
+use labels::{
+    ByDirection, ByFlow, ByHandshake, ByOutcome, ByReason, ByRefusal, Flow, Handshake, Hop, Outcome,
+};
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
@@ -36,6 +41,7 @@ pub struct Metrics {
     captures: Counter,
     capture_problems: Gauge,
     certificates: Family<ByHandshake, Counter>,
+    tunnels_refused: Family<ByReason, Counter>,
     edges: Arc<Edges>,
 }
 
@@ -61,6 +67,7 @@ impl Metrics {
             captures: Counter::default(),
             capture_problems: Gauge::default(),
             certificates: Family::default(),
+            tunnels_refused: Family::default(),
             edges: Arc::new(Edges::new(edges::MOST)),
         }
     }
@@ -109,6 +116,17 @@ impl Metrics {
         self.handshakes
             .get_or_create(&ByHandshake { result: if ok { Handshake::Ok } else { Handshake::Failed } })
             .inc();
+    }
+
+    /// A tunnel was not taken, or ended for what its peer did.
+    pub fn tunnel_refused(&self, reason: Reason) {
+        self.tunnels_refused.get_or_create(&ByReason { reason: Outcome(Some(reason)) }).inc();
+    }
+
+    /// Tunnels that were not taken, or ended for what their peers did, for this reason.
+    #[must_use]
+    pub fn tunnels_refused(&self, reason: Reason) -> u64 {
+        self.tunnels_refused.get_or_create(&ByReason { reason: Outcome(Some(reason)) }).get()
     }
 
     /// A certificate was asked of the agent.
@@ -181,6 +199,11 @@ impl Metrics {
             "capture_problems",
             "Addresses that should be captured and can't be bound",
             self.capture_problems.clone(),
+        );
+        registry.register(
+            "tunnels_refused",
+            "Tunnels not taken, or ended for what their peers did, by reason",
+            self.tunnels_refused.clone(),
         );
         registry.register("certificates", "Certificates asked of the agent", self.certificates.clone());
     }

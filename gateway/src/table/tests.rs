@@ -116,3 +116,15 @@ fn knows_the_identities_a_sidecar_needs() {
         Err(TableError::NoIdentity { .. })
     ));
 }
+
+#[test]
+fn a_peer_has_so_many_addresses_and_no_more() {
+    let ingress: BTreeSet<String> = (1..=PEER_ADDRESSES + 5).map(|n| format!("10.0.0.{n}:15443")).collect();
+    let peer = |name: &str, ingress: BTreeSet<String>| {
+        GatewayResource::Peer(PeerSpec { cluster: cluster(name), proximity: Proximity::Elsewhere, ingress })
+    };
+    let few: BTreeSet<String> = ingress.iter().take(3).cloned().collect();
+    let table = build(&all([itself(), peer("c2", ingress), peer("c3", few.clone())])).unwrap();
+    assert_eq!(table.peers()[&cluster("c2")].ingress.len(), PEER_ADDRESSES);
+    assert_eq!(table.peers()[&cluster("c3")].ingress, few);
+}

@@ -2,6 +2,8 @@
 //! and TLS. Bytes, access log and reasons are asserted together.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod chain;
 #[cfg(test)]
 mod failover;
@@ -10,8 +12,12 @@ mod life;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod reset;
+#[cfg(test)]
 mod rotation;
+#[cfg(test)]
 mod trust;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod world;

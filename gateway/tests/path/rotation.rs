@@ -128,7 +128,7 @@ async fn a_rotated_certificate_is_tried_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_takes_no_new_tunnel_is_out_though_it_answers() {
     let mut world = World::with(&["c1", "c2"], |config| {
-        config.timing.rehandshake = Duration::from_millis(200);
+        config.timing.proof = Duration::from_millis(200);
         // No silence is ever found: the tunnel that stands answers.
         config.timing.dead = LONG;
     })

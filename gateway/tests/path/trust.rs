@@ -105,8 +105,8 @@ async fn dial(
     connect: &Connect,
 ) -> Result<(), Refusal> {
     let bundle = world.org.store();
-    let dialer =
-        Dialer { limits: Limits::default(), timing: Timing::default(), conns: Conns::new(10), bundle };
+    let (limits, timing) = (Limits::default(), Timing::default());
+    let dialer = Dialer { limits, timing, conns: Conns::new(10), bundle, loopback: true };
     let key = Key {
         identity: credentials.id().clone(),
         address: gateway.tunnel.to_string().into(),
@@ -171,6 +171,20 @@ async fn each_hop_takes_the_right_peers_only() {
     assert_eq!(outcome(endpoint(app, "x.acme.example.com", PORT)).await, Err(Reason::NotExported));
     assert_eq!(outcome(endpoint(c1.egress.tunnel, NAME, PORT)).await, Err(Reason::NotExported));
     assert_eq!(outcome(ask_ingress.clone()).await, Err(Reason::BadRequest));
+
+    // And each gateway brings it only those callers whose way leads through that gateway.
+    let egress_of_2 = c2.ca.credentials(&c2.ca.gateway(GatewayRole::Egress));
+    let own = c2.ca.workload("default", "shopping");
+    for (gateway, source, expected) in [
+        (&ingress_of_2, &caller, Ok(())),
+        (&ingress_of_2, &own, Err(Reason::WrongIdentity)),
+        (&egress_of_2, &own, Ok(())),
+        (&egress_of_2, &caller, Err(Reason::WrongIdentity)),
+    ] {
+        let connect = Connect { source: Some(source.clone()), ..endpoint(app, NAME, PORT) };
+        let result = dial(&world, &c2.sidecar, gateway, &connect).await.map_err(|r| r.reason);
+        assert_eq!(result, expected, "{} for {source}", gateway.id());
+    }
     let refusal = dial(&world, &c2.ingress, &egress_of_1, &endpoint(app, NAME, PORT)).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::BadRequest, "an ingress gateway opens no addresses");
 }

@@ -2,8 +2,12 @@
 
 use super::{Agent, peer::AgentPeer, version};
 use crate::{
-    app::error::{Kind, Refusal},
+    app::{
+        audit,
+        error::{Kind, Refusal},
+    },
     publish::{AttachError, FeedGuard},
+    store::lineage::Witness,
 };
 use axum::{
     body::Body,
@@ -13,7 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tombolo_model::{Generation, snapshot::ClusterResource};
@@ -50,6 +54,10 @@ pub(super) async fn feed(
     let Query(resume) = resume.map_err(|error| {
         Refusal::new(Kind::InvalidField, format!("What the agent has cannot be read: {error}."))
     })?;
+    let resume = resume.state();
+    if let Some((held, _)) = resume.as_ref().filter(|(held, _)| *held > peer.org.generation) {
+        restored(&agent, &peer, *held).await?;
+    }
     let (lines, waiting) = mpsc::channel(WAITING);
     let feed = Feed { lines, agent, peer };
     let channel = feed.agent.deps.view.attach(feed.peer.org.id, feed.peer.cluster).map_err(|error| {
@@ -69,7 +77,7 @@ pub(super) async fn feed(
         let hold = feed.agent.liveness.open(org, cluster);
         feed.agent.liveness.published(org, cluster, channel.changed_at(), feed.agent.deps.now());
         feed.agent.metrics.feeds.inc();
-        let end = feed.run(&channel, resume.state()).await;
+        let end = feed.run(&channel, resume).await;
         feed.agent.metrics.feeds.dec();
         tracing::info!(
             org.id = %feed.peer.org.id,
@@ -84,6 +92,31 @@ pub(super) async fn feed(
     Ok((headers, body).into_response())
 }
 
+/// How long an agent waits for the first state of a new epoch.
+const EPOCH: Duration = Duration::from_secs(5);
+
+/// The agent has a generation that this replica has not. Where the database has not either, it was restored from a
+/// backup: a new epoch begins, so that the agent takes what is stored now for newer than what it has.
+async fn restored(agent: &Agent, peer: &AgentPeer, held: Generation) -> Result<(), Refusal> {
+    let (org, now) = (peer.org.id, agent.deps.now());
+    let mut tx = agent.deps.store.begin().await?;
+    if tx.world_org(org).await?.is_none_or(|(_, stored, _)| held <= stored) {
+        return Ok(());
+    }
+    peer.check(&mut tx, now).await?;
+    let Some(begun) = tx.begin_epoch(org, (held, Witness::Agent), now).await? else {
+        tracing::warn!(org.id = %org, cluster.name = %peer.peer.id.cluster, snapshot.generation = %held,
+            "an agent says that it has a generation that nobody gave it");
+        return Ok(());
+    };
+    tx.insert_audit(&audit::restored(org, begun, Some(&peer.peer.id), now)).await?;
+    tx.commit().await?;
+    tracing::warn!(org.id = %org, cluster.name = %peer.peer.id.cluster, seen = %held, stored = %begun.0,
+        snapshot.generation = %begun.1, "the database is older than what agents have: a new epoch begins");
+    agent.deps.view.wait_for(org, begun.1, EPOCH).await;
+    Ok(())
+}
+
 /// Why a feed ended.
 enum End {
     /// The agent is gone.
@@ -94,6 +127,8 @@ enum End {
     Draining,
     /// A line could not be written: it is too long.
     Unwritable,
+    /// The database was restored from a backup: what the agent reported may be gone, and it looks when it comes again.
+    Restored,
 }
 
 impl End {
@@ -103,6 +138,7 @@ impl End {
             Self::Revoked => "the cluster was revoked",
             Self::Draining => "the controller ends",
             Self::Unwritable => "a line could not be written",
+            Self::Restored => "the controller's database was restored; come again",
         }
     }
 }
@@ -123,7 +159,7 @@ impl Feed {
             () = self.lines.closed() => End::Left,
             end = self.feed(channel, resume) => end,
         };
-        if matches!(end, End::Revoked | End::Draining) {
+        if matches!(end, End::Revoked | End::Draining | End::Restored) {
             let goodbye: FeedLine<ClusterResource> = FeedLine::Goodbye { reason: end.reason().to_owned() };
             if let Ok(line) = encode_line(&goodbye) {
                 // a receiver that does not read does not need to know
@@ -170,6 +206,9 @@ impl Feed {
                 _ = beat.tick() => Some(channel.beat(sent)),
             };
             let Some((line, generation)) = next else { continue };
+            if generation.epoch() != sent.epoch() {
+                return End::Restored;
+            }
             if let Err(end) = self.send(&line).await {
                 return end;
             }

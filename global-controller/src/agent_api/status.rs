@@ -27,7 +27,7 @@ pub(super) async fn status(
         tx.set_ingress(org, cluster, &status.ingress).await?;
     }
     peer.check(&mut tx, now).await?;
-    tx.set_status(org, cluster, &status.software, &status.problems, &status.gateways, now).await?;
+    tx.set_status(org, cluster, &status, now).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,7 +11,10 @@ use crate::store::audit::AuditRow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tombolo_model::id::AuditId;
+use tombolo_model::{
+    Generation, SpiffeId,
+    id::{AuditId, OrgId},
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -74,6 +77,38 @@ pub(crate) struct Difference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(crate) after: Option<Value>,
+}
+
+/// The event of an organization whose database was found to be older than what was published of it: the generation that
+/// it had and the one it takes, and the agent that showed it, where it was one.
+pub(crate) fn restored(
+    org: OrgId,
+    (before, after): (Generation, Generation),
+    agent: Option<&SpiffeId>,
+    now: DateTime<Utc>,
+) -> AuditRow {
+    let (before, generation) = (json!({ "generation": before }), after);
+    let after = json!({ "generation": after });
+    let (kind, id, name) = match agent {
+        Some(id) => ("agent", id.to_string(), id.cluster.to_string()),
+        None => ("system", "controller".to_owned(), "controller".to_owned()),
+    };
+    AuditRow {
+        id: AuditId::new(Uuid::now_v7()),
+        org: Some((org, generation)),
+        at: now,
+        actor_kind: kind.to_owned(),
+        actor_id: id,
+        actor_name: name,
+        action: "organization.restored".to_owned(),
+        subject_kind: "organization".to_owned(),
+        subject_name: org.to_string(),
+        subject_id: Some(org.as_uuid()),
+        difference: difference(Some(&before), Some(&after)),
+        before: Some(before),
+        after: Some(after),
+        request_id: None,
+    }
 }
 
 impl AuditEvent {

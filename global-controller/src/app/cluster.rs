@@ -7,6 +7,7 @@ use super::{
     labels,
     once::{Answer, OnceKey},
     page::{List, Page},
+    reach::{self, GatewayAddress},
     version::Expected,
     work::{Begun, Subject, Work},
 };
@@ -37,6 +38,8 @@ pub(crate) struct Cluster {
     pub(crate) state: State,
     /// `host:port` of its ingress gateways, as its agent reported them.
     pub(crate) ingress: BTreeSet<String>,
+    /// The same, each with how it stands: advertised, published by peers that got through, or failing.
+    pub(crate) addresses: Vec<GatewayAddress>,
     /// Rises with each edit; also the ETag.
     pub(crate) version: i64,
     /// When it was made.
@@ -122,6 +125,7 @@ impl Cluster {
             locality: Place { region: row.locality.region.clone(), zone: row.locality.zone.clone() },
             state: row.state.into(),
             ingress: row.ingress.clone(),
+            addresses: reach::addresses(&row.ingress, &row.reached),
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,

@@ -8,7 +8,10 @@ use super::{
     cluster::Cluster,
     error::{Kind, Refusal, Result},
 };
-use crate::{publish::Event, store::audit::AuditRow};
+use crate::{
+    publish::{Event, News},
+    store::audit::AuditRow,
+};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,7 +26,7 @@ use tombolo_model::Generation;
 use tombolo_runtime::telemetry;
 
 /// How often the database is read without a hint.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(30);
 /// How long a reading comes at least after the one before.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Audit events read at a time.
@@ -71,23 +74,19 @@ impl Follower {
         // before the first reading, so that nothing falls between
         let hints = deps.view.subscribe();
         let now = scope.org.generation;
-        // a number that we never gave out is no place to go on from
-        let since = last.map(Generation::new).filter(|last| *last <= now).unwrap_or(now);
+        // a number that we never gave out, or gave out before the database was restored, is no place to go on from
+        let last = last.map(Generation::new);
+        let since = last.filter(|last| *last <= now && last.epoch() == now.epoch()).unwrap_or(now);
         let hello = Told {
             kind: "hello",
             id: Some(since.get()),
             data: json!({ "generation": now.get(), "since": since.get() }).to_string(),
         };
-        Ok(Self {
-            deps,
-            scope,
-            hints,
-            queue: VecDeque::from([hello]),
-            since,
-            clusters: None,
-            read_at: None,
-            _permit: permit,
-        })
+        let mut queue = VecDeque::from([hello]);
+        if last.is_some_and(|last| last != since) {
+            queue.push_back(reset(now));
+        }
+        Ok(Self { deps, scope, hints, queue, since, clusters: None, read_at: None, _permit: permit })
     }
 
     /// The next thing to tell; `None` at the end: the token ended, this process ends, or the database does not answer,
@@ -134,8 +133,11 @@ impl Follower {
 
     /// Whether the hint is of our organization, and not of what was read already.
     fn is_news(&self, event: Event) -> bool {
-        let gone = event.generation == Generation::ZERO;
-        event.org == self.scope.org.id && (gone || event.generation > self.since)
+        let news = match event.news {
+            News::Generation(generation) => generation > self.since,
+            News::Status | News::Gone => true,
+        };
+        news && event.org == self.scope.org.id
     }
 
     /// Reads what is new into the queue; `false` where the caller may not follow any more.
@@ -149,7 +151,8 @@ impl Follower {
         let Some(org) = tx.organization_by_id(self.scope.org.id).await? else { return Ok(false) };
         let mut missed = Vec::new();
         let mut since = self.since;
-        while since < org.generation && missed.len() <= MOST_MISSED {
+        while since < org.generation && since.epoch() == org.generation.epoch() && missed.len() <= MOST_MISSED
+        {
             let batch = tx.audit_since(org.id, since, BATCH).await?;
             let Some(last) = batch.last() else { break };
             // one use case writes one event: a generation is never cut by the end of a batch
@@ -160,12 +163,10 @@ impl Follower {
                 break;
             }
         }
-        if missed.len() > MOST_MISSED {
-            self.tell(
-                "reset",
-                Some(org.generation),
-                json!({ "generation": org.generation.get() }).to_string(),
-            );
+        // of what was before the database was restored, nobody knows what was missed
+        let other = self.since.epoch() != org.generation.epoch() || self.since > org.generation;
+        if missed.len() > MOST_MISSED || other {
+            self.queue.push_back(reset(org.generation));
         } else {
             for (n, row) in missed.iter().enumerate() {
                 let ends = missed.get(n + 1).is_none_or(|next| generation(next) != generation(row));
@@ -196,6 +197,11 @@ impl Follower {
     fn tell(&mut self, kind: &'static str, id: Option<Generation>, data: String) {
         self.queue.push_back(Told { kind, id: id.map(Generation::get), data });
     }
+}
+
+/// Tells to read everything again.
+fn reset(now: Generation) -> Told {
+    Told { kind: "reset", id: Some(now.get()), data: json!({ "generation": now.get() }).to_string() }
 }
 
 /// The generation of an event of an organization.

@@ -14,6 +14,7 @@ pub(crate) mod once;
 pub(crate) mod organization;
 pub(crate) mod owner;
 pub(crate) mod page;
+pub(crate) mod reach;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod token;

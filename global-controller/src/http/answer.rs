@@ -26,6 +26,11 @@ impl<T: Serialize> IntoResponse for Versioned<T> {
     }
 }
 
+/// An answer that could not be read back.
+pub(super) fn failed() -> Response {
+    Refusal::internal("the body of an answer could not be read").into_response()
+}
+
 /// The ETag of a version.
 fn etag(version: i64) -> HeaderValue {
     // digits in quotes are a header's value

@@ -318,8 +318,9 @@ impl FromRequestParts<Api> for IfMatch {
                     "send the ETag of what you read as it is, quotes included",
                 ));
             };
-            // a tag that we did not make matches nothing
-            versions.extend(opaque.parse::<i64>());
+            // what was read has a sum behind its version; a tag that we did not make matches nothing
+            let version = opaque.split_once('.').map_or(opaque, |(version, _)| version);
+            versions.extend(version.parse::<i64>());
         }
         Ok(Self(Expected::Versions(versions)))
     }

@@ -12,6 +12,7 @@ mod router;
 mod audit;
 mod certificate;
 mod cluster;
+mod conditional;
 mod gns;
 mod meta;
 mod onboarding;

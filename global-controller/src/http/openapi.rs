@@ -95,9 +95,21 @@ fn add_parameters(path: &str, method: &str, operation: &mut Value) {
             true,
             "The ETag of what was read; `*` for whatever is there.",
         )),
+        "get" if !path.ends_with("/events") => {
+            found.push(header(
+                "If-None-Match",
+                false,
+                "ETags of what is known already: where one is what would be answered, the answer is 304.",
+            ));
+            operation["responses"]["304"] = json!({ "description": "It is what If-None-Match names." });
+        }
         _ => {}
     }
-    if versioned && method != "delete" {
+    if method == "get" && !path.ends_with("/events") {
+        operation["responses"]["200"]["headers"] = json!({
+            "ETag": { "description": "For If-None-Match, and If-Match where there is a version.", "schema": { "type": "string" } }
+        });
+    } else if versioned && method != "delete" {
         operation["responses"]["200"]["headers"] = json!({
             "ETag": { "description": "The version, for If-Match.", "schema": { "type": "string" } }
         });

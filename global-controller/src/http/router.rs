@@ -3,8 +3,8 @@
 use super::{
     audit,
     auth::{self, Api},
-    certificate, cluster, events, gns, meta, onboarding, openapi, organization, owner, service, status,
-    token,
+    certificate, cluster, conditional, events, gns, meta, onboarding, openapi, organization, owner, service,
+    status, token,
 };
 use crate::app::{
     Deps,
@@ -54,6 +54,7 @@ pub(crate) fn router(deps: Arc<Deps>) -> Router {
                 "This resource does not know the method; Allow says which it knows.",
             )
         })
+        .layer(middleware::from_fn(conditional::layer))
         .layer(middleware::from_fn_with_state(api.clone(), auth::layer))
         .with_state(api);
     Router::new().nest("/api/v1", operations)

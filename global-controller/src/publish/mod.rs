@@ -10,4 +10,4 @@ mod view;
 
 pub(crate) use channel::FeedGuard;
 pub(crate) use org::{OrgState, Settle};
-pub(crate) use view::{AttachError, Event, View};
+pub(crate) use view::{AttachError, Event, News, View};

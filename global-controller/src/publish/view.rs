@@ -21,13 +21,24 @@ use tombolo_mtls::{BundleLookup, TrustBundle};
 /// How many events a reader may be behind before it misses some, and must read again.
 const BEHIND: usize = 1024;
 
-/// An organization came to another generation, or is no more.
+/// Something is different in an organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     /// The organization.
     pub(crate) org: OrgId,
-    /// Its generation now; zero where it is no more.
-    pub(crate) generation: Generation,
+    /// What.
+    pub(crate) news: News,
+}
+
+/// What is different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It came to another generation.
+    Generation(Generation),
+    /// Something that takes no generation: which clusters are connected, what their agents say.
+    Status,
+    /// It is no more.
+    Gone,
 }
 
 /// Why a cluster is not fed.
@@ -143,7 +154,7 @@ impl View {
                 Vec::new()
             }
         };
-        self.tell(id, generation);
+        self.tell(id, News::Generation(generation));
         Ok(told)
     }
 
@@ -156,7 +167,7 @@ impl View {
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
         let Some(held) = self.org(org) else { return Ok(Vec::new()) };
         let told = held.apply(changes, generation)?;
-        self.tell(org, generation);
+        self.tell(org, News::Generation(generation));
         Ok(told)
     }
 
@@ -168,7 +179,7 @@ impl View {
                 orgs.by_domain.remove(&held.state().trust_domain);
             }
         }
-        self.tell(org, Generation::ZERO);
+        self.tell(org, News::Gone);
     }
 
     /// What the database is to be told of an organization's names; `None` where it knows.
@@ -176,9 +187,14 @@ impl View {
         self.org(org)?.settle()
     }
 
-    fn tell(&self, org: OrgId, generation: Generation) {
+    /// Tells that something is different that takes no generation.
+    pub(crate) fn status(&self, org: OrgId) {
+        self.tell(org, News::Status);
+    }
+
+    fn tell(&self, org: OrgId, news: News) {
         // nobody may be listening
-        let _ = self.0.events.send(Event { org, generation });
+        let _ = self.0.events.send(Event { org, news });
     }
 }
 

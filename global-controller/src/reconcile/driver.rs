@@ -2,21 +2,34 @@
 
 use super::{
     liveness::Liveness,
-    read::{Read, read},
+    read::{Read, Stamp, read},
 };
 use crate::{
+    app::audit,
     metrics::Reconciled,
     publish::{Settle, View},
-    store::{self, Store, change::CHANNEL},
+    store::{
+        self, Store,
+        change::{CHANNEL, STATUS},
+        lineage::Witness,
+    },
     vips::Pools,
 };
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgListener;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use thiserror::Error;
 use tokio::{sync::Notify, time::Instant};
-use tombolo_model::{Generation, id::OrgId};
+use tombolo_model::{
+    Generation,
+    id::{ClusterId, OrgId},
+};
 use tombolo_runtime::{clock::Clock, drain, telemetry};
+use uuid::Uuid;
 
 /// A pass is made at least this often: a hint that was lost costs no more.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -53,6 +66,26 @@ pub(crate) struct Driver {
     pub(crate) pools: Pools,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Reconciled,
+    /// The commits that led to the generations held.
+    pub(crate) commits: Commits,
+}
+
+/// The commit that led to the generation held, by organization.
+#[derive(Debug, Default)]
+pub(crate) struct Commits(Mutex<HashMap<OrgId, Uuid>>);
+
+impl Commits {
+    fn get(&self, org: OrgId) -> Option<Uuid> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&org).copied()
+    }
+
+    fn set(&self, org: OrgId, commit: Uuid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(org, commit);
+    }
+
+    fn forget(&self, org: OrgId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&org);
+    }
 }
 
 impl Driver {
@@ -107,10 +140,16 @@ impl Driver {
 
     async fn hear(&self, hint: &Notify) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(self.store.pool()).await?;
-        listener.listen(CHANNEL).await?;
+        listener.listen_all([CHANNEL, STATUS]).await?;
         hint.notify_one();
-        while listener.try_recv().await?.is_some() {
-            hint.notify_one();
+        for org in self.view.generations().into_keys() {
+            self.view.status(org);
+        }
+        while let Some(heard) = listener.try_recv().await? {
+            match heard.channel() {
+                STATUS => heard.payload().parse().map_or((), |org| self.view.status(org)),
+                _ => hint.notify_one(),
+            }
         }
         Ok(())
     }
@@ -119,12 +158,13 @@ impl Driver {
     async fn pass(&self) -> Result<(), PassError> {
         let stored = self.store.begin().await?.generations().await?;
         let held = self.view.generations();
-        for org in held.keys().filter(|org| !stored.iter().any(|(id, _)| id == *org)) {
-            self.view.remove(*org);
+        for org in held.keys().filter(|org| !stored.iter().any(|(id, ..)| id == *org)) {
+            self.forget(*org);
         }
         let mut failed = None;
-        for (org, generation) in stored {
-            if held.get(&org).is_some_and(|held| *held >= generation) && self.view.settle(org).is_none() {
+        for (org, generation, commit) in stored {
+            let current = held.get(&org) == Some(&generation) && self.commits.get(org) == Some(commit);
+            if current && self.view.settle(org).is_none() {
                 continue;
             }
             // one organization's trouble is not another's
@@ -149,34 +189,71 @@ impl Driver {
         Ok(())
     }
 
+    fn forget(&self, org: OrgId) {
+        self.view.remove(org);
+        self.commits.forget(org);
+    }
+
     async fn catch_up(&self, org: OrgId) -> Result<(), PassError> {
         let held = self.view.with(org, |compiled, generation| {
             (generation, compiled.world().clusters.keys().copied().collect::<BTreeSet<_>>())
         });
-        let mut tx = self.store.begin_snapshot().await?;
-        let found =
-            read(&mut tx, org, held.as_ref().map(|(g, clusters)| (*g, clusters)), &self.pools).await?;
-        drop(tx);
+        // a generation without its commit is not known to be of this database
+        let held = held.map(|(generation, clusters)| {
+            (Stamp { generation, commit: self.commits.get(org).unwrap_or_default() }, clusters)
+        });
+        let found = self.read(org, held.as_ref()).await?;
+        let found = match (found, &held) {
+            (Read::Unknown, Some((stamp, _))) => {
+                self.begin_epoch(org, stamp.generation).await?;
+                // what is read now is newer, and has nothing to do with what is held
+                self.read(org, held.as_ref()).await?
+            }
+            (found, _) => found,
+        };
         let publish = |source| PassError::Publish { org, source };
-        let (told, generation) = match found {
+        let (told, stamp) = match found {
             Read::Gone => {
-                self.view.remove(org);
+                self.forget(org);
                 return Ok(());
             }
-            Read::Current => return Ok(()),
-            Read::Whole(world, generation) => {
-                (self.view.put(world, generation).map_err(publish)?, generation)
-            }
-            Read::Parts(changes, generation) => {
-                (self.view.apply(org, changes, generation).map_err(publish)?, generation)
+            Read::Current | Read::Unknown => return Ok(()),
+            Read::Whole(world, stamp) => (self.view.put(world, stamp.generation).map_err(publish)?, stamp),
+            Read::Parts(changes, stamp) => {
+                (self.view.apply(org, changes, stamp.generation).map_err(publish)?, stamp)
             }
         };
+        self.commits.set(org, stamp.commit);
+        let generation = stamp.generation;
         self.metrics.published.inc_by(told.len() as u64);
         let now = self.now();
         for cluster in told {
             self.liveness.published(org, cluster, generation, now);
         }
         tracing::debug!(org.id = %org, snapshot.generation = %generation, "published");
+        Ok(())
+    }
+
+    async fn read(&self, org: OrgId, held: Option<&(Stamp, BTreeSet<ClusterId>)>) -> Result<Read, PassError> {
+        let mut tx = self.store.begin_snapshot().await?;
+        Ok(read(&mut tx, org, held.map(|(stamp, clusters)| (*stamp, clusters)), &self.pools).await?)
+    }
+
+    /// This replica holds a generation that the database never came to: it was restored from a backup while we ran.
+    async fn begin_epoch(&self, org: OrgId, seen: Generation) -> Result<(), PassError> {
+        let mut tx = self.store.begin().await?;
+        let begun = tx.begin_epoch(org, (seen, Witness::Replica), self.now()).await?;
+        if let Some((stored, next)) = begun {
+            tx.insert_audit(&audit::restored(org, (stored, next), None, self.now())).await?;
+            tx.commit().await?;
+            tracing::warn!(
+                org.id = %org,
+                seen = %seen,
+                stored = %stored,
+                snapshot.generation = %next,
+                "the database is older than what was published: a new epoch begins, and everything is told anew"
+            );
+        }
         Ok(())
     }
 

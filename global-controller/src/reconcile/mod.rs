@@ -8,7 +8,7 @@ mod expire;
 mod liveness;
 mod read;
 
-pub(crate) use driver::Driver;
+pub(crate) use driver::{Commits, Driver};
 pub(crate) use expire::expire;
 pub(crate) use liveness::Liveness;
 

@@ -21,36 +21,51 @@ pub(super) enum Read {
     Gone,
     /// Nothing is newer than what is held.
     Current,
-    /// Everything, at this generation.
-    Whole(World, Generation),
-    /// What changed since the generation held, and the generation it leads to.
-    Parts(Vec<tombolo_compile::Change>, Generation),
+    /// What is held is not of this database: it was restored from a backup.
+    Unknown,
+    /// Everything.
+    Whole(World, Stamp),
+    /// What changed since the generation held.
+    Parts(Vec<tombolo_compile::Change>, Stamp),
+}
+
+/// A generation, and the commit that led to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) generation: Generation,
+    pub(super) commit: Uuid,
 }
 
 /// Reads an organization in a transaction that sees one state. `held` is the generation held, and its clusters.
 pub(super) async fn read(
     tx: &mut Tx,
     org: OrgId,
-    held: Option<(Generation, &BTreeSet<ClusterId>)>,
+    held: Option<(Stamp, &BTreeSet<ClusterId>)>,
     pools: &Pools,
 ) -> Result<Read, store::Error> {
-    let Some((organization, generation)) = tx.world_org(org).await? else { return Ok(Read::Gone) };
-    let Some((since, clusters)) = held else { return whole(tx, organization, generation, pools).await };
-    if since >= generation {
+    let Some((organization, generation, commit)) = tx.world_org(org).await? else { return Ok(Read::Gone) };
+    let now = Stamp { generation, commit };
+    let Some((since, clusters)) = held else { return whole(tx, organization, now, pools).await };
+    if since == now {
         return Ok(Read::Current);
     }
-    match tx.changes_between(org, since, generation).await? {
-        None => whole(tx, organization, generation, pools).await,
-        Some(changes) => {
-            Ok(Read::Parts(parts(tx, organization, changes, clusters, pools).await?, generation))
-        }
+    if since.generation >= generation {
+        return Ok(Read::Unknown);
+    }
+    // numbers alone say nothing: after a restoration they are given to other commits
+    if !tx.led_to(org, since.generation, since.commit).await? {
+        return whole(tx, organization, now, pools).await;
+    }
+    match tx.changes_between(org, since.generation, generation).await? {
+        None => whole(tx, organization, now, pools).await,
+        Some(changes) => Ok(Read::Parts(parts(tx, organization, changes, clusters, pools).await?, now)),
     }
 }
 
 async fn whole(
     tx: &mut Tx,
     organization: Organization,
-    generation: Generation,
+    now: Stamp,
     pools: &Pools,
 ) -> Result<Read, store::Error> {
     let org = organization.id;
@@ -67,7 +82,7 @@ async fn whole(
     // what a cluster that was taken out reported before counts no more
     world.inventories.retain(|cluster, _| world.clusters.contains_key(cluster));
     world.vips = vips(tx.vips(org, None).await?, pools);
-    Ok(Read::Whole(world, generation))
+    Ok(Read::Whole(world, now))
 }
 
 /// Indexes as addresses. One outside the pools has none: it was allocated from larger pools than there are now.
@@ -111,7 +126,8 @@ impl Wanted {
                     wanted.vips.insert(name);
                 }
                 Change::Roots => wanted.roots = true,
-                Change::Audit => {}
+                // whoever reads a line of `Whole` reads everything
+                Change::Audit | Change::Whole => {}
             }
         }
         // read whole anyway

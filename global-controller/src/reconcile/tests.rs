@@ -1,7 +1,7 @@
 //! A reader that follows the change log holds what a reader holds that reads everything.
 
 use super::{
-    Driver, Liveness,
+    Commits, Driver, Liveness,
     read::{Read, read},
 };
 use crate::{
@@ -52,6 +52,7 @@ impl Bench {
         let pools =
             Pools::new("240.0.0.0/4".parse().unwrap(), "fd74:6f6d:6265:6c6f::/64".parse().unwrap()).unwrap();
         let driver = Driver {
+            commits: Commits::default(),
             store,
             view: View::new(),
             liveness: Liveness::new(Uuid::now_v7(), Arc::clone(&clock), lag),

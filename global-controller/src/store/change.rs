@@ -7,6 +7,7 @@ use tombolo_model::{
     id::{ClusterId, GnsId, OrgId},
     inventory::ServiceKey,
 };
+use uuid::Uuid;
 
 /// Something that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,8 @@ pub(crate) enum Change {
     Vip(GlobalName),
     /// The organization's roots.
     Roots,
+    /// Everything may be another one.
+    Whole,
     /// Nothing that the compiler reads: the audit log grew, and its readers follow by generation.
     Audit,
 }
@@ -39,6 +42,7 @@ impl Change {
             Self::Inventory(cluster) => ("inventory", cluster.to_string()),
             Self::Vip(name) => ("vip", name.to_string()),
             Self::Roots => ("roots", String::new()),
+            Self::Whole => ("whole", String::new()),
             Self::Audit => ("audit", String::new()),
         }
     }
@@ -63,6 +67,7 @@ impl Change {
             "inventory" => Self::Inventory(reference.parse().ok()?),
             "vip" => Self::Vip(GlobalName::parse(reference).ok()?),
             "roots" => Self::Roots,
+            "whole" => Self::Whole,
             "audit" => Self::Audit,
             _ => return None,
         })
@@ -71,6 +76,10 @@ impl Change {
 
 /// The channel on which every commit of changes names its organization.
 pub(crate) const CHANNEL: &str = "tombolo_changes";
+
+/// The channel on which commits name organizations of which something is to be seen that takes no generation: which
+/// feeds are open, what agents say of their clusters.
+pub(crate) const STATUS: &str = "tombolo_status";
 
 /// More changes than this in one transaction are not worth their lines: the reader reads everything.
 const MOST: usize = 2000;
@@ -98,8 +107,10 @@ impl Tx {
         changes: &[Change],
     ) -> Result<Generation, Error> {
         let row = sqlx::query!(
-            "UPDATE organizations SET generation = generation + 1 WHERE id = $1 RETURNING generation",
-            org.as_uuid()
+            "UPDATE organizations SET generation = generation + 1, commit_id = $2 WHERE id = $1
+             RETURNING generation, commit_id",
+            org.as_uuid(),
+            Uuid::now_v7()
         )
         .fetch_optional(self.conn())
         .await?;
@@ -108,27 +119,32 @@ impl Tx {
             self.notify(org).await?;
             return Ok(Generation::ZERO);
         };
-        if changes.len() <= MOST {
-            let (kinds, references): (Vec<String>, Vec<String>) =
-                changes.iter().map(Change::parts).map(|(k, r)| (k.to_owned(), r)).unzip();
-            sqlx::query!(
-                "INSERT INTO changes (org_id, generation, ordinal, kind, reference)
-                 SELECT $1, $2, line.ordinal::integer, line.kind, line.reference
-                 FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS line(kind, reference, ordinal)",
-                org.as_uuid(),
-                row.generation,
-                &kinds,
-                &references
-            )
-            .execute(self.conn())
-            .await?;
-        }
+        let changes = if changes.len() <= MOST { changes } else { &[Change::Whole] };
+        let (kinds, references): (Vec<String>, Vec<String>) =
+            changes.iter().map(Change::parts).map(|(k, r)| (k.to_owned(), r)).unzip();
+        sqlx::query!(
+            "INSERT INTO changes (org_id, generation, commit_id, ordinal, kind, reference)
+             SELECT $1, $2, $3, line.ordinal::integer, line.kind, line.reference
+             FROM unnest($4::text[], $5::text[]) WITH ORDINALITY AS line(kind, reference, ordinal)",
+            org.as_uuid(),
+            row.generation,
+            row.commit_id,
+            &kinds,
+            &references
+        )
+        .execute(self.conn())
+        .await?;
         self.notify(org).await?;
         super::generation(row.generation)
     }
 
     async fn notify(&mut self, org: OrgId) -> Result<(), Error> {
-        sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, org.to_string()).execute(self.conn()).await?;
+        self.notify_on(CHANNEL, org).await
+    }
+
+    /// Names an organization on a channel, once the transaction is committed.
+    pub(super) async fn notify_on(&mut self, channel: &str, org: OrgId) -> Result<(), Error> {
+        sqlx::query!("SELECT pg_notify($1, $2)", channel, org.to_string()).execute(self.conn()).await?;
         Ok(())
     }
 
@@ -152,7 +168,7 @@ impl Tx {
         )
         .fetch_all(self.conn())
         .await?;
-        // every generation left at least one line, or it was too large for the log
+        // every generation left at least one line
         let mut expected = super::bigint(since);
         let mut changes = Vec::with_capacity(rows.len());
         for row in rows {
@@ -163,8 +179,8 @@ impl Tx {
                 }
             }
             match Change::parse(&row.kind, &row.reference) {
+                Some(Change::Whole) | None => return Ok(None),
                 Some(change) => changes.push(change),
-                None => return Ok(None),
             }
         }
         Ok((expected == super::bigint(until)).then_some(changes))
@@ -185,20 +201,23 @@ impl Tx {
         Ok(done.rows_affected())
     }
 
-    /// Every organization and its generation.
+    /// Every organization, its generation, and the commit that led to it.
     ///
     /// # Errors
     /// As any query.
-    pub(crate) async fn generations(&mut self) -> Result<Vec<(OrgId, Generation)>, Error> {
-        let rows = sqlx::query!("SELECT id, generation FROM organizations").fetch_all(self.conn()).await?;
-        rows.into_iter().map(|row| Ok((OrgId::new(row.id), super::generation(row.generation)?))).collect()
+    pub(crate) async fn generations(&mut self) -> Result<Vec<(OrgId, Generation, Uuid)>, Error> {
+        let rows = sqlx::query!("SELECT id, generation, commit_id FROM organizations")
+            .fetch_all(self.conn())
+            .await?;
+        rows.into_iter()
+            .map(|row| Ok((OrgId::new(row.id), super::generation(row.generation)?, row.commit_id)))
+            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     #[test]
     fn reads_what_it_writes() {
@@ -211,6 +230,7 @@ mod tests {
             Change::Inventory(cluster),
             Change::Vip(GlobalName::parse("catalog.acme.example.com").unwrap()),
             Change::Roots,
+            Change::Whole,
             Change::Audit,
         ] {
             let (kind, reference) = change.parts();

@@ -1,6 +1,6 @@
 //! Clusters, as people made them and as their agents left them.
 
-use super::{Error, Tx};
+use super::{Error, Tx, reach::Reaches};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::BTreeSet;
 use tombolo_model::{
@@ -33,6 +33,8 @@ pub(crate) struct ClusterRow {
     pub(crate) labels: Labels,
     pub(crate) locality: Locality,
     pub(crate) ingress: BTreeSet<String>,
+    /// How other clusters reach it: by cluster and address.
+    pub(crate) reached: Reaches,
     /// Rises with each edit.
     pub(crate) version: i64,
     pub(crate) created_at: DateTime<Utc>,
@@ -55,6 +57,7 @@ struct Row {
     joined_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
     connected: bool,
+    reached: Option<serde_json::Value>,
 }
 
 impl TryFrom<Row> for ClusterRow {
@@ -72,6 +75,8 @@ impl TryFrom<Row> for ClusterRow {
             labels: serde_json::from_value(row.labels).map_err(|e| Error::corrupt("set of labels", &e))?,
             locality: Locality { region: row.region, zone: row.zone },
             ingress: row.ingress.into_iter().collect(),
+            // what cannot be read is told anew within seconds
+            reached: row.reached.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -105,7 +110,10 @@ impl Tx {
             r#"SELECT c.id, c.name, c.labels, c.region, c.zone, c.ingress, c.version, c.created_at, c.updated_at,
                       c.joined_at, c.revoked_at,
                       EXISTS (SELECT 1 FROM feeds f JOIN replicas r ON r.id = f.replica_id
-                              WHERE f.org_id = c.org_id AND f.cluster_id = c.id AND r.seen_at > $3) AS "connected!"
+                              WHERE f.org_id = c.org_id AND f.cluster_id = c.id AND r.seen_at > $3) AS "connected!",
+                      (SELECT jsonb_object_agg(p.name, s.reaches -> c.name)
+                       FROM cluster_status s JOIN clusters p ON p.org_id = s.org_id AND p.id = s.cluster_id
+                       WHERE s.org_id = c.org_id AND p.revoked_at IS NULL AND s.reaches ? c.name) AS "reached"
                FROM clusters c WHERE c.org_id = $1 AND c.name = $2"#,
             org.as_uuid(),
             name.as_str(),
@@ -133,7 +141,10 @@ impl Tx {
             r#"SELECT c.id, c.name, c.labels, c.region, c.zone, c.ingress, c.version, c.created_at, c.updated_at,
                       c.joined_at, c.revoked_at,
                       EXISTS (SELECT 1 FROM feeds f JOIN replicas r ON r.id = f.replica_id
-                              WHERE f.org_id = c.org_id AND f.cluster_id = c.id AND r.seen_at > $5) AS "connected!"
+                              WHERE f.org_id = c.org_id AND f.cluster_id = c.id AND r.seen_at > $5) AS "connected!",
+                      (SELECT jsonb_object_agg(p.name, s.reaches -> c.name)
+                       FROM cluster_status s JOIN clusters p ON p.org_id = s.org_id AND p.id = s.cluster_id
+                       WHERE s.org_id = c.org_id AND p.revoked_at IS NULL AND s.reaches ? c.name) AS "reached"
                FROM clusters c
                WHERE c.org_id = $1 AND ($2 OR c.revoked_at IS NULL) AND ($3::text IS NULL OR c.name COLLATE "C" > $3)
                ORDER BY c.name COLLATE "C" LIMIT $4"#,

@@ -6,6 +6,8 @@ pub(crate) mod installation;
 pub(crate) mod intermediate;
 pub(crate) mod inventory;
 pub(crate) mod join;
+pub(crate) mod lineage;
+pub(crate) mod reach;
 pub(crate) mod replica;
 pub(crate) mod root;
 pub(crate) mod status;
@@ -77,7 +79,7 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] where no connection comes free within 5 s.
     pub(crate) async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { inner: self.pool.begin().await?, changes: BTreeMap::new() })
+        Ok(Tx { inner: self.pool.begin().await?, changes: BTreeMap::new(), seen: BTreeSet::new() })
     }
 
     /// Begins a transaction that sees one state of everything, whatever others commit.
@@ -96,6 +98,7 @@ impl Store {
 pub(crate) struct Tx {
     inner: Transaction<'static, Postgres>,
     changes: BTreeMap<OrgId, BTreeSet<Change>>,
+    seen: BTreeSet<OrgId>,
 }
 
 impl Tx {
@@ -109,6 +112,11 @@ impl Tx {
         self.changes.entry(org).or_default().insert(change);
     }
 
+    /// Notes that this transaction changes something that people see, and the compiler does not read.
+    pub(crate) fn shown(&mut self, org: OrgId) {
+        self.seen.insert(org);
+    }
+
     /// Ends the transaction. Where something was noted as changed, each organization takes its next generation here, at
     /// the end, so that its row is locked no longer than needed. Organizations go in the order of their ids, so that
     /// two transactions over the same ones cannot wait for each other.
@@ -120,6 +128,12 @@ impl Tx {
         for (org, changes) in std::mem::take(&mut self.changes) {
             let changes: Vec<Change> = changes.into_iter().collect();
             taken.insert(org, self.write_changes(org, &changes).await?);
+        }
+        // a new generation tells its readers anyway
+        for org in std::mem::take(&mut self.seen) {
+            if !taken.contains_key(&org) {
+                self.notify_on(change::STATUS, org).await?;
+            }
         }
         self.inner.commit().await?;
         Ok(taken)

@@ -2,6 +2,7 @@
 
 use super::{Error, Tx};
 use chrono::{DateTime, Utc};
+use tombolo_model::id::OrgId;
 use uuid::Uuid;
 
 impl Tx {
@@ -22,16 +23,20 @@ impl Tx {
     /// Forgets replicas that were silent since `before`: the clusters whose feeds they held were last seen when they were.
     /// How many there were.
     pub(crate) async fn forget_replicas(&mut self, before: DateTime<Utc>) -> Result<u64, Error> {
-        sqlx::query!(
+        let silent = sqlx::query_scalar!(
             "INSERT INTO cluster_status AS s (org_id, cluster_id, last_seen_at)
              SELECT f.org_id, f.cluster_id, max(r.seen_at) FROM feeds f JOIN replicas r ON r.id = f.replica_id
              WHERE r.seen_at < $1 GROUP BY f.org_id, f.cluster_id
              ON CONFLICT (org_id, cluster_id) DO UPDATE
-             SET last_seen_at = greatest(s.last_seen_at, EXCLUDED.last_seen_at)",
+             SET last_seen_at = greatest(s.last_seen_at, EXCLUDED.last_seen_at)
+             RETURNING s.org_id",
             before
         )
-        .execute(self.conn())
+        .fetch_all(self.conn())
         .await?;
+        for org in silent {
+            self.shown(OrgId::new(org));
+        }
         // their feeds go with them
         let gone =
             sqlx::query!("DELETE FROM replicas WHERE seen_at < $1", before).execute(self.conn()).await?;

@@ -1,13 +1,17 @@
 //! How clusters are: what their agents say, how far they follow, which feeds are open.
 
-use super::{Change, Error, Tx};
+use super::{
+    Change, Error, Tx,
+    reach::{self, Reaches},
+};
 use chrono::{DateTime, Utc};
+use serde::Deserialize as _;
 use std::collections::BTreeSet;
 use tombolo_model::{
     Generation,
     id::{ClusterId, OrgId},
 };
-use tombolo_wire::message::{GatewayReport, Problem};
+use tombolo_wire::message::AgentStatus;
 use uuid::Uuid;
 
 /// How far a cluster follows. Each field that is none leaves what is stored.
@@ -38,29 +42,47 @@ impl Tx {
         &mut self,
         org: OrgId,
         cluster: ClusterId,
-        software: &str,
-        problems: &[Problem],
-        gateways: &[GatewayReport],
+        said: &AgentStatus,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let problems = serde_json::to_value(problems).map_err(|_| Error::corrupt("problem", &cluster))?;
-        let gateways =
-            serde_json::to_value(gateways).map_err(|_| Error::corrupt("gateway report", &cluster))?;
+        let json = |value: serde_json::Result<_>| value.map_err(|_| Error::corrupt("status", &cluster));
+        let (problems, gateways) =
+            (json(serde_json::to_value(&said.problems))?, json(serde_json::to_value(&said.gateways))?);
+        let before = sqlx::query!(
+            "SELECT software, problems, reaches FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
+            org.as_uuid(),
+            cluster.as_uuid()
+        )
+        .fetch_optional(self.conn())
+        .await?;
+        // what cannot be read begins anew
+        let reached = before.as_ref().map(|row| Reaches::deserialize(&row.reaches).unwrap_or_default());
+        let reaches = json(serde_json::to_value(reach::reaches(&said.gateways, reached.as_ref(), now)))?;
+        let same = before.is_some_and(|row| {
+            row.software.as_ref() == Some(&said.software)
+                && row.problems == problems
+                && row.reaches == reaches
+        });
         sqlx::query!(
-            "INSERT INTO cluster_status (org_id, cluster_id, software, problems, gateways, reported_at)
-             VALUES ($1, $2, $3, $4, $5, $6)
+            "INSERT INTO cluster_status (org_id, cluster_id, software, problems, gateways, reaches, reported_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (org_id, cluster_id) DO UPDATE
              SET software = EXCLUDED.software, problems = EXCLUDED.problems, gateways = EXCLUDED.gateways,
-                 reported_at = EXCLUDED.reported_at",
+                 reaches = EXCLUDED.reaches, reported_at = EXCLUDED.reported_at",
             org.as_uuid(),
             cluster.as_uuid(),
-            software,
+            said.software,
             problems,
             gateways,
+            reaches,
             now
         )
         .execute(self.conn())
         .await?;
+        // counters change all the time; nobody is woken for them
+        if !same {
+            self.shown(org);
+        }
         Ok(())
     }
 
@@ -133,6 +155,7 @@ impl Tx {
         )
         .execute(self.conn())
         .await?;
+        self.shown(org);
         Ok(())
     }
 
@@ -155,6 +178,7 @@ impl Tx {
         )
         .execute(self.conn())
         .await?;
+        self.shown(feed.org);
         Ok(())
     }
 
@@ -179,6 +203,7 @@ impl Tx {
         )
         .execute(self.conn())
         .await?;
+        self.shown(feed.org);
         Ok(())
     }
 }

@@ -12,13 +12,13 @@ use tombolo_model::{
 use uuid::Uuid;
 
 impl Tx {
-    /// The organization and its generation.
+    /// The organization, its generation, and the commit that led to it.
     pub(crate) async fn world_org(
         &mut self,
         org: OrgId,
-    ) -> Result<Option<(Organization, Generation)>, Error> {
+    ) -> Result<Option<(Organization, Generation, Uuid)>, Error> {
         let row = sqlx::query!(
-            "SELECT name, trust_domain, generation FROM organizations WHERE id = $1",
+            "SELECT name, trust_domain, generation, commit_id FROM organizations WHERE id = $1",
             org.as_uuid()
         )
         .fetch_optional(self.conn())
@@ -30,7 +30,7 @@ impl Tx {
             trust_domain: TrustDomain::parse(&row.trust_domain)
                 .map_err(|_| Error::corrupt("trust domain", &row.trust_domain))?,
         };
-        Ok(Some((organization, super::generation(row.generation)?)))
+        Ok(Some((organization, super::generation(row.generation)?, row.commit_id)))
     }
 
     /// Clusters in good standing, or those of the given ones.

@@ -9,6 +9,10 @@ mod feed;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
+mod reach;
+#[cfg(test)]
+mod restore;
+#[cfg(test)]
 mod scale;
 #[cfg(test)]
 mod support;

@@ -17,8 +17,8 @@ use tombolo_runtime::{
 use tombolo_testkit::{build::name, postgres::Database, wait};
 use tombolo_wire::{
     message::{
-        AgentStatus, IntermediateRequest, IntermediateResponse, InventoryAck, InventoryUpdate, JoinRequest,
-        JoinResponse,
+        AgentStatus, GatewayReport, IntermediateRequest, IntermediateResponse, InventoryAck, InventoryUpdate,
+        JoinRequest, JoinResponse,
     },
     version::Hello,
 };
@@ -271,12 +271,22 @@ impl Agent {
 
     /// Reports how its cluster is.
     pub(crate) async fn say(&self, site: &Site, ingress: &[&str]) -> Result<(), RequestError> {
+        self.say_with(site, ingress, Vec::new()).await
+    }
+
+    /// The same, with its gateways.
+    pub(crate) async fn say_with(
+        &self,
+        site: &Site,
+        ingress: &[&str],
+        gateways: Vec<GatewayReport>,
+    ) -> Result<(), RequestError> {
         let status = AgentStatus {
             software: "tombolo-agent/test".to_owned(),
             generation: tombolo_model::Generation::ZERO,
             problems: Vec::new(),
             ingress: ingress.iter().map(ToString::to_string).collect(),
-            gateways: Vec::new(),
+            gateways,
         };
         self.post(site, "/agent/v1/status", &status).await
     }
@@ -284,8 +294,8 @@ impl Agent {
 
 /// An open feed. It ends when this is dropped.
 pub(crate) struct Feed {
-    client: Client<ClusterResource>,
-    running: tokio::task::JoinHandle<()>,
+    pub(crate) client: Client<ClusterResource>,
+    pub(crate) running: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Feed {

@@ -359,9 +359,10 @@ metadata:
   name: {name}
   namespace: default
   annotations:
-    tombolo.io/selector: \"path={}\"
+    tombolo.io/selector: \"path={},uid={}\"
 ",
-        path.display()
+        path.display(),
+        nix::unistd::getuid()
     );
     text
 }

@@ -74,9 +74,9 @@ async fn a_damaged_file_is_reported_ignored_and_replaced() {
 async fn a_disk_that_takes_nothing_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut sender = Sender::listen(folder.path());
-    // /dev/full is always full.
-    let file = folder.path().join("state.json");
-    std::os::unix::fs::symlink("/dev/full", file.with_extension("new")).unwrap();
+    // Not even root writes a file where a folder stands.
+    let taken = folder.path().join("state.new");
+    std::fs::create_dir(&taken).unwrap();
     let running = Running::start(&sender.socket, kept_in(folder.path()));
     let mut publisher = first();
     let mut call = sender.call().await;
@@ -86,9 +86,31 @@ async fn a_disk_that_takes_nothing_stops_nothing() {
     assert!(status.cache_error.unwrap().contains("could not write"), "says what to look at");
     assert!(status.connected);
     // With room again, the next change is kept.
+    std::fs::remove_dir(&taken).unwrap();
     publisher.publish(Generation::new(5), peers(&[1]));
     call.more(publisher.since(Generation::new(4)));
     running.at(5).await;
     let status = running.until(|status| status.kept == Generation::new(5)).await;
     assert_eq!(status.cache_error, None);
+}
+
+/// Who may write to the folder could have the state written over another file, or could read it.
+#[test]
+fn what_lies_in_the_way_is_neither_followed_nor_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, beside) = (folder.path().join("state.json"), folder.path().join("state.new"));
+    let victim = folder.path().join("victim");
+    for link in [std::os::unix::fs::symlink::<&Path, &Path>, std::fs::hard_link::<&Path, &Path>] {
+        std::fs::write(&victim, "precious").unwrap();
+        link(&victim, &beside).unwrap();
+        cache::store(&file, Generation::new(4), &peers(&[1])).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!beside.exists() && !file.is_symlink());
+        assert_eq!(cache::load::<ClusterResource>(&file).unwrap().unwrap().0, Generation::new(4));
+        std::fs::remove_file(&file).unwrap();
+    }
+    // What a crash left goes.
+    std::fs::write(&beside, "half of a sta").unwrap();
+    cache::store(&file, Generation::new(5), &peers(&[1])).unwrap();
+    assert_eq!(cache::load::<ClusterResource>(&file).unwrap().unwrap().0, Generation::new(5));
 }

@@ -102,3 +102,20 @@ async fn one_request_on_a_connection_of_its_own() {
     let error = post_once::<_, _, String>(&nobody, "/join", None, &()).await.unwrap_err();
     assert!(matches!(error, RequestError::Connect(_)));
 }
+
+/// Whoever holds the socket is told everything: it must be the agent's user.
+#[tokio::test(start_paused = true)]
+async fn a_socket_of_somebody_else_is_not_spoken_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let sender = Sender::listen(folder.path());
+    sender.answer("/join", 200, r#""welcome""#);
+    let me = nix::unistd::geteuid().as_raw();
+    let stranger = UnixConnector::held_by(&sender.socket, [me + 1]);
+    let error = post_once::<_, _, String>(&stranger, "/join", None, &()).await.unwrap_err();
+    let RequestError::Connect(error) = error else { unreachable!("{error:?}") };
+    let text = error.to_string();
+    assert!(text.contains(&format!("held by user {me}, not by {}", me + 1)), "{text}");
+    let known = stranger.or_held_by(Some(me));
+    let answer: String = post_once(&known, "/join", None, &()).await.unwrap();
+    assert_eq!(answer, "welcome");
+}

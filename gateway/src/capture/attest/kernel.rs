@@ -23,6 +23,8 @@ pub(super) struct SocketOwner {
     pub(super) uid: u32,
     /// Its inode, as it stands in `/proc/<pid>/fd`. Never zero.
     pub(super) inode: u32,
+    /// The kernel's own number for it, which no other socket gets.
+    pub(super) cookie: [u8; 8],
 }
 
 /// Why the kernel has no answer.
@@ -76,7 +78,7 @@ pub(super) fn owner(client: SocketAddr, server: SocketAddr) -> Result<SocketOwne
     if !same || header.state == TCP_LISTEN || header.inode == 0 {
         return Err(KernelError::Gone);
     }
-    Ok(SocketOwner { uid: header.uid, inode: header.inode })
+    Ok(SocketOwner { uid: header.uid, inode: header.inode, cookie: header.socket_id.cookie })
 }
 
 fn ask(family: u8, socket_id: SocketId) -> Result<SockDiagMessage, KernelError> {

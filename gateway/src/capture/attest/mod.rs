@@ -10,8 +10,8 @@ mod select;
 
 pub(crate) use select::{Mismatch, ProcessFacts};
 
-use kernel::KernelError;
-use process::{ProcessError, Processes};
+use kernel::{KernelError, SocketOwner};
+use process::{Process, ProcessError, Processes};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
@@ -36,7 +36,7 @@ pub(crate) enum AttestError {
     /// The process is no workload of this cluster.
     #[error(
         "no workload's selectors agree with the caller ({0}): give its ServiceAccount a tombolo.io/selector annotation \
-         that does"
+         that does (path= counts only beside uid= or cgroup=)"
     )]
     Nobody(String),
     /// The process is more than one workload.
@@ -46,6 +46,12 @@ pub(crate) enum AttestError {
         workloads: String,
         /// What is known of the caller.
         facts: String,
+    },
+    /// Processes of more than one workload hold the socket.
+    #[error("the caller's socket is shared by {workloads}: let each process open its own")]
+    Shared {
+        /// The workloads.
+        workloads: String,
     },
     /// Too many connections wait to be looked up.
     #[error("too many callers wait to be looked up")]
@@ -88,7 +94,7 @@ impl Attestor {
         let looked_up = async move {
             let permit = permits.acquire_owned().await.map_err(|_| AttestError::Overloaded)?;
             tokio::task::spawn_blocking(move || {
-                let answer = look_up(&workloads, &processes, client, server);
+                let answer = look_up(&workloads, &processes, || kernel::owner(client, server));
                 drop(permit);
                 answer
             })
@@ -99,32 +105,49 @@ impl Attestor {
     }
 }
 
+/// `owner` asks the kernel about the caller's socket.
 fn look_up(
     workloads: &[WorkloadSpec],
     processes: &Processes,
-    client: SocketAddr,
-    server: SocketAddr,
+    owner: impl Fn() -> Result<SocketOwner, KernelError>,
 ) -> Result<SpiffeId, AttestError> {
-    let owner = kernel::owner(client, server).map_err(|e: KernelError| AttestError::Kernel(e.into()))?;
-    let mut facts = ProcessFacts { uid: owner.uid, ..ProcessFacts::default() };
-    if select::needs_process(workloads, owner.uid) {
-        match processes.holder(owner.inode) {
-            Ok(process) => (facts.exe, facts.cgroup) = (process.exe, process.cgroup),
-            // a workload may still be known by the user id alone, but then another one that asks for a path might
-            // agree as well: not knowing is a refusal
-            Err(e @ (ProcessError::NotFound { .. } | ProcessError::Proc(_))) => {
-                return Err(AttestError::Process(e.into()));
+    let unknown = |e: KernelError| AttestError::Kernel(e.into());
+    let socket = owner().map_err(unknown)?;
+    if !select::needs_process(workloads, socket.uid) {
+        let facts = ProcessFacts { uid: socket.uid, ..ProcessFacts::default() };
+        return one(workloads, &facts).map(|workload| workload.identity.clone());
+    }
+    // A workload may still be known by the user id alone, but then another one that asks for a path might agree as
+    // well: not knowing is a refusal.
+    let holders =
+        processes.holders(socket.inode).map_err(|e: ProcessError| AttestError::Process(e.into()))?;
+    // What was read is about this socket only if it was there all the time: inodes and process ids are used again.
+    if owner().map_err(unknown)? != socket {
+        return Err(AttestError::Kernel(KernelError::Gone.into()));
+    }
+    let mut found: Option<&WorkloadSpec> = None;
+    for Process { exe, cgroup } in holders {
+        let facts = ProcessFacts { uid: socket.uid, exe, cgroup };
+        let workload = one(workloads, &facts)?;
+        match found.replace(workload) {
+            Some(other) if other.identity != workload.identity => {
+                let workloads = format!("{} and {}", other.identity, workload.identity);
+                return Err(AttestError::Shared { workloads });
             }
+            _ => {}
         }
     }
-    match select::pick(workloads, &facts) {
-        Ok(workload) => Ok(workload.identity.clone()),
-        Err(Mismatch::Nobody) => Err(AttestError::Nobody(describe(&facts))),
-        Err(Mismatch::Several(ids)) => {
+    found.map(|workload| workload.identity.clone()).ok_or_else(|| unknown(KernelError::Gone))
+}
+
+fn one<'a>(workloads: &'a [WorkloadSpec], facts: &ProcessFacts) -> Result<&'a WorkloadSpec, AttestError> {
+    select::pick(workloads, facts).map_err(|mismatch| match mismatch {
+        Mismatch::Nobody => AttestError::Nobody(describe(facts)),
+        Mismatch::Several(ids) => {
             let workloads = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-            Err(AttestError::Several { workloads, facts: describe(&facts) })
+            AttestError::Several { workloads, facts: describe(facts) }
         }
-    }
+    })
 }
 
 fn describe(facts: &ProcessFacts) -> String {

@@ -1,26 +1,28 @@
-//! From a socket's inode to the process that holds it, through `/proc`.
+//! From a socket's inode to the processes that hold it, through `/proc`.
 //!
-//! Only done where a selector asks for a path or a cgroup: it reads the descriptors of processes. What is seen on the
-//! way is remembered, so that a crowd of callers costs one look; and the processes seen last come first, their newest
-//! descriptors before the others, so that a caller that connects again is found at once. What is remembered is only a
-//! hint: that the process holds the socket is read again for every answer.
+//! Only done where a selector asks for a path or a cgroup: it reads the descriptors of every process, because a socket
+//! can be handed on, and who shares it may send on it. Nothing of it is kept: an answer is of a look that began after
+//! the question. Those who ask while others look share the next look, so that a crowd of callers costs a few.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use thiserror::Error;
 
-/// How many processes are remembered.
-const REMEMBERED: usize = 256;
-/// How many sockets are remembered.
-const SOCKETS: usize = 1 << 16;
+/// How many holders of one socket are looked at; more of them are no one workload.
+const HOLDERS: usize = 64;
+/// How often is looked for holders that stay while they are looked at.
+const LOOKS: u32 = 3;
 
 /// What is known of a process that holds a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Process {
     pub(super) exe: Option<PathBuf>,
     pub(super) cgroup: Option<String>,
@@ -38,6 +40,9 @@ pub(super) enum ProcessError {
         /// Processes whose descriptors this proxy may not read.
         unreadable: usize,
     },
+    /// So many hold it that they are not looked at.
+    #[error("more than {HOLDERS} processes hold the caller's socket")]
+    Shared,
     /// `/proc` itself can't be read.
     #[error("the list of processes can't be read")]
     Proc(#[from] io::Error),
@@ -50,97 +55,96 @@ struct Descriptor {
     number: u32,
 }
 
-/// What was seen.
+/// What one look through all processes saw.
 #[derive(Debug, Default)]
-struct Seen {
-    /// The processes that were found last, the last one first.
-    recent: VecDeque<u32>,
-    /// Sockets by inode.
-    sockets: HashMap<u32, Descriptor>,
+struct Look {
+    /// Its number. The first is 1; zero is none.
+    number: u64,
+    /// Sockets by inode, with one descriptor of each process that holds them.
+    sockets: HashMap<u32, Vec<Descriptor>>,
+    /// Processes whose descriptors may not be read.
+    unreadable: usize,
 }
 
 /// The processes of this machine.
 #[derive(Debug)]
 pub(super) struct Processes {
     proc: PathBuf,
-    seen: Mutex<Seen>,
-    /// Held by the one who looks, so that others who wait find what he saw.
-    looking: Mutex<()>,
+    /// Looks that have begun.
+    begun: AtomicU64,
+    /// Held by the one who looks.
+    last: Mutex<Arc<Look>>,
 }
 
 impl Processes {
     pub(super) fn new() -> Self {
-        Self { proc: PathBuf::from("/proc"), seen: Mutex::default(), looking: Mutex::default() }
+        Self { proc: PathBuf::from("/proc"), begun: AtomicU64::new(0), last: Mutex::default() }
     }
 
-    /// The process that holds the socket with this inode. Where several do (a fork), the one seen before, else the
-    /// one with the lowest id.
+    /// What is known of the processes that hold the socket with this inode: each different answer once, and at least
+    /// one. A process that this proxy may not read is not among them.
     ///
-    /// Blocks: up to one `readlink` for each descriptor of the machine.
+    /// Blocks: one `readlink` for each descriptor of the machine.
     ///
     /// # Errors
-    /// [`ProcessError::NotFound`] also where the process went, or let go of the socket, while it was looked at.
-    pub(super) fn holder(&self, inode: u32) -> Result<Process, ProcessError> {
-        if let Some(found) = self.remembered(inode) {
-            return Ok(found);
-        }
-        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = self.remembered(inode) {
-            return Ok(found);
-        }
-        let recent: Vec<u32> = self.seen().recent.iter().copied().collect();
-        for pid in &recent {
-            match self.look(*pid, inode) {
-                Ok(Some(descriptor)) => return self.read(descriptor, inode),
-                Ok(None) => {}
-                Err(_) => self.seen().recent.retain(|known| known != pid),
-            }
-        }
-        let mut pids: Vec<u32> = fs::read_dir(&self.proc)?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(|pid| !recent.contains(pid))
-            .collect();
-        pids.sort_unstable();
+    /// [`ProcessError::NotFound`] also where a process went, or let go of the socket, while it was looked at.
+    pub(super) fn holders(&self, inode: u32) -> Result<Vec<Process>, ProcessError> {
         let mut unreadable = 0;
-        for pid in pids {
-            match self.look(pid, inode) {
-                Ok(Some(descriptor)) => return self.read(descriptor, inode),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unreadable += 1,
-                Err(_) => {}
+        for _ in 0..LOOKS {
+            let look = self.fresh()?;
+            unreadable = look.unreadable;
+            let Some(descriptors) = look.sockets.get(&inode) else { break };
+            if descriptors.len() > HOLDERS {
+                return Err(ProcessError::Shared);
+            }
+            // One that let go meanwhile (a child between fork and exec does) may have handed it on: look again.
+            let read = |descriptor: &Descriptor| self.read(*descriptor, inode);
+            if let Some(mut found) = descriptors.iter().map(read).collect::<Option<Vec<_>>>() {
+                found.sort_unstable();
+                found.dedup();
+                return Ok(found);
             }
         }
         Err(ProcessError::NotFound { unreadable })
     }
 
-    fn remembered(&self, inode: u32) -> Option<Process> {
-        let descriptor = self.seen().sockets.get(&inode).copied()?;
-        self.read(descriptor, inode).ok()
+    /// A look that began after this was called.
+    fn fresh(&self) -> io::Result<Arc<Look>> {
+        let asked = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.number > asked {
+            return Ok(last.clone());
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let look = Arc::new(self.look(number)?);
+        *last = look.clone();
+        Ok(look)
     }
 
-    /// Looks through the descriptors of a process, the newest first, until the socket is found.
-    fn look(&self, pid: u32, inode: u32) -> io::Result<Option<Descriptor>> {
-        let mut numbers: Vec<u32> = fs::read_dir(self.proc.join(pid.to_string()).join("fd"))?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
-        numbers.sort_unstable_by(|a, b| b.cmp(a));
-        let mut sockets = Vec::new();
-        let mut found = None;
-        for number in numbers {
-            let descriptor = Descriptor { pid, number };
-            let Some(socket) = self.socket(descriptor) else { continue };
-            sockets.push((socket, descriptor));
-            if socket == inode {
-                found = Some(descriptor);
-                break;
+    fn look(&self, number: u64) -> io::Result<Look> {
+        let mut look = Look { number, ..Look::default() };
+        let numbers = |entries: fs::ReadDir| {
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        };
+        for pid in numbers(fs::read_dir(&self.proc)?) {
+            let descriptors = match fs::read_dir(self.proc.join(pid.to_string()).join("fd")) {
+                Ok(descriptors) => descriptors,
+                Err(error) => {
+                    // One that ended meanwhile does not matter.
+                    look.unreadable += usize::from(error.kind() == io::ErrorKind::PermissionDenied);
+                    continue;
+                }
+            };
+            for number in numbers(descriptors) {
+                let descriptor = Descriptor { pid, number };
+                let Some(inode) = self.socket(descriptor) else { continue };
+                let holders = look.sockets.entry(inode).or_default();
+                if holders.last().is_none_or(|last| last.pid != pid) {
+                    holders.push(descriptor);
+                }
             }
         }
-        let mut seen = self.seen();
-        if seen.sockets.len() + sockets.len() > SOCKETS {
-            seen.sockets.clear();
-        }
-        seen.sockets.extend(sockets.into_iter().take(SOCKETS));
-        Ok(found)
+        Ok(look)
     }
 
     /// The inode of the socket behind a descriptor.
@@ -151,25 +155,10 @@ impl Processes {
     }
 
     /// Reads the facts, then looks again whether it is still that process: ids are used again.
-    fn read(&self, descriptor: Descriptor, inode: u32) -> Result<Process, ProcessError> {
+    fn read(&self, descriptor: Descriptor, inode: u32) -> Option<Process> {
         let home = self.proc.join(descriptor.pid.to_string());
         let found = Process { exe: executable(&home), cgroup: cgroup(&home) };
-        let holds = self.socket(descriptor) == Some(inode);
-        let mut seen = self.seen();
-        if !holds {
-            seen.sockets.remove(&inode);
-            return Err(ProcessError::NotFound { unreadable: 0 });
-        }
-        if seen.recent.front() != Some(&descriptor.pid) {
-            seen.recent.retain(|known| *known != descriptor.pid);
-            seen.recent.push_front(descriptor.pid);
-            seen.recent.truncate(REMEMBERED);
-        }
-        Ok(found)
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        (self.socket(descriptor) == Some(inode)).then_some(found)
     }
 }
 
@@ -218,18 +207,50 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let processes = Processes::new();
         let inode = inode_of(&client);
-        let found = processes.holder(inode).unwrap();
-        assert_eq!(found.exe, Some(std::env::current_exe().unwrap()));
-        assert!(found.cgroup.is_some());
-        assert_eq!(processes.seen().recent.front(), Some(&std::process::id()));
-        assert!(processes.seen().sockets.contains_key(&inode));
-        assert_eq!(processes.holder(inode).unwrap(), found, "from memory");
+        let found = processes.holders(inode).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].exe, Some(std::env::current_exe().unwrap()));
+        assert!(found[0].cgroup.is_some());
         drop(client);
-        assert!(
-            matches!(processes.holder(inode), Err(ProcessError::NotFound { .. })),
-            "memory is only a hint"
-        );
-        assert!(!processes.seen().sockets.contains_key(&inode));
+        assert!(matches!(processes.holders(inode), Err(ProcessError::NotFound { .. })), "nothing is kept");
+    }
+
+    /// A process that was given a socket counts as much as the one that made it.
+    #[test]
+    fn everybody_who_holds_it_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let inode = inode_of(&client);
+        let given = std::process::Stdio::from(std::os::fd::OwnedFd::from(client.try_clone().unwrap()));
+        let mut child = std::process::Command::new("sleep").arg("60").stdin(given).spawn().unwrap();
+        let found = Processes::new().holders(inode);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(client);
+        let found: Vec<_> = found.unwrap().into_iter().map(|process| process.exe.unwrap()).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.contains(&std::env::current_exe().unwrap()), "{found:?}");
+    }
+
+    #[test]
+    fn a_look_is_shared_by_those_who_asked_before_it_began() {
+        let processes = Arc::new(Processes::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let inode = inode_of(&client);
+        let busy = processes.last.lock().unwrap();
+        let crowd: Vec<_> = (0..8)
+            .map(|_| {
+                let processes = processes.clone();
+                std::thread::spawn(move || processes.holders(inode).unwrap())
+            })
+            .collect();
+        drop(busy);
+        crowd.into_iter().for_each(|asked| drop(asked.join().unwrap()));
+        let before = processes.begun.load(Ordering::SeqCst);
+        assert!((1..=8).contains(&before));
+        processes.holders(inode).unwrap();
+        assert_eq!(processes.begun.load(Ordering::SeqCst), before + 1, "never an older look");
     }
 
     #[test]

@@ -27,9 +27,15 @@ pub(crate) enum Mismatch {
     Several(Vec<SpiffeId>),
 }
 
-/// Whether all selectors of a workload agree with a process. A workload without selectors is nobody's.
+/// Whether all selectors of a workload agree with a process. A workload without selectors is nobody's, and one with
+/// paths alone is too: whoever may run that program could load code of his own into it.
 pub(crate) fn matches(spec: &WorkloadSpec, facts: &ProcessFacts) -> bool {
-    !spec.selectors.is_empty() && spec.selectors.iter().all(|selector| agrees(selector, facts))
+    proves(spec) && spec.selectors.iter().all(|selector| agrees(selector, facts))
+}
+
+/// Whether a workload's selectors say whose process it is, and not only which program.
+fn proves(spec: &WorkloadSpec) -> bool {
+    spec.selectors.iter().any(|s| matches!(s, WorkloadSelector::Uid(_) | WorkloadSelector::Cgroup(_)))
 }
 
 /// The one workload that a process is.
@@ -51,7 +57,8 @@ pub(crate) fn pick<'a>(
 /// Whether the user id alone can't tell: some workload that agrees with it so far asks for more.
 pub(crate) fn needs_process<'a>(specs: impl IntoIterator<Item = &'a WorkloadSpec>, uid: u32) -> bool {
     specs.into_iter().any(|spec| {
-        spec.selectors.iter().any(|s| !matches!(s, WorkloadSelector::Uid(_)))
+        proves(spec)
+            && spec.selectors.iter().any(|s| !matches!(s, WorkloadSelector::Uid(_)))
             && spec.selectors.iter().all(|s| !matches!(s, WorkloadSelector::Uid(wanted) if *wanted != uid))
     })
 }
@@ -68,16 +75,17 @@ fn agrees(selector: &WorkloadSelector, facts: &ProcessFacts) -> bool {
     }
 }
 
-/// A whole path (it begins with a slash) holds for that cgroup and those below. A unit's name holds for a cgroup
-/// that ends in it, but not below `user.slice`: there a user may name units as he likes.
+/// A whole path (it begins with a slash) holds for that cgroup alone. A unit's name holds for a cgroup that ends in it
+/// below slices only: what is below anything else (a service, a scope, a container) may be delegated to somebody who
+/// makes cgroups of any name there, and below `user.slice` a user may.
 fn in_cgroup(wanted: &str, path: &str) -> bool {
     if wanted.starts_with('/') {
-        let wanted = wanted.trim_end_matches('/');
-        return path.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        return wanted.trim_end_matches('/') == path.trim_end_matches('/');
     }
+    let Some((above, unit)) = path.rsplit_once('/') else { return false };
     !wanted.is_empty()
-        && path.rsplit('/').next() == Some(wanted)
-        && !path.split('/').any(|p| p == "user.slice")
+        && unit == wanted
+        && above.split('/').skip(1).all(|slice| slice.ends_with(".slice") && slice != "user.slice")
 }
 
 #[cfg(test)]
@@ -108,9 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_alone_proves_nothing() {
+        let who = facts(7, Some("/bin/a"), Some("/system.slice/a.service"));
+        assert!(!matches(&spec("a", &[Path("/bin/a".into())]), &who));
+        assert!(!matches(&spec("a", &[Path("/bin/a".into()), Path("/bin/a".into())]), &who));
+        assert!(matches(&spec("a", &[Path("/bin/a".into()), Uid(7)]), &who));
+        assert!(matches(&spec("a", &[Path("/bin/a".into()), Cgroup("a.service".into())]), &who));
+    }
+
+    #[test]
     fn exactly_one_workload() {
         let one = spec("a", &[Uid(7)]);
-        let two = spec("b", &[Path("/bin/a".into())]);
+        let two = spec("b", &[Uid(7), Path("/bin/a".into())]);
         let who = facts(7, Some("/bin/a"), None);
         assert_eq!(pick([&one], &who), Ok(&one));
         assert_eq!(
@@ -124,7 +141,9 @@ mod tests {
     #[test]
     fn the_process_is_looked_for_only_where_it_matters() {
         assert!(!needs_process([&spec("a", &[Uid(7)])], 7));
-        assert!(needs_process([&spec("a", &[Uid(7)]), &spec("b", &[Path("/b".into())])], 7));
+        assert!(needs_process([&spec("a", &[Uid(7)]), &spec("b", &[Uid(7), Path("/b".into())])], 7));
+        assert!(needs_process([&spec("b", &[Cgroup("/b".into())])], 7));
+        assert!(!needs_process([&spec("b", &[Path("/b".into())])], 7), "it matches nobody");
         assert!(!needs_process([&spec("b", &[Uid(8), Path("/b".into())])], 7), "another user's path");
         assert!(needs_process([&spec("b", &[Uid(7), Cgroup("x.service".into())])], 7));
     }
@@ -137,7 +156,17 @@ mod tests {
             ("shop.service", "/system.slice/shop.service/child", false),
             ("shop.service", "/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service", false),
             ("/system.slice/shop.service", "/system.slice/shop.service", true),
-            ("/system.slice/shop.service", "/system.slice/shop.service/child", true),
+            ("shop.service", "/system.slice/system-shop.slice/shop.service", true),
+            ("shop.service", "/shop.service", true),
+            ("shop.service", "/system.slice/runner.service/shop.service", false),
+            ("shop.service", "/system.slice/docker-1.scope/system.slice/shop.service", false),
+            ("shop.service", "/../system.slice/shop.service", false),
+            ("shop.service", "/user.slice/shop.service", false),
+            ("shop.service", "shop.service", false),
+            ("/system.slice/shop.service", "/system.slice/shop.service/child", false),
+            ("/system.slice/shop.service/", "/system.slice/shop.service", true),
+            ("/", "/", true),
+            ("/", "/system.slice", false),
             ("/system.slice/shop.service", "/system.slice/shop.service2", false),
             ("", "/", false),
         ] {

@@ -74,11 +74,67 @@ async fn by_user_id() {
 async fn by_path() {
     let helper = Helper::connect().await;
     let path = helper.path.to_str().unwrap().to_owned();
-    let others =
-        [workload("bash", &[Exe("/usr/bin/bash".into())]), workload("shopping", &[Exe(path.clone())])];
+    let others = [
+        workload("bash", &[Exe("/usr/bin/bash".into()), Uid(me())]),
+        workload("shopping", &[Exe(path.clone()), Uid(me())]),
+    ];
     assert_eq!(helper.attest(&others).await.unwrap(), id("shopping"));
-    let both = [workload("shopping", &[Exe(path), Uid(me() + 1)])];
-    assert!(matches!(helper.attest(&both).await, Err(AttestError::Nobody(_))));
+    for other in [vec![Exe(path.clone()), Uid(me() + 1)], vec![Exe(path)]] {
+        let refused = helper.attest(&[workload("shopping", &other)]).await;
+        assert!(matches!(refused, Err(AttestError::Nobody(_))), "{other:?}");
+    }
+}
+
+/// Who shares a socket may send on it: all must be the one workload.
+#[tokio::test]
+async fn a_socket_of_two_programs_is_nobodys() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, peer) = listener.accept().await.unwrap();
+    let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    let mine = workload("mine", &[Exe(own), Uid(me())]);
+    let server = server.local_addr().unwrap();
+    let attest = async |all: &[WorkloadSpec]| Attestor::new().attest(all.into(), peer, server).await;
+    assert_eq!(attest(std::slice::from_ref(&mine)).await.unwrap(), id("mine"));
+
+    let given = std::os::fd::OwnedFd::from(socket2::SockRef::from(&client).try_clone().unwrap());
+    let mut child = std::process::Command::new("sleep").arg("60").stdin(given).spawn().unwrap();
+    let theirs = fs::read_link(format!("/proc/{}/exe", child.id())).unwrap().to_str().unwrap().to_owned();
+    let alone = attest(std::slice::from_ref(&mine)).await;
+    let both = attest(&[mine, workload("theirs", &[Exe(theirs), Uid(me())])]).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(alone, Err(AttestError::Nobody(_))), "{alone:?}");
+    assert!(matches!(both, Err(AttestError::Shared { .. })), "{both:?}");
+}
+
+/// Inodes and process ids are used again: what was read must be about the socket that was asked about.
+#[tokio::test]
+async fn another_socket_with_the_same_inode_does_not_pass() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, peer) = listener.accept().await.unwrap();
+    let server = server.local_addr().unwrap();
+    let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    let workloads = [workload("a", &[Exe(own), Uid(me())])];
+    let ask = |change: &dyn Fn(&mut SocketOwner) -> Result<(), KernelError>| {
+        let asked = std::cell::Cell::new(0);
+        look_up(&workloads, &Processes::new(), || {
+            let mut owner = kernel::owner(peer, server)?;
+            asked.set(asked.get() + 1);
+            if asked.get() > 1 {
+                change(&mut owner)?;
+            }
+            Ok(owner)
+        })
+    };
+    assert_eq!(ask(&|_| Ok(())).unwrap(), id("a"));
+    let reused = ask(&|owner| {
+        owner.cookie[0] ^= 1;
+        Ok(())
+    });
+    assert!(matches!(reused, Err(AttestError::Kernel(_))), "{reused:?}");
+    assert!(matches!(ask(&|_| Err(KernelError::Gone)), Err(AttestError::Kernel(_))));
 }
 
 #[tokio::test]
@@ -87,7 +143,7 @@ async fn a_replaced_binary_is_no_longer_that_workload() {
     let path = helper.path.to_str().unwrap().to_owned();
     fs::remove_file(&helper.path).unwrap();
     fs::copy("/proc/self/exe", &helper.path).unwrap();
-    let refused = helper.attest(&[workload("shopping", &[Exe(path)])]).await;
+    let refused = helper.attest(&[workload("shopping", &[Exe(path), Uid(me())])]).await;
     assert!(matches!(refused, Err(AttestError::Nobody(_))), "{refused:?}");
 }
 
@@ -104,7 +160,8 @@ async fn by_cgroup() {
 #[tokio::test]
 async fn two_workloads_are_none() {
     let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    let refused = attested(&[workload("a", &[Uid(me())]), workload("b", &[Exe(exe)])]).await.unwrap_err();
+    let refused =
+        attested(&[workload("a", &[Uid(me())]), workload("b", &[Exe(exe), Uid(me())])]).await.unwrap_err();
     let text = refused.to_string();
     assert!(matches!(refused, AttestError::Several { .. }), "{text}");
     assert!(text.contains("sa/a") && text.contains("sa/b"), "{text}");
@@ -120,7 +177,7 @@ async fn nobody_without_selectors() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_is_attested() {
     let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    let workloads: Arc<[WorkloadSpec]> = Arc::new([workload("a", &[Exe(exe)])]);
+    let workloads: Arc<[WorkloadSpec]> = Arc::new([workload("a", &[Exe(exe), Uid(me())])]);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let at = listener.local_addr().unwrap();
     let attestor = Attestor::new();

@@ -11,7 +11,7 @@ async fn a_cluster_is_changed_by_who_saw_it() {
     let admin = controller.organization("acme").await;
     controller.cluster(&admin, "acme", "cluster-1").await;
     let read = controller.get(&admin, PATH).await;
-    assert_eq!(read.header("etag"), "\"1\"");
+    assert!(read.header("etag").starts_with("\"1."), "{read:?}");
     let patch = async |tag: Option<&str>, body: Value| {
         let mut call = controller.call("PATCH", PATH).token(&admin).json(&body);
         if let Some(tag) = tag {

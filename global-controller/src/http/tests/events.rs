@@ -84,6 +84,7 @@ async fn a_follower_that_comes_back_misses_nothing() {
     // a number that was never given out is no place to go on from
     let mut stream = Stream::open(&controller, &admin, Some(99)).await;
     assert_eq!(stream.next().await.unwrap().1, Some(6));
+    assert_eq!(stream.next().await.unwrap().0, "reset");
 }
 
 #[tokio::test]
@@ -101,6 +102,30 @@ async fn a_follower_too_far_behind_reads_anew() {
     assert_eq!(stream.next().await.unwrap().0, "hello");
     let (kind, id, _) = stream.next().await.unwrap();
     assert_eq!((kind.as_str(), id), ("reset", Some(1100)));
+}
+
+#[tokio::test]
+async fn a_restored_database_is_read_anew() {
+    let controller = Controller::start().await;
+    let driver = controller.reconcile().await;
+    let admin = controller.organization("acme").await;
+    let mut stream = Stream::open(&controller, &admin, None).await;
+    assert_eq!(stream.next().await.unwrap().0, "hello");
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    assert_eq!(stream.next().await.unwrap().0, "audit");
+    controller.database.sql(
+        "UPDATE organizations SET generation = generation - 2, commit_id = gen_random_uuid();
+         SELECT pg_notify('tombolo_changes', id::text) FROM organizations",
+    );
+    let (kind, id, _) = stream.next().await.unwrap();
+    assert_eq!((kind.as_str(), id), ("reset", Some(1 << 40)));
+    controller.cluster(&admin, "acme", "cluster-2").await;
+    assert_eq!(stream.next().await.unwrap().1, Some((1 << 40) + 1));
+    driver.stop().await;
+    // and a place from before is no place to go on from
+    let mut stream = Stream::open(&controller, &admin, Some(4)).await;
+    assert_eq!(stream.next().await.unwrap().0, "hello");
+    assert_eq!(stream.next().await.unwrap().0, "reset");
 }
 
 #[tokio::test]

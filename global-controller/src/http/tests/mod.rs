@@ -3,6 +3,7 @@
 mod audit;
 mod bodies;
 mod clusters;
+mod conditional;
 mod document;
 mod events;
 mod gns;

@@ -10,7 +10,7 @@ use crate::{
     http::{problem::Problem, router},
     metrics::{Agents, Reconciled},
     publish::View,
-    reconcile::{Driver, Liveness},
+    reconcile::{Commits, Driver, Liveness},
     store::{Store, token::TokenRow},
     vips::Pools,
 };
@@ -168,6 +168,7 @@ impl Controller {
         let metrics = Metrics::new("controller");
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let driver = Driver {
+            commits: Commits::default(),
             store: self.deps.store.clone(),
             view: self.deps.view.clone(),
             liveness: Liveness::new(Uuid::now_v7(), Arc::clone(&clock), Agents::new(&metrics).lag_seconds),

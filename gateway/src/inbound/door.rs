@@ -1,0 +1,287 @@
+//! Tunnels that others dial: who may come in, how many, and for how long.
+//!
+//! A handshake has a place of its own, for a bounded time, because nobody is known before it is done. Then a tunnel takes
+//! one of the process's places and one of its peer's, so that no peer takes them all.
+
+use super::stream_in;
+use crate::{
+    authz,
+    conns::{Kind, Ticket},
+    error::Refusal,
+    load::Load,
+    reason::Reason,
+    socket,
+    state::Shared,
+    tunnel::{self, ALPN},
+};
+use bytes::Bytes;
+use h2::server::Connection;
+use std::{
+    future::poll_fn,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tombolo_model::SpiffeId;
+use tombolo_mtls::{Peer, server_config};
+use tombolo_runtime::{drain::Watch, task};
+
+/// How long a peer that is told to go may take to hear it.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Over which time streams that were taken back are counted.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// A tunnel that was taken.
+pub(super) struct Incoming {
+    pub(super) peer: Peer,
+    pub(super) address: SocketAddr,
+    taken_back: TakenBack,
+}
+
+impl Incoming {
+    /// Its peer took a stream back before it was open.
+    pub(super) fn taken_back(&self) {
+        self.taken_back.one_more(Instant::now());
+    }
+}
+
+/// Counts streams that were opened and taken back at once: each costs the peer nothing and this process a path.
+struct TakenBack {
+    most: u32,
+    window: Mutex<(Instant, u32)>,
+    flooded: CancellationToken,
+}
+
+impl TakenBack {
+    fn new(most: u32) -> Self {
+        Self { most, window: Mutex::new((Instant::now(), 0)), flooded: CancellationToken::new() }
+    }
+
+    fn one_more(&self, now: Instant) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.0) > WINDOW {
+            *window = (now, 0);
+        }
+        window.1 += 1;
+        if window.1 > self.most {
+            self.flooded.cancel();
+        }
+    }
+}
+
+/// What a tunnel holds while it lasts.
+struct Held {
+    _place: OwnedSemaphorePermit,
+    _of_peer: Load<SpiffeId>,
+}
+
+/// Takes tunnels until the draining begins, and then ends those it has in order.
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
+    let limits = shared.config.limits;
+    let room = Arc::new(Semaphore::new(limits.tunnels));
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let origins = crate::load::Loads::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = watch.signaled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors mostly: give the others time to end.
+                tracing::warn!(%error, "no tunnel taken");
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let place = handshakes.clone().try_acquire_owned().ok();
+        let of_origin = origins.try_add(&origin(address.ip()), limits.address_handshakes);
+        let (Some(place), Some(of_origin)) = (place, of_origin) else {
+            shared.metrics.tunnel_refused(Reason::Overloaded);
+            tracing::warn!(client.address = %address, reason = %Reason::Overloaded, "too many handshakes; refused");
+            socket::refuse(stream);
+            continue;
+        };
+        let (shared, watch, room) = (shared.clone(), watch.clone(), room.clone());
+        task::spawn("tunnel-in", async move {
+            let taken = take(stream, address, &shared, &room).await;
+            drop((place, of_origin));
+            let ended = match taken {
+                Ok((connection, incoming, ticket, held)) => {
+                    run(connection, incoming, &ticket, held, &shared, &watch).await
+                }
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = ended {
+                shared.metrics.tunnel_refused(refusal.reason);
+                tracing::info!(client.address = %address, reason = %refusal.reason, %refusal, "tunnel refused");
+            }
+        });
+    }
+}
+
+/// Whom a handshake is counted for: an IPv6 network is one, whatever it makes of its addresses.
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
+type Tls = tokio_rustls::server::TlsStream<TcpStream>;
+type Taken = (Connection<Tls, Bytes>, Arc<Incoming>, Ticket, Held);
+
+/// The handshakes, and whether this peer may come in.
+async fn take(
+    stream: TcpStream,
+    address: SocketAddr,
+    shared: &Arc<Shared>,
+    room: &Arc<Semaphore>,
+) -> Result<Taken, Refusal> {
+    let limits = &shared.config.limits;
+    let deadline = Instant::now() + shared.config.timing.handshake;
+    socket::prepare(&stream);
+    let own = shared
+        .credentials
+        .own()
+        .ok_or_else(|| Refusal::new(Reason::NoCredentials, "this gateway has no certificate yet"))?;
+    let config = server_config(&shared.bundle, &own, &[ALPN]);
+    let late = |what: &str| Refusal::new(Reason::Timeout, format!("no {what} handshake in time"));
+    let (tls, peer) = match timeout_at(deadline, tombolo_mtls::accept(stream, config)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => {
+            shared.metrics.handshake(false);
+            return Err(Refusal::handshake(&error, "the caller"));
+        }
+        Err(_) => {
+            shared.metrics.handshake(false);
+            return Err(late("TLS"));
+        }
+    };
+    shared.metrics.handshake(true);
+    let ticket = shared.conns.admit(Kind::Tunnel, shared.conns.number())?;
+    ticket.describe(format!("tunnel from {address}"));
+    ticket.relies_on(&peer, shared.bundle.get().as_deref())?;
+    {
+        let table = shared.table.load();
+        let itself =
+            table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
+        authz::tunnel_peer(shared.config.role, itself, &peer.id)?;
+    }
+    let of_peer = shared.tunnel_loads.try_add(&peer.id, limits.peer_tunnels).ok_or_else(|| {
+        let detail = format!("{} has {} tunnels here already", peer.id, limits.peer_tunnels);
+        Refusal::new(Reason::Overloaded, detail)
+    })?;
+    let place = room.clone().try_acquire_owned().map_err(|_| {
+        Refusal::new(Reason::Overloaded, format!("{} tunnels are open already", limits.tunnels))
+    })?;
+    let handshake = tunnel::server_builder(limits).handshake::<_, Bytes>(tls);
+    let connection = match timeout_at(deadline, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(Refusal::new(Reason::BadRequest, format!("no HTTP/2: {error}"))),
+        Err(_) => return Err(late("HTTP/2")),
+    };
+    let taken_back = TakenBack::new(limits.cancelled);
+    let incoming = Arc::new(Incoming { peer, address, taken_back });
+    Ok((connection, incoming, ticket, Held { _place: place, _of_peer: of_peer }))
+}
+
+/// A tunnel to its end.
+async fn run(
+    mut connection: Connection<Tls, Bytes>,
+    incoming: Arc<Incoming>,
+    ticket: &Ticket,
+    _held: Held,
+    shared: &Arc<Shared>,
+    watch: &Watch,
+) -> Result<(), Refusal> {
+    let timing = shared.config.timing;
+    // A stream that its peer has forgotten may still be worked on: those that HTTP/2 counts are not all.
+    let most = shared.config.limits.streams as usize;
+    let streams = Arc::new(Semaphore::new(most));
+    let mut look = interval(timing.idle_taken / 8);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut busy = Instant::now();
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            biased;
+            reason = ticket.ended() => {
+                tracing::info!(%reason, peer.id = %incoming.peer.id, "tunnel closed");
+                return Ok(());
+            }
+            () = incoming.taken_back.flooded.cancelled() => {
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                let _ = timeout(GOODBYE, poll_fn(|cx| connection.poll_closed(cx))).await;
+                let detail = format!("{} takes streams back as fast as it opens them", incoming.peer.id);
+                return Err(Refusal::new(Reason::Overloaded, detail));
+            }
+            () = watch.signaled(), if !ending => {
+                ending = true;
+                connection.graceful_shutdown();
+            }
+            _ = look.tick() => {
+                if streams.available_permits() < most {
+                    busy = Instant::now();
+                } else if !ending && busy.elapsed() >= timing.idle_taken {
+                    tracing::debug!(peer.id = %incoming.peer.id, "tunnel without streams; told to end");
+                    ending = true;
+                    connection.graceful_shutdown();
+                } else if ending && busy.elapsed() >= timing.idle_taken + timing.handshake {
+                    // It was told, and did not go.
+                    return Ok(());
+                }
+            }
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    busy = Instant::now();
+                    let (shared, incoming, watch) = (shared.clone(), incoming.clone(), watch.clone());
+                    let place = streams.clone().try_acquire_owned().ok();
+                    task::spawn("stream", async move {
+                        let _held = watch;
+                        stream_in(request, respond, place, &shared, &incoming).await;
+                    });
+                }
+                // The peer is gone in order: its streams know.
+                None => return Ok(()),
+                Some(Err(error)) if error.is_io() => return Ok(()),
+                Some(Err(error)) => {
+                    return Err(Refusal::new(Reason::BadRequest, format!("{}: {error}", incoming.peer.id)));
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_one_origin() {
+        let origin = |text: &str| super::origin(text.parse().unwrap()).to_string();
+        assert_eq!(origin("10.0.0.7"), "10.0.0.7");
+        assert_eq!(origin("::ffff:10.0.0.7"), "10.0.0.7");
+        assert_eq!(origin("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_taken_back_are_counted_by_the_second() {
+        let taken_back = TakenBack::new(3);
+        let now = Instant::now();
+        for second in 0..5 {
+            (0..3).for_each(|_| taken_back.one_more(now + WINDOW * 2 * second));
+        }
+        assert!(!taken_back.flooded.is_cancelled());
+        taken_back.one_more(now + WINDOW * 8);
+        assert!(taken_back.flooded.is_cancelled());
+    }
+}
