@@ -13,6 +13,7 @@ pub mod health;
 pub mod index;
 pub mod join;
 pub mod locality;
+mod private;
 pub mod report;
 pub mod source;
 pub mod state;

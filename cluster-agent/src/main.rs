@@ -62,6 +62,9 @@ struct Dns {
     /// Where names of others are asked for: IP:PORT of a resolver, or refuse.
     #[arg(long)]
     dns_forward: ForwardTo,
+    /// How long answers may be kept, in seconds: 1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    ttl: u16,
     /// Where the admin port listens; no admin port without.
     #[arg(long)]
     admin: Option<SocketAddr>,
@@ -110,6 +113,9 @@ struct Run {
     /// Where names of others are asked for: IP:PORT of a resolver, or refuse.
     #[arg(long, requires = "dns")]
     dns_forward: Option<ForwardTo>,
+    /// How long answers may be kept, in seconds: 1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    ttl: u16,
     /// The unix socket for this cluster's gateways.
     #[arg(long)]
     gateway_socket: PathBuf,
@@ -229,7 +235,7 @@ fn read_token(path: &Path) -> anyhow::Result<String> {
 async fn answer(options: Dns) -> anyhow::Result<()> {
     limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
-    let config = dns::Config::new(options.dns, options.dns_forward);
+    let config = dns_config(options.dns, options.dns_forward, options.ttl);
     let process = Process::build(&options.data, config, options.admin).await?;
     let ready = serde_json::json!({
         "dns": process.address().to_string(),
@@ -253,7 +259,10 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let config = Config {
         data: options.data,
         source: options.source.config(options.kubernetes),
-        dns: options.dns.zip(options.dns_forward).map(|(listen, forward)| dns::Config::new(listen, forward)),
+        dns: options
+            .dns
+            .zip(options.dns_forward)
+            .map(|(listen, forward)| dns_config(listen, forward, options.ttl)),
         gateway_socket: options.gateway_socket,
         mode: options.explicit_prefix.map_or(AddressMode::Allocated, AddressMode::Explicit),
         admin: options.admin,
@@ -288,5 +297,32 @@ async fn run(options: Run) -> anyhow::Result<()> {
             Ok(())
         }
         Ended::Failed => bail!("a part of the agent failed; the log says which"),
+    }
+}
+
+fn dns_config(listen: SocketAddr, forward: ForwardTo, ttl: u16) -> dns::Config {
+    dns::Config { ttl: Duration::from_secs(ttl.into()), ..dns::Config::new(listen, forward) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_live_has_bounds() {
+        let ttl = |ttl: &[&str]| {
+            let args =
+                ["tombolo-agent", "dns", "--data", "d", "--dns", "127.0.0.1:53", "--dns-forward", "refuse"];
+            match Options::try_parse_from(args.iter().chain(ttl)).map(|options| options.command) {
+                Ok(Command::Dns(o)) => Some(dns_config(o.dns, o.dns_forward, o.ttl).ttl.as_secs()),
+                _ => None,
+            }
+        };
+        assert_eq!(ttl(&[]), Some(5));
+        for (text, seconds) in
+            [("1", Some(1)), ("3600", Some(3600)), ("0", None), ("3601", None), ("-1", None), ("x", None)]
+        {
+            assert_eq!(ttl(&["--ttl", text]), seconds, "{text}");
+        }
     }
 }

@@ -2,10 +2,11 @@
 //! certificate in one file so that they can't disagree), and the caches. Private to its user; every file is written
 //! beside the old one and renamed over it.
 
+use crate::private;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -175,7 +176,8 @@ impl DataDir {
     /// As [`Self::joined`].
     pub fn intermediate(&self, name: &str, of: &Membership) -> Result<Option<Intermediate>, StateError> {
         let path = self.file(name);
-        let Some(pem) = read(&path)? else { return Ok(None) };
+        let io = |source| StateError::Io { action: "read", path: path.clone(), source };
+        let Some(pem) = private::read_secret(&path).map_err(io)? else { return Ok(None) };
         let pem = String::from_utf8_lossy(&pem).into_owned();
         let wrong = |source| StateError::Intermediate { path: path.clone(), source };
         let key = PrivateKey::from_pem(&pem).map_err(wrong)?;
@@ -250,19 +252,11 @@ impl DataDir {
         let path = self.file(name);
         let beside = self.file(&format!("{name}.{}.new", std::process::id()));
         let write = || -> io::Result<()> {
-            // A leftover of a process with this number, which died.
-            let _ = fs::remove_file(&beside);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
+            private::replace(&path, &beside, content, true)?;
             // The new name must reach the disk too.
             File::open(&self.0)?.sync_all()
         };
-        write().map_err(|source| {
-            let _ = fs::remove_file(&beside);
-            StateError::Io { action: "write", path, source }
-        })
+        write().map_err(|source| StateError::Io { action: "write", path: path.clone(), source })
     }
 }
 
@@ -298,7 +292,7 @@ mod tests {
         assert!(error.contains("run `tombolo-agent join`"), "{error}");
         data.write_json("state.json", &membership()).unwrap();
         assert!(matches!(data.joined(), Err(StateError::NotJoined { .. })), "no intermediate yet");
-        fs::write(data.file("intermediate.pem"), "what").unwrap();
+        data.write("intermediate.pem", b"what").unwrap();
         assert!(matches!(data.joined(), Err(StateError::Intermediate { .. })));
         fs::write(data.file("state.json"), "{").unwrap();
         assert!(matches!(data.joined(), Err(StateError::Json { .. })));
@@ -317,5 +311,11 @@ mod tests {
         assert!(matches!(DataDir::create(&path).unwrap().lock(), Err(StateError::InUse { .. })));
         drop(lock);
         data.lock().unwrap();
+        data.write("intermediate.pem", b"what").unwrap();
+        fs::set_permissions(data.file("intermediate.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+        let Err(StateError::Io { source, .. }) = data.intermediate("intermediate.pem", &membership()) else {
+            panic!("a key that others may read is used")
+        };
+        assert!(source.to_string().contains("chmod 600"), "{source}");
     }
 }

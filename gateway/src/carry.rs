@@ -37,6 +37,7 @@ impl<'a> Journey<'a> {
     /// The path is open.
     pub(crate) fn opened(&mut self, ticket: &Ticket) {
         self.record.connect = Some(self.start.elapsed());
+        self.shared.metrics.path_opened(&self.record);
         let Record { source, name, port, cluster, upstream, .. } = &self.record;
         let text = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
         ticket.describe(format!(

@@ -81,10 +81,8 @@ pub(crate) async fn deliver(
         }
     };
     let hedge = shared.config.timing.hedge;
-    let judge = |refusal: &Refusal| match refusal.verdict() {
-        Verdict::Final => Verdict::Final,
-        _ => Verdict::NextGroup,
-    };
+    // Each endpoint stands for itself.
+    let judge = |_: &Refusal| Verdict::NextGroup;
     let (result, course) = race::first(groups, hedge, ATTEMPTS, attempt, judge).await;
     (1..course.attempts).for_each(|_| shared.metrics.retry());
     match result {

@@ -37,11 +37,12 @@ impl Refusal {
         Self::new(reason, format!("{with}: {}", telemetry::chain(error)))
     }
 
-    /// What it means for the targets that were not tried yet, where `self` came from one of several alike.
+    /// What it means for the targets that were not tried yet, where `self` came from one of several. Never that the
+    /// race is over: what one target says of versions, of revoked identities or of a malformed request is its own
+    /// view, and another one may be younger, older or better informed. Nothing of the application's bytes has moved.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match self.reason {
-            reason if !reason.try_next() => Verdict::Final,
             Reason::PeerUnreachable
             | Reason::TunnelLost
             | Reason::Timeout
@@ -78,4 +79,20 @@ impl std::error::Error for Refusal {}
 #[must_use]
 pub fn hop(role: GatewayRole, cluster: Option<&ClusterName>) -> String {
     format!("{role}@{}", cluster.map_or("unknown", ClusterName::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_target_speaks_for_the_others() {
+        for reason in Reason::ALL {
+            let said = Refusal { hop: Some("ingress@c2".to_owned()), ..Refusal::new(*reason, "no") };
+            assert_ne!(said.verdict(), Verdict::Final, "{reason}");
+        }
+        let of = |reason| Refusal::new(reason, "no").verdict();
+        assert_eq!(of(Reason::UnsupportedVersion), Verdict::NextGroup, "and so it is remembered");
+        assert_eq!(of(Reason::PeerUnreachable), Verdict::NextMember);
+    }
 }

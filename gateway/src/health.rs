@@ -19,6 +19,19 @@ use tokio::{
 use tombolo_model::{ClusterName, GlobalName};
 use tombolo_wire::message::PeerState;
 
+/// The addresses of a cluster, by what their probes tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rotation {
+    /// Those in rotation: a handshake through each was completed, and it answers.
+    pub alive: Vec<String>,
+    /// Those that answered once and do not now.
+    pub lost: Vec<String>,
+    /// The part of its weight that the cluster takes: the largest of its addresses'; 0.0 where none is in rotation.
+    pub share: f64,
+    /// Whether an address's first probe is still under way.
+    pub unknown: bool,
+}
+
 /// What is known of every peer.
 #[derive(Debug)]
 pub struct Health {
@@ -42,41 +55,38 @@ impl Health {
         }
     }
 
-    /// The addresses of a cluster that are in rotation, and the part of its weight that it takes: the largest of
-    /// theirs. An address without a probe yet is taken.
+    /// How a cluster can be reached, by its addresses. An address without a probe yet is not known to be its own.
     #[must_use]
-    pub fn cluster(&self, cluster: &ClusterName, addresses: &[String]) -> (Vec<String>, f64) {
+    pub fn cluster(&self, cluster: &ClusterName, addresses: impl IntoIterator<Item: AsRef<str>>) -> Rotation {
         let now = Instant::now();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = peers.get(cluster);
-        let mut share: f64 = 0.0;
-        let mut alive = Vec::with_capacity(addresses.len());
+        let mut rotation = Rotation::default();
         for address in addresses {
-            let part = known
-                .and_then(|known| known.get(address))
-                .map_or(1.0, |state| state.share(now, self.slow_start));
-            if part > 0.0 {
-                share = share.max(part);
-                alive.push(address.clone());
+            let address = address.as_ref();
+            let Some(state) = known.and_then(|known| known.get(address)) else {
+                rotation.unknown = true;
+                continue;
+            };
+            rotation.unknown |= state.unknown();
+            if state.alive() {
+                rotation.share = rotation.share.max(state.share(now, self.slow_start));
+                rotation.alive.push(address.to_owned());
+            } else if state.lost() {
+                rotation.lost.push(address.to_owned());
             }
         }
-        (alive, share)
+        rotation
     }
 
-    /// The part of its weight that one address takes: 0.0 where it is dead. One without a probe yet is taken.
+    /// The part of its weight that one address of this cluster's own takes: 0.0 where it is dead. One without a probe yet
+    /// is taken: the agent that named it feeds this process, too.
     #[must_use]
     pub fn share(&self, cluster: &ClusterName, address: &str) -> f64 {
         let now = Instant::now();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let state = peers.get(cluster).and_then(|known| known.get(address));
-        state.map_or(1.0, |state| state.share(now, self.slow_start))
-    }
-
-    /// Whether a handshake was ever completed through this address, from here.
-    #[must_use]
-    pub fn proven(&self, cluster: &ClusterName, address: &str) -> bool {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.get(cluster).and_then(|known| known.get(address)).is_some_and(AddressState::proven)
+        state.filter(|state| !state.unknown()).map_or(1.0, |state| state.share(now, self.slow_start))
     }
 
     /// Whether a cluster refused a name lately.
@@ -110,7 +120,8 @@ impl Health {
         self.demand.subscribe()
     }
 
-    /// Takes in what a prober learned. Says whether the address is in rotation now, where that changed.
+    /// Takes in what a prober learned. Says whether the address is in rotation now, where that changed or its first
+    /// probe is over.
     pub(crate) fn on(&self, cluster: &ClusterName, address: &str, event: Event) -> Option<bool> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let state = peers.entry(cluster.clone()).or_default().entry(address.to_owned()).or_default();

@@ -7,10 +7,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 use tombolo_gateway::{
     capture::redirect::Redirect,
-    config::{Capture, Config},
+    config::{Capture, Config, Timing},
 };
 use tombolo_model::{AccountName, GatewayRole, NamespaceName};
 use tombolo_runtime::telemetry::LogFormat;
@@ -67,6 +68,12 @@ pub(crate) struct Run {
     /// For capture mode sidecar: the port to which connections are redirected.
     #[arg(long, value_name = "PORT", default_value_t = 15001)]
     outbound_port: u16,
+    /// From keep-alive to keep-alive of a tunnel; one that answers none of two is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    keepalive: u64,
+    /// How long a tunnel without a connection in it is kept; its taker waits twice as long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    idle: u64,
     /// Where metrics, health and dumps are served.
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<SocketAddr>,
@@ -197,7 +204,14 @@ impl Run {
             return Err(problems.join("; "));
         }
         let instance = self.instance.unwrap_or_else(|| instance(self.role, self.tunnel));
+        let timing = Timing {
+            keepalive: Duration::from_secs(self.keepalive),
+            idle: Duration::from_secs(self.idle),
+            idle_taken: Duration::from_secs(self.idle * 2),
+            ..Timing::default()
+        };
         Ok(Config {
+            timing,
             agent_socket: Some(self.agent_socket),
             advertise: self.advertise.into_iter().map(|HostPort(text)| text).collect::<BTreeSet<_>>(),
             capture: self.capture.into(),
@@ -247,6 +261,19 @@ mod tests {
         assert_eq!((config.capture, config.serve.len()), (Capture::Explicit, 2));
         assert_eq!(config.instance, "sidecar-127.0.0.1-15008");
         assert_eq!(config.outbound_port, 15001);
+    }
+
+    #[test]
+    fn tunnels_are_kept_as_long_as_asked() {
+        let timing = |args: &str| run(args).map(|config| config.timing);
+        let usual = timing("--role egress").unwrap();
+        let kept = |timing: Timing| (timing.keepalive, timing.idle, timing.idle_taken);
+        assert_eq!(kept(usual), kept(Timing::default()));
+        let asked = timing("--role egress --keepalive 1 --idle 2").unwrap();
+        assert_eq!(kept(asked), (Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)));
+        for wrong in ["--keepalive 0", "--idle 0", "--idle 1h"] {
+            timing(&format!("--role egress {wrong}")).unwrap_err();
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Course {
 /// dead addresses does not use up the others' turns.
 ///
 /// # Errors
-/// The failure of every attempt, in order; empty where there was nothing to try. A failure that `last` calls final
+/// The failure of every attempt, in order; empty where there was nothing to try. A failure that `judge` calls final
 /// ends the race at once.
 ///
 /// Cancel safe: dropping it drops the attempts.
@@ -158,9 +158,8 @@ pub enum Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::{Instant, sleep};
-
-    const HEDGE: Duration = Duration::from_millis(250);
+    use crate::config::{Limits, Timing};
+    use tokio::time::sleep;
 
     /// A target that answers after so many milliseconds, well or with this verdict.
     #[derive(Clone, Copy)]
@@ -173,7 +172,9 @@ mod tests {
             sleep(Duration::from_millis(after)).await;
             answer
         };
-        let (result, course) = first(groups, HEDGE, 6, attempt, |verdict| *verdict).await;
+        let (result, course) =
+            first(groups, Timing::default().hedge, Limits::default().attempts, attempt, |verdict| *verdict)
+                .await;
         (result, course, begin.elapsed().as_millis() as u64)
     }
 
@@ -194,6 +195,7 @@ mod tests {
     async fn a_silent_cluster_costs_a_quarter_second() {
         let (won, course, ms) = run(&[&[HANG, HANG], &[Target(5, Ok("far"))]]).await;
         assert_eq!((won.unwrap(), ms), ("far", 255));
+        assert!(Timing::default().hedge <= Duration::from_millis(250), "what the architecture promises");
         assert_eq!(course, Course { attempts: 2, hedges: 1 });
         // A slow answer still wins where the other is slower.
         let (won, ..) = run(&[&[Target(300, Ok("near"))], &[Target(100, Ok("far"))]]).await;
@@ -212,7 +214,8 @@ mod tests {
         };
         let groups = || vec![[HANG].into(), [Target(5, Ok("second"))].into()];
         let hold = |silence| silence < Duration::from_secs(1);
-        let (won, course) = first_with(groups(), HEDGE, 6, attempt, |()| Verdict::Final, hold).await;
+        let (won, course) =
+            first_with(groups(), Timing::default().hedge, 6, attempt, |()| Verdict::Final, hold).await;
         assert_eq!((won, begin.elapsed().as_millis(), course.hedges), (Ok("second"), 1005, 1));
     }
 

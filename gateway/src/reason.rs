@@ -72,15 +72,6 @@ reasons! {
     Cancelled = "cancelled", BAD_REQUEST;
 }
 
-impl Reason {
-    /// Whether another cluster, gateway or endpoint may answer otherwise. Nothing of the application's bytes
-    /// has moved when a reason is asked this.
-    #[must_use]
-    pub const fn try_next(self) -> bool {
-        !matches!(self, Self::BadRequest | Self::UnsupportedVersion | Self::Revoked | Self::Cancelled)
-    }
-}
-
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

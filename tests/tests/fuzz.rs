@@ -60,6 +60,9 @@ fn feed_lines() {
         b"{\"line\":\"snapshot\",\"generation\":3,\"digest\":\"00000000000000000000000000000000\",\"resources\":{}}\n",
         b"{\"line\":\"delta\",\"base\":1,\"generation\":2,\"digest\":\"00\",\"upserts\":{},\"removes\":[\"route/a\"]}\n",
         b"{\"line\":\"part\",\"generation\":3,\"resources\":{}}\n{\"line\":\"current\",\"generation\":3,\"digest\":\"00\"}\n",
+        // Whole sessions, with a gateway's resources of every type.
+        include_bytes!("../../crates/wire/tests/golden/gateway-feed-1.0.jsonl"),
+        include_bytes!("../../crates/wire/tests/golden/gateway-feed-1.2.jsonl"),
     ];
     fuzz("feed lines", LINES, |bytes| {
         let mut decoder = LineDecoder::new();
@@ -82,7 +85,8 @@ fn manifests() {
     const SERVICE: &[u8] = b"apiVersion: v1\nkind: Service\nmetadata:\n  name: catalog\n  annotations:\n    tombolo.io/health-check: http:/healthz\nspec:\n  ports:\n    - name: http\n      port: 8082\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n";
     const SLICE: &[u8] = b"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: a-1\n  labels: {kubernetes.io/service-name: a}\naddressType: IPv4\nports: [{port: 80}]\nendpoints:\n  - addresses: [\"127.0.0.1\"]\n    conditions: {ready: true}\n";
     const ACCOUNT: &[u8] = b"apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: a\n  annotations:\n    tombolo.io/selector: \"path=/bin/a,uid=7\"\n";
-    fuzz("manifests", &[SERVICE, SLICE, ACCOUNT], |bytes| {
+    const LIST: &[u8] = b"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a, nam: b}\n- {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 1}]}}\n";
+    fuzz("manifests", &[SERVICE, SLICE, ACCOUNT, LIST], |bytes| {
         let mut files = Files::default();
         files.load("good.yaml", SERVICE);
         files.load("any.yaml", bytes);

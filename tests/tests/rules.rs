@@ -85,6 +85,7 @@ const HEAVY: Table = &[
     (
         "nix",
         &[
+            "tombolo-feed",
             "tombolo-runtime",
             "tombolo-controller",
             "tombolo-agent",

@@ -3,7 +3,10 @@
 
 mod check;
 mod layout;
+mod leftover;
+mod lines;
 mod manifests;
+mod names;
 mod process;
 pub mod shop;
 mod steps;
@@ -24,6 +27,7 @@ use tombolo_runtime::signal;
 /// # Errors
 /// A step failed, or (with `--check`) something is not as it should be.
 pub async fn run(args: DemoArgs, out: &Output) -> Result<()> {
+    leftover::adopt_orphans()?;
     let layout = Layout::new(args.dir.as_deref())?;
     let mut fleet = Fleet::new(layout.logs());
     let outcome = tokio::select! {
@@ -37,18 +41,26 @@ pub async fn run(args: DemoArgs, out: &Output) -> Result<()> {
         fleet.print_last_lines(out);
     }
     out.line("stopping: every process is ended, every file removed");
-    let pids = fleet.pids();
     fleet.stop().await;
+    // Before the folder goes: whoever is left may still write into it.
+    let left = leftover::end_processes()?;
     let removed = if args.keep { Ok(()) } else { layout.remove() };
     if args.keep {
         out.line(&format!("its files are kept in {}", layout.dir().display()));
     }
     outcome?;
     removed?;
+    if !left.is_empty() {
+        let message = format!("these did not end by themselves, and were killed: {}", left.join(", "));
+        if args.check {
+            return Err(CliError::No(message).into());
+        }
+        out.line(&message);
+    }
     if args.check {
-        let left = check::left_over(&pids);
-        if !left.is_empty() {
-            return Err(CliError::No(format!("processes are left: {left:?}")).into());
+        let files = if args.keep { Vec::new() } else { leftover::files(layout.dir()) };
+        if !files.is_empty() {
+            return Err(CliError::No(format!("files are left: {}", files.join(", "))).into());
         }
         out.line(&out.paint(Mood::Good, "✓ no process and no file is left"));
         out.line(&out.paint(Mood::Good, "the demo is as it should be"));
@@ -69,6 +81,7 @@ async fn play(args: &DemoArgs, layout: &Layout, fleet: &mut Fleet, out: &Output)
     }
     table::print(&demo, layout, out).await?;
     if args.check {
+        check::pasted(&demo, layout, out).await?;
         return Ok(());
     }
     table::live(&demo, out).await

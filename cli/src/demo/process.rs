@@ -32,17 +32,11 @@ struct Member {
 pub(crate) struct Fleet {
     logs: PathBuf,
     members: Vec<Member>,
-    all: Vec<u32>,
 }
 
 impl Fleet {
     pub(crate) const fn new(logs: PathBuf) -> Self {
-        Self { logs, members: Vec::new(), all: Vec::new() }
-    }
-
-    /// Every process ever started.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.all.clone()
+        Self { logs, members: Vec::new() }
     }
 
     /// Starts a program; its output goes to `<logs>/<name>.log`.
@@ -66,7 +60,6 @@ impl Fleet {
         command.process_group(0);
         die_with_parent(&mut command);
         let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
-        self.all.extend(child.id());
         self.members.push(Member { name: name.to_owned(), child });
         Ok(())
     }

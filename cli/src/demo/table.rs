@@ -1,8 +1,10 @@
 //! The closing table: where everything is, what to try, and what is going on.
 
 use super::{
-    layout::{CATALOG, DOMAIN, Layout, ORGANIZATION},
-    steps::Demo,
+    layout::{DOMAIN, Layout},
+    lines::lines,
+    names::{self, Over},
+    steps::{Demo, until},
 };
 use crate::{
     org::text,
@@ -16,37 +18,48 @@ pub(crate) async fn print(demo: &Demo, layout: &Layout, out: &Output) -> Result<
     out.line("5/5 ready\n");
     let mut services = demo.client.list(&demo.client.in_org("/services")?).await?;
     services.retain(|s| s["kind"] == "service");
-    let rows = services.iter().map(|s| {
-        let served: Vec<String> = s["targets"]
+    let mut rows = Vec::new();
+    for service in &services {
+        let served: Vec<String> = service["targets"]
             .as_array()
             .into_iter()
             .flatten()
             .map(|t| format!("{} ({} ready)", text(t, "cluster"), text(t, "ready")))
             .collect();
-        vec![cell(text(s, "name")), cell(text(&s["vip"], "v4")), cell(served.join(", "))]
-    });
-    out.line(&out.table(&["name", "virtual IP", "served in"], rows.collect()));
-    let this = std::env::current_exe().map_or_else(|_| "tombolo".into(), |p| p.display().to_string());
-    let dns = layout.dns(1);
-    out.line(&format!(
-        "\nthe shop's page:   {}\n\ntry:\n  dig @{} -p {} {} +short\n  curl -s --resolve {CATALOG}:$(dig @{} -p {} {} +short) http://{CATALOG}/products\n  {this} --server {} --ca-fingerprint {} \\\n    --organization {ORGANIZATION} --token-file {} explain --from cluster-1/default/shopping {CATALOG}\n",
-        layout.page(),
-        dns.ip(),
-        dns.port(),
-        CATALOG.trim_end_matches(":8082"),
-        dns.ip(),
-        dns.port(),
-        CATALOG.trim_end_matches(":8082"),
-        demo.context.server,
-        demo.context.ca_fingerprint,
-        layout.path("token").display(),
-    ));
+        let name = text(service, "name");
+        // What programs in cluster-1 are told, which is what works there: these machines have no route to virtual IPs.
+        let here = until(&format!("DNS answers {name}"), || async {
+            let found = names::ask(layout, &name, Over::Udp).await?;
+            Ok((!found.is_empty())
+                .then(|| found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
+        })
+        .await?;
+        rows.push(vec![cell(name), cell(here), cell(text(&service["vip"], "v4")), cell(served.join(", "))]);
+    }
+    out.line(&out.table(&["name", "address in cluster-1", "virtual IP", "served in"], rows));
+    out.line(&format!("\nthe shop's page:   {}\n\ntry:", layout.page()));
+    for line in lines(demo, layout)? {
+        out.line(&format!("  {}", line.text));
+    }
+    out.line("");
     out.line(&edges(demo, out).await?);
     Ok(())
 }
 
-/// Connections per edge, as the sidecars counted them.
-pub(crate) async fn counts(demo: &Demo) -> Result<BTreeMap<(String, String, String), (u64, u64)>> {
+/// What was counted on an edge.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) ok: u64,
+    pub(crate) open: u64,
+    pub(crate) failed: u64,
+}
+
+/// Who called, which name, and which cluster served.
+type Edge = (String, String, String);
+
+/// Requests per edge, as the sidecars counted them: each from the moment in which its path is open. (The shop has a connection for each
+/// request.)
+pub(crate) async fn counts(demo: &Demo) -> Result<BTreeMap<Edge, Count>> {
     let mut counts = BTreeMap::new();
     for cluster in demo.client.list(&demo.client.in_org("/clusters")?).await? {
         let path = demo.client.in_org(&format!("/clusters/{}/status", text(&cluster, "name")))?;
@@ -58,23 +71,25 @@ pub(crate) async fn counts(demo: &Demo) -> Result<BTreeMap<(String, String, Stri
             .flatten()
         {
             let key = (text(edge, "source"), text(edge, "name"), text(edge, "cluster"));
-            let entry: &mut (u64, u64) = counts.entry(key).or_default();
-            entry.0 += edge["ok"].as_u64().unwrap_or(0);
-            entry.1 += edge["failed"].as_u64().unwrap_or(0);
+            let entry: &mut Count = counts.entry(key).or_default();
+            entry.ok += edge["ok"].as_u64().unwrap_or(0);
+            entry.open += edge["open"].as_u64().unwrap_or(0);
+            entry.failed += edge["failed"].as_u64().unwrap_or(0);
         }
     }
     Ok(counts)
 }
 
 async fn edges(demo: &Demo, out: &Output) -> Result<String> {
-    let rows = counts(demo).await?.into_iter().map(|((source, name, cluster), (ok, failed))| {
-        vec![cell(source), cell(name), cell(cluster), cell(ok.to_string()), cell(failed.to_string())]
+    let rows = counts(demo).await?.into_iter().map(|((source, name, cluster), count)| {
+        let numbers = [count.ok, count.open, count.failed].map(|number| cell(number.to_string()));
+        [cell(source), cell(name), cell(cluster)].into_iter().chain(numbers).collect::<Vec<_>>()
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
-        return Ok(format!("no connection under {DOMAIN} yet: open the page"));
+        return Ok(format!("no request under {DOMAIN} yet: open the page"));
     }
-    Ok(out.table(&["from", "to", "served by", "connections", "failed"], rows))
+    Ok(out.table(&["from", "to", "served by", "requests", "open now", "failed"], rows))
 }
 
 /// Shows the edges' counts live, until the demo is ended.
@@ -83,7 +98,7 @@ pub(crate) async fn live(demo: &Demo, out: &Output) -> Result<()> {
     let mut shown = String::new();
     let mut height = 0;
     loop {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         // A hiccup of the controller must not end the demo: the next look will do.
         let Ok(text) = edges(demo, out).await else { continue };
         if text == shown {
@@ -99,11 +114,7 @@ pub(crate) async fn live(demo: &Demo, out: &Output) -> Result<()> {
     }
 }
 
-/// A status value, for checks.
-pub(crate) fn total(
-    counts: &BTreeMap<(String, String, String), (u64, u64)>,
-    name: &str,
-    cluster: &str,
-) -> u64 {
-    counts.iter().filter(|((_, n, c), _)| n.starts_with(name) && c == cluster).map(|(_, (ok, _))| ok).sum()
+/// Requests to a name that a cluster served.
+pub(crate) fn total(counts: &BTreeMap<Edge, Count>, name: &str, cluster: &str) -> u64 {
+    counts.iter().filter(|((_, n, c), _)| n == name && c == cluster).map(|(_, count)| count.ok).sum()
 }

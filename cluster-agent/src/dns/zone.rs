@@ -46,6 +46,8 @@ pub struct Entry {
     pub ports: Vec<PortSpec>,
     /// For a headless service: the names of its pods, in order. Its address records are theirs.
     pub pods: Vec<GlobalName>,
+    /// Whether a pod of it is one of another cluster too, by its name; then it has no `pods`.
+    leads_elsewhere: bool,
     /// Why it has no IPv4 address, where it has none.
     pub unmapped: Option<String>,
 }
@@ -96,7 +98,8 @@ impl Zone {
         {
             self.reverse.entry(address).or_default().push(name.clone());
         }
-        let entry = Entry { v4, v6, ports: spec.ports.clone(), pods: Vec::new(), unmapped };
+        let entry =
+            Entry { v4, v6, ports: spec.ports.clone(), pods: Vec::new(), leads_elsewhere: false, unmapped };
         self.nodes.insert(name.as_str().into(), Node::Name(Box::new(entry)));
         for parent in parents(name.as_str(), domain) {
             self.nodes.entry(parent.into()).or_insert(Node::Parent);
@@ -104,17 +107,23 @@ impl Zone {
     }
 
     /// A pod's name `<pod>.<service>.<domain>` is an address of its headless service: of `<service>.<domain>`,
-    /// and of `<service>.<cluster>.<domain>` for the clusters that have the pod.
+    /// and of `<service>.<cluster>.<domain>` where its cluster is the only one that has the pod. An address of a pod's name that
+    /// several clusters have leads to any of them; the service in one cluster is then its own address, which leads there.
     fn add_pod(&mut self, spec: &NameSpec) {
         let Some((_, service)) = spec.name.as_str().split_once('.') else { return };
         let Some(label) = service.strip_suffix(spec.domain.as_str()).and_then(|s| s.strip_suffix('.')) else {
             return;
         };
-        let in_clusters = spec.targets.iter().map(|t| format!("{label}.{}.{}", t.cluster, spec.domain));
-        for parent in in_clusters.chain([service.to_owned()]) {
+        let in_clusters: Vec<_> =
+            spec.targets.iter().map(|t| format!("{label}.{}.{}", t.cluster, spec.domain)).collect();
+        let shared = in_clusters.len() > 1;
+        for (parent, elsewhere) in in_clusters.iter().map(|p| (&**p, shared)).chain([(service, false)]) {
+            let Some(Node::Name(entry)) = self.nodes.get_mut(parent) else { continue };
+            entry.leads_elsewhere |= elsewhere;
             // Resources come in the order of their keys, so the pods do too.
-            if let Some(Node::Name(entry)) = self.nodes.get_mut(parent.as_str()) {
-                entry.pods.push(spec.name.clone());
+            entry.pods.push(spec.name.clone());
+            if entry.leads_elsewhere {
+                entry.pods.clear();
             }
         }
     }

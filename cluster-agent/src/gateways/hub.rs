@@ -1,30 +1,23 @@
 //! The set of gateways: what each is told, what each said. One lock, never held across an await.
 
-use super::{kept::Kept, stream::Stream};
+use super::{entry::Entry, kept::Kept, stream::Stream};
 use crate::{
     state::DataDir,
     synthesis::{Changed, Gateway, Gateways, Synthesis},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
-use tombolo_model::{
-    GatewayRole, Generation,
-    snapshot::{GatewayResource, Resources},
-};
-
-use tombolo_wire::{
-    message::{Ack, Digest, FeedLine, GatewayHello, GatewayReport, GatewayStatus, Problem},
-    session::Publisher,
-};
+use tombolo_model::{Generation, snapshot::GatewayResource};
+use tombolo_wire::message::{Ack, Digest, FeedLine, GatewayHello, GatewayStatus};
 
 /// How the set behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct HubConfig {
-    /// How long a gateway that vanished stays in the set.
+    /// How long after a gateway vanished it is looked for, and how often after that.
     pub grace: Duration,
     /// How many gateways there may be.
     pub most: usize,
@@ -41,8 +34,8 @@ impl Default for HubConfig {
 /// The set of gateways.
 #[derive(Debug)]
 pub struct Hub {
-    config: HubConfig,
-    data: DataDir,
+    pub(super) config: HubConfig,
+    pub(super) data: DataDir,
     inner: Mutex<Inner>,
     /// Rises when the set changes: a gateway came, changed, vanished or is gone.
     set: watch::Sender<u64>,
@@ -56,25 +49,8 @@ pub(super) struct Inner {
     /// The generation last given to a state of the gateways: the agent's own count.
     generation: Generation,
     /// Which of the controller's generations each of ours came from, newest last.
-    sources: Vec<(Generation, Generation)>,
+    pub(super) sources: Vec<(Generation, Generation)>,
     sessions: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    hello: GatewayHello,
-    pub(super) publisher: Publisher<GatewayResource>,
-    /// Whether it has what was published last; if not, what changed since is not all that it needs.
-    current: bool,
-    wake: watch::Sender<Generation>,
-    status: GatewayStatus,
-    acked: Generation,
-    refused: Option<(Generation, String)>,
-    /// The last hello; what belongs to an earlier one is of another process or connection.
-    pub(super) session: u64,
-    pub(super) streams: usize,
-    /// Since when it has no stream; none while it has one.
-    pub(super) vanished: Option<Instant>,
 }
 
 /// Why a gateway is not taken.
@@ -184,7 +160,7 @@ impl Hub {
                 inner.entries.insert(hello.instance.clone(), entry);
             }
         }
-        let kept = Kept { gateways: inner.entries.values().map(|entry| entry.hello.clone()).collect() };
+        let kept = Kept::of(&inner);
         drop(inner);
         kept.write(&self.data);
         self.changed();
@@ -205,6 +181,7 @@ impl Hub {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
         entry.streams += 1;
+        entry.seen = None;
         let came = entry.vanished.take().is_some();
         let lines = entry.publisher.open(resume);
         let stream = Stream {
@@ -245,157 +222,5 @@ impl Hub {
         self.lock().entries.get_mut(instance).ok_or(Refusal::Unknown)?.status = status;
         self.reports.send_modify(|count| *count += 1);
         Ok(())
-    }
-
-    /// The gateways as the controller is told of them. Those that vanished are not in it.
-    #[must_use]
-    pub fn gateway_reports(&self) -> Vec<GatewayReport> {
-        let inner = self.lock();
-        let connected = inner.entries.iter().filter(|(_, entry)| entry.vanished.is_none());
-        connected
-            .map(|(instance, entry)| GatewayReport {
-                instance: instance.clone(),
-                role: entry.hello.role,
-                software: entry.hello.hello.software.clone(),
-                admin: entry.hello.admin,
-                status: GatewayStatus { generation: inner.source_of(entry.acked), ..entry.status.clone() },
-            })
-            .collect()
-    }
-
-    /// Where other clusters may reach the ingress gateways.
-    #[must_use]
-    pub fn ingress(&self) -> BTreeSet<String> {
-        let inner = self.lock();
-        let ingress = inner.entries.values().filter(|entry| entry.hello.role == GatewayRole::Ingress);
-        ingress.flat_map(|entry| entry.hello.advertise.iter().cloned()).collect()
-    }
-
-    /// What the gateways say is wrong.
-    #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
-        let inner = self.lock();
-        let mut all = Vec::new();
-        for (instance, entry) in &inner.entries {
-            if let Some((_, why)) = &entry.refused {
-                let subject = format!("gateway {instance}");
-                all.push(Problem { subject, message: format!("refuses its state: {why}") });
-            }
-        }
-        all
-    }
-
-    /// What stands in a dump.
-    #[must_use]
-    pub fn dump(&self) -> Vec<serde_json::Value> {
-        let inner = self.lock();
-        inner
-            .entries
-            .values()
-            .map(|entry| {
-                serde_json::json!({
-                    "hello": entry.hello,
-                    "connected": entry.vanished.is_none(),
-                    "generation": entry.publisher.generation(),
-                    "acknowledged": entry.acked,
-                    "refused": entry.refused,
-                    "resources": entry.publisher.resources().len(),
-                    "status": entry.status,
-                })
-            })
-            .collect()
-    }
-
-    /// What one gateway is told, for a dump.
-    #[must_use]
-    pub fn resources(&self, instance: &str) -> Option<serde_json::Value> {
-        let inner = self.lock();
-        serde_json::to_value(inner.entries.get(instance)?.publisher.resources()).ok()
-    }
-
-    /// Removes those whose grace is over, for as long as it is polled.
-    pub async fn expire(self: Arc<Self>) {
-        let mut set = self.watch_set();
-        loop {
-            set.borrow_and_update();
-            match self.expire_once(Instant::now()) {
-                Some(next) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(next) => {}
-                        _ = set.changed() => {}
-                    }
-                }
-                // `self` holds the sender, so the channel can't close.
-                None => drop(set.changed().await),
-            }
-        }
-    }
-
-    /// Removes those whose grace is over at `now`. Says when the next one's is.
-    fn expire_once(&self, now: Instant) -> Option<Instant> {
-        let mut inner = self.lock();
-        let grace = self.config.grace;
-        let before = inner.entries.len();
-        inner.entries.retain(|instance, entry| {
-            let stays = entry.vanished.is_none_or(|since| since + grace > now);
-            if !stays {
-                tracing::info!(gateway.instance = instance, gateway.role = %entry.hello.role, "a gateway is gone");
-            }
-            stays
-        });
-        let next = inner.entries.values().filter_map(|entry| entry.vanished).min().map(|since| since + grace);
-        if inner.entries.len() != before {
-            let kept = Kept { gateways: inner.entries.values().map(|entry| entry.hello.clone()).collect() };
-            drop(inner);
-            kept.write(&self.data);
-            self.changed();
-        }
-        next
-    }
-}
-
-impl Inner {
-    /// The controller's generation that a generation of ours came from.
-    fn source_of(&self, ours: Generation) -> Generation {
-        let at = self.sources.partition_point(|(generation, _)| *generation <= ours);
-        let of = at.checked_sub(1).and_then(|at| self.sources.get(at));
-        of.map_or(Generation::ZERO, |(_, source)| *source)
-    }
-}
-
-impl Entry {
-    fn new(hello: GatewayHello, session: u64, history: usize) -> Self {
-        Self {
-            hello,
-            publisher: Publisher::new(history),
-            current: false,
-            wake: watch::Sender::new(Generation::ZERO),
-            status: GatewayStatus::default(),
-            acked: Generation::ZERO,
-            refused: None,
-            session,
-            streams: 0,
-            vanished: Some(Instant::now()),
-        }
-    }
-
-    /// Whether there is something to send.
-    fn publish(&mut self, synthesis: &Synthesis, changed: &Changed, generation: Generation) -> bool {
-        let keys = match changed {
-            Changed::Keys(keys) if self.current => keys,
-            _ => {
-                self.current = true;
-                return self.publisher.publish(generation, synthesis.for_gateway(&self.hello));
-            }
-        };
-        let mut upserts = Resources::new();
-        let mut removes = BTreeSet::new();
-        for key in keys {
-            match synthesis.for_gateway_at(&self.hello, key) {
-                Some(resource) => drop(upserts.insert(key.clone(), resource)),
-                None => drop(removes.insert(key.clone())),
-            }
-        }
-        self.publisher.update(generation, upserts, removes)
     }
 }

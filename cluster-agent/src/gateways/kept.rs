@@ -1,5 +1,6 @@
 //! What the set of gateways keeps on disk: who was in it, and where its generations stand.
 
+use super::hub::Inner;
 use crate::state::{DataDir, StateError};
 use serde::{Deserialize, Serialize};
 use std::time::UNIX_EPOCH;
@@ -16,6 +17,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    pub(super) fn of(set: &Inner) -> Self {
+        Self { gateways: set.entries.values().map(|entry| entry.hello.clone()).collect() }
+    }
+
     pub(super) fn read(data: &DataDir) -> Self {
         let kept = data.read_json(FILE).unwrap_or_else(|error| {
             let error = chain(&error);

@@ -1,13 +1,17 @@
 //! The gateways of this cluster: a unix socket where they say hello, get their state and their certificates, and
 //! report. The kernel says who is at the other end.
 //!
-//! A gateway that vanishes stays in the set for a grace period (it may be restarting), then it is gone. The loss of
-//! the agent itself withdraws nothing: the gateways go on from their last state, and an agent that starts counts
-//! those it knew as vanished just then.
+//! A gateway that vanishes stays in the set for a grace period (it may be restarting), and after that for as long as its
+//! tunnel port is open: the loss of a link withdraws nothing. Nor does the loss of the agent itself: the gateways go on from
+//! their last state, and an agent that starts counts those it knew as vanished just then.
 
+mod advertise;
 mod authorize;
+mod entry;
+mod expiry;
 mod hub;
 mod kept;
+mod reports;
 mod routes;
 mod server;
 mod stream;

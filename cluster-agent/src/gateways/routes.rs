@@ -1,6 +1,7 @@
 //! The requests of a gateway, one function each.
 
 use super::{
+    advertise,
     authorize::authorize,
     hub::{Hub, Refusal},
     stream::Stream,
@@ -12,9 +13,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{convert::Infallible, fmt::Display, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, fmt::Display, sync::Arc};
 use tokio::sync::watch;
-use tombolo_model::{AccountName, GatewayRole, Generation, snapshot::GatewayResource};
+use tombolo_model::{GatewayRole, Generation, snapshot::GatewayResource};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -153,15 +154,12 @@ impl Context {
     fn hello(&self, hello: GatewayHello) -> Result<Response<Body>, Problem> {
         let (theirs, ours) = (hello.hello.protocol, ProtocolVersion::CURRENT);
         if !theirs.meets(ours) {
-            let older = if theirs < ours { "gateway" } else { "agent" };
-            let detail = format!("the gateway speaks {theirs}, the agent {ours}; upgrade the {older} first");
-            return Err(problem(StatusCode::UPGRADE_REQUIRED, detail));
+            return Err(too_far(theirs, ours));
         }
         check_instance(&hello.instance)?;
         check_tunnel(&hello)?;
-        for address in &hello.advertise {
-            check_advertised(address)?;
-        }
+        advertise::check(&hello.advertise, advertise::is_loopback(&self.membership.controller))
+            .map_err(|detail| problem(StatusCode::UNPROCESSABLE_ENTITY, detail))?;
         tracing::info!(
             gateway.instance = hello.instance,
             gateway.role = %hello.role,
@@ -253,12 +251,16 @@ fn check_version(request: &Request<Incoming>) -> Result<(), Problem> {
     });
     match version {
         Some(version) if version.meets(ProtocolVersion::CURRENT) => Ok(()),
-        Some(version) => Err(problem(
-            StatusCode::UPGRADE_REQUIRED,
-            format_args!("protocol {version} and {} do not meet", ProtocolVersion::CURRENT),
-        )),
+        Some(version) => Err(too_far(version, ProtocolVersion::CURRENT)),
         None => Err(problem(StatusCode::BAD_REQUEST, "the header tombolo-protocol is not MAJOR.MINOR")),
     }
+}
+
+/// More minor versions apart than may be.
+fn too_far(theirs: ProtocolVersion, ours: ProtocolVersion) -> Problem {
+    let older = if theirs < ours { "gateway" } else { "agent" };
+    let detail = format!("the gateway speaks {theirs}, the agent {ours}; upgrade the {older} first");
+    problem(StatusCode::UPGRADE_REQUIRED, detail)
 }
 
 /// A name of a process goes into paths, logs and dumps, so it is plain.
@@ -280,21 +282,6 @@ fn check_tunnel(hello: &GatewayHello) -> Result<(), Problem> {
         "tunnel: {} can't be dialled; give --tunnel the address that this cluster's gateways reach it at",
         hello.tunnel
     );
-    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
-}
-
-/// `host:port`, the host an address or a DNS name: other clusters dial it.
-fn check_advertised(text: &str) -> Result<(), Problem> {
-    let named = || {
-        let (host, port) = text.rsplit_once(':')?;
-        AccountName::parse(host).ok()?;
-        port.parse::<u16>().ok().filter(|port| *port > 0)
-    };
-    if text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) || named().is_some() {
-        return Ok(());
-    }
-    let detail =
-        format!("advertise: {text:?} is not an address that other clusters can dial; write HOST:PORT");
     Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 

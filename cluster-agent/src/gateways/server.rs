@@ -4,15 +4,15 @@ use super::{
     hub::Hub,
     routes::{Body, Context, Problem},
 };
-use crate::{certificate::Authority, index::View, state::Membership};
+use crate::{certificate::Authority, index::View, private, state::Membership};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -41,6 +41,15 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    /// Its folder is another's, or open to others.
+    #[error("the folder of the --gateway-socket {} can't be used", path.display())]
+    Folder {
+        /// The socket.
+        path: PathBuf,
+        /// Why not, and what to do.
+        #[source]
+        source: io::Error,
+    },
     /// Something else is there.
     #[error("{} is there and is no socket; give another --gateway-socket", path.display())]
     NoSocket {
@@ -65,7 +74,7 @@ impl Listener {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let io = |source| BindError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(io)?;
+            private::folder(parent).map_err(|source| BindError::Folder { path: path.to_owned(), source })?;
         }
         match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
@@ -185,5 +194,11 @@ mod tests {
         drop((first, second));
         fs::write(&path, "x").unwrap();
         assert!(matches!(Listener::bind(&path), Err(BindError::NoSocket { .. })));
+        fs::remove_file(&path).unwrap();
+        fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
+        let error = Listener::bind(&path).unwrap_err();
+        assert!(
+            matches!(&error, BindError::Folder { source, .. } if source.to_string().contains("chmod go-w"))
+        );
     }
 }

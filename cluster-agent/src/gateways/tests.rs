@@ -332,7 +332,7 @@ async fn versions_and_names_are_checked() {
     for name in ["", "a b", "a/b", "ä", &"a".repeat(101)] {
         assert_eq!(refused(hello(GatewayRole::Egress, name, 2)).await.0, 422, "{name}");
     }
-    for address in ["", "gw", "gw:0", "http://gw:1", "::1:5"] {
+    for address in ["", "gw", "gw:0", "http://gw:1", "::1:5", "0.0.0.0:1", "169.254.1.1:1"] {
         let hello = GatewayHello {
             advertise: BTreeSet::from([address.to_owned()]),
             ..hello(GatewayRole::Ingress, "i", 2)

@@ -5,17 +5,15 @@
 
 use super::{
     Batch, Change, Files,
-    files::MAX_FILE_BYTES,
     keeper::{Keeper, Kept},
+    scan::{MAX_FILES, Stamp, scan},
 };
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fs::{self, File, Metadata},
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,8 +26,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(5);
 /// How often a directory that can't be read is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// More files than this are not read.
-const MAX_FILES: usize = 10_000;
 
 /// A directory of manifests: `*.yaml`, `*.yml` and `*.json` in it, not in directories below.
 #[derive(Debug)]
@@ -41,23 +37,9 @@ pub struct Directory {
     /// Contents that would take something away, and since when they stand.
     unsettled: BTreeMap<String, (Content, Instant)>,
     read: bool,
-    failure: Option<Problem>,
+    /// What is wrong with the directory itself.
+    failures: Vec<Problem>,
     keeper: Keeper,
-}
-
-/// What a file looks like from outside. A save changes it, but for two saves of the same length in one tick of the
-/// file system's clock; those come with events, and events are read whatever the stamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        Self { inode: meta.ino(), length: meta.len(), changed: (meta.ctime(), meta.ctime_nsec()) }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,16 +56,6 @@ struct Woken {
     wake: Notify,
 }
 
-/// A file, with its content where it was read.
-type FoundFile = (Stamp, Option<io::Result<Vec<u8>>>);
-
-struct Found {
-    files: BTreeMap<String, FoundFile>,
-    too_many: usize,
-    /// The directory itself, to notice when another one stands in its place.
-    itself: (u64, u64),
-}
-
 impl Directory {
     /// The directory at `path`, of which nothing is read yet; sound contents are kept with `keeper`.
     #[must_use]
@@ -94,7 +66,7 @@ impl Directory {
             stamps: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             read: false,
-            failure: None,
+            failures: Vec::new(),
             keeper,
         }
     }
@@ -200,13 +172,7 @@ impl Directory {
             Err(error) => return (self.unreadable(&io::Error::other(error)), None),
         };
         self.read = true;
-        self.failure = (found.too_many > 0).then(|| Problem {
-            subject: self.path.display().to_string(),
-            message: format!(
-                "holds {} files more than the {MAX_FILES} that are read; put several objects into one file",
-                found.too_many
-            ),
-        });
+        self.failures = self.left_out(found.too_many, &found.folders);
         let mut changes = Vec::new();
         let mut keep: Vec<Kept> = Vec::new();
         let gone: Vec<String> = self
@@ -255,6 +221,25 @@ impl Directory {
         (changes, Some(found.itself))
     }
 
+    /// What of the directory is not read.
+    fn left_out(&self, too_many: usize, folders: &[String]) -> Vec<Problem> {
+        let mut all: Vec<Problem> = folders
+            .iter()
+            .map(|name| Problem {
+                subject: self.path.join(name).display().to_string(),
+                message: "is a folder, and is not read; move its manifests into the directory itself"
+                    .to_owned(),
+            })
+            .collect();
+        if too_many > 0 {
+            let message = format!(
+                "holds {too_many} files more than the {MAX_FILES} that are read; put several objects into one file"
+            );
+            all.push(Problem { subject: self.path.display().to_string(), message });
+        }
+        all
+    }
+
     /// Whether this content has stood long enough; begins the wait where it is new.
     fn settled(&mut self, name: &str, content: &Content) -> bool {
         match self.unsettled.get(name) {
@@ -276,15 +261,15 @@ impl Directory {
     fn unreadable(&mut self, error: &io::Error) -> Vec<Change> {
         let stays =
             if self.read { "; what it held stays in force" } else { "; nothing is reported before it is" };
-        self.failure = Some(Problem {
+        self.failures = vec![Problem {
             subject: self.path.display().to_string(),
             message: format!("the directory of manifests can't be read: {error}{stays}"),
-        });
+        }];
         Vec::new()
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.failure.iter().cloned().chain(self.files.problems()).collect()
+        self.failures.iter().cloned().chain(self.files.problems()).collect()
     }
 }
 
@@ -293,223 +278,5 @@ fn is_close_write(event: &notify::Event) -> bool {
     matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
 }
 
-/// Lists the directory, and reads the files that are new, look different, or are named by an event.
-fn scan(
-    path: &Path,
-    stamps: &BTreeMap<String, Stamp>,
-    force: &BTreeSet<String>,
-    all: bool,
-) -> io::Result<Found> {
-    let itself = fs::metadata(path)?;
-    let mut files = BTreeMap::new();
-    let mut too_many = 0;
-    let mut names: Vec<String> =
-        fs::read_dir(path)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    names.retain(|name| is_manifest(name));
-    names.sort();
-    for name in names {
-        // Through symbolic links, as mounted ConfigMaps have them. What is no file, or gone meanwhile, is not there.
-        let Ok(meta) = fs::metadata(path.join(&name)) else { continue };
-        if !meta.is_file() {
-            continue;
-        }
-        if files.len() >= MAX_FILES {
-            too_many += 1;
-            continue;
-        }
-        let stamp = Stamp::of(&meta);
-        let same = stamps.get(&name) == Some(&stamp) && !all && !force.contains(&name);
-        let content = (!same).then(|| read(&path.join(&name)));
-        files.insert(name, (stamp, content));
-    }
-    Ok(Found { files, too_many, itself: (itself.dev(), itself.ino()) })
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more than is allowed shows that there is more.
-    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn is_manifest(name: &str) -> bool {
-    !name.starts_with('.')
-        && name
-            .rsplit_once('.')
-            .is_some_and(|(stem, end)| !stem.is_empty() && matches!(end, "yaml" | "yml" | "json"))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-    use tokio::{sync::mpsc, time::timeout};
-
-    fn account(name: &str) -> String {
-        format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n")
-    }
-
-    struct Watched {
-        path: PathBuf,
-        batches: mpsc::Receiver<Batch>,
-        task: tokio::task::JoinHandle<()>,
-    }
-
-    impl Watched {
-        fn start(path: &Path) -> Self {
-            let (tell, batches) = mpsc::channel(64);
-            let directory = Directory::new(path.to_owned(), Keeper::new(path.with_extension("kept")));
-            let task = tombolo_runtime::task::spawn(
-                "directory",
-                directory.run(move |batch| {
-                    tell.try_send(batch).unwrap();
-                }),
-            );
-            Self { path: path.to_owned(), batches, task }
-        }
-        async fn next(&mut self) -> Batch {
-            timeout(Duration::from_secs(10), self.batches.recv()).await.expect("a batch in time").unwrap()
-        }
-        /// Batches until this many changes came in all.
-        async fn changes(&mut self, count: usize) -> Vec<String> {
-            let mut all = Vec::new();
-            while all.len() < count {
-                all.extend(self.next().await.changes.into_iter().map(|change| match change {
-                    Change::Apply(object) => format!("+{}", object.key()),
-                    Change::Delete(key) => format!("-{key}"),
-                }));
-            }
-            all
-        }
-        fn write(&self, name: &str, text: &str) {
-            fs::write(self.path.join(name), text).unwrap();
-        }
-    }
-
-    impl Drop for Watched {
-        fn drop(&mut self) {
-            self.task.abort();
-        }
-    }
-
-    #[tokio::test]
-    async fn sees_changes_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.yaml"), account("a")).unwrap();
-        fs::write(dir.path().join("notes.txt"), "not a manifest").unwrap();
-        let mut watched = Watched::start(dir.path());
-        assert_eq!(watched.changes(1).await, ["+ServiceAccount default/a"]);
-        let began = Instant::now();
-        watched.write("b.yml", &account("b"));
-        assert_eq!(watched.changes(1).await, ["+ServiceAccount default/b"]);
-        assert!(began.elapsed() < Duration::from_secs(2), "by an event, not by the rescan");
-        // An atomic save: a file of another name, renamed over.
-        watched.write(".a.yaml.swp", &account("c"));
-        fs::rename(dir.path().join(".a.yaml.swp"), dir.path().join("a.yaml")).unwrap();
-        assert_eq!(watched.changes(2).await, ["-ServiceAccount default/a", "+ServiceAccount default/c"]);
-        fs::remove_file(dir.path().join("b.yml")).unwrap();
-        assert_eq!(watched.changes(1).await, ["-ServiceAccount default/b"]);
-    }
-
-    #[tokio::test]
-    async fn half_a_save_takes_nothing_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let whole = format!("{}---\n{}", account("a"), account("b"));
-        fs::write(dir.path().join("f.yaml"), &whole).unwrap();
-        let mut watched = Watched::start(dir.path());
-        assert_eq!(watched.changes(2).await.len(), 2);
-        for cut in [0, 5, account("a").len()] {
-            // As an editor that truncates and writes on.
-            watched.write("f.yaml", &whole[..cut]);
-            tokio::time::sleep(SETTLE / 4).await;
-            watched.write("f.yaml", &whole);
-        }
-        watched.write("g.yaml", &account("g"));
-        assert_eq!(watched.changes(1).await, ["+ServiceAccount default/g"], "and no deletion before it");
-    }
-
-    #[tokio::test]
-    async fn a_lost_directory_withdraws_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("manifests");
-        let mut watched = Watched::start(&path);
-        let first = watched.next().await;
-        assert!(!first.read && first.problems[0].message.contains("nothing is reported before"), "{first:?}");
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("a.yaml"), account("a")).unwrap();
-        assert_eq!(watched.changes(1).await, ["+ServiceAccount default/a"]);
-        fs::rename(&path, dir.path().join("away")).unwrap();
-        let lost = watched.next().await;
-        assert!(lost.changes.is_empty() && lost.problems[0].message.contains("stays in force"), "{lost:?}");
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("a.yaml"), account("b")).unwrap();
-        let mut both = watched.changes(2).await;
-        both.sort();
-        assert_eq!(both, ["+ServiceAccount default/b", "-ServiceAccount default/a"]);
-        watched.write("b.yaml", &account("c"));
-        assert_eq!(watched.changes(1).await, ["+ServiceAccount default/c"], "the new directory is watched");
-    }
-
-    #[tokio::test]
-    async fn an_unreadable_file_is_reported_and_keeps_its_objects() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.yaml"), account("a")).unwrap();
-        let mut watched = Watched::start(dir.path());
-        assert_eq!(watched.changes(1).await.len(), 1);
-        fs::set_permissions(dir.path().join("a.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
-        if File::open(dir.path().join("a.yaml")).is_ok() {
-            // The tests run as root here, whom no mode stops: a link to itself can't be read by anybody.
-            fs::remove_file(dir.path().join("a.yaml")).unwrap();
-            std::os::unix::fs::symlink("a.yaml", dir.path().join("a.yaml")).unwrap();
-            assert_eq!(watched.changes(1).await, ["-ServiceAccount default/a"], "that is no file at all");
-            return;
-        }
-        let batch = watched.next().await;
-        assert!(
-            batch.changes.is_empty() && batch.problems[0].message.starts_with("cannot be read"),
-            "{batch:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_restart_beside_damage_withdraws_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("manifests");
-        fs::create_dir(&path).unwrap();
-        for name in ["a", "b", "c"] {
-            fs::write(path.join(format!("{name}.yaml")), account(name)).unwrap();
-        }
-        let mut watched = Watched::start(&path);
-        assert_eq!(watched.changes(3).await.len(), 3);
-        drop(watched);
-        fs::write(path.join("a.yaml"), "kind: [").unwrap();
-        fs::remove_file(path.join("b.yaml")).unwrap();
-        let mut watched = Watched::start(&path);
-        let mut changes = watched.changes(4).await;
-        changes.sort();
-        let account = |sign: char, name: &str| format!("{sign}ServiceAccount default/{name}");
-        assert_eq!(changes, [account('+', "a"), account('+', "b"), account('+', "c"), account('-', "b")]);
-        drop(watched);
-        // Without the directory at all, what was kept is what there is.
-        fs::rename(&path, dir.path().join("away")).unwrap();
-        let mut watched = Watched::start(&path);
-        let first = watched.next().await;
-        assert!(first.read && first.changes.len() == 2, "{first:?}");
-        assert!(first.problems[0].message.contains("stays in force"), "{first:?}");
-    }
-
-    #[test]
-    fn manifest_names() {
-        for (name, is) in [
-            ("a.yaml", true),
-            ("a.yml", true),
-            ("a.json", true),
-            (".yaml", false),
-            (".a.yaml", false),
-            ("a.yaml~", false),
-            ("a", false),
-        ] {
-            assert_eq!(is_manifest(name), is, "{name}");
-        }
-    }
-}
+mod tests;

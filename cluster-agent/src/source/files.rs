@@ -4,7 +4,8 @@
 //! 1. An object that stands in several files is taken from the first by name; the others are reported.
 //! 2. A file with a bad document gives what its good documents say. Objects of its last version that are in none of
 //!    them stay: the bad document may be theirs, and damage withdraws nothing.
-//! 3. A file that is gone, or that is sound and lacks an object, takes the object away.
+//! 3. Kinds and fields that are not for us are reported and passed over; they damage nothing.
+//! 4. A file that is gone, or that is sound and lacks an object, takes the object away.
 
 use super::{Change, Object, ObjectKey, document};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,22 +25,25 @@ pub struct Files {
 #[derive(Debug, Default)]
 struct File {
     objects: BTreeMap<ObjectKey, (usize, Object)>,
+    /// What can't be used; while there is any, nothing is taken away.
     faults: Vec<document::Fault>,
+    /// What is passed over.
+    notes: Vec<document::Fault>,
 }
 
 impl Files {
     /// The content of a file is this now.
     pub fn load(&mut self, name: &str, content: &[u8]) -> Vec<Change> {
-        let (mut objects, mut faults) = match std::str::from_utf8(content) {
+        let (mut objects, mut faults, notes) = match std::str::from_utf8(content) {
             _ if content.len() > MAX_FILE_BYTES => {
                 let message = format!("has more than {MAX_FILE_BYTES} bytes; split it into several files");
-                (BTreeMap::new(), vec![document::Fault { line: 1, message }])
+                (BTreeMap::new(), vec![document::Fault { line: 1, message }], Vec::new())
             }
             Ok(text) => read(text),
             Err(error) => {
                 let line = 1 + content[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
                 let message = "is not UTF-8 text; save it as UTF-8".to_owned();
-                (BTreeMap::new(), vec![document::Fault { line, message }])
+                (BTreeMap::new(), vec![document::Fault { line, message }], Vec::new())
             }
         };
         let old = self.files.remove(name).unwrap_or_default();
@@ -58,7 +62,7 @@ impl Files {
                 faults.push(document::Fault { line, message });
             }
         }
-        self.replace(name, &old_objects, Some(File { objects, faults }))
+        self.replace(name, &old_objects, Some(File { objects, faults, notes }))
     }
 
     /// The file could not be read. What it said stays in force.
@@ -97,7 +101,7 @@ impl Files {
     #[must_use]
     pub fn would_withdraw(&self, name: &str, content: &[u8]) -> bool {
         let Ok(text) = std::str::from_utf8(content) else { return true };
-        let (objects, faults) = read(text);
+        let (objects, faults, _) = read(text);
         let old = self.files.get(name);
         !faults.is_empty()
             || old.is_some_and(|file| file.objects.keys().any(|key| !objects.contains_key(key)))
@@ -108,7 +112,7 @@ impl Files {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (name, file) in &self.files {
-            for fault in &file.faults {
+            for fault in file.faults.iter().chain(&file.notes) {
                 let subject = format!("{name}:{}", fault.line);
                 problems.push(Problem { subject, message: fault.message.clone() });
             }
@@ -178,24 +182,27 @@ impl Files {
     }
 }
 
+/// Objects, each with its line; what can't be used; what is passed over.
+type Said = (BTreeMap<ObjectKey, (usize, Object)>, Vec<document::Fault>, Vec<document::Fault>);
+
 /// Reads every document; what is bad is left out with its reason.
-fn read(text: &str) -> (BTreeMap<ObjectKey, (usize, Object)>, Vec<document::Fault>) {
+fn read(text: &str) -> Said {
     let mut objects: BTreeMap<ObjectKey, (usize, Object)> = BTreeMap::new();
-    let mut faults = Vec::new();
+    let (mut faults, mut notes) = (Vec::new(), Vec::new());
     for document in document::split(text) {
-        match document.read() {
-            Ok(object) => {
-                let key = object.key();
-                if let Some((line, _)) = objects.get(&key) {
-                    let message =
-                        format!("{key} stands in line {line} already, which is taken; remove one of the two");
-                    faults.push(document::Fault { line: document.line, message });
-                } else {
-                    objects.insert(key, (document.line, object));
-                }
+        let content = document.read();
+        faults.extend(content.faults);
+        notes.extend(content.notes);
+        for (line, object) in content.objects {
+            let key = object.key();
+            if let Some((first, _)) = objects.get(&key) {
+                let message =
+                    format!("{key} stands in line {first} already, which is taken; remove one of the two");
+                faults.push(document::Fault { line, message });
+            } else {
+                objects.insert(key, (line, object));
             }
-            Err(fault) => faults.push(fault),
         }
     }
-    (objects, faults)
+    (objects, faults, notes)
 }

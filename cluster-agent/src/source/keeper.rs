@@ -1,11 +1,12 @@
 //! The last sound content of each file, kept in the agent's own directory: an agent that starts beside a damaged file,
 //! or without the directory of manifests, goes on from there.
 
+use crate::private;
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
 };
 
@@ -53,9 +54,24 @@ impl Keeper {
     fn write_one(&self, name: &str, content: &[u8]) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let beside = self.0.join(format!(".{name}.new"));
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(content)?;
-        fs::rename(beside, self.0.join(name))
+        private::replace(&self.0.join(name), &beside, content, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_way_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(dir.path().join("kept"));
+        keeper.write(vec![("a.yaml".to_owned(), Some(b"1".to_vec()))]);
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("kept/.a.yaml.new")).unwrap();
+        keeper.write(vec![("a.yaml".to_owned(), Some(b"2".to_vec()))]);
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(keeper.read()["a.yaml"], b"2");
     }
 }

@@ -13,6 +13,8 @@ mod files;
 pub mod keeper;
 pub mod kubernetes;
 mod object;
+mod scan;
+mod unknown;
 
 #[cfg(test)]
 mod tests;

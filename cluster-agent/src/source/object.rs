@@ -295,7 +295,8 @@ pub(crate) fn node_key(name: &AccountName) -> ObjectKey {
     ObjectKey { kind: ObjectKind::Node, namespace, name: name.clone() }
 }
 
-/// Reads `path=/x/bin/shop,uid=1001`; each part may stand once.
+/// Reads `path=/x/bin/shop,uid=1001`; each part may stand once. A path alone is refused: a program's name says nothing
+/// about who runs it, so whoever may run it would be taken for the workload.
 pub(crate) fn selectors(text: &str) -> Result<BTreeSet<WorkloadSelector>, String> {
     let mut all = BTreeSet::new();
     let mut kinds = BTreeSet::new();
@@ -316,6 +317,13 @@ pub(crate) fn selectors(text: &str) -> Result<BTreeSet<WorkloadSelector>, String
             return Err(format!("{kind} stands twice; all selectors must agree, so one would never match"));
         }
         all.insert(selector);
+    }
+    if kinds.iter().all(|kind| *kind == "path") {
+        return Err(
+            "path= alone would take whoever runs this program for the workload; write uid=N or cgroup=NAME \
+                    with it"
+                .to_owned(),
+        );
     }
     Ok(all)
 }

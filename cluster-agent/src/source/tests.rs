@@ -127,6 +127,10 @@ fn each_bad_manifest_is_named_by_file_and_line() {
             "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, annotations: {tombolo.io/selector: 'uid=1,uid=2'}}".into(),
             "f:1: metadata.annotations[tombolo.io/selector]: uid stands twice",
         ),
+        (
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, annotations: {tombolo.io/selector: path=/bin/a}}".into(),
+            "f:1: metadata.annotations[tombolo.io/selector]: path= alone would take whoever runs this program",
+        ),
     ];
     for (text, expected) in cases {
         // Alone, and with sound neighbours, which must get through.
@@ -146,6 +150,47 @@ fn each_bad_manifest_is_named_by_file_and_line() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_list_is_its_items() {
+    let mut files = Files::default();
+    let text = format!(
+        "{}---\napiVersion: v1\nkind: List\nmetadata: {{resourceVersion: \"\"}}\nitems:\n- apiVersion: v1\n  kind: Namespace\n  \
+         metadata: {{name: a}}\n- apiVersion: v1\n  kind: Service\n  metadata: {{name: b}}\n  spec:\n    ports:\n    - \
+         port: 80\n      prot: TCP\n- apiVersion: apps/v1\n  kind: Deployment\n- apiVersion: v1\n  kind: Service\n  metadata: \
+         {{name: c}}\n  spec: {{ports: [{{port: x}}]}}\n- 7\n",
+        account("first")
+    );
+    let changes = files.load("f", text.as_bytes());
+    assert_eq!(names(&changes), ["+Namespace a", "+Service default/b", "+ServiceAccount default/first"]);
+    let found = problems(&files);
+    for (line, part) in [
+        (19, "items[1].spec.ports[0].prot: is no field"),
+        (20, "items[2]: apps/v1 Deployment is not read here"),
+        (22, "items[3]: invalid type"),
+        (26, "items[4]: invalid type"),
+    ] {
+        let line = format!("f:{line}: {part}");
+        assert!(found.iter().any(|p| p.starts_with(&line)), "{line}\n{found:#?}");
+    }
+    let json = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"j"}}]}"#;
+    assert_eq!(names(&files.load("f.json", json.as_bytes())), ["+Namespace j"]);
+}
+
+#[test]
+fn what_is_not_for_us_is_reported_and_damages_nothing() {
+    let mut files = Files::default();
+    let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  lables: {x: y}\nspec:\n  ports:\n  - port: 80\n    targetport: 90\n  \
+                selector: {app: a}\n  clusterIP: null\nstatus: {loadBalancer: {}}\n---\napiVersion: apps/v1\nkind: Deployment\n";
+    let with = format!("{text}---\n{}", account("b"));
+    assert_eq!(files.load("f", with.as_bytes()).len(), 2);
+    let found = problems(&files);
+    let starts = ["f:5: metadata.lables: ", "f:9: spec.ports[0].targetport: ", "f:14: apps/v1 Deployment "];
+    assert!(found.len() == 3 && found.iter().zip(starts).all(|(f, s)| f.starts_with(s)), "{found:#?}");
+    // It is sound: what is no longer in it is gone.
+    assert!(files.is_sound("f"));
+    assert_eq!(names(&files.load("f", text.as_bytes())), ["-ServiceAccount default/b"]);
 }
 
 #[test]

@@ -50,6 +50,9 @@ impl fmt::Debug for ResourceKey {
 pub trait Resource:
     Clone + PartialEq + Serialize + serde::de::DeserializeOwned + Send + Sync + 'static
 {
+    /// The types that this build knows, as `type` states them. A resource of another type is of a newer sender, and passed over.
+    const TYPES: &'static [&'static str];
+
     /// The key it stands under; it depends on the name of the thing only.
     fn key(&self) -> ResourceKey;
 }
@@ -247,6 +250,8 @@ pub enum ClusterResource {
 }
 
 impl Resource for ClusterResource {
+    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name"];
+
     fn key(&self) -> ResourceKey {
         match self {
             Self::Itself(_) => ResourceKey::new("self", ""),
@@ -369,6 +374,9 @@ pub enum GatewayResource {
 }
 
 impl Resource for GatewayResource {
+    const TYPES: &'static [&'static str] =
+        &["itself", "bundle", "peer", "route", "export", "workload", "gateways"];
+
     fn key(&self) -> ResourceKey {
         match self {
             Self::Itself(_) => ResourceKey::new("self", ""),

@@ -130,6 +130,18 @@ impl Namespace {
         self.ip(&["route", "add", destination, "via", via]);
     }
 
+    /// Gives the namespace a `resolv.conf` of its own, for programs that [`Self::command`] starts.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    pub fn resolver(&self, server: &str) {
+        let folder = Path::new(CONFIG).join(self.name());
+        fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let file = folder.join("resolv.conf");
+        fs::write(&file, format!("nameserver {server}\n"))
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+
     /// Sets an interface up or down: a cable pulled, both ways at once.
     ///
     /// # Panics
@@ -196,7 +208,11 @@ impl Namespace {
     }
 }
 
+/// Where `ip netns exec` looks for files that stand in the place of those in `/etc`.
+const CONFIG: &str = "/etc/netns";
+
 fn delete(name: &str) {
+    let _ = fs::remove_dir_all(Path::new(CONFIG).join(name));
     let _ = Command::new("ip").args(["netns", "delete", name]).output();
 }
 
@@ -258,9 +274,12 @@ mod tests {
             serve.join().unwrap();
             assert_eq!(heard, word);
             assert!(client.run("ip", &["-br", "address"]).contains("10.9.0.2/24"));
+            client.resolver("10.9.0.1");
+            assert_eq!(client.run("cat", &["/etc/resolv.conf"]), "nameserver 10.9.0.1\n");
         }
         let names: Vec<PathBuf> = lab.namespaces.iter().map(Namespace::path).collect();
         drop(lab);
         assert!(names.iter().all(|path| !path.exists()));
+        assert!(names.iter().all(|path| !Path::new(CONFIG).join(path.file_name().unwrap()).exists()));
     }
 }

@@ -100,9 +100,16 @@ fn canonical(json: &Value, out: &mut String) {
 
 /// A resource as a receiver reads it: the value, and what it adds to the sum in the *sender's* words.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stated<R> {
-    value: R,
-    sum: Sum,
+pub struct Stated<R>(Words<R>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Words<R> {
+    Known {
+        value: R,
+        sum: Sum,
+    },
+    /// Of a type that a newer sender has and this build does not.
+    Unknown(Value),
 }
 
 impl<R: Resource> Stated<R> {
@@ -110,30 +117,44 @@ impl<R: Resource> Stated<R> {
     #[must_use]
     pub fn new(value: R) -> Self {
         let sum = Sum::of(&value.key(), &value);
-        Self { value, sum }
+        Self(Words::Known { value, sum })
     }
-    /// The resource.
-    pub fn value(&self) -> &R {
-        &self.value
-    }
-    /// The resource, and what it adds to the sum.
-    pub fn into_parts(self) -> (R, Sum) {
-        (self.value, self.sum)
+
+    /// The resource that stands under `key`, none where this build does not know its type, and what it adds to the sum.
+    ///
+    /// # Errors
+    /// It belongs under another key.
+    pub(crate) fn under(self, key: &ResourceKey) -> Result<(Option<R>, Sum), WrongKey> {
+        match self.0 {
+            Words::Known { value, .. } if value.key() != *key => Err(WrongKey),
+            Words::Known { value, sum } => Ok((Some(value), sum)),
+            Words::Unknown(json) => Ok((None, Sum::of_json(key, &json).0)),
+        }
     }
 }
 
+/// A resource stands under another's key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WrongKey;
+
 impl<R: Resource> Serialize for Stated<R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(serializer)
+        match &self.0 {
+            Words::Known { value, .. } => value.serialize(serializer),
+            Words::Unknown(json) => json.serialize(serializer),
+        }
     }
 }
 
 impl<'de, R: Resource> Deserialize<'de> for Stated<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = Value::deserialize(deserializer)?;
+        if json.get("type").and_then(Value::as_str).is_some_and(|kind| !R::TYPES.contains(&kind)) {
+            return Ok(Self(Words::Unknown(json)));
+        }
         let value = R::deserialize(&json).map_err(D::Error::custom)?;
         let (sum, _) = Sum::of_json(&value.key(), &json);
-        Ok(Self { value, sum })
+        Ok(Self(Words::Known { value, sum }))
     }
 }
 

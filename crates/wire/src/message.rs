@@ -93,6 +93,10 @@ pub enum FeedLine<R> {
         /// Why, for people.
         reason: String,
     },
+    /// A line of a newer sender that this build does not know. It changes nothing: a line that must not be passed over is not sent to a
+    /// receiver of an older minor version.
+    #[serde(other)]
+    Unknown,
 }
 
 impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
@@ -113,6 +117,7 @@ impl<R: tombolo_model::snapshot::Resource> FeedLine<R> {
             }
             Self::Heartbeat { generation } => FeedLine::Heartbeat { generation },
             Self::Goodbye { reason } => FeedLine::Goodbye { reason },
+            Self::Unknown => FeedLine::Unknown,
         }
     }
 }
@@ -344,8 +349,11 @@ pub struct EdgeCount {
     pub name: String,
     /// The cluster that served; empty where none did.
     pub cluster: String,
-    /// Connections that were carried.
+    /// Connections that were carried, counted when their path is open.
     pub ok: u64,
+    /// Those of them that are open now. An older gateway does not say.
+    #[serde(default)]
+    pub open: u64,
     /// Connections that were refused or failed.
     pub failed: u64,
     /// Bytes to the server.

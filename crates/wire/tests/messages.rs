@@ -87,7 +87,7 @@ fn examples() -> Vec<(&'static str, Again, Value)> {
     let gateway = json!({
         "generation": 4, "connections": 2,
         "peers": {"cluster-2": {"192.0.2.2:15443": {"health": "slow_start", "handshake": true, "rtt_us": 90, "error": "x"}}},
-        "edges": [{"source": "default/a", "name": "b", "cluster": "c", "ok": 1, "failed": 2, "bytes_up": 3, "bytes_down": 4}],
+        "edges": [{"source": "default/a", "name": "b", "cluster": "c", "ok": 1, "open": 1, "failed": 2, "bytes_up": 3, "bytes_down": 4}],
         "problems": [{"subject": "a", "message": "b"}],
     });
     let line = |fields| merge(fields, json!({"generation": 7, "digest": digest}));

@@ -1,14 +1,28 @@
 //! Probes one address: a tunnel of its own, kept, and a ping on it again and again.
 //!
-//! A tunnel of its own because a ping behind megabytes of an application's bytes measures those.
+//! A tunnel of its own because a ping behind megabytes of an application's bytes measures those. A new one after each
+//! rotation of the certificate that is shown, and every minute: a tunnel that stands says nothing of whether either side
+//! would still accept the other, and the pool's next dial needs just that.
 
 use super::state::Event;
-use crate::{pool::Key, state::Shared, tunnel::ALPN};
-use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use crate::{
+    config::Timing,
+    conns::{Kind, Ticket},
+    pool::Key,
+    state::Shared,
+    tunnel::ALPN,
+};
+use bytes::Bytes;
+use std::{future::pending, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tombolo_model::GatewayRole;
-use tombolo_mtls::{Expect, client_config};
+use tombolo_mtls::{Credentials, Expect, client_config};
 
 /// The longest pause between two attempts to reach a dead address.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -40,11 +54,7 @@ async fn forever(shared: &Shared, key: &Key) {
             begin = Instant::now();
             ended = probe(shared, key, timing.dead).await;
         }
-        let error = match ended {
-            // What was true of the last handshake need not be of the next one: with other certificates, or after a while.
-            Ended::Due => continue,
-            Ended::Closed(error) | Ended::Dead(error) => error,
-        };
+        let (Ended::Closed(error) | Ended::Dead(error)) = ended;
         tell(shared, key, Event::Failed(error));
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
@@ -63,20 +73,10 @@ enum Ended {
     Closed(String),
     /// Nobody answers there, or somebody else does.
     Dead(String),
-    /// It is well, and time for another handshake.
-    Due,
 }
 
 /// Connects, within `patience`, and pings until that fails.
 async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
-    match dial_and_ping(shared, key, patience).await {
-        Ok(None) => Ended::Due,
-        Ok(Some(error)) => Ended::Closed(error),
-        Err(error) => Ended::Dead(error),
-    }
-}
-
-async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result<Option<String>, String> {
     let timing = shared.config.timing;
     // An egress gateway takes tunnels of workloads alone.
     let known = || match key.role {
@@ -92,9 +92,64 @@ async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result
     credentials.wait_ready().await;
     let mut rotated = credentials.subscribe();
     rotated.mark_unchanged();
-    let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
-    let config = client_config(&shared.bundle, &credentials, expect, &[ALPN]);
-    let dial = async {
+    // The first handshake of a far peer needs three round trips; it gets longer than a ping. The own gateways are near.
+    let patience = if key.role == GatewayRole::Egress { timing.dead } else { patience };
+    let mut line = match Line::dial(shared, key, &credentials, patience).await {
+        Ok(line) => line,
+        Err(error) => return Ended::Dead(error),
+    };
+    loop {
+        // What was true of the last handshake need not be of the next: with other certificates, or after a while.
+        let renewed = async {
+            tokio::select! {
+                Ok(()) = rotated.changed() => {}
+                () = sleep(timing.proof.mul_f64(0.75 + rand::random::<f64>() / 4.0)) => {}
+            }
+            if let Ok(line) = Line::dial(shared, key, &credentials, patience).await {
+                return Ok(line);
+            }
+            // One that fails while the old tunnel answers may be a moment's; two are a peer that takes no new ones.
+            sleep(timing.probe).await;
+            Line::dial(shared, key, &credentials, patience).await
+        };
+        // The old one is pinged until the new one stands, so that a silence is found as soon as ever.
+        line = tokio::select! {
+            biased;
+            ended = line.keep(shared, key) => return ended,
+            renewed = renewed => match renewed {
+                Ok(line) => line,
+                Err(error) => return Ended::Dead(format!("it answers, but takes no new tunnel: {error}")),
+            },
+        };
+    }
+}
+
+/// A prober's tunnel.
+struct Line {
+    connection: h2::client::Connection<TlsStream<TcpStream>, Bytes>,
+    pings: Pings,
+    ticket: Ticket,
+    // The connection ends with the last of these.
+    _send: h2::client::SendRequest<Bytes>,
+}
+
+impl Line {
+    /// A new tunnel, with an answer to its first ping: that alone says that the peer took this side's certificate.
+    async fn dial(
+        shared: &Shared,
+        key: &Key,
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<Self, String> {
+        match timeout(patience, Self::try_dial(shared, key, credentials)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no handshake within {patience:?}")),
+        }
+    }
+
+    async fn try_dial(shared: &Shared, key: &Key, credentials: &Credentials) -> Result<Self, String> {
+        let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
+        let config = client_config(&shared.bundle, credentials, expect, &[ALPN]);
         let reach = shared.pool.dialer().reach(key.role);
         let tcp = reach.connect(&key.address).await.map_err(|error| error.to_string())?;
         crate::socket::prepare(&tcp);
@@ -102,51 +157,88 @@ async fn dial_and_ping(shared: &Shared, key: &Key, patience: Duration) -> Result
         let (tls, peer) = tombolo_mtls::connect(tcp, config, name)
             .await
             .map_err(|error| tombolo_runtime::telemetry::chain(&error))?;
-        let (send, connection) = crate::tunnel::client_builder(&shared.config.limits)
-            .handshake::<_, bytes::Bytes>(tls)
+        let (send, mut connection) = crate::tunnel::client_builder(&shared.config.limits)
+            .handshake::<_, Bytes>(tls)
             .await
             .map_err(|error| error.to_string())?;
-        Ok::<_, String>((send, connection, peer))
-    };
-    // The first handshake of a far peer needs three round trips; it gets longer than a ping. The own gateways are near.
-    let patience = if key.role == GatewayRole::Egress { timing.dead } else { patience };
-    let (_send, mut connection, peer) = match timeout(patience, dial).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => return Err(error),
-        Err(_) => return Err(format!("no handshake within {patience:?}")),
-    };
-    let ticket = shared
-        .conns
-        .admit(crate::conns::Kind::Tunnel, shared.conns.number())
-        .map_err(|refusal| refusal.to_string())?;
-    ticket.relies_on(&peer, shared.bundle.get().as_deref()).map_err(|refusal| refusal.to_string())?;
-    let Some(mut pings) = connection.ping_pong() else { return Err("no pings".to_owned()) };
-    let mut calls = shared.calls();
-    let pinging = async {
-        loop {
-            let begin = Instant::now();
-            match timeout(timing.dead, pings.ping(h2::Ping::opaque())).await {
-                Ok(Ok(_)) => tell(shared, key, Event::Answered(begin.elapsed())),
-                // The connection says how it ended.
-                Ok(Err(_)) => return std::future::pending().await,
-                Err(_) => return format!("no answer to a ping within {:?}", timing.dead),
-            }
-            if key.role == GatewayRole::Egress && calls.borrow_and_update().elapsed() > QUIET {
-                let _ = timeout(timing.keepalive, calls.changed()).await;
-            } else {
-                sleep(timing.probe.saturating_sub(begin.elapsed())).await;
+        let ticket =
+            shared.conns.admit(Kind::Tunnel, shared.conns.number()).map_err(|refusal| refusal.to_string())?;
+        ticket.relies_on(&peer, shared.bundle.get().as_deref()).map_err(|refusal| refusal.to_string())?;
+        let mut pings = Pings {
+            pings: connection.ping_pong().ok_or("no pings")?,
+            calls: (key.role == GatewayRole::Egress).then(|| shared.calls()),
+            longest: shared.config.timing.keepalive,
+        };
+        tokio::select! {
+            biased;
+            result = &mut connection => return Err(how(result)),
+            // The connection says how it ended.
+            () = pings.echo() => {}
+        }
+        Ok(Self { connection, pings, ticket, _send: send })
+    }
+
+    /// Pings until the tunnel fails.
+    async fn keep(&mut self, shared: &Shared, key: &Key) -> Ended {
+        let Self { connection, pings, ticket, .. } = self;
+        tokio::select! {
+            biased;
+            reason = ticket.ended() => Ended::Dead(reason.to_string()),
+            result = connection => Ended::Closed(how(result)),
+            error = pinging(&shared.config.timing, pings, |event| tell(shared, key, event)) => {
+                Ended::Dead(error)
             }
         }
-    };
-    tokio::select! {
-        biased;
-        reason = ticket.ended() => Err(reason.to_string()),
-        result = &mut connection => {
-            Ok(Some(result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned())))
+    }
+}
+
+fn how(result: Result<(), h2::Error>) -> String {
+    result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned())
+}
+
+/// What answers pings.
+trait Echo {
+    /// One ping, there and back; for ever where the connection ended.
+    fn echo(&mut self) -> impl Future<Output = ()> + Send;
+    /// A rest before the next one, where nobody needs it soon.
+    fn rest(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The pings of a tunnel.
+struct Pings {
+    pings: h2::PingPong,
+    /// The last call, where the peer is asked less often without any.
+    calls: Option<watch::Receiver<Instant>>,
+    /// The longest rest.
+    longest: Duration,
+}
+
+impl Echo for Pings {
+    async fn rest(&mut self) {
+        if let Some(calls) = &mut self.calls
+            && calls.borrow_and_update().elapsed() > QUIET
+        {
+            let _ = timeout(self.longest, calls.changed()).await;
         }
-        Ok(()) = rotated.changed() => Ok(None),
-        () = sleep(timing.proof.mul_f64(0.75 + rand::random::<f64>() / 4.0)) => Ok(None),
-        error = pinging => Err(error),
+    }
+
+    async fn echo(&mut self) {
+        if self.pings.ping(h2::Ping::opaque()).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+}
+
+/// Pings until one is not answered in time; says so.
+async fn pinging(timing: &Timing, line: &mut impl Echo, tell: impl Fn(Event)) -> String {
+    loop {
+        let begin = Instant::now();
+        if timeout(timing.dead, line.echo()).await.is_err() {
+            return format!("no answer to a ping within {:?}", timing.dead);
+        }
+        tell(Event::Answered(begin.elapsed()));
+        line.rest().await;
+        sleep(timing.probe.saturating_sub(begin.elapsed())).await;
     }
 }
 
@@ -157,12 +249,48 @@ fn tell(shared: &Shared, key: &Key, event: Event) {
     };
     match shared.health_of(key.role).on(&key.cluster, &key.address, event) {
         Some(true) => {
-            tracing::info!(cluster.name = %key.cluster, address = %key.address, "peer is back in rotation");
+            tracing::info!(cluster.name = %key.cluster, address = %key.address, "peer is in rotation");
         }
         Some(false) => {
             tracing::warn!(cluster.name = %key.cluster, address = %key.address, error, "peer is out of rotation");
             shared.pool.retire(&key.address);
         }
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Answers so many pings, each after a while, and then no more.
+    struct Mute(u32);
+
+    impl Echo for Mute {
+        async fn rest(&mut self) {}
+
+        async fn echo(&mut self) {
+            if self.0 == 0 {
+                pending::<()>().await;
+            }
+            self.0 -= 1;
+            sleep(Duration::from_millis(40)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_found_within_a_second() {
+        let timing = Timing::default();
+        let answered = Cell::new((0, Instant::now()));
+        let tell = |event| {
+            assert_eq!(event, Event::Answered(Duration::from_millis(40)));
+            answered.set((answered.get().0 + 1, Instant::now()));
+        };
+        let error = pinging(&timing, &mut Mute(3), tell).await;
+        let (count, last) = answered.get();
+        assert_eq!((count, error.as_str()), (3, "no answer to a ping within 500ms"));
+        assert!(last.elapsed() < Duration::from_secs(1), "{:?}", last.elapsed());
+        assert_eq!(timing.probe, Duration::from_millis(250), "what the architecture says");
     }
 }

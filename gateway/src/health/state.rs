@@ -43,9 +43,9 @@ impl Default for AddressState {
 const FIRST_SHARE: f64 = 0.1;
 
 impl AddressState {
-    /// Takes an event in. Says whether the address went into or out of rotation by it.
+    /// Takes an event in. Says whether the address went into or out of rotation by it, or its first probe is over.
     pub fn on(&mut self, event: Event, now: Instant) -> bool {
-        let before = self.alive();
+        let before = self.phase;
         match event {
             Event::Connected | Event::Answered(_) => {
                 let first = !std::mem::replace(&mut self.handshake, true);
@@ -67,27 +67,35 @@ impl AddressState {
                 self.error = Some(error);
             }
         }
-        self.alive() != before
+        let alive = |phase| matches!(phase, Phase::Healthy | Phase::SlowStart { .. });
+        before == Phase::Unknown || alive(before) != alive(self.phase)
     }
 
-    /// Whether it is in rotation.
+    /// Whether it is in rotation: never before the first handshake.
     #[must_use]
     pub fn alive(&self) -> bool {
-        self.phase != Phase::Dead
+        matches!(self.phase, Phase::Healthy | Phase::SlowStart { .. })
     }
 
-    /// Whether the right peer was ever met there.
+    /// Whether nothing is known yet: its first probe is under way.
     #[must_use]
-    pub const fn proven(&self) -> bool {
-        self.handshake
+    pub fn unknown(&self) -> bool {
+        self.phase == Phase::Unknown
     }
 
-    /// The part of its weight that it takes: 0.0 when dead, growing over `slow_start` after its return.
+    /// Whether it answered once and does not now. Where all others fail it may be tried: a probe may be wrong.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.phase == Phase::Dead && self.handshake
+    }
+
+    /// The part of its weight that it takes: 0.0 when dead or never reached, growing over `slow_start` after
+    /// its return.
     #[must_use]
     pub fn share(&self, now: Instant, slow_start: Duration) -> f64 {
         match self.phase {
-            Phase::Dead => 0.0,
-            Phase::Unknown | Phase::Healthy => 1.0,
+            Phase::Unknown | Phase::Dead => 0.0,
+            Phase::Healthy => 1.0,
             Phase::SlowStart { since } => {
                 let gone = now.saturating_duration_since(since).as_secs_f64();
                 let part = gone / slow_start.as_secs_f64().max(f64::EPSILON);
@@ -120,14 +128,15 @@ mod tests {
     async fn dies_and_comes_back_slowly() {
         let mut state = AddressState::default();
         let now = Instant::now();
-        assert!(state.alive(), "one never reached is tried");
-        assert!(!state.on(Event::Connected, now));
+        assert!(!state.alive() && state.unknown() && !state.lost(), "one never reached is not used");
+        assert_eq!(state.share(now, SLOW), 0.0);
+        assert!(state.on(Event::Connected, now) && state.alive());
         assert_eq!(state.share(now, SLOW), 1.0, "no slow start the first time");
         state.on(Event::Answered(Duration::from_millis(3)), now);
         assert_eq!(state.report(now, SLOW).rtt_us, Some(3000));
 
         assert!(state.on(Event::Failed("no answer".into()), now));
-        assert_eq!((state.alive(), state.share(now, SLOW)), (false, 0.0));
+        assert_eq!((state.alive(), state.lost(), state.share(now, SLOW)), (false, true, 0.0));
         let report = state.report(now, SLOW);
         assert_eq!((report.health, report.handshake), (Health::Dead, true));
         assert_eq!(report.error.as_deref(), Some("no answer"));
@@ -144,6 +153,8 @@ mod tests {
         let mut state = AddressState::default();
         assert!(state.on(Event::Failed("connection refused".into()), Instant::now()));
         assert!(!state.report(Instant::now(), SLOW).handshake);
+        assert!(!state.lost() && !state.unknown(), "not even where all others fail");
+        assert!(!state.on(Event::Failed("connection refused".into()), Instant::now()));
         state.on(Event::Connected, Instant::now());
         assert_eq!(state.share(Instant::now(), SLOW), 1.0, "no slow start the first time");
     }

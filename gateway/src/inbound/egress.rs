@@ -73,21 +73,9 @@ pub(super) async fn open(
         trace: connect.trace,
         inner: if connect.inner == Inner::Offered { Inner::Offered } else { Inner::None },
     };
-    let mut changes = shared.health.changes();
-    let patience = Instant::now() + shared.config.timing.hedge;
-    let groups = loop {
-        match plan(shared, &table, itself, route, *port) {
-            // What is called dead may have come back since it was last looked at.
-            Err(refusal) if refusal.reason == Reason::NoHealthyTarget => {
-                if !shared.health.demand_change(&mut changes, patience).await {
-                    return Err(refusal);
-                }
-            }
-            planned => break planned?,
-        }
-    };
+    let groups = find(shared, &table, itself, route, *port).await?;
     let attempt = |attempt| try_one(shared, &table, itself, attempt, name, *port, &onward);
-    let judge = |failed: &(ClusterName, Refusal)| of_a_target(&failed.1);
+    let judge = |failed: &(ClusterName, Refusal)| failed.1.verdict();
     let timing = shared.config.timing;
     let (result, course) =
         race::first(groups, timing.hedge, shared.config.limits.attempts, attempt, judge).await;
@@ -126,12 +114,39 @@ pub(super) async fn open(
     })
 }
 
-/// What one cluster's word means for the others: nothing that it says of itself (its version, its certificate, what it makes of
-/// the request) is true of them.
-fn of_a_target(refusal: &Refusal) -> Verdict {
-    match refusal.verdict() {
-        Verdict::Final => Verdict::NextGroup,
-        verdict => verdict,
+/// Targets by cluster, in the order of preference.
+type Groups = Vec<VecDeque<Attempt>>;
+
+/// No cluster can be asked now.
+struct Nobody {
+    refusal: Refusal,
+    /// Whether an address's first probe is still under way.
+    unknown: bool,
+}
+
+/// A plan, now or within a moment: what is called dead may have come back since it was last looked at, and what was
+/// never reached waits for its first handshake.
+async fn find(
+    shared: &Shared,
+    table: &RouteTable,
+    itself: &SelfSpec,
+    route: &Route,
+    port: u16,
+) -> Result<Groups, Refusal> {
+    let begin = Instant::now();
+    let mut changes = shared.health.changes();
+    loop {
+        // One change need not be the change that is waited for: it may be another peer's, or a death.
+        let nobody = match plan(shared, table, itself, route, port) {
+            Ok(groups) => return Ok(groups),
+            Err(nobody) if nobody.refusal.reason != Reason::NoHealthyTarget => return Err(nobody.refusal),
+            Err(nobody) => nobody,
+        };
+        let timing = &shared.config.timing;
+        let patience = begin + if nobody.unknown { timing.handshake } else { timing.hedge };
+        if !shared.health.demand_change(&mut changes, patience).await {
+            return Err(nobody.refusal);
+        }
     }
 }
 
@@ -142,36 +157,26 @@ fn plan(
     itself: &SelfSpec,
     route: &Route,
     port: u16,
-) -> Result<Vec<VecDeque<Attempt>>, Refusal> {
+) -> Result<Groups, Nobody> {
     let mut places = Vec::new();
     let mut candidates = Vec::new();
     let mut ready = 0;
-    let proven = |cluster: &ClusterName, addresses: &[String]| {
-        addresses.iter().any(|address| shared.health.proven(cluster, address))
-    };
+    let mut unknown = false;
     for target in route.targets.iter().filter(|target| target.ports.contains(&port)) {
         let (addresses, share) = if target.cluster == itself.cluster {
             (Vec::new(), 1.0)
         } else {
-            match table.peers().get(&target.cluster) {
-                Some(peer) => {
-                    let addresses: Vec<String> = peer.ingress.iter().cloned().collect();
-                    match shared.health.cluster(&target.cluster, &addresses) {
-                        (_, 0.0) => (addresses, 0.0),
-                        alive => alive,
-                    }
-                }
-                None => (Vec::new(), 0.0),
-            }
+            let addresses = table.peers().get(&target.cluster).map(|peer| &peer.ingress);
+            let rotation = shared.health.cluster(&target.cluster, addresses.into_iter().flatten());
+            unknown |= rotation.unknown && target.ready > 0;
+            if rotation.alive.is_empty() { (rotation.lost, 0.0) } else { (rotation.alive, rotation.share) }
         };
         ready += target.ready;
         candidates.push(Candidate {
             proximity: if target.cluster == itself.cluster { Proximity::Cluster } else { target.proximity },
             weight: target.ready,
             share,
-            // One through whose gateways no handshake was made yet comes last: it may never have been reachable.
-            refused: shared.health.refused(&target.cluster, &route.name)
-                || !addresses.is_empty() && !proven(&target.cluster, &addresses),
+            refused: shared.health.refused(&target.cluster, &route.name),
             load: shared.cluster_loads.of(&target.cluster),
         });
         places.push((target.cluster.clone(), addresses));
@@ -181,15 +186,17 @@ fn plan(
     if order.is_empty() {
         let names: Vec<&str> = places.iter().map(|(cluster, _)| cluster.as_str()).collect();
         let names = if names.is_empty() { "no cluster".to_owned() } else { names.join(", ") };
-        return Err(if ready == 0 {
+        let refusal = if ready == 0 {
             let detail = format!("{}:{port} has no ready endpoint in {names}", route.name);
             Refusal::new(Reason::NoReadyEndpoint, detail)
         } else {
             let detail = format!("none of the clusters that serve {}:{port} is alive: {names}", route.name);
             Refusal::new(Reason::NoHealthyTarget, detail)
-        });
+        };
+        return Err(Nobody { refusal, unknown });
     }
-    // Behind those that live, the dead: where all others fail or are silent, a probe may have been wrong.
+    // Behind those that live, the dead: where all others fail or are silent, a probe may have been wrong. Not those
+    // that never were reached: nobody has shown yet that they are the cluster's.
     order.extend(
         (0..candidates.len()).filter(|at| candidates[*at].weight > 0 && candidates[*at].share == 0.0),
     );
@@ -203,7 +210,7 @@ fn plan(
             proximity: Proximity::Cluster,
             weight: 1,
             share: 1.0,
-            refused: !shared.health.proven(cluster, address),
+            refused: false,
             load: shared.gateway_loads.of(address),
         };
         let candidates: Vec<Candidate> = addresses.iter().map(candidate).collect();
@@ -232,7 +239,7 @@ async fn try_one(
     };
     result.map_err(|refusal| {
         // The cluster answered, and said no: it comes last for this name for a while.
-        if of_a_target(&refusal) == Verdict::NextGroup {
+        if refusal.verdict() == Verdict::NextGroup {
             shared.health.refuse(&cluster, name);
         }
         (cluster, refusal)

@@ -24,6 +24,7 @@ struct Edge {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     ok: u64,
+    open: u64,
     failed: u64,
     bytes_up: u64,
     bytes_down: u64,
@@ -40,8 +41,29 @@ impl Edges {
         Self { counts: Mutex::default(), most }
     }
 
-    /// Counts a connection that ended. One that reached no name is no edge.
-    pub(super) fn observe(&self, record: &Record) {
+    /// Counts a connection whose path is open now: one that lasts is seen while it does. [`Edges::ended`] follows, with the same record.
+    pub(super) fn opened(&self, record: &Record) {
+        self.count(record, |count| {
+            count.ok += 1;
+            count.open += 1;
+        });
+    }
+
+    /// Counts what a connection that ended has carried, or that it was refused. One that reached no name is no edge.
+    pub(super) fn ended(&self, record: &Record) {
+        self.count(record, |count| {
+            // one whose path was open was counted then, however it ended
+            if record.connect.is_some() {
+                count.open = count.open.saturating_sub(1);
+            } else {
+                count.failed += 1;
+            }
+            count.bytes_up += record.bytes_up;
+            count.bytes_down += record.bytes_down;
+        });
+    }
+
+    fn count(&self, record: &Record, change: impl FnOnce(&mut Counts)) {
         let Some(name) = &record.name else { return };
         let edge = Edge {
             source: record.source.as_ref().map_or_else(|| "unknown".to_owned(), workload),
@@ -49,20 +71,13 @@ impl Edges {
             cluster: record.cluster.as_ref().map(ToString::to_string).unwrap_or_default(),
         };
         let mut counts = self.lock();
+        // no edge ever leaves, so a connection's end is counted where its beginning was
         let edge = if counts.len() < self.most || counts.contains_key(&edge) {
             edge
         } else {
             Edge { source: "other".into(), name: "other".into(), cluster: String::new() }
         };
-        let count = counts.entry(edge).or_default();
-        // a connection that was carried and then cut by an end of its own was still carried
-        if record.reason.is_none() || record.connect.is_some() {
-            count.ok += 1;
-        } else {
-            count.failed += 1;
-        }
-        count.bytes_up += record.bytes_up;
-        count.bytes_down += record.bytes_down;
+        change(counts.entry(edge).or_default());
     }
 
     /// All edges, in the order of their names.
@@ -75,6 +90,7 @@ impl Edges {
                 name: edge.name,
                 cluster: edge.cluster,
                 ok: counts.ok,
+                open: counts.open,
                 failed: counts.failed,
                 bytes_up: counts.bytes_up,
                 bytes_down: counts.bytes_down,
@@ -112,20 +128,39 @@ mod tests {
         record
     }
 
+    fn carried(edges: &Edges, record: &Record) {
+        edges.opened(record);
+        edges.ended(record);
+    }
+
+    #[test]
+    fn a_connection_counts_from_its_beginning() {
+        let edges = Edges::new(1);
+        for (name, place) in [("a.b", 0), ("past-the-bound.b", 1)] {
+            let count =
+                || (edges.report()[place].ok, edges.report()[place].open, edges.report()[place].failed);
+            edges.opened(&record(name));
+            edges.opened(&record(name));
+            assert_eq!(count(), (2, 2, 0), "{name}");
+            edges.ended(&record(name));
+            assert_eq!(count(), (2, 1, 0), "{name}");
+        }
+    }
+
     #[test]
     fn counts_by_edge() {
         let edges = Edges::new(8);
-        edges.observe(&record("a.b"));
+        carried(&edges, &record("a.b"));
         let mut reset = record("a.b");
         reset.reason = Some(Reason::Reset);
-        edges.observe(&reset);
+        carried(&edges, &reset);
         let mut refused = record("a.b");
         (refused.reason, refused.connect, refused.cluster) = (Some(Reason::NoHealthyTarget), None, None);
         (refused.bytes_up, refused.bytes_down) = (0, 0);
-        edges.observe(&refused);
+        edges.ended(&refused);
         let mut nowhere = record("a.b");
         nowhere.name = None;
-        edges.observe(&nowhere);
+        carried(&edges, &nowhere);
         let report = edges.report();
         assert_eq!(report.len(), 2);
         assert_eq!((report[0].cluster.as_str(), report[0].ok, report[0].failed), ("", 0, 1));
@@ -137,7 +172,7 @@ mod tests {
     fn the_number_of_edges_is_bounded() {
         let edges = Edges::new(3);
         for i in 0..50 {
-            edges.observe(&record(&format!("s{i}.acme.example.com")));
+            carried(&edges, &record(&format!("s{i}.acme.example.com")));
         }
         let report = edges.report();
         assert_eq!(report.len(), 4);

@@ -82,6 +82,13 @@ impl Metrics {
         self.open.get_or_create(&ByDirection { direction }).dec();
     }
 
+    /// The path of a connection is open; its record says from where to where.
+    pub fn path_opened(&self, record: &Record) {
+        if record.direction != Direction::Inbound {
+            self.edges.opened(record);
+        }
+    }
+
     /// Counts a connection that ended.
     pub fn observe(&self, record: &Record) {
         let (direction, reason) = (record.direction, Outcome(record.reason));
@@ -97,7 +104,7 @@ impl Metrics {
         }
         // a server's sidecar would count the call that its client's counted
         if direction != Direction::Inbound {
-            self.edges.observe(record);
+            self.edges.ended(record);
         }
     }
 

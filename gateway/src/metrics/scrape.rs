@@ -89,6 +89,13 @@ struct ByEdge {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEdgeOnly {
+    source: String,
+    name: String,
+    cluster: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByEdgeFlow {
     source: String,
     name: String,
@@ -179,6 +186,16 @@ fn edges(encoder: &mut DescriptorEncoder<'_>, now: &Reading) -> fmt::Result {
     for edge in &now.edges {
         all.encode_family(&by(edge, "ok"))?.encode_counter(&edge.ok, None::<&NoExemplar>)?;
         all.encode_family(&by(edge, "failed"))?.encode_counter(&edge.failed, None::<&NoExemplar>)?;
+    }
+    let help = "Connections open now by caller, name and serving cluster";
+    let mut open = encoder.encode_descriptor("edge_open", help, None, MetricType::Gauge)?;
+    for edge in &now.edges {
+        let labels = ByEdgeOnly {
+            source: edge.source.clone(),
+            name: edge.name.clone(),
+            cluster: edge.cluster.clone(),
+        };
+        open.encode_family(&labels)?.encode_gauge(&edge.open)?;
     }
     let help = "Bytes by caller, name and serving cluster; up is to the server";
     let mut bytes =

@@ -63,6 +63,7 @@ fn what_is_looked_up_is_there() {
             name: "catalog.acme.example.com".into(),
             cluster: "c2".into(),
             ok: 4,
+            open: 3,
             failed: 1,
             bytes_up: 10,
             bytes_down: 20,
@@ -86,6 +87,7 @@ fn what_is_looked_up_is_there() {
             .to_owned(),
         "tombolo_gateway_probe_rtt_seconds{cluster=\"c2\",address=\"192.0.2.1:15008\"} 0.0015".to_owned(),
         format!("tombolo_gateway_edge_connections_total{{{edge},result=\"ok\"}} 4"),
+        format!("tombolo_gateway_edge_open{{{edge}}} 3"),
         format!("tombolo_gateway_edge_carried_bytes_total{{{edge},flow=\"down\"}} 20"),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

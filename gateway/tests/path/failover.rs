@@ -1,25 +1,19 @@
 //! Something is broken, and the connection gets through all the same.
 
-use crate::world::{Gateway, LONG, VIP, World, ask, cluster, echo};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+use crate::{
+    wire::Wire,
+    world::{Gateway, LONG, VIP, World, ask, cluster, echo},
 };
-use tokio::net::{TcpListener, TcpStream};
-use tombolo_gateway::reason::Reason;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tombolo_gateway::config::{Config, Timing};
 use tombolo_model::{GatewayRole, Proximity, health::Health};
 use tombolo_testkit::wait::until;
 
 /// An address where nobody listens.
-async fn nobody() -> std::net::SocketAddr {
+pub(crate) async fn nobody() -> std::net::SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
-
-const HEDGE: Duration = Duration::from_millis(250);
-const DIAL: Duration = Duration::from_secs(5);
 
 /// The sidecar of c1 knows another egress gateway besides the one there is.
 fn two_egress(world: &World, other: std::net::SocketAddr) {
@@ -32,75 +26,12 @@ fn two_egress(world: &World, other: std::net::SocketAddr) {
     world.sites["c1"].sidecar.shared.apply(&resources).unwrap();
 }
 
-async fn three_clusters() -> World {
-    let mut world = World::new(&["c1", "c2", "c3"]).await;
-    nearer_c2(&mut world).await;
-    world
-}
-
-async fn nearer_c2(world: &mut World) {
+pub(crate) async fn three_clusters(tweak: impl Fn(&mut Config)) -> World {
+    let mut world = World::with(&["c1", "c2", "c3"], tweak).await;
     world.app("c2", echo).await;
     world.app("c3", echo).await;
     world.spec.proximity = [(cluster("c2"), Proximity::Zone), (cluster("c3"), Proximity::Elsewhere)].into();
-}
-
-/// An ingress gateway of `site`, truly certified, that answers every request with this refusal.
-async fn refusing(site: &crate::world::Site, reason: Reason) -> String {
-    let shared = &site.ingress.shared;
-    let config = tombolo_mtls::server_config(
-        &shared.bundle,
-        &site.ca.credentials(&site.ca.gateway(GatewayRole::Ingress)),
-        &[b"h2"],
-    );
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tombolo_runtime::task::spawn("refusing", async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let config = config.clone();
-            tombolo_runtime::task::spawn("one", async move {
-                let Ok((tls, _)) = tombolo_mtls::accept(stream, config).await else { return };
-                let mut connection = h2::server::handshake(tls).await.unwrap();
-                while let Some(Ok((_, mut respond))) = connection.accept().await {
-                    let answer = http::Response::builder().status(reason.status());
-                    let answer =
-                        answer.header("tombolo-reason", reason.as_str()).header("tombolo-hop", "ingress@c2");
-                    respond.send_response(answer.body(()).unwrap(), true).unwrap();
-                }
-            });
-        }
-    });
-    address
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_cluster_says_of_itself_is_not_true_of_the_others() {
-    for reason in [Reason::UnsupportedVersion, Reason::Revoked, Reason::BadRequest] {
-        let mut world = three_clusters().await;
-        let address = refusing(&world.sites["c2"], reason).await;
-        world.spec.ingress.insert(cluster("c2"), [address].into());
-        world.publish();
-        healthy(&world, "c2", |health| health == Health::Healthy).await;
-        healthy(&world, "c3", |health| health == Health::Healthy).await;
-        for (count, attempts) in [(1, 2), (2, 1)] {
-            assert_eq!(served_by(&world).await, "c3", "{reason}");
-            let line = world.sites["c1"].egress.line(count).await;
-            assert_eq!(line["attempts"], attempts, "asked once, then remembered: {line:#}");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_that_was_never_reached_comes_last() {
-    let mut world = World::with(&["c1", "c2", "c3"], |config| config.timing.dead = LONG * 2).await;
-    nearer_c2(&mut world).await;
-    // Takes connections and never says a word. No probe will call it dead in this test.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    world.spec.ingress.insert(cluster("c2"), [silent.local_addr().unwrap().to_string()].into());
-    world.publish();
-    healthy(&world, "c3", |health| health == Health::Healthy).await;
-    assert_eq!(served_by(&world).await, "c3");
-    let line = world.sites["c1"].egress.line(1).await;
-    assert_eq!(line["attempts"], 1, "the nearer one was not asked: {line:#}");
+    world
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,20 +43,20 @@ async fn a_handshake_is_made_again_and_again() {
     world.spec.ingress.insert(cluster("c2"), [wire.address.clone()].into());
     world.publish();
     healthy(&world, "c2", |health| health == Health::Healthy).await;
-    let connections = || async { wire.connections() };
+    let connections = || async { wire.taken() };
     tombolo_testkit::wait::until("handshakes", LONG, connections, |count| *count > 5).await;
     // None of them counted as a failure.
     let report = world.sites["c1"].egress.shared.health.report();
     assert!(report[&cluster("c2")].values().all(|state| state.health == Health::Healthy), "{report:?}");
 }
 
-async fn served_by(world: &World) -> String {
+pub(crate) async fn served_by(world: &World) -> String {
     let before = world.sites["c1"].sidecar.log().len();
     assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
     world.sites["c1"].sidecar.line(before + 1).await["cluster"].as_str().unwrap().to_owned()
 }
 
-async fn healthy(world: &World, name: &str, want: fn(Health) -> bool) {
+pub(crate) async fn healthy(world: &World, name: &str, want: fn(Health) -> bool) {
     let look = || async { world.sites["c1"].egress.shared.health.report() };
     let good = |report: &std::collections::BTreeMap<_, std::collections::BTreeMap<String, _>>| {
         report.get(&cluster(name)).is_some_and(|peers| {
@@ -168,26 +99,36 @@ async fn where_nobody_listens_the_refusal_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_refuses_is_passed_over_at_once() {
-    let mut world = three_clusters().await;
+    let mut world = three_clusters(|_| {}).await;
     let gone = nobody().await;
     world.sites.get_mut("c2").unwrap().endpoints = vec![gone];
     world.publish();
     healthy(&world, "c2", |health| health == Health::Healthy).await;
     healthy(&world, "c3", |health| health == Health::Healthy).await;
-    served_by(&world).await;
+    passed_over_and_remembered(&world).await;
+}
+
+/// The next request of c1 goes to c3 after c2 refused it, and soon some go there at once.
+pub(crate) async fn passed_over_and_remembered(world: &World) {
+    assert_eq!(served_by(world).await, "c3");
+    let egress = &world.sites["c1"].egress;
+    assert_eq!(egress.line(1).await["attempts"], 2);
+    // A refusal counts for half a second at first, then for longer: on a busy machine not the very next request.
     let begin = Instant::now();
-    assert_eq!(served_by(&world).await, "c3");
-    assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
-    let line = world.sites["c1"].egress.line(2).await;
-    assert_eq!((&line["attempts"], &line["reason"]), (&1.into(), &"ok".into()), "it is remembered: {line:#}");
+    loop {
+        let before = egress.log().len();
+        assert_eq!(served_by(world).await, "c3");
+        if egress.line(before + 1).await["attempts"] == 1 {
+            break;
+        }
+        assert!(begin.elapsed() < LONG, "c2's refusal is not remembered");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_cluster_costs_a_quarter_second_and_then_nothing() {
     // Probes take longer to notice than the first call.
-    let mut world =
-        World::with(&["c1", "c2", "c3"], |config| config.timing.dead = Duration::from_secs(3)).await;
-    nearer_c2(&mut world).await;
+    let mut world = three_clusters(|config| config.timing.dead = Duration::from_secs(3)).await;
     let wire = Wire::to(world.sites["c2"].ingress.tunnel).await;
     world.spec.ingress.insert(cluster("c2"), [wire.address.clone()].into());
     world.publish();
@@ -198,8 +139,12 @@ async fn a_silent_cluster_costs_a_quarter_second_and_then_nothing() {
     let begin = Instant::now();
     assert_eq!(served_by(&world).await, "c3");
     let took = begin.elapsed();
-    eprintln!("the first call took {took:?}");
-    assert!((HEDGE..DIAL).contains(&took), "it waited for the silence, not for the dial: {took:?}");
+    // `race` has the exact time, with a clock that stands still.
+    let timing = Timing::default();
+    assert!(
+        (timing.hedge..timing.dial).contains(&took),
+        "it waited for the silence, not for the dial: {took:?}"
+    );
     let line = world.sites["c1"].egress.line(1).await;
     assert_eq!((&line["attempts"], &line["cluster"]), (&2.into(), &"c3".into()), "{line:#}");
     // Its prober finds it dead, and then nobody waits for it any more: c3 is asked first.
@@ -213,7 +158,7 @@ async fn a_silent_cluster_costs_a_quarter_second_and_then_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_egress_gateway_that_hangs_is_out_within_a_second_and_comes_back() {
+async fn an_egress_gateway_that_hangs_is_out_and_comes_back() {
     let mut world = World::new(&["c1", "c2"]).await;
     world.app("c2", echo).await;
     world.publish();
@@ -234,9 +179,7 @@ async fn an_egress_gateway_that_hangs_is_out_within_a_second_and_comes_back() {
     };
     until("the second is used", LONG, both, |used: &bool| *used).await;
     wire.cut(true);
-    let begin = Instant::now();
     until("found dead", LONG, state, |health| *health == Some(Health::Dead)).await;
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     let before = site.sidecar.log().len();
     for count in 1..=10 {
         assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
@@ -265,14 +208,14 @@ async fn an_egress_gateway_that_takes_no_handshake_costs_a_quarter_second() {
     let calls = (0..6).map(|_| async { ask(world.call("c1").await, b"hello").await.unwrap() });
     assert!(futures::future::join_all(calls).await.iter().all(|answer| answer == b"hello"));
     let took = begin.elapsed();
-    assert!((HEDGE..LONG).contains(&took), "{took:?}");
+    assert!((Timing::default().hedge..LONG).contains(&took), "{took:?}");
     let lines = world.sites["c1"].sidecar.log();
     assert!(lines.iter().any(|line| line["attempts"] == 2), "{lines:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_cluster_is_out_within_a_second_and_back_slowly() {
-    let mut world = three_clusters().await;
+async fn a_dead_cluster_is_out_and_back_slowly() {
+    let mut world = three_clusters(|_| {}).await;
     // A wire that can be cut without a word, between the egress gateway and c2.
     let wire = Wire::to(world.sites["c2"].ingress.tunnel).await;
     world.spec.ingress.insert(cluster("c2"), [wire.address.clone()].into());
@@ -280,10 +223,10 @@ async fn a_dead_cluster_is_out_within_a_second_and_back_slowly() {
     healthy(&world, "c2", |health| health == Health::Healthy).await;
     assert_eq!(served_by(&world).await, "c2");
     wire.cut(true);
-    let begin = Instant::now();
     healthy(&world, "c2", |health| health == Health::Dead).await;
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(served_by(&world).await, "c3");
+    let line = world.sites["c1"].egress.line(2).await;
+    assert_eq!(line["attempts"], 1, "nobody waits for it any more: {line:#}");
     wire.cut(false);
     healthy(&world, "c2", |health| health == Health::SlowStart).await;
     let mut far = 0;
@@ -318,53 +261,4 @@ async fn nothing_to_go_to_is_said_at_once() {
         "{line:#}"
     );
     assert_eq!(line["original"], format!("{VIP}:8082"));
-}
-
-/// A relay of TCP connections that can go silent without closing anything.
-struct Wire {
-    address: String,
-    taken: Arc<AtomicUsize>,
-    silent: tokio::sync::watch::Sender<bool>,
-}
-
-impl Wire {
-    async fn to(target: std::net::SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (silent, state) = tokio::sync::watch::channel(false);
-        let taken = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&taken);
-        tombolo_runtime::task::spawn("wire", async move {
-            while let Ok((near, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::Relaxed);
-                let far = TcpStream::connect(target).await.unwrap();
-                let (near_read, near_write) = near.into_split();
-                let (far_read, far_write) = far.into_split();
-                tombolo_runtime::task::spawn("wire-up", relay(near_read, far_write, state.clone()));
-                tombolo_runtime::task::spawn("wire-down", relay(far_read, near_write, state.clone()));
-            }
-        });
-        Self { address, taken, silent }
-    }
-    fn connections(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-    fn cut(&self, silent: bool) {
-        self.silent.send_replace(silent);
-    }
-}
-
-async fn relay(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut silent: tokio::sync::watch::Receiver<bool>,
-) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut buffer = vec![0; 65_536];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if silent.wait_for(|silent| !silent).await.is_err() || to.write_all(&buffer[..length]).await.is_err()
-        {
-            return;
-        }
-    }
 }

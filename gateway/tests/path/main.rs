@@ -14,6 +14,10 @@ mod malformed;
 #[cfg(test)]
 mod reset;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod trust;
+#[cfg(test)]
+mod wire;
 #[cfg(test)]
 mod world;

@@ -225,6 +225,7 @@ impl Feed {
             FeedLine::Delta { .. } => "delta",
             FeedLine::Heartbeat { .. } => "heartbeat",
             FeedLine::Goodbye { .. } => "goodbye",
+            FeedLine::Unknown => "unknown",
         };
         let bytes = encode_line(line).map_err(|error| {
             tracing::error!(

@@ -1,7 +1,8 @@
-//! The demo's two clusters with the true programs, and the traffic that a mesh must not harm: psql, half-close, big transfers, many idle connections,
+//! Three clusters, the demo's two among them, with the true programs, and the traffic that a mesh must not harm: psql, half-close, big transfers, many idle connections,
 //! resets; then the same with parts of it stopped. One world, the steps one after the other, each with its time.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
+mod failover;
 mod faults;
 mod join;
 mod servers;
@@ -25,7 +26,7 @@ macro_rules! steps {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn across_two_clusters() {
+async fn across_clusters() {
     let start = Instant::now();
     let mut world = World::start().await;
     eprintln!("world: {:.1} s", start.elapsed().as_secs_f64());
@@ -39,6 +40,7 @@ async fn across_two_clusters() {
         traffic::a_gibibyte_down,
         traffic::sixty_four_mebibytes_up,
         traffic::a_thousand_idle,
+        failover::the_nearer_cluster_dies_and_returns,
         faults::egress_restarted,
         faults::agent_killed,
         faults::controller_stopped,

@@ -1,4 +1,4 @@
-//! What cluster-2 serves: one small server per way to use TCP, and a true PostgreSQL.
+//! What cluster-2 serves: one small server per way to use TCP, and a true PostgreSQL. Cluster-3 serves one of them, too.
 
 use crate::world::{account, service, v4};
 use sha2::{Digest as _, Sha256};
@@ -17,19 +17,24 @@ use tombolo_testkit::postgres::Database;
 
 /// What a reset is sent after.
 pub(crate) const LAST_WORDS: usize = 300_000;
+/// The word of the greeter in cluster-2, and of the one in cluster-3.
+pub(crate) const NEAR: &str = "hello\n";
+/// See [`NEAR`].
+pub(crate) const FAR: &str = "hello from afar\n";
 
 pub(crate) struct Servers {
     all: Vec<(&'static str, u16, SocketAddrV4)>,
+    far: SocketAddrV4,
     pub(crate) database: Database,
 }
 
 impl Servers {
-    pub(crate) async fn start(ip: Ipv4Addr) -> Self {
+    pub(crate) async fn start(ip: Ipv4Addr, far: Ipv4Addr) -> Self {
         let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
         let (_, socket) = database.url().split_once("?host=").unwrap();
         let socket = PathBuf::from(socket).join(".s.PGSQL.5432");
         let all = vec![
-            ("greet", 7000, serve(ip, greet).await),
+            ("greet", 7000, serve(ip, |stream| greet(stream, NEAR)).await),
             ("echo", 7000, serve(ip, echo).await),
             ("count", 7000, serve(ip, count).await),
             ("blob", 7000, serve(ip, blob).await),
@@ -38,13 +43,22 @@ impl Servers {
             // The database of a test listens on a unix socket only.
             ("db", 5432, serve(ip, move |stream| bridge(stream, socket.clone())).await),
         ];
-        Self { all, database }
+        let far = serve(far, |stream| greet(stream, FAR)).await;
+        Self { all, far, database }
     }
 
     pub(crate) fn manifests(&self) -> String {
         let services = self.all.iter().map(|(name, port, at)| service(name, *port, *at));
+        Self::account() + &services.collect::<String>()
+    }
+
+    /// What cluster-3 serves.
+    pub(crate) fn far_manifests(&self) -> String {
+        Self::account() + &service("greet", 7000, self.far)
+    }
+
+    fn account() -> String {
         account("server", &std::env::current_exe().unwrap().canonicalize().unwrap())
-            + &services.collect::<String>()
     }
 }
 
@@ -63,8 +77,8 @@ async fn serve<F: Future<Output = io::Result<()>> + Send + 'static>(
 }
 
 /// Speaks first, and waits for nothing.
-async fn greet(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(b"hello\n").await?;
+async fn greet(mut stream: TcpStream, word: &str) -> io::Result<()> {
+    stream.write_all(word.as_bytes()).await?;
     stream.shutdown().await?;
     stream.read_to_end(&mut Vec::new()).await.map(drop)
 }

@@ -3,7 +3,7 @@
 use crate::{
     SOON,
     servers::{LAST_WORDS, fill},
-    world::{World, psql},
+    world::{USUAL_FILES, World, psql},
 };
 use sha2::{Digest as _, Sha256};
 use std::{process::Stdio, time::Instant};
@@ -109,7 +109,8 @@ pub(crate) async fn a_thousand_idle(world: &mut World) {
     let before = world.memory();
     let ip = until_ok("echo resolves", SOON, || world.resolve("echo")).await;
     let mut streams = Vec::new();
-    for number in 0..1000 {
+    // Some more, so that no sidecar could have them under the usual limit of open files.
+    for number in 0..USUAL_FILES + 76 {
         let mut stream = TcpStream::connect((ip, 7000)).await.unwrap();
         // The first byte is there and back: the connection stands from end to end before the next one.
         stream.write_all(b"!").await.unwrap();
@@ -117,7 +118,13 @@ pub(crate) async fn a_thousand_idle(world: &mut World) {
         assert_eq!(back.expect("an echo").unwrap_or_else(|e| panic!("connection {number}: {e}")), b'!');
         streams.push(stream);
     }
-    eprintln!("  memory of the programs: {before} MiB, with 1,000 connections {} MiB", world.memory());
+    eprintln!(
+        "  memory of the programs: {before} MiB, with {} connections {} MiB",
+        streams.len(),
+        world.memory()
+    );
+    let files = world.most_files();
+    assert!(files > USUAL_FILES, "no gateway was beyond the limit of open files it began with: {files}");
     for (number, stream) in streams.iter_mut().enumerate() {
         stream.write_all(format!("{number:07}\n").as_bytes()).await.unwrap();
     }

@@ -1,6 +1,10 @@
-//! Two standalone clusters on loopback, as the demo has them.
+//! Standalone clusters on loopback, as the demo has them: a caller, one that serves in the same zone, and one far off
+//! that serves a little of the same.
 
-use crate::{SOON, servers::Servers};
+use crate::{
+    SOON,
+    servers::{FAR, NEAR, Servers},
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::{
@@ -78,13 +82,8 @@ fn nc() -> PathBuf {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        // For a thousand connections with both ends here; the programs inherit it.
-        let limit = Command::new("prlimit")
-            .args(["--pid", &std::process::id().to_string(), "--nofile=16384:"])
-            .output()
-            .expect("prlimit: install the package util-linux");
-        assert!(limit.status.success(), "prlimit: {}", String::from_utf8_lossy(&limit.stderr));
-
+        // For a thousand connections with both ends here. The programs raise their own (see `usual_limit`).
+        tombolo_runtime::limits::raise_open_files().unwrap();
         let dir = tempfile::Builder::new().prefix("tombolo-e2e-").tempdir().unwrap();
         // As root, PostgreSQL runs as another user and must get through.
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
@@ -93,13 +92,15 @@ impl World {
         }
         let base = base().await;
         let (controller, api) = controller(dir.path()).await;
-        let servers = Servers::start(machine(base, 2)).await;
+        let servers = Servers::start(machine(base, 2), machine(base, 3)).await;
         let mut others = Vec::new();
-        for cluster in 1..=2 {
+        for cluster in 1..=3 {
             let name = format!("cluster-{cluster}");
             let home = dir.path().join(&name);
             fs::create_dir_all(home.join("manifests")).unwrap();
-            api.post("/organizations/acme/clusters", json!({ "name": name })).await;
+            let region = if cluster == 3 { "north" } else { "south" };
+            let locality = json!({ "region": region, "zone": format!("{region}-a") });
+            api.post("/organizations/acme/clusters", json!({ "name": name, "locality": locality })).await;
             let token = api.join_token(&name).await;
             let joined = join(&api, &name, &home.join("agent"), &token).await;
             assert!(joined.status.success(), "{joined:?}");
@@ -122,6 +123,7 @@ impl World {
         let clients = clients.into_iter().chain([("nc", world.path("nc").canonicalize().unwrap())]);
         world.manifests(1, &clients.map(|(name, path)| account(name, &path)).collect::<String>());
         world.manifests(2, &world.servers.manifests());
+        world.manifests(3, &world.servers.far_manifests());
         let rules = json!([{ "cluster": { "labels": {} }, "namespace": { "name": "default" } }]);
         let body = json!({ "name": "acme", "domain": "acme.example.com", "rules": rules });
         world.api.post("/organizations/acme/global-namespaces", body).await;
@@ -131,7 +133,7 @@ impl World {
 
     async fn start_agent(dir: &Path, base: u8, cluster: u8) -> Program {
         let home = dir.join(format!("cluster-{cluster}"));
-        let mut command = Command::new(binary("tombolo-agent"));
+        let mut command = usual_limit("tombolo-agent");
         command.args(["run", "--admin", "127.0.0.1:0"]);
         for (option, name) in [
             ("--data", "agent"),
@@ -158,7 +160,7 @@ impl World {
     async fn start_gateway(dir: &Path, base: u8, cluster: u8, role: &str) -> Program {
         let home = dir.join(format!("cluster-{cluster}"));
         let address = machine(base, cluster);
-        let mut command = Command::new(binary("tombolo-gateway"));
+        let mut command = usual_limit("tombolo-gateway");
         command.args(["run", "--role", role, "--admin", "127.0.0.1:0", "--instance", role]);
         for (option, name) in [
             ("--agent-socket", "gateways.sock".to_owned()),
@@ -193,6 +195,27 @@ impl World {
     /// Cluster-1's egress gateway, once more.
     pub(crate) async fn restart_egress(&mut self) {
         self.egress = Self::start_gateway(self.dir.path(), self.base, 1, "egress").await;
+    }
+
+    /// Kills the ingress gateway of cluster-2 without a word.
+    pub(crate) fn kill_ingress(&mut self) {
+        let ingress = self.others.iter_mut().find(|(name, _)| name == "cluster-2-ingress");
+        ingress.unwrap().1.kill();
+    }
+
+    /// Cluster-2's ingress gateway, once more, where it was.
+    pub(crate) async fn restart_ingress(&mut self) {
+        let new = Self::start_gateway(self.dir.path(), self.base, 2, "ingress").await;
+        self.others.iter_mut().find(|(name, _)| name == "cluster-2-ingress").unwrap().1 = new;
+    }
+
+    /// How cluster-1's egress gateway finds the ingress gateway of a cluster.
+    pub(crate) async fn health(&self, cluster: &str) -> String {
+        let url = format!("http://{}/state", self.egress.address("admin"));
+        let state: Value = self.api.http.get(url).send().await.unwrap().json().await.unwrap();
+        let peers = state["peers"][cluster].as_object();
+        let one = peers.and_then(|peers| peers.values().next());
+        one.and_then(|peer| peer["health"].as_str()).unwrap_or("not known").to_owned()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -236,13 +259,19 @@ impl World {
 
     /// One whole new connection, from the name to a server's word.
     pub(crate) async fn greeted(&self) -> Result<(), String> {
+        self.greeting().await.map(drop)
+    }
+
+    /// The same, with the word that came: of which cluster.
+    pub(crate) async fn greeting(&self) -> Result<&'static str, String> {
         use tokio::io::AsyncReadExt as _;
         let ip = self.resolve("greet").await?;
         let mut text = String::new();
         let talk = async { TcpStream::connect((ip, 7000)).await?.read_to_string(&mut text).await };
         let talked = tokio::time::timeout(Duration::from_secs(5), talk).await;
         talked.map_err(|_| "no word from the server".to_owned())?.map_err(|error| error.to_string())?;
-        if text == "hello\n" { Ok(()) } else { Err(format!("the server said {text:?}")) }
+        let known = [NEAR, FAR].into_iter().find(|word| *word == text);
+        known.ok_or_else(|| format!("the server said {text:?}"))
     }
 
     /// Waits for a line of an access log.
@@ -254,6 +283,15 @@ impl World {
     }
 
     /// Resident memory of the programs, in MiB.
+    /// Open files of the gateway that has most.
+    pub(crate) fn most_files(&self) -> usize {
+        let programs = self.others.iter().map(|(_, program)| program).chain([&self.egress]);
+        programs
+            .map(|program| fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap().count())
+            .max()
+            .unwrap()
+    }
+
     pub(crate) fn memory(&self) -> u64 {
         let programs = self.others.iter().map(|(_, program)| program).chain([&self.egress, &self.agent]);
         let resident = programs.map(|program| {
@@ -265,6 +303,16 @@ impl World {
     }
 }
 
+/// A program that begins with the limit of open files that a shell gives, not with the one that this process raised for itself.
+fn usual_limit(program: &str) -> Command {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={USUAL_FILES}:")).arg(binary(program));
+    command
+}
+
+/// Open files that a process may have before it raises the limit, on most machines.
+pub(crate) const USUAL_FILES: usize = 1024;
+
 fn machine(base: u8, cluster: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, base, cluster, 1)
 }
@@ -273,7 +321,7 @@ fn machine(base: u8, cluster: u8) -> Ipv4Addr {
 async fn base() -> u8 {
     for base in (3..=93).step_by(5) {
         let mut free = true;
-        for cluster in 1..=2 {
+        for cluster in 1..=3 {
             let at = machine(base, cluster);
             free &= TcpListener::bind((at, 15443)).await.is_ok() && UdpSocket::bind((at, 5353)).await.is_ok();
         }
@@ -328,7 +376,7 @@ metadata:
     tombolo.io/selector: \"path={},uid={}\"
 ",
         path.display(),
-        nix::unistd::getuid()
+        nix::unistd::geteuid()
     );
     text
 }

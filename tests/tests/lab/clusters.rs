@@ -3,7 +3,7 @@
 use crate::{SOON, talk};
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -18,6 +18,9 @@ use tombolo_testkit::{
 pub(crate) const NAME: &str = "echo.acme.example.com";
 /// Its port.
 pub(crate) const PORT: u16 = 7000;
+
+/// The controller's pool of virtual IPv6 addresses.
+const VIPS6: &str = "fd74:6f6d:6265:6c6f::/64";
 
 const ONE: &str = "apiVersion: v1
 kind: Namespace
@@ -155,6 +158,10 @@ impl Cluster {
         lab.link((&gateway, "inner0", "10.0.0.1/24"), (&pod, "eth0", "10.0.0.2/24"));
         gateway.sysctl("net/ipv4/ip_forward", "0");
         pod.route("240.0.0.0/4", "10.0.0.1");
+        gateway.address("inner0", "fd00::1/64");
+        pod.address("eth0", "fd00::2/64");
+        pod.route(VIPS6, "fd00::1");
+        pod.resolver("10.0.0.1");
         middle.ip(&["link", "add", &name, "type", "veth", "peer", "name", "wan0", "netns", gateway.name()]);
         middle.ip(&["link", "set", &name, "master", "wan", "up"]);
         gateway.address("wan0", &format!("198.51.100.{number}/24"));
@@ -172,11 +179,21 @@ impl Cluster {
         self.files.join(file)
     }
 
-    /// What its DNS says of a name to its pod, with the service's port.
+    /// The IPv4 address of a name, as its DNS says to its pod, with the service's port.
     pub(crate) fn resolve(&self, name: &str) -> Option<SocketAddr> {
+        self.ask(name, "A").filter(SocketAddr::is_ipv4)
+    }
+
+    /// The IPv6 address.
+    pub(crate) fn resolve_v6(&self, name: &str) -> Option<SocketAddr> {
+        self.ask(name, "AAAA").filter(SocketAddr::is_ipv6)
+    }
+
+    fn ask(&self, name: &str, kind: &str) -> Option<SocketAddr> {
         let mut command = self.pod.command("dig");
-        let output = must(command.args(["@10.0.0.1", "+short", "+time=2", "+tries=3", name, "A"]));
-        let address: Ipv4Addr = String::from_utf8_lossy(&output.stdout).trim().parse().ok()?;
+        // Of the server in the pod's own resolv.conf.
+        let output = must(command.args(["+short", "+time=2", "+tries=3", name, kind]));
+        let address: IpAddr = String::from_utf8_lossy(&output.stdout).trim().parse().ok()?;
         Some((address, PORT).into())
     }
 
@@ -203,7 +220,7 @@ impl Cluster {
         self.start("ingress", self.carrier("ingress")).await;
 
         let mut redirect = self.pod.command(binary("tombolo-gateway"));
-        must(redirect.args(["redirect", "--vips", "240.0.0.0/4", "--port", "15001"]));
+        must(redirect.args(["redirect", "--vips", "240.0.0.0/4", "--vips", VIPS6, "--port", "15001"]));
         let mut command = self.pod.command(binary("tombolo-gateway"));
         self.options(&mut command, "sidecar", "10.0.0.2:15008");
         command.args(["--capture", "sidecar", "--serve", "10.0.0.2", "--workload"]);
@@ -238,9 +255,20 @@ impl Cluster {
         self.programs.push((role, program));
     }
 
+    /// Kills a program; what it said to the others stands.
+    pub(crate) fn kill(&mut self, role: &str) {
+        self.programs.retain(|(name, _)| *name != role);
+    }
+
+    /// The access log of a gateway, line by line.
+    pub(crate) fn access_log(&self, role: &str) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.path(&format!("{role}-access.log"))).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
     /// Kills the egress or ingress gateway and starts it again; the cache of the one before is there.
     pub(crate) async fn restart(&mut self, role: &'static str) {
-        self.programs.retain(|(name, _)| *name != role);
+        self.kill(role);
         self.start(role, self.carrier(role)).await;
     }
 }

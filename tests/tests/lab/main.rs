@@ -10,7 +10,7 @@ use std::{
     io::Read,
     time::{Duration, Instant},
 };
-use talk::{exchange, greeting, open, payload};
+use talk::{application, exchange, greeting, open, payload};
 use tombolo_testkit::wait::until_ok;
 
 /// Several processes' worth of work, on a machine that does other things too.
@@ -31,6 +31,7 @@ async fn two_clusters_with_the_same_addresses() {
 
     only_gateways_share_a_network(&clusters);
     bytes_pass_unchanged(&clusters, vip);
+    an_application_of_a_pod_reaches_the_name_over_both_families(&clusters);
     the_servers_log_names_the_caller(&clusters).await;
     the_link_shows_tls_1_3_and_no_names(&mut clusters, vip).await;
     all_goes_on_without_the_controller(&mut clusters, vip).await;
@@ -57,6 +58,18 @@ fn bytes_pass_unchanged(clusters: &Clusters, vip: std::net::SocketAddr) {
     let (hello, back) = exchange(&clusters.one.pod, vip, &sent).expect("the exchange");
     assert_eq!(hello, "c2", "the server speaks first, and it is c2's");
     assert!(back == sent, "{} bytes came back of {}, or others", back.len(), sent.len());
+}
+
+/// By name, through the redirect, as another user than the sidecar's.
+fn an_application_of_a_pod_reaches_the_name_over_both_families(clusters: &Clusters) {
+    let pod = &clusters.one.pod;
+    let v6 = clusters.one.resolve_v6(NAME).expect("the name has an IPv6 address");
+    let (word, back) = exchange(pod, v6, &payload(300_000, b"")).expect("an exchange over IPv6");
+    assert!(word == "c2" && back == payload(300_000, b""), "the bytes came back changed over IPv6");
+    for family in ["-4", "-6"] {
+        let heard = application(pod, family, NAME, "from a pod").expect("an application's connection");
+        assert_eq!(heard, "c2from a pod", "{family}");
+    }
 }
 
 async fn the_servers_log_names_the_caller(clusters: &Clusters) {
@@ -101,6 +114,7 @@ async fn all_goes_on_without_the_controller(clusters: &mut Clusters, vip: std::n
     clusters.start_controller().await;
 }
 
+/// By the other cluster: the removed one has no say.
 async fn a_revoked_cluster_is_cut_off(clusters: &mut Clusters, vip: std::net::SocketAddr) {
     // Whether both agents are back at the restarted controller is asked before the clock starts: a new name reaches them.
     clusters.user(&["gns", "create", "late", "--domain", "late.example.com"]);
@@ -110,6 +124,9 @@ async fn a_revoked_cluster_is_cut_off(clusters: &mut Clusters, vip: std::net::So
     }
     let (mut stream, _) = open(&clusters.one.pod, vip).expect("a connection");
     stream.set_read_timeout(Some(REVOKED)).expect("a timeout");
+    // Nobody tells the removed cluster: its gateways go on from their last state, and would carry the connection on.
+    clusters.one.kill("agent");
+    let (cut_here, cut_there) = (revoked(&clusters.one), revoked(&clusters.two));
     clusters.user(&["cluster", "remove", "c1", "--yes"]);
     let start = Instant::now();
     let read = stream.read(&mut [0; 16]);
@@ -121,4 +138,16 @@ async fn a_revoked_cluster_is_cut_off(clusters: &mut Clusters, vip: std::net::So
         assert!(again.is_err(), "a new connection of a revoked cluster was served");
     }
     assert!(start.elapsed() < REVOKED, "refused only after {:?}", start.elapsed());
+    let look = || {
+        let (here, there) = (revoked(&clusters.one), revoked(&clusters.two));
+        std::future::ready((there > cut_there).then_some(()).ok_or(format!("c1: {here}, c2: {there}")))
+    };
+    until_ok("c2's own gateways cut the connection", SOON, look).await;
+    eprintln!("revoked: c1 logged {cut_here} before and {} after", revoked(&clusters.one));
+}
+
+/// How many connections the gateways of the cluster ended or refused as revoked, by their own access logs.
+fn revoked(cluster: &clusters::Cluster) -> usize {
+    let logs = ["ingress", "sidecar"].into_iter().flat_map(|role| cluster.access_log(role));
+    logs.filter(|line| line["reason"] == "revoked").count()
 }

@@ -186,7 +186,7 @@ fn write_services(out: &mut String, view: &View<'_>) -> fmt::Result {
     let here = &view.config.cluster;
     write!(
         out,
-        r#"<section class="card services" aria-labelledby="services"><h2 id="services">Who answered</h2><div class="scroll"><table><thead><tr><th scope="col">Service</th><th scope="col">Cluster</th><th scope="col">Asked for</th><th scope="col">Address</th><th scope="col" class="number">Time</th></tr></thead><tbody><tr><th scope="row">shopping</th><td><span class="chip">{}</span></td><td colspan="3" class="quiet">this page</td></tr>"#,
+        r#"<section class="card services" aria-labelledby="services"><h2 id="services">Who answered</h2><div class="scroll"><table><thead><tr><th scope="col">Service</th><th scope="col">Cluster</th><th scope="col">Asked for</th><th scope="col">Address</th><th scope="col" class="number">Time</th></tr></thead><tbody><tr data-service="shopping"><th scope="row">shopping</th><td><span class="chip">{}</span></td><td colspan="3" class="quiet">this page</td></tr>"#,
         Text(here)
     )?;
     for (role, origin) in view.calls() {

@@ -163,6 +163,32 @@ fn table() {
     }
 }
 
+/// The usual case: the same stateful set in two clusters, so that each pod's name leads to either.
+#[test]
+fn a_headless_service_in_one_cluster_answers_nothing_that_leads_to_another() {
+    use NameKind::{Pod, Service, ServiceInCluster};
+    let both = [("cluster-1", 1), ("cluster-2", 1)];
+    let zone = build(
+        &resources([
+            headless(name("db.acme.example.com", Service, 1, &both)),
+            headless(name("db.cluster-1.acme.example.com", ServiceInCluster, 2, &both[..1])),
+            headless(name("db.cluster-2.acme.example.com", ServiceInCluster, 3, &both[1..])),
+            name("db-0.db.acme.example.com", Pod, 4, &both),
+            name("db-1.db.acme.example.com", Pod, 5, &both[..1]),
+        ]),
+        Generation::new(1),
+        &AddressMode::Allocated,
+    );
+    for (asked, addresses) in [
+        ("db.acme.example.com.", &["240.0.0.4", "240.0.0.5"][..]),
+        ("db.cluster-1.acme.example.com.", &["240.0.0.2"]),
+        ("db.cluster-2.acme.example.com.", &["240.0.0.3"]),
+    ] {
+        let records: Vec<String> = addresses.iter().map(|ip| format!("{asked} A {ip}")).collect();
+        assert_eq!(ask(&zone, asked, RecordType::A), format!("NoError | {}", records.join(", ")));
+    }
+}
+
 #[test]
 fn reverse_names_are_zones_of_their_own() {
     let zone = zone();

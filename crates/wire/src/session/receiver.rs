@@ -26,7 +26,8 @@ pub enum Refused {
     NoHello,
     /// The two programs are too far apart.
     #[error(
-        "the sender ({software}) speaks protocol {theirs}, this program {ours}; upgrade the older of the two"
+        "the sender ({software}) speaks protocol {theirs}, this program {ours}; upgrade {} first: at most {} minor versions \
+         may lie between them", if theirs > ours { "this program" } else { "the sender" }, ProtocolVersion::SKEW
     )]
     Version {
         /// What the sender speaks.
@@ -211,6 +212,7 @@ impl<R: Resource> Receiver<R> {
             }
             FeedLine::Goodbye { reason } => Ok(Applied::Goodbye(reason)),
             _ if !self.greeted => Err(Refused::NoHello),
+            FeedLine::Unknown => Ok(Applied::Alive(self.generation)),
             FeedLine::Heartbeat { generation } => Ok(Applied::Alive(generation)),
             FeedLine::Current { generation, digest } => {
                 self.not_older(generation)?;
@@ -246,7 +248,7 @@ impl<R: Resource> Receiver<R> {
                     let (value, one) = keyed(generation, &key, stated)?;
                     sum = sum.plus(one);
                     sums.insert(key.clone(), one);
-                    next.insert(key, value);
+                    next.extend(value.map(|value| (key, value)));
                 }
                 if digest != sum.digest() {
                     return Err(Refused::WrongDigest { generation });
@@ -301,12 +303,14 @@ impl<R: Resource> Receiver<R> {
         let mut next = Arc::clone(&self.resources);
         let state = Arc::make_mut(&mut next);
         let mut changes = Changes::default();
-        for key in removes {
-            if state.remove(&key).is_some() {
-                changes.removed.insert(key);
+        // What is of an unknown type now is no longer what it was.
+        let unknown = parts.iter().filter(|(_, value, _)| value.is_none()).map(|(key, ..)| key);
+        for key in removes.iter().chain(unknown) {
+            if state.remove(key).is_some() {
+                changes.removed.insert(key.clone());
             }
         }
-        for (key, value, _) in &parts {
+        for (key, value) in parts.iter().filter_map(|(key, value, _)| Some((key, value.as_ref()?))) {
             if state.get(key) != Some(value) {
                 state.insert(key.clone(), value.clone());
                 changes.removed.remove(key);
@@ -314,7 +318,7 @@ impl<R: Resource> Receiver<R> {
             }
         }
         validate(state).map_err(|reason| Refused::Invalid { generation, reason })?;
-        for key in &changes.removed {
+        for key in &removes {
             self.sums.remove(key);
         }
         for (key, _, one) in parts {
@@ -330,11 +334,8 @@ fn keyed<R: Resource>(
     generation: Generation,
     key: &ResourceKey,
     stated: Stated<R>,
-) -> Result<(R, Sum), Refused> {
-    if stated.value().key() != *key {
-        return Err(Refused::WrongKey { generation, key: key.clone() });
-    }
-    Ok(stated.into_parts())
+) -> Result<(Option<R>, Sum), Refused> {
+    stated.under(key).map_err(|_| Refused::WrongKey { generation, key: key.clone() })
 }
 
 fn compare<R: PartialEq>(old: &Resources<R>, new: &Resources<R>) -> Changes {

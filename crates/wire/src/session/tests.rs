@@ -19,6 +19,7 @@ struct Thing {
     value: u8,
 }
 impl Resource for Thing {
+    const TYPES: &'static [&'static str] = &[];
     fn key(&self) -> ResourceKey {
         ResourceKey::new("thing", &self.name.to_string())
     }
@@ -196,6 +197,7 @@ fn an_older_receiver_agrees_on_the_digest() {
         name: u8,
     }
     impl Resource for Newer {
+        const TYPES: &'static [&'static str] = &[];
         fn key(&self) -> ResourceKey {
             ResourceKey::new("thing", &self.name.to_string())
         }

@@ -1,0 +1,75 @@
+//! One gateway of the set.
+
+use crate::synthesis::{Changed, Synthesis};
+use std::collections::BTreeSet;
+use tokio::{sync::watch, time::Instant};
+use tombolo_model::{
+    Generation,
+    snapshot::{GatewayResource, Resources},
+};
+use tombolo_wire::{
+    message::{GatewayHello, GatewayStatus},
+    session::Publisher,
+};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) hello: GatewayHello,
+    pub(super) publisher: Publisher<GatewayResource>,
+    /// Whether it has what was published last; if not, what changed since is not all that it needs.
+    pub(super) current: bool,
+    pub(super) wake: watch::Sender<Generation>,
+    pub(super) status: GatewayStatus,
+    pub(super) acked: Generation,
+    pub(super) refused: Option<(Generation, String)>,
+    /// The last hello; what belongs to an earlier one is of another process or connection.
+    pub(super) session: u64,
+    pub(super) streams: usize,
+    /// Since when it has no stream; none while it has one.
+    pub(super) vanished: Option<Instant>,
+    /// When its port was last found open, since it vanished.
+    pub(super) seen: Option<Instant>,
+}
+
+impl Entry {
+    pub(super) fn new(hello: GatewayHello, session: u64, history: usize) -> Self {
+        Self {
+            hello,
+            publisher: Publisher::new(history),
+            current: false,
+            wake: watch::Sender::new(Generation::ZERO),
+            status: GatewayStatus::default(),
+            acked: Generation::ZERO,
+            refused: None,
+            session,
+            streams: 0,
+            vanished: Some(Instant::now()),
+            seen: None,
+        }
+    }
+
+    /// Whether there is something to send.
+    pub(super) fn publish(
+        &mut self,
+        synthesis: &Synthesis,
+        changed: &Changed,
+        generation: Generation,
+    ) -> bool {
+        let keys = match changed {
+            Changed::Keys(keys) if self.current => keys,
+            _ => {
+                self.current = true;
+                return self.publisher.publish(generation, synthesis.for_gateway(&self.hello));
+            }
+        };
+        let mut upserts = Resources::new();
+        let mut removes = BTreeSet::new();
+        for key in keys {
+            match synthesis.for_gateway_at(&self.hello, key) {
+                Some(resource) => drop(upserts.insert(key.clone(), resource)),
+                None => drop(removes.insert(key.clone())),
+            }
+        }
+        self.publisher.update(generation, upserts, removes)
+    }
+}

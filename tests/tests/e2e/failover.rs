@@ -1,0 +1,57 @@
+//! A service in two clusters, and the nearer one loses its ingress gateway under requests.
+
+use crate::{
+    SOON,
+    servers::{FAR, NEAR},
+    world::World,
+};
+use std::time::Instant;
+use tombolo_testkit::wait::until;
+
+async fn becomes(world: &World, cluster: &str, health: &str) {
+    let what = format!("{cluster} becomes {health}");
+    until(&what, SOON, || world.health(cluster), |now| now == health).await;
+}
+
+pub(crate) async fn the_nearer_cluster_dies_and_returns(world: &mut World) {
+    becomes(world, "cluster-2", "healthy").await;
+    becomes(world, "cluster-3", "healthy").await;
+    for _ in 0..10 {
+        assert_eq!(world.greeting().await.unwrap(), NEAR, "the one in the same zone");
+    }
+
+    world.kill_ingress();
+    // Request after request, from the very moment on; none may fail.
+    let begin = Instant::now();
+    let mut asked = 0;
+    loop {
+        assert_eq!(world.greeting().await.expect("no request fails"), FAR);
+        asked += 1;
+        if world.health("cluster-2").await == "dead" {
+            break;
+        }
+        assert!(begin.elapsed() < SOON, "the dead gateway is still in rotation");
+    }
+    // The bound of it, one second, is in `health::prober`'s own test: with a clock that no busy machine moves.
+    eprintln!("  out of rotation after {:?}, in which {asked} requests went well", begin.elapsed());
+    for _ in 0..5 {
+        assert_eq!(world.greeting().await.expect("no request fails"), FAR);
+    }
+
+    world.restart_ingress().await;
+    becomes(world, "cluster-2", "slow_start").await;
+    let (mut near, mut far) = (0, 0);
+    while world.health("cluster-2").await == "slow_start" {
+        match world.greeting().await.expect("no request fails") {
+            NEAR => near += 1,
+            _ => far += 1,
+        }
+        assert!(begin.elapsed() < SOON * 2, "the slow start does not end");
+    }
+    eprintln!("  slow start: {near} requests near, {far} far");
+    assert!(near > 0 && far > 0, "a growing share, not all at once");
+    assert_eq!(world.health("cluster-2").await, "healthy");
+    for _ in 0..10 {
+        assert_eq!(world.greeting().await.unwrap(), NEAR, "back where it was");
+    }
+}
