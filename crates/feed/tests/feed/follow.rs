@@ -194,7 +194,9 @@ async fn older_states_and_strangers_are_refused() {
     let protocol = ProtocolVersion { major: 9, minor: 0 };
     call.more([FeedLine::Hello(Hello { protocol, ..Hello::current("test-sender") })]);
     running
-        .until(|status| status.error.as_ref().is_some_and(|error| error.contains("upgrade this program first")))
+        .until(|status| {
+            status.error.as_ref().is_some_and(|error| error.contains("upgrade this program first"))
+        })
         .await;
 
     let mut call = sender.call().await;
