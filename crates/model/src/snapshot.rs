@@ -284,6 +284,9 @@ pub struct RouteSpec {
     pub addresses: BTreeSet<IpAddr>,
     /// Its ports.
     pub ports: Vec<PortSpec>,
+    /// In capture mode `gateway`: for each port, the number at which egress gateways take its connections.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured_at: BTreeMap<u16, u16>,
     /// Where it is served.
     pub targets: Vec<RouteTarget>,
 }
