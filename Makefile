@@ -21,7 +21,8 @@ install: ## release programs into PREFIX/bin, systemd units beside them (deploy/
 
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --test kubernetes --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --test kubernetes --locked -- -D warnings
 
 test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
 	scripts/test

@@ -154,7 +154,8 @@ async fn discovery() {
         eprintln!("an endpoint is seen after {} ms", changed.elapsed().as_millis());
     }
     make_service(&client, "shop", "cart").await;
-    until("a service without endpoints", SOON, || agent.ask("cart.acme.example.com"), Result::is_ok).await;
+    let _ = until("a service without endpoints", SOON, || agent.ask("cart.acme.example.com"), Result::is_ok)
+        .await;
     let before = Api::<Service>::all(client.clone()).list(&Default::default()).await.expect("a list");
     let version = before.metadata.resource_version.expect("a version");
 
@@ -182,8 +183,10 @@ async fn discovery() {
     assert!(is_expired(&server.client(ADMIN).await, &version).await);
     let now = vec![r#"shop/catalog 1/2 ["catalog"]"#.to_owned(), "shop/orders 0/0 []".to_owned()];
     until("what changed meanwhile", SOON, inventory, |all| *all == now).await;
-    until("the name of what is gone", SOON, || agent.ask("cart.acme.example.com"), Result::is_err).await;
-    until("the name of what is new", SOON, || agent.ask("orders.acme.example.com"), Result::is_ok).await;
+    let _ =
+        until("the name of what is gone", SOON, || agent.ask("cart.acme.example.com"), Result::is_err).await;
+    let _ =
+        until("the name of what is new", SOON, || agent.ask("orders.acme.example.com"), Result::is_ok).await;
     assert_eq!(agent.ask(CATALOG).await, vip);
     until("the end of the silence", SOON, || controller.problems(), |all| said(all) && !silent(all)).await;
 }
