@@ -123,7 +123,9 @@ impl Connect {
                 // An egress gateway speaks as itself for callers that nobody can name.
                 Ok(id) if matches!(id.path, SpiffePath::Workload { .. } | EGRESS) => Some(id),
                 _ => {
-                    return Err(bad("tombolo-source is the identity of no workload and of no egress gateway"));
+                    return Err(bad(
+                        "tombolo-source is the identity of no workload and of no egress gateway",
+                    ));
                 }
             },
         };

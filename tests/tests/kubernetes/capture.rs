@@ -128,7 +128,7 @@ async fn names_are_services() {
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), OWN);
     let (object, address, target) =
         until_ok("the Service of the name", SOON, || service_of(&services, CATALOG)).await;
-    until(
+    let _ = until(
         "its address in DNS",
         SOON,
         || agent.ask(CATALOG),
@@ -155,7 +155,7 @@ async fn names_are_services() {
     services.delete(&object, &DeleteParams::default()).await.expect("deleted");
     let again = until_ok("it is made again", SOON, || service_of(&services, CATALOG)).await;
     assert_eq!((&again.0, again.2), (&object, target));
-    until(
+    let _ = until(
         "its new address",
         SOON,
         || agent.ask(CATALOG),
