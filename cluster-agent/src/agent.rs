@@ -7,6 +7,7 @@ use crate::{
     controller::{self, AddressError},
     dns,
     engine::{self, Inputs, Outputs, Source},
+    expose::{self, apply::Exposing},
     gateways::{self, Hub, HubConfig, Listener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
@@ -59,7 +60,12 @@ pub enum SourceConfig {
     /// A directory of manifests.
     Manifests(PathBuf),
     /// A Kubernetes API server.
-    Kubernetes(kubernetes::Config),
+    Kubernetes {
+        /// Which, and what of it.
+        cluster: kubernetes::Config,
+        /// Whether imported names become Services, so that pods without a proxy reach them (capture mode `gateway`).
+        expose: bool,
+    },
 }
 
 /// The source, ready to run.
@@ -141,6 +147,7 @@ struct Parts {
     running: Running<ClusterResource, TlsConnector>,
     renewal: Renewal,
     reader: Reader,
+    exposing: Option<Exposing>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -194,12 +201,35 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
+    let mut exposing = None;
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes(config) => {
-            Reader::Kubernetes(Box::new(kubernetes::Watching::new(config, Arc::clone(&deps.clock)).await?))
+        SourceConfig::Kubernetes { cluster, expose } => {
+            let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
+            exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
+            Reader::Kubernetes(Box::new(cluster))
+        }
+    };
+    let (exposure_problems, found_exposing) = watch::channel(Vec::new());
+    let (exposed, exposures) = watch::channel(None);
+    let exposing = match exposing {
+        Some((client, namespace)) => {
+            exposed.send_replace(Some(Arc::new(expose::apply::kept(&data))));
+            Some(Exposing {
+                client,
+                namespace,
+                snapshot: feed.state(),
+                hub: Arc::clone(&hub),
+                data: data.clone(),
+                exposed,
+                problems: exposure_problems,
+            })
+        }
+        None => {
+            data.remove(expose::FILE)?;
+            None
         }
     };
     let (source, sources) = watch::channel(None);
@@ -211,6 +241,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let reporting = Reporting {
         snapshot: feed.state(),
         source: found,
+        exposing: found_exposing,
         names: name_problems,
         certificates: renewal.problem(),
         hub: Arc::clone(&hub),
@@ -234,6 +265,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         checks,
         hub: Arc::clone(&hub),
         mode: config.mode,
+        exposed: exposures,
         clock: deps.clock,
     };
     let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -247,6 +279,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             running,
             renewal,
             reader,
+            exposing,
             source,
             source_problems,
             checker,
@@ -346,6 +379,9 @@ impl Parts {
         });
         let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
         tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
+        if let Some(exposing) = self.exposing {
+            tasks.spawn("exposing", exposing.run());
+        }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting);

@@ -9,6 +9,7 @@ use crate::{
     ages::Register,
     certificate,
     dns::{self, ZoneWriter},
+    expose::Exposed,
     gateways::Hub,
     health::{Checks, Results},
     index::View,
@@ -44,6 +45,8 @@ pub struct Inputs {
     pub hub: Arc<Hub>,
     /// How VIPs are written here.
     pub mode: AddressMode,
+    /// The names that are exposed; none in other modes than `gateway`.
+    pub exposed: watch::Receiver<Option<Arc<Exposed>>>,
     /// For the ages of services.
     pub clock: Arc<dyn Clock>,
 }
@@ -62,7 +65,7 @@ pub struct Outputs {
 /// Runs for as long as it is polled.
 pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register) {
     let mut set = inputs.hub.watch_set();
-    let mut zone_of: Option<Arc<State<ClusterResource>>> = None;
+    let mut zone_of: Option<(Arc<State<ClusterResource>>, Option<Arc<Exposed>>)> = None;
     let mut deadline = None;
     let mut synthesizer = Synthesizer::default();
     loop {
@@ -70,6 +73,7 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
         let source = inputs.source.borrow_and_update().clone();
         let results = Arc::clone(&inputs.checks.results.borrow_and_update());
         set.borrow_and_update();
+        let exposed = inputs.exposed.borrow_and_update().clone();
         let mut wait = None;
         if let Some(view) = source {
             let probes = view.probes();
@@ -85,17 +89,19 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
             // Once we report, an endpoint that is new is simply not ready until it was checked.
             let reported = outputs.inventory.borrow().is_some();
             if known || reported || Instant::now() >= deadline {
-                settle(&inputs, &outputs, &snapshot, &view, &results, &mut ages, &mut synthesizer);
+                let local = (&view, &results, &exposed.clone().unwrap_or_default());
+                settle(&inputs, &outputs, &snapshot, local, &mut ages, &mut synthesizer);
             } else {
                 wait = Some(deadline);
             }
         }
         // After the gateways: an address that is answered should lead somewhere.
         if snapshot.generation != Generation::ZERO
-            && zone_of.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &snapshot))
+            && zone_of.as_ref().is_none_or(|last| !Arc::ptr_eq(&last.0, &snapshot) || last.1 != exposed)
         {
-            outputs.zone.set(dns::build(&snapshot.resources, snapshot.generation, &inputs.mode));
-            zone_of = Some(Arc::clone(&snapshot));
+            let (mode, generation) = (&inputs.mode, snapshot.generation);
+            outputs.zone.set(dns::build(&snapshot.resources, generation, mode, exposed.as_deref()));
+            zone_of = Some((Arc::clone(&snapshot), exposed));
         }
         let pause = async {
             match wait {
@@ -108,6 +114,8 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
             changed = inputs.source.changed() => changed.is_err(),
             changed = inputs.checks.results.changed() => changed.is_err(),
             changed = set.changed() => changed.is_err(),
+            // Nobody writes it in other modes than `gateway`.
+            Ok(()) = inputs.exposed.changed() => false,
             () = pause => false,
         };
         if ended {
@@ -121,14 +129,13 @@ fn settle(
     inputs: &Inputs,
     outputs: &Outputs,
     snapshot: &State<ClusterResource>,
-    view: &Arc<View>,
-    results: &Arc<Results>,
+    (view, results, exposed): (&Arc<View>, &Arc<Results>, &Arc<Exposed>),
     ages: &mut Register,
     synthesizer: &mut Synthesizer,
 ) {
     let gateways = inputs.hub.gateways();
     let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
-    let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode };
+    let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode, exposed };
     let inventory = synthesis::inventory(local);
     outputs.inventory.send_if_modified(|old| {
         let differs = old.as_deref() != Some(&inventory);

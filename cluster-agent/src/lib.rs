@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod controller;
 pub mod dns;
 pub mod engine;
+pub mod expose;
 pub mod gateways;
 pub mod health;
 pub mod index;

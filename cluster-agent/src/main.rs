@@ -1,7 +1,7 @@
 //! `tombolo-agent`: joins a cluster to its controller, and runs its agent.
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{
     io::Read,
     net::SocketAddr,
@@ -153,10 +153,22 @@ struct Kubernetes {
     /// The agent's own namespace [default: that of its pod, or tombolo-system outside of one].
     #[arg(long, requires = "kubernetes")]
     namespace: Option<NamespaceName>,
+    /// How pods reach imported names: none, or gateway, where each name becomes a Service in the agent's namespace whose
+    /// endpoints are the egress gateways, and DNS answers its address.
+    #[arg(long, requires = "kubernetes", value_enum, default_value_t = Capture::None)]
+    capture: Capture,
     /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
     exclude_namespace: Vec<NamespaceName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Capture {
+    /// Not by this agent's doing.
+    None,
+    /// Through Services of the egress gateways; nothing is in the pods.
+    Gateway,
 }
 
 impl Source {
@@ -169,11 +181,12 @@ impl Source {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,
         };
-        SourceConfig::Kubernetes(kubernetes::Config {
+        let cluster = kubernetes::Config {
             access,
             namespace: kubernetes.namespace,
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
-        })
+        };
+        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Reporting {
     pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// What is wrong with the manifests.
     pub source: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with the Services of imported names.
+    pub exposing: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
@@ -42,6 +44,7 @@ impl Reporting {
     #[must_use]
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
+        problems.extend(self.exposing.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
@@ -68,6 +71,7 @@ impl Reporting {
         loop {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
+            self.exposing.borrow_and_update();
             self.names.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();

@@ -4,12 +4,13 @@
 use crate::{error::Refusal, reason::Reason, trace::Trace};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::AsHeaderName};
 use std::net::SocketAddr;
-use tombolo_model::{ClusterName, GlobalName, SpiffeId, SpiffePath};
+use tombolo_model::{ClusterName, GatewayRole, GlobalName, SpiffeId, SpiffePath};
 use tombolo_wire::version::ProtocolVersion;
 
 #[cfg(test)]
 mod tests;
 
+const EGRESS: SpiffePath = SpiffePath::Gateway(GatewayRole::Egress);
 const PROTOCOL: HeaderName = HeaderName::from_static("tombolo-protocol");
 const SOURCE: HeaderName = HeaderName::from_static("tombolo-source");
 const SERVICE: HeaderName = HeaderName::from_static("tombolo-service");
@@ -119,8 +120,13 @@ impl Connect {
         let source = match one(headers, &SOURCE)? {
             None => None,
             Some(text) => match text.parse::<SpiffeId>() {
-                Ok(id) if matches!(id.path, SpiffePath::Workload { .. }) => Some(id),
-                _ => return Err(bad("tombolo-source is not a workload's identity")),
+                // An egress gateway speaks as itself for callers that nobody can name.
+                Ok(id) if matches!(id.path, SpiffePath::Workload { .. } | EGRESS) => Some(id),
+                _ => {
+                    return Err(bad(
+                        "tombolo-source is the identity of no workload and of no egress gateway",
+                    ));
+                }
             },
         };
         let inner = match one(headers, &INNER)? {
@@ -129,6 +135,9 @@ impl Connect {
             Some("accept") => Inner::Accepted,
             Some(_) => return Err(bad("tombolo-inner is neither offer nor accept")),
         };
+        if inner != Inner::None && source.as_ref().is_some_and(|id| id.path == EGRESS) {
+            return Err(bad("a caller that nobody can name has no session of its own"));
+        }
         // A trace that is no trace is no reason to refuse; it gets a new one.
         let trace = one(headers, &TRACE).ok().flatten().and_then(Trace::parse).unwrap_or_else(Trace::fresh);
         Ok(Self { destination, source, trace, inner })

@@ -3,6 +3,7 @@
 //! What a stream may do depends on the role: [`egress`] chooses a cluster for a workload, [`ingress`] an endpoint for
 //! another cluster, [`sidecar`] hands over to its application.
 
+pub(crate) mod captured;
 mod door;
 mod egress;
 mod ingress;
@@ -47,6 +48,17 @@ struct Opened {
     tls: Option<Tls>,
     attempts: u32,
     _hold: Box<dyn Any + Send + Sync>,
+}
+
+impl Opened {
+    fn note(&self, record: &mut Record) {
+        record.cluster = Some(self.cluster.clone());
+        record.upstream = Some(self.upstream.clone());
+        record.next_peer.clone_from(&self.next_peer);
+        record.tls = self.tls;
+        record.attempts = self.attempts;
+        record.end_to_end = self.inner;
+    }
 }
 
 /// One stream to its end.
@@ -104,12 +116,7 @@ async fn stream_in(
             return journey.refused(refusal);
         }
     };
-    journey.record.cluster = Some(opened.cluster.clone());
-    journey.record.upstream = Some(opened.upstream.clone());
-    journey.record.next_peer = opened.next_peer.clone();
-    journey.record.tls = opened.tls;
-    journey.record.attempts = opened.attempts;
-    journey.record.end_to_end = opened.inner;
+    opened.note(&mut journey.record);
     let answer = Answer { cluster: opened.cluster.clone(), inner: opened.inner };
     let send = match respond.send_response(answer.response(), false) {
         Ok(send) => send,

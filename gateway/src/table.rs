@@ -65,6 +65,16 @@ pub enum TableError {
         /// Another name.
         second: GlobalName,
     },
+    /// Connections for two names are taken at one port.
+    #[error("port {port} is that of both {first} and {second}; upgrade the agent")]
+    SharedPort {
+        /// The port.
+        port: u16,
+        /// A name.
+        first: GlobalName,
+        /// Another name, or the same.
+        second: GlobalName,
+    },
     /// A name has two targets in one cluster.
     #[error("{name} has two targets in cluster {cluster}")]
     SameCluster {
@@ -145,6 +155,7 @@ pub struct RouteTable {
     bundle: Option<TrustBundleSpec>,
     routes: HashMap<GlobalName, Arc<Route>>,
     by_address: HashMap<IpAddr, Arc<Route>>,
+    captured: HashMap<u16, (Arc<Route>, u16)>,
     exports: HashMap<GlobalName, Arc<ExportSpec>>,
     served: HashMap<SocketAddr, Arc<Served>>,
     peers: BTreeMap<ClusterName, PeerSpec>,
@@ -172,6 +183,15 @@ impl RouteTable {
     #[must_use]
     pub fn route_to(&self, address: IpAddr) -> Option<&Arc<Route>> {
         self.by_address.get(&address)
+    }
+    /// The route and its port that a connection means that an egress gateway took at this port (capture mode `gateway`).
+    #[must_use]
+    pub fn captured(&self, at: u16) -> Option<&(Arc<Route>, u16)> {
+        self.captured.get(&at)
+    }
+    /// Every port at which an egress gateway takes connections.
+    pub fn captured_at(&self) -> impl Iterator<Item = u16> + '_ {
+        self.captured.keys().copied()
     }
     /// What is served here under a name.
     #[must_use]
@@ -315,6 +335,12 @@ fn add_route(
         if let Some(first) = table.by_address.insert(*address, route.clone()) {
             let (first, second) = (first.name.clone(), spec.name.clone());
             return Err(TableError::SharedAddress { address: *address, first, second });
+        }
+    }
+    for (port, at) in spec.captured_at.iter().filter(|(port, _)| route.ports.contains(port)) {
+        if let Some((first, _)) = table.captured.insert(*at, (route.clone(), *port)) {
+            let (first, second) = (first.name.clone(), spec.name.clone());
+            return Err(TableError::SharedPort { port: *at, first, second });
         }
     }
     table.routes.insert(spec.name.clone(), route);

@@ -63,6 +63,7 @@ impl Machine {
                 name: None,
                 app_protocol: None,
             }],
+            captured_at: Default::default(),
             targets: Vec::new(),
         };
         let workloads = workloads.iter().map(|(account, selectors)| {

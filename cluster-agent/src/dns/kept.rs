@@ -3,6 +3,7 @@
 
 use super::{reader::ZoneWriter, zone};
 use crate::{
+    expose::{self, Exposed},
     state::{DataDir, StateError},
     synthesis,
     vip::AddressMode,
@@ -37,8 +38,8 @@ pub(super) enum KeptError {
     Invalid(String),
 }
 
-/// What the two files look like from outside; each save gives them another inode or time.
-type Stamps = [Option<(u64, i64, i64)>; 2];
+/// What the files look like from outside; each save gives them another inode or time.
+type Stamps = [Option<(u64, i64, i64)>; 3];
 
 /// Puts the zone of the kept snapshot in force, and each that follows. What is gone or damaged withdraws nothing. Runs for as
 /// long as it is polled.
@@ -49,7 +50,7 @@ pub(crate) async fn follow(data: DataDir, zones: ZoneWriter, readiness: Readines
     let mut complaint = None;
     readiness.set_not_ready(KeptError::Nothing.to_string());
     loop {
-        let stamps = [SNAPSHOT, ADDRESSES].map(|name| stamp(&data.file(name)));
+        let stamps = [SNAPSHOT, ADDRESSES, expose::FILE].map(|name| stamp(&data.file(name)));
         if seen != Some(stamps) {
             let from = data.clone();
             let read = tokio::task::spawn_blocking(move || read(&from)).await;
@@ -88,7 +89,8 @@ pub(super) fn read(data: &DataDir) -> Result<(Generation, zone::Zone), KeptError
     if let Some(membership) = data.membership()? {
         synthesis::validate(&resources, &membership.cluster).map_err(KeptError::Invalid)?;
     }
-    Ok((generation, zone::build(&resources, generation, &mode)))
+    let exposed: Option<Exposed> = data.read_json(expose::FILE)?;
+    Ok((generation, zone::build(&resources, generation, &mode, exposed.as_ref())))
 }
 
 fn stamp(path: &Path) -> Option<(u64, i64, i64)> {

@@ -3,7 +3,10 @@
 //! A zone holds names and addresses only. Whether an endpoint is ready is not in it: a name is for life, and stays
 //! in DNS while nothing serves it. Records are made when they are asked for, so a zone of 100,000 names is small.
 
-use crate::vip::AddressMode;
+use crate::{
+    expose::{Exposed, Exposure},
+    vip::AddressMode,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -55,14 +58,21 @@ pub struct Entry {
 /// Builds the zone of a snapshot. `mode` says which addresses stand for a VIP in this cluster.
 ///
 /// A name without a place is in [`Zone::problems`]; it still resolves to what it has.
+///
+/// In capture mode `gateway` a name is at the Service that it is `exposed` by, and nowhere before it has one.
 #[must_use]
-pub fn build(resources: &Resources<ClusterResource>, generation: Generation, mode: &AddressMode) -> Zone {
+pub fn build(
+    resources: &Resources<ClusterResource>,
+    generation: Generation,
+    mode: &AddressMode,
+    exposed: Option<&Exposed>,
+) -> Zone {
     let mut zone = Zone { generation, ..Zone::default() };
     for resource in resources.values() {
         match resource {
             ClusterResource::Itself(this) => zone.cluster = Some(this.cluster.clone()),
             ClusterResource::Domain(spec) => drop(zone.domains.insert(spec.domain.clone())),
-            ClusterResource::Name(spec) => zone.add(spec, mode),
+            ClusterResource::Name(spec) => zone.add(spec, mode, exposed),
             ClusterResource::Bundle(_) | ClusterResource::Peer(_) => {}
         }
     }
@@ -77,7 +87,7 @@ pub fn build(resources: &Resources<ClusterResource>, generation: Generation, mod
 }
 
 impl Zone {
-    fn add(&mut self, spec: &NameSpec, mode: &AddressMode) {
+    fn add(&mut self, spec: &NameSpec, mode: &AddressMode, exposed: Option<&Exposed>) {
         let (name, domain) = (&spec.name, &spec.domain);
         if name.as_str() == domain.as_str() || !domain.covers(name.as_str()) {
             self.problems
@@ -85,14 +95,16 @@ impl Zone {
             return;
         }
         self.domains.insert(domain.clone());
-        let (v4, unmapped) = match mode.v4(&spec.vip) {
-            Ok(v4) => (Some(v4), None),
-            Err(error) => (None, Some(error.to_string())),
+        let (v4, v6, unmapped) = match exposed {
+            Some(exposed) => at_its_service(exposed.get(name)),
+            None => match mode.v4(&spec.vip) {
+                Ok(v4) => (Some(v4), mode.v6(&spec.vip), None),
+                Err(error) => (None, mode.v6(&spec.vip), Some(error.to_string())),
+            },
         };
         if let Some(problem) = &unmapped {
             self.problems.insert(name.clone(), problem.clone());
         }
-        let v6 = mode.v6(&spec.vip);
         let own = [Some(spec.vip.v4), v4].into_iter().flatten().map(IpAddr::V4);
         for address in own.chain([IpAddr::V6(spec.vip.v6)]).chain(v6.map(IpAddr::V6)).collect::<BTreeSet<_>>()
         {
@@ -177,6 +189,27 @@ impl Zone {
     pub fn names_of(&self, address: IpAddr) -> &[GlobalName] {
         self.reverse.get(&address).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The addresses of an exposed name, or why it has none.
+fn at_its_service(exposure: Option<&Exposure>) -> (Option<Ipv4Addr>, Option<Ipv6Addr>, Option<String>) {
+    let addresses = || exposure.into_iter().flat_map(|exposure| &exposure.addresses);
+    let v4 = addresses().find_map(|address| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses().find_map(|address| match address {
+        IpAddr::V6(v6) => Some(*v6),
+        IpAddr::V4(_) => None,
+    });
+    let missing = v4.is_none() && v6.is_none();
+    (
+        v4,
+        v6,
+        missing.then(|| {
+            "has no Service in this cluster yet; the agent makes one for each name with TCP ports".to_owned()
+        }),
+    )
 }
 
 impl Entry {

@@ -17,6 +17,7 @@ pub(crate) use told::may_speak_for_workload;
 
 use crate::{
     ages::Ages,
+    expose::Exposed,
     health::Results,
     index::{LocalEndpoint, Probe, View},
     vip::AddressMode,
@@ -60,6 +61,8 @@ pub struct Local<'a> {
     pub gateways: &'a Gateways,
     /// How VIPs are written here.
     pub mode: AddressMode,
+    /// The names that are exposed (capture mode `gateway`).
+    pub exposed: &'a Arc<Exposed>,
 }
 
 /// The controller's snapshot. `None` before the first one.
@@ -197,7 +200,11 @@ impl Synthesis {
         sidecars: &Sidecars,
     ) {
         match local.mode.addresses(&name.vip) {
-            Ok(addresses) => self.put(GatewayResource::Route(route::route(snapshot.itself, name, addresses))),
+            Ok(addresses) => {
+                let ports = local.exposed.get(&name.name).into_iter().flat_map(|exposure| &exposure.ports);
+                let captured_at = ports.map(|(port, at)| (*port, *at)).collect();
+                self.put(GatewayResource::Route(route::route(snapshot.itself, name, addresses, captured_at)));
+            }
             Err(no_room) => {
                 let problem = Problem { subject: name.name.to_string(), message: no_room.to_string() };
                 self.problems.insert(ResourceKey::new("route", name.name.as_str()), problem);

@@ -15,7 +15,12 @@ use tombolo_model::{
     snapshot::{EndpointSpec, ExportPort, ExportSpec, NameKind, NameSpec, RouteSpec, RouteTarget, SelfSpec},
 };
 
-pub(super) fn route(own: &SelfSpec, name: &NameSpec, addresses: BTreeSet<IpAddr>) -> RouteSpec {
+pub(super) fn route(
+    own: &SelfSpec,
+    name: &NameSpec,
+    addresses: BTreeSet<IpAddr>,
+    captured_at: BTreeSet<(u16, u16)>,
+) -> RouteSpec {
     let mut targets: Vec<RouteTarget> = name
         .targets
         .iter()
@@ -37,7 +42,7 @@ pub(super) fn route(own: &SelfSpec, name: &NameSpec, addresses: BTreeSet<IpAddr>
         })
         .collect();
     targets.sort_by(|a, b| (a.proximity, &a.cluster).cmp(&(b.proximity, &b.cluster)));
-    RouteSpec { name: name.name.clone(), addresses, ports: name.ports.clone(), targets }
+    RouteSpec { name: name.name.clone(), addresses, ports: name.ports.clone(), captured_at, targets }
 }
 
 /// What this cluster serves under a name; none where it serves nothing. Which services stand behind the name says

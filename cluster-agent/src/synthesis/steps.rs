@@ -2,6 +2,7 @@
 
 use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, synthesize, workloads};
 use crate::{
+    expose::Exposed,
     health::Results,
     index::{LocalService, View},
 };
@@ -12,7 +13,7 @@ use std::{
 };
 use tombolo_feed::State;
 use tombolo_model::{
-    Generation,
+    Generation, GlobalName,
     inventory::ServiceKey,
     snapshot::{ClusterResource, GatewayResource, NameSpec, Resource, ResourceKey, Resources},
 };
@@ -33,6 +34,7 @@ struct Seen {
     view: Arc<View>,
     passing: Arc<Results>,
     gateways: Gateways,
+    exposed: Arc<Exposed>,
 }
 
 /// Works out what the gateways are told, step by step.
@@ -72,6 +74,7 @@ impl Synthesizer {
             view: Arc::clone(local.view),
             passing: Arc::clone(local.passing),
             gateways: local.gateways.clone(),
+            exposed: Arc::clone(local.exposed),
         });
         Some(changed)
     }
@@ -95,6 +98,15 @@ impl Synthesizer {
         }
         if *local.gateways != seen.gateways {
             return None;
+        }
+        if !Arc::ptr_eq(&seen.exposed, local.exposed) {
+            let (before, now) = (&*seen.exposed, &**local.exposed);
+            let ports = |exposed: &Exposed, name: &GlobalName| {
+                exposed.get(name).map(|exposure| exposure.ports.clone())
+            };
+            let differs = |name: &&GlobalName| ports(before, name) != ports(now, name);
+            let changed = before.keys().chain(now.keys()).filter(differs);
+            names.extend(changed.map(|name| ResourceKey::new("name", name.as_str())));
         }
         for service in self.services(seen, local) {
             names.extend(self.names_of.get(service).into_iter().flatten().cloned());

@@ -3,7 +3,7 @@
 use super::Synthesis;
 use tombolo_model::{
     GatewayRole, SpiffeId,
-    snapshot::{ExportPort, ExportSpec, GatewayResource, ResourceKey, Resources},
+    snapshot::{ExportPort, ExportSpec, GatewayResource, ResourceKey, Resources, RouteSpec},
 };
 use tombolo_wire::message::GatewayHello;
 
@@ -27,7 +27,14 @@ fn told(resource: &GatewayResource, hello: &GatewayHello) -> Option<GatewayResou
     let whole = match resource {
         GatewayResource::Itself(_) | GatewayResource::Bundle(_) => true,
         GatewayResource::Peer(_) => hello.role == Egress,
-        GatewayResource::Route(_) => matches!(hello.role, Sidecar | Egress),
+        GatewayResource::Route(route) if hello.role == Sidecar => {
+            // Where egress gateways take connections is nothing to it.
+            return Some(GatewayResource::Route(RouteSpec {
+                captured_at: Default::default(),
+                ..route.clone()
+            }));
+        }
+        GatewayResource::Route(_) => hello.role == Egress,
         GatewayResource::Export(export) => match hello.role {
             Ingress | Egress => true,
             Sidecar => return behind(export, hello),

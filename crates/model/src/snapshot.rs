@@ -289,6 +289,10 @@ pub struct RouteSpec {
     pub addresses: BTreeSet<IpAddr>,
     /// Its ports.
     pub ports: Vec<PortSpec>,
+    /// In capture mode `gateway`: each port, with the number at which egress gateways take its connections. Pairs, for
+    /// serde reads no numbers as keys inside a tagged enum.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub captured_at: BTreeSet<(u16, u16)>,
     /// Where it is served.
     pub targets: Vec<RouteTarget>,
 }

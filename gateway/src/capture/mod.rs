@@ -1,5 +1,6 @@
 //! How applications' connections come to this process: bound by it ([`explicit`]), or redirected to it ([`sidecar`]).
-//! Either way the caller's workload is settled before anything else sees the connection.
+//! Either way the caller's workload is settled before anything else sees the connection. An egress gateway takes the
+//! connections of those who have no proxy, too, and answers for them itself.
 
 mod attest;
 mod explicit;
@@ -14,16 +15,23 @@ pub use problems::Problems;
 use crate::{
     config::{Capture, Config},
     error::Refusal,
+    inbound,
     outbound::{self, Accepted},
     reason::Reason,
     state::Shared,
+    table::RouteTable,
 };
 use attest::{AttestError, Attestor};
 use explicit::Listeners;
 use listener::{Accept, Listener};
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
-use tombolo_model::{AccountName, NamespaceName, SpiffeId};
+use tombolo_model::{AccountName, GatewayRole, NamespaceName, SpiffeId};
 use tombolo_runtime::{drain, task, telemetry};
 
 /// How connections are captured.
@@ -40,6 +48,8 @@ pub enum Mode {
         /// Whose connections they are, where the proxy stands beside one pod; each caller is attested where there is none.
         workload: Option<(NamespaceName, AccountName)>,
     },
+    /// At this address, each name's port has a port of ours that the agent chose; nobody knows who calls.
+    Gateway(IpAddr),
 }
 
 impl Mode {
@@ -47,6 +57,7 @@ impl Mode {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         match config.capture {
+            Capture::None if config.role == GatewayRole::Egress => Self::Gateway(config.tunnel.ip()),
             Capture::None => Self::None,
             Capture::Explicit => Self::Explicit,
             Capture::Sidecar => {
@@ -116,8 +127,35 @@ pub async fn start(
             let listeners = Listeners::new(accept, problems.sender());
             let (done, followed) = watch::channel(0);
             handle.followed = Some(followed);
-            handle.following =
-                Some(task::spawn("explicit capture", follow(shared, listeners, problems, done, drain)));
+            let wanted = |table: &RouteTable| table.addresses().map(SocketAddr::from).collect();
+            handle.following = Some(task::spawn(
+                "explicit capture",
+                follow(shared, listeners, wanted, problems, done, drain),
+            ));
+        }
+        Mode::Gateway(address) => {
+            let (held, carried) = (drain.clone(), shared.clone());
+            let accept: Accept = Arc::new(move |stream, client| {
+                carried.metrics.captured();
+                let (held, carried) = (held.clone(), carried.clone());
+                task::spawn("captured connection", async move {
+                    let _held = held;
+                    match stream.local_addr() {
+                        Ok(original) => inbound::captured::serve(stream, client, original, carried).await,
+                        Err(error) => tracing::debug!(%client, %error, "the caller went at once"),
+                    }
+                });
+            });
+            let listeners = Listeners::new(accept, problems.sender());
+            let (done, followed) = watch::channel(0);
+            handle.followed = Some(followed);
+            let wanted = move |table: &RouteTable| {
+                table.captured_at().map(|at| SocketAddr::new(address, at)).collect()
+            };
+            handle.following = Some(task::spawn(
+                "gateway capture",
+                follow(shared, listeners, wanted, problems, done, drain),
+            ));
         }
         Mode::Sidecar { port, workload } => {
             let workload = Arc::new(workload);
@@ -175,6 +213,7 @@ where
 async fn follow(
     shared: Arc<Shared>,
     mut listeners: Listeners,
+    wanted: impl Fn(&RouteTable) -> BTreeSet<SocketAddr> + Send,
     problems: Problems,
     followed: watch::Sender<u64>,
     drain: drain::Watch,
@@ -182,8 +221,8 @@ async fn follow(
     let mut changed = shared.changed();
     loop {
         let table = *changed.borrow_and_update();
-        let wanted = shared.table.load().addresses().map(SocketAddr::from).collect();
-        listeners.follow(wanted).await;
+        let addresses = wanted(&shared.table.load());
+        listeners.follow(addresses).await;
         shared.metrics.capture_problems(problems.count());
         followed.send_replace(table);
         tokio::select! {

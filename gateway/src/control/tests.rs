@@ -197,6 +197,7 @@ async fn a_table_that_contradicts_itself_is_refused_and_the_old_one_stays() {
             name: name.parse().unwrap(),
             addresses: [IpAddr::from([127, 101, 0, 1])].into(),
             ports: vec![PortSpec { name: None, port: 80, protocol: Protocol::Tcp, app_protocol: None }],
+            captured_at: Default::default(),
             targets: Vec::new(),
         })
     };

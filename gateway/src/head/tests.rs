@@ -64,7 +64,7 @@ fn refuses_what_is_malformed() {
     }
     for (header, value) in [
         ("tombolo-protocol", "1.0"),
-        ("tombolo-source", "spiffe://acme/cluster/c1/gateway/egress"),
+        ("tombolo-source", "spiffe://acme/cluster/c1/gateway/ingress"),
         ("tombolo-source", "root"),
         ("tombolo-inner", "maybe"),
         ("tombolo-service", "catalog.acme.example.com:80"),
@@ -102,5 +102,23 @@ proptest! {
         if let Ok(request) = request.body(()) && let Ok(connect) = Connect::parse(&request) {
             prop_assert_eq!(connect.request().unwrap().uri().to_string(), authority);
         }
+    }
+}
+
+#[test]
+fn an_egress_gateway_speaks_for_callers_that_nobody_can_name() {
+    let own: SpiffeId = "spiffe://acme/cluster/c1/gateway/egress".parse().unwrap();
+    let read = |inner| {
+        let destination = Destination::Service(GlobalName::parse("catalog.acme.example.com").unwrap(), 80);
+        let connect = Connect { destination, source: Some(own.clone()), trace: Trace::fresh(), inner };
+        Connect::parse(&connect.request().unwrap())
+    };
+    assert_eq!(read(Inner::None).unwrap().source.as_ref(), Some(&own));
+    for inner in [Inner::Offered, Inner::Accepted] {
+        assert_eq!(
+            read(inner).unwrap_err().reason,
+            Reason::BadRequest,
+            "it has no session of its own to offer"
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 use std::{any::Any, collections::VecDeque, net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
-use tombolo_model::{ClusterName, Proximity, snapshot::SelfSpec};
+use tombolo_model::{ClusterName, GlobalName, Proximity, snapshot::SelfSpec};
 use tombolo_mtls::Peer;
 
 /// Somewhere to try.
@@ -58,14 +58,6 @@ pub(super) async fn open(
     let Destination::Service(name, port) = &connect.destination else {
         return Err(Refusal::new(Reason::BadRequest, "endpoints are asked for by gateways, of sidecars"));
     };
-    record.name = Some(name.clone());
-    record.port = Some(*port);
-    let table = shared.table.load_full();
-    let itself = table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
-    let route = table
-        .route(name)
-        .filter(|route| route.ports.contains(port))
-        .ok_or_else(|| Refusal::new(Reason::NoRoute, format!("{name}:{port} is not imported here")))?;
     // Who calls is whose certificate it is; a header of a sidecar counts for nothing.
     let onward = Connect {
         destination: connect.destination.clone(),
@@ -73,8 +65,28 @@ pub(super) async fn open(
         trace: connect.trace,
         inner: if connect.inner == Inner::Offered { Inner::Offered } else { Inner::None },
     };
-    let groups = find(shared, &table, itself, route, *port).await?;
-    let attempt = |attempt| try_one(shared, &table, itself, attempt, name, *port, &onward);
+    choose_and_open(shared, ticket, record, name, *port, &onward).await
+}
+
+/// Chooses a cluster for a name, and opens the way to it; the next one where it fails.
+pub(super) async fn choose_and_open(
+    shared: &Shared,
+    ticket: &Ticket,
+    record: &mut Record,
+    name: &GlobalName,
+    port: u16,
+    onward: &Connect,
+) -> Result<Opened, Refusal> {
+    record.name = Some(name.clone());
+    record.port = Some(port);
+    let table = shared.table.load_full();
+    let itself = table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
+    let route = table
+        .route(name)
+        .filter(|route| route.ports.contains(&port))
+        .ok_or_else(|| Refusal::new(Reason::NoRoute, format!("{name}:{port} is not imported here")))?;
+    let groups = find(shared, &table, itself, route, port).await?;
+    let attempt = |attempt| try_one(shared, &table, itself, attempt, name, port, onward);
     let judge = |failed: &(ClusterName, Refusal)| failed.1.verdict();
     let timing = shared.config.timing;
     let (result, course) =
@@ -225,7 +237,7 @@ async fn try_one(
     table: &RouteTable,
     itself: &SelfSpec,
     attempt: Attempt,
-    name: &tombolo_model::GlobalName,
+    name: &GlobalName,
     port: u16,
     onward: &Connect,
 ) -> Result<Won, (ClusterName, Refusal)> {
@@ -250,7 +262,7 @@ async fn here(
     shared: &Shared,
     table: &RouteTable,
     itself: &SelfSpec,
-    name: &tombolo_model::GlobalName,
+    name: &GlobalName,
     port: u16,
     onward: &Connect,
 ) -> Result<Won, Refusal> {

@@ -29,6 +29,7 @@ fn route(text: &str, address: &str, target: &str, identity: &str) -> GatewayReso
         name: name(text),
         addresses: [address.parse().unwrap()].into(),
         ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)],
+        captured_at: Default::default(),
         targets: vec![RouteTarget {
             cluster: cluster(target),
             proximity: Proximity::Elsewhere,
@@ -127,4 +128,25 @@ fn a_peer_has_so_many_addresses_and_no_more() {
     let table = build(&all([itself(), peer("c2", ingress), peer("c3", few.clone())])).unwrap();
     assert_eq!(table.peers()[&cluster("c2")].ingress.len(), PEER_ADDRESSES);
     assert_eq!(table.peers()[&cluster("c3")].ingress, few);
+}
+
+#[test]
+fn a_captured_port_means_one_name_and_port() {
+    let at = |text: &str, address: &str, captured: &[(u16, u16)]| {
+        let GatewayResource::Route(mut spec) = route(text, address, "c2", IN_C2) else {
+            unreachable!("it makes a route")
+        };
+        spec.captured_at = captured.iter().copied().collect();
+        GatewayResource::Route(spec)
+    };
+    let build = |routes: Vec<GatewayResource>| build(&all(routes.into_iter().chain([itself()])));
+    let table = build(vec![at("a.acme.example", "240.0.0.1", &[(80, 16_384), (81, 16_385)])]).unwrap();
+    let (found, port) = table.captured(16_384).unwrap();
+    assert_eq!((found.name.as_str(), *port), ("a.acme.example", 80));
+    assert_eq!(table.captured_at().collect::<Vec<_>>(), [16_384], "a port that it does not have is none");
+    let both = vec![
+        at("a.acme.example", "240.0.0.1", &[(80, 16_384)]),
+        at("b.acme.example", "240.0.0.2", &[(80, 16_384)]),
+    ];
+    assert!(matches!(build(both), Err(TableError::SharedPort { port: 16_384, .. })));
 }

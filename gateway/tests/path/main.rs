@@ -11,6 +11,7 @@ mod failover;
 mod life;
 #[cfg(test)]
 mod malformed;
+mod plain;
 #[cfg(test)]
 mod reset;
 #[cfg(test)]

@@ -128,6 +128,8 @@ pub(crate) struct Spec {
     /// The accounts that may answer.
     pub(crate) account: &'static str,
     pub(crate) proximity: BTreeMap<ClusterName, Proximity>,
+    /// Where egress gateways take connections to the name from those without a proxy.
+    pub(crate) captured_at: Option<u16>,
     /// Addresses of ingress gateways, where they are not the true ones.
     pub(crate) ingress: BTreeMap<ClusterName, BTreeSet<String>>,
 }
@@ -164,6 +166,7 @@ impl World {
             tunnelled: true,
             account: "catalog",
             proximity: BTreeMap::new(),
+            captured_at: None,
             ingress: BTreeMap::new(),
         };
         Self { org, sites, spec }
@@ -237,6 +240,7 @@ impl World {
             name: service(),
             addresses: [VIP.parse::<IpAddr>().unwrap()].into(),
             ports: vec![PortSpec { port: PORT, protocol: Protocol::Tcp, name: None, app_protocol: None }],
+            captured_at: self.spec.captured_at.map(|at| (PORT, at)).into_iter().collect(),
             targets: self.sites.values().filter(|at| !at.endpoints.is_empty()).map(target).collect(),
         }));
         let endpoint = |address: &SocketAddr| EndpointSpec {

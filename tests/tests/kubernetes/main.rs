@@ -1,5 +1,6 @@
 //! The agent against a true API server. `make test-kubernetes` runs it; it needs etcd and kube-apiserver.
 
+mod capture;
 mod server;
 mod world;
 
@@ -127,7 +128,7 @@ async fn discovery() {
     let controller = Controller::start().await;
     controller.join(home.path()).await;
     let started = Instant::now();
-    let agent = Agent::start(home.path(), &server).await;
+    let agent = Agent::start(home.path(), &server, &["--exclude-namespace", "secret"]).await;
     let inventory = || agent.inventory();
     let catalog = |ready: u8| vec![format!(r#"shop/catalog {ready}/2 ["catalog"]"#)];
     until("the inventory", SOON, inventory, |all| *all == catalog(2)).await;

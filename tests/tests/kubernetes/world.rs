@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
     sync::Arc,
@@ -99,6 +99,15 @@ impl Controller {
     }
 }
 
+/// An egress gateway of the cluster, at this address.
+pub(crate) async fn egress(home: &Path, address: IpAddr) -> Program {
+    let ready = home.join("egress.json");
+    let mut command = Command::new(binary("tombolo-gateway"));
+    command.args(["run", "--role", "egress", "--tunnel", &SocketAddr::new(address, 0).to_string()]);
+    command.arg("--agent-socket").arg(home.join("agent.sock")).arg("--ready-file").arg(&ready);
+    Program::start("egress", command, &ready, SOON).await
+}
+
 /// The true agent.
 pub(crate) struct Agent {
     program: Program,
@@ -106,12 +115,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) async fn start(home: &Path, server: &Server) -> Self {
+    pub(crate) async fn start(home: &Path, server: &Server, options: &[&str]) -> Self {
         let ready = home.join("ready.json");
         let mut command = Command::new(binary("tombolo-agent"));
         command.arg("run").arg("--data").arg(home.join("data"));
         command.arg("--kubernetes").arg("--kubeconfig").arg(server.kubeconfig(AGENT));
-        command.args(["--exclude-namespace", "secret"]);
+        command.args(options);
         command.args(["--dns", "127.0.0.1:0", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
         command.arg("--gateway-socket").arg(home.join("agent.sock"));
         command.arg("--ready-file").arg(&ready);

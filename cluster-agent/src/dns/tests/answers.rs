@@ -217,7 +217,7 @@ fn other_classes_are_refused_but_for_the_version() {
 #[test]
 fn explicit_mode_answers_the_mapped_address() {
     let mode = AddressMode::Explicit("127.101.0.0/29".parse().unwrap());
-    let zone = build(&example(), Generation::new(42), &mode);
+    let zone = build(&example(), Generation::new(42), &mode, None);
     let nodata = format!("NoError | auth {ACME}");
     let name = "catalog.acme.example.com.";
     assert_eq!(ask(&zone, name, RecordType::A), format!("NoError | {name} A 127.101.0.1"));
@@ -266,7 +266,38 @@ fn the_longest_names_do_not_break_anything() {
     let domain = format!("{label}.{label}.{label}.{}", "b".repeat(59));
     let long = name(&format!("c.{domain}"), NameKind::Service, 1, &[]);
     let long = NameSpec { domain: domain.parse().unwrap(), ..long };
-    let zone = build(&resources([long]), Generation::new(1), &AddressMode::Allocated);
+    let zone = build(&resources([long]), Generation::new(1), &AddressMode::Allocated, None);
     assert!(ask(&zone, &format!("c.{domain}."), RecordType::A).ends_with("A 240.0.0.1"));
     assert!(ask(&zone, &format!("{domain}."), RecordType::SOA).contains("SOA"));
+}
+
+/// Capture mode `gateway`: a name is at its Service, and nowhere before it has one.
+#[test]
+fn exposed_names_are_at_their_services() {
+    use crate::expose::{Exposed, Exposure};
+    let exposure = |addresses: &[&str]| Exposure {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        ports: Default::default(),
+    };
+    let exposed: Exposed = [
+        ("catalog.acme.example.com", exposure(&["10.96.0.7"])),
+        ("catalog.cluster-2.acme.example.com", exposure(&[])),
+        ("db-0.db.acme.example.com", exposure(&["10.96.0.8", "fd00::8"])),
+    ]
+    .map(|(name, exposure)| (name.parse().unwrap(), exposure))
+    .into();
+    let zone = build(&example(), Generation::new(42), &AddressMode::Allocated, Some(&exposed));
+    let nodata = format!("NoError | auth {ACME}");
+    for (name, kind, answer) in [
+        ("catalog.acme.example.com.", RecordType::A, "NoError | catalog.acme.example.com. A 10.96.0.7"),
+        ("catalog.acme.example.com.", RecordType::AAAA, &nodata),
+        ("catalog.cluster-2.acme.example.com.", RecordType::A, &nodata),
+        // A headless name is its pods; one of the two has no Service yet.
+        ("db.acme.example.com.", RecordType::A, "NoError | db.acme.example.com. A 10.96.0.8"),
+        ("db.acme.example.com.", RecordType::AAAA, "NoError | db.acme.example.com. AAAA fd00::8"),
+    ] {
+        assert_eq!(ask(&zone, name, kind), answer, "{name} {kind}");
+    }
+    let problem = &zone.problems()[&"catalog.cluster-2.acme.example.com".parse::<GlobalName>().unwrap()];
+    assert!(problem.contains("no Service in this cluster yet"), "{problem}");
 }

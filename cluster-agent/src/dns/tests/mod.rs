@@ -93,7 +93,7 @@ fn example() -> Resources<ClusterResource> {
 }
 
 fn zone() -> Zone {
-    build(&example(), Generation::new(42), &AddressMode::Allocated)
+    build(&example(), Generation::new(42), &AddressMode::Allocated, None)
 }
 
 /// A headless service with this many pods, for answers that have no room.
@@ -101,7 +101,7 @@ fn crowd(pods: u32) -> Zone {
     use NameKind::{Pod, Service};
     let service = headless(name("crowd.acme.example.com", Service, 1, &[]));
     let pods = (0..pods).map(|n| name(&format!("p{n}.crowd.acme.example.com"), Pod, 100 + n, &[]));
-    build(&resources([service].into_iter().chain(pods)), Generation::new(1), &AddressMode::Allocated)
+    build(&resources([service].into_iter().chain(pods)), Generation::new(1), &AddressMode::Allocated, None)
 }
 
 fn question(name: &str, kind: RecordType) -> Query {

@@ -14,6 +14,7 @@ mod watch;
 mod tests;
 
 pub use connect::ConnectError;
+pub(crate) use convert::MANAGED_BY;
 
 use super::Batch;
 use futures::StreamExt;

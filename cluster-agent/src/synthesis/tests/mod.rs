@@ -164,6 +164,7 @@ fn what_each_gateway_is_told() {
         passing: &passing,
         gateways: &gateways,
         mode: AddressMode::Allocated,
+        exposed: &Default::default(),
     };
     let all = synthesize(&snapshot(), local).unwrap();
     for (instance, Gateway { hello, .. }) in &gateways {
@@ -182,6 +183,7 @@ fn nothing_before_the_first_snapshot() {
         passing: &passing,
         gateways: &gateways,
         mode: AddressMode::Allocated,
+        exposed: &Default::default(),
     };
     assert_eq!(synthesize(&Resources::new(), local), None);
     assert!(validate(&Resources::new(), &cluster("c1")).unwrap_err().contains("lacks"));
@@ -196,7 +198,14 @@ fn explicit_addresses_and_names_without_room() {
     let mode = AddressMode::Explicit("127.101.0.0/30".parse().unwrap());
     let all = synthesize(
         &snapshot(),
-        Local { view: &view, ages: &Ages::new(), passing: &passing, gateways: &gateways, mode },
+        Local {
+            view: &view,
+            ages: &Ages::new(),
+            passing: &passing,
+            gateways: &gateways,
+            mode,
+            exposed: &Default::default(),
+        },
     )
     .unwrap();
     let addresses: Vec<String> = all
@@ -227,6 +236,7 @@ fn readiness_needs_slice_and_check() {
             passing: &passing,
             gateways: &gateways,
             mode: AddressMode::Allocated,
+            exposed: &Default::default(),
         };
         let inventory = inventory(local);
         let record = inventory.services.values().next().unwrap().clone();
@@ -262,6 +272,7 @@ fn sidecars_count_while_no_endpoint_is_ready() {
             passing: &passing,
             gateways: &gateways,
             mode: AddressMode::Allocated,
+            exposed: &Default::default(),
         };
         let record = inventory(local).services.into_values().next().unwrap();
         (record.tunnelled, record.ready)
@@ -321,6 +332,7 @@ fn a_pod_counts_once_and_the_last_one_serves_to_its_end() {
             passing: &passing,
             gateways: &gateways,
             mode: AddressMode::Allocated,
+            exposed: &Default::default(),
         };
         let record = inventory(local).services.into_values().next().unwrap();
         let all = synthesize(&snapshot(), local).unwrap();
@@ -335,4 +347,52 @@ fn a_pod_counts_once_and_the_last_one_serves_to_its_end() {
     let (count, _, taken) = ready(&rolling(false));
     assert_eq!(count, 0, "other clusters are preferred");
     assert_eq!(taken, ["10.0.0.2:8080", "[fd00::2]:8080"], "who comes still is served");
+}
+
+#[test]
+fn egress_gateways_alone_are_told_where_to_take_connections() {
+    let (view, passing, gateways) = (view(SHOP), passing(&[]), gateways());
+    let exposure = crate::expose::Exposure { ports: BTreeMap::from([(80, 16_384)]), ..Default::default() };
+    let exposed =
+        Arc::new(crate::expose::Exposed::from([("cart.acme.example.com".parse().unwrap(), exposure)]));
+    let local = |exposed| Local {
+        view: &view,
+        ages: &Ages::new(),
+        passing: &passing,
+        gateways: &gateways,
+        mode: AddressMode::Allocated,
+        exposed,
+    };
+    let told = |all: &Synthesis, role| {
+        let key = ResourceKey::new("route", "cart.acme.example.com");
+        let hello = gateways.values().map(|gateway| &gateway.hello).find(|hello| hello.role == role).unwrap();
+        match all.for_gateway_at(hello, &key) {
+            Some(resource @ GatewayResource::Route(_)) => {
+                let json = serde_json::to_string(&resource).unwrap();
+                let GatewayResource::Route(route) = serde_json::from_str(&json).unwrap() else {
+                    panic!("{json}")
+                };
+                route.captured_at
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let nowhere = Arc::default();
+    let state = tombolo_feed::State {
+        generation: tombolo_model::Generation::new(1),
+        resources: Arc::new(snapshot()),
+        previous: tombolo_model::Generation::ZERO,
+        changes: Default::default(),
+    };
+    let mut steps = Synthesizer::default();
+    steps.step(&state, local(&nowhere)).unwrap();
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::new());
+    let changed = steps.step(&state, local(&exposed)).unwrap();
+    assert_eq!(
+        changed,
+        Changed::Keys([ResourceKey::new("route", "cart.acme.example.com")].into()),
+        "and nothing else"
+    );
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::from([(80, 16_384)]));
+    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), BTreeSet::new());
 }

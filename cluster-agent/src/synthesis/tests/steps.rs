@@ -13,6 +13,7 @@ struct World {
     view: Arc<View>,
     passing: Arc<Results>,
     gateways: Gateways,
+    exposed: Arc<Exposed>,
 }
 
 fn service(number: u8, variant: u8) -> String {
@@ -45,12 +46,14 @@ impl World {
             view: Arc::default(),
             passing: Arc::default(),
             gateways: Gateways::new(),
+            exposed: Arc::default(),
         }
     }
 
     fn local<'a>(&'a self, ages: &'a Ages) -> Local<'a> {
         let mode = AddressMode::Explicit("127.101.0.0/29".parse().unwrap());
-        Local { view: &self.view, ages, passing: &self.passing, gateways: &self.gateways, mode }
+        let (passing, gateways, exposed) = (&self.passing, &self.gateways, &self.exposed);
+        Local { view: &self.view, ages, passing, gateways, mode, exposed }
     }
 
     /// The controller sends another state.

@@ -1,0 +1,184 @@
+//! Does what the plan says, and keeps doing it: the objects are watched, and what somebody else changed is mended.
+
+use super::{
+    Exposed, FILE,
+    plan::{Action, Found, plan},
+};
+use crate::{gateways::Hub, source::kubernetes::MANAGED_BY, state::DataDir};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Store},
+        watcher::{self, watcher},
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
+use tombolo_feed::State;
+use tombolo_model::{Generation, NamespaceName, snapshot::ClusterResource};
+use tombolo_runtime::telemetry::chain;
+use tombolo_wire::message::Problem;
+
+/// The one field manager.
+const MANAGER: &str = "tombolo-agent";
+/// Requests at the same time.
+const TOGETHER: usize = 8;
+/// How long after a failure it is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Keeps names exposed.
+pub(crate) struct Exposing {
+    pub(crate) client: Client,
+    pub(crate) namespace: NamespaceName,
+    pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) data: DataDir,
+    /// What is exposed. Begins with what was kept.
+    pub(crate) exposed: watch::Sender<Option<Arc<Exposed>>>,
+    /// What is wrong.
+    pub(crate) problems: watch::Sender<Vec<Problem>>,
+}
+
+/// What was exposed when the agent ended.
+pub(crate) fn kept(data: &DataDir) -> Exposed {
+    data.read_json(FILE)
+        .inspect_err(|error| tracing::warn!(error = %error, "what was exposed can't be read; it is read from the cluster"))
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+impl Exposing {
+    /// Runs for as long as it is polled.
+    pub(crate) async fn run(mut self) {
+        let config =
+            watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)).timeout(60);
+        let (services, mut service_events) = self.watched::<Service>(&config);
+        let (slices, mut slice_events) = self.watched::<EndpointSlice>(&config);
+        let mut set = self.hub.watch_set();
+        let mut failed = false;
+        loop {
+            let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
+            set.borrow_and_update();
+            let read = futures::FutureExt::now_or_never(services.wait_until_ready()).is_some()
+                && futures::FutureExt::now_or_never(slices.wait_until_ready()).is_some();
+            if read && snapshot.generation != Generation::ZERO && !failed {
+                let found = Found { services: services.state(), slices: slices.state() };
+                let before = self.exposed.borrow().clone().unwrap_or_default();
+                let plan = plan(&snapshot.resources, &self.hub.gateways(), &self.namespace, &before, &found);
+                self.publish(plan.exposed);
+                let mut problems = plan.problems;
+                let results: Vec<Option<String>> = stream::iter(plan.actions)
+                    .map(|action| self.act(action))
+                    .buffer_unordered(TOGETHER)
+                    .collect()
+                    .await;
+                if let Some(why) = results.into_iter().flatten().next() {
+                    failed = true;
+                    let subject = format!("namespace {}", self.namespace);
+                    let message =
+                        format!("the Services of imported names can't be written: {why}; it is tried again");
+                    problems.push(Problem { subject, message });
+                }
+                self.problems.send_if_modified(|old| {
+                    let differs = *old != problems;
+                    *old = problems;
+                    differs
+                });
+            }
+            tokio::select! {
+                changed = self.snapshot.changed() => if changed.is_err() { return },
+                changed = set.changed() => if changed.is_err() { return },
+                _ = service_events.next() => {}
+                _ = slice_events.next() => {}
+                () = sleep(AGAIN), if failed => failed = false,
+            }
+        }
+    }
+
+    /// A watch of ours: what it knows, and a stream that wakes.
+    fn watched<K>(
+        &self,
+        config: &watcher::Config,
+    ) -> (Store<K>, impl futures::Stream<Item = ()> + Unpin + use<K>)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace.as_str());
+        let events = watcher(api, config.clone())
+            .default_backoff()
+            .reflect(writer)
+            .ready_chunks(1024)
+            .map(drop)
+            .boxed();
+        (store, events)
+    }
+
+    fn publish(&self, exposed: Exposed) {
+        let changed = self.exposed.send_if_modified(|old| {
+            let differs = old.as_deref() != Some(&exposed);
+            if differs {
+                *old = Some(Arc::new(exposed));
+            }
+            differs
+        });
+        if changed && let Err(error) = self.data.write_json(FILE, &*self.exposed.borrow()) {
+            tracing::warn!(error = %error, "what is exposed could not be kept");
+        }
+    }
+
+    /// Why it failed, where it did.
+    async fn act(&self, action: Action) -> Option<String> {
+        let result = match &action {
+            Action::ApplyService(service) => self.apply(&**service).await,
+            Action::ApplySlice(slice) => self.apply(&**slice).await,
+            Action::ReplaceService(service) => {
+                let name = service.metadata.name.as_deref().unwrap_or_default();
+                let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+                self.api::<Service>().replace(name, &params, service).await.map(drop)
+            }
+            Action::DeleteService(name) => {
+                self.api::<Service>().delete(name, &DeleteParams::default()).await.map(drop)
+            }
+            Action::DeleteSlice(name) => {
+                self.api::<EndpointSlice>().delete(name, &DeleteParams::default()).await.map(drop)
+            }
+        };
+        match result {
+            Ok(()) => None,
+            // Somebody was faster.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => None,
+            Err(kube::Error::Api(status)) => Some(status.message.clone()),
+            Err(error) => Some(chain(&error)),
+        }
+    }
+
+    async fn apply<K>(&self, object: &K) -> Result<(), kube::Error>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        let params = PatchParams::apply(MANAGER).force();
+        self.api::<K>().patch(name, &params, &Patch::Apply(object)).await.map(drop)
+    }
+
+    fn api<K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), self.namespace.as_str())
+    }
+}

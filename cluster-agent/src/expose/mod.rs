@@ -1,0 +1,34 @@
+//! Capture mode `gateway`: every imported name is a Service of this cluster, whose endpoints are the egress gateways.
+//!
+//! An unchanged pod, with nothing in it and no privileges, resolves the name to the Service's ClusterIP; the cluster's own
+//! proxying brings the connection to an egress gateway, at a port that stands for this (name, port). [`plan`] decides what
+//! there should be, from the snapshot, the gateways and what there is: a function. [`apply`] does it, and does it again
+//! when somebody else changes or deletes it.
+
+pub(crate) mod apply;
+mod objects;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use tombolo_model::GlobalName;
+
+/// How a name is reached in capture mode `gateway`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposure {
+    /// The ClusterIPs of its Service.
+    pub addresses: BTreeSet<IpAddr>,
+    /// For each port, the number at which egress gateways take its connections.
+    pub ports: BTreeMap<u16, u16>,
+}
+
+/// The names that have a Service in this cluster, by name.
+pub type Exposed = BTreeMap<GlobalName, Exposure>;
+
+/// What is exposed now, in the agent's directory: names resolve while the agent, or the API server, is away.
+pub const FILE: &str = "exposed.json";

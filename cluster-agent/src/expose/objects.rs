@@ -1,0 +1,215 @@
+//! The objects of a name, and what they look like when read back.
+
+use crate::source::kubernetes::MANAGED_BY;
+use k8s_openapi::{
+    api::{
+        core::v1::{Service, ServicePort, ServiceSpec},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+use tombolo_model::{GlobalName, NamespaceName, inventory::PortSpec};
+
+/// The name that a Service stands for.
+const NAME: &str = "tombolo.io/name";
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Who writes an EndpointSlice, as Kubernetes' own controllers ask it.
+const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The longest name of a Service.
+const MOST: usize = 63;
+
+/// A port of a name, and where egress gateways take its connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) spec: PortSpec,
+    pub(super) at: u16,
+}
+
+/// The name of the objects of a name: a DNS label, one for each name.
+pub(super) fn object_name(name: &GlobalName) -> String {
+    let mark = format!("-{:08x}", fnv(name.as_str().as_bytes()) >> 32);
+    let mut text = format!("g-{}", name.as_str().replace('.', "-"));
+    text.truncate(MOST - mark.len());
+    text + &mark
+}
+
+/// FNV-1a: the standard library's hashes may change from version to version, and these names stay.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn meta(namespace: &NamespaceName, name: &str, global: &GlobalName) -> ObjectMeta {
+    let pair = |(key, value): (&str, &str)| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_string()),
+        labels: Some(pair(MANAGED_BY)),
+        annotations: Some(pair((NAME, global.as_str()))),
+        ..ObjectMeta::default()
+    }
+}
+
+fn port_name(port: &Port) -> String {
+    format!("p-{}", port.spec.port)
+}
+
+/// The Service of a name. No selector: its endpoints are ours to say.
+pub(super) fn service(namespace: &NamespaceName, name: &GlobalName, ports: &[Port]) -> Service {
+    let port = |port: &Port| ServicePort {
+        name: Some(port_name(port)),
+        port: i32::from(port.spec.port),
+        protocol: Some("TCP".to_owned()),
+        app_protocol: port.spec.app_protocol.clone(),
+        target_port: Some(IntOrString::Int(i32::from(port.at))),
+        ..ServicePort::default()
+    };
+    let spec = ServiceSpec {
+        type_: Some("ClusterIP".to_owned()),
+        ports: Some(ports.iter().map(port).collect()),
+        // Said, so that one that somebody added is taken away.
+        selector: Some(BTreeMap::new()),
+        ..ServiceSpec::default()
+    };
+    let metadata = meta(namespace, &object_name(name), name);
+    Service { metadata, spec: Some(spec), ..Service::default() }
+}
+
+/// The endpoints of a name in one address family.
+pub(super) fn slice(
+    namespace: &NamespaceName,
+    name: &GlobalName,
+    ports: &[Port],
+    family: &'static str,
+    gateways: &[(IpAddr, bool)],
+) -> EndpointSlice {
+    let service = object_name(name);
+    let mut metadata = meta(namespace, &slice_name(&service, family), name);
+    let labels = metadata.labels.get_or_insert_default();
+    labels.insert(SERVICE_NAME.to_owned(), service);
+    labels.insert(SLICE_MANAGED_BY.to_owned(), MANAGED_BY.1.to_owned());
+    let port = |port: &Port| EndpointPort {
+        name: Some(port_name(port)),
+        port: Some(i32::from(port.at)),
+        protocol: Some("TCP".to_owned()),
+        app_protocol: port.spec.app_protocol.clone(),
+    };
+    let endpoint = |(address, ready): &(IpAddr, bool)| Endpoint {
+        addresses: vec![address.to_string()],
+        conditions: Some(EndpointConditions { ready: Some(*ready), ..EndpointConditions::default() }),
+        ..Endpoint::default()
+    };
+    EndpointSlice {
+        metadata,
+        address_type: family.to_owned(),
+        ports: Some(ports.iter().map(port).collect()),
+        endpoints: gateways.iter().map(endpoint).collect(),
+    }
+}
+
+fn slice_name(service: &str, family: &str) -> String {
+    format!("{service}-{}", family.to_lowercase())
+}
+
+/// The name that an object of ours stands for; none where it is no object of ours.
+pub(super) fn stands_for(meta: &ObjectMeta) -> Option<GlobalName> {
+    let name = GlobalName::parse(meta.annotations.as_ref()?.get(NAME)?).ok()?;
+    let object = object_name(&name);
+    let ours =
+        |own: &String| *own == object || ["IPv4", "IPv6"].iter().any(|f| *own == slice_name(&object, f));
+    meta.name.as_ref().filter(|own| ours(own)).map(|_| name)
+}
+
+/// The ports of a Service that was read: by port, the target.
+pub(super) fn targets(service: &Service) -> impl Iterator<Item = (u16, u16)> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    ports.filter_map(|port| match port.target_port {
+        Some(IntOrString::Int(target)) => Some((u16::try_from(port.port).ok()?, u16::try_from(target).ok()?)),
+        _ => None,
+    })
+}
+
+/// The addresses of a Service that was read.
+pub(super) fn cluster_ips(service: &Service) -> impl Iterator<Item = IpAddr> {
+    let spec = service.spec.iter();
+    spec.flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip))
+        .filter_map(|ip| ip.parse().ok())
+}
+
+/// How what is there differs from what should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    None,
+    /// Applying what should be mends it.
+    Lacks,
+    /// There is something in it that others put there; it has to be written whole.
+    Foreign,
+}
+
+pub(super) fn service_differs(wanted: &Service, found: &Service) -> Difference {
+    let key = |port: &ServicePort| (port.port, port.protocol.clone());
+    let ports = |service: &Service| -> BTreeMap<_, _> {
+        let ports = service.spec.iter().flat_map(|spec| spec.ports.clone().unwrap_or_default());
+        ports.map(|port| (key(&port), (port.name, port.target_port, port.app_protocol))).collect()
+    };
+    let (wanted_ports, found_ports) = (ports(wanted), ports(found));
+    if found_ports.keys().any(|port| !wanted_ports.contains_key(port)) {
+        return Difference::Foreign;
+    }
+    let has_selector = |s: &Service| {
+        s.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty())
+    };
+    let type_of = |s: &Service| s.spec.as_ref().and_then(|spec| spec.type_.clone());
+    let same = wanted_ports == found_ports
+        && !has_selector(found)
+        && type_of(wanted) == type_of(found)
+        && marked_as(&wanted.metadata, &found.metadata);
+    if same { Difference::None } else { Difference::Lacks }
+}
+
+pub(super) fn slice_differs(wanted: &EndpointSlice, found: &EndpointSlice) -> Difference {
+    let same = wanted.address_type == found.address_type
+        && wanted.ports == found.ports
+        && wanted.endpoints == found.endpoints
+        && marked_as(&wanted.metadata, &found.metadata);
+    if same { Difference::None } else { Difference::Lacks }
+}
+
+/// Labels and annotations of ours; others may add theirs.
+fn marked_as(wanted: &ObjectMeta, found: &ObjectMeta) -> bool {
+    type Map = Option<BTreeMap<String, String>>;
+    let within = |wanted: &Map, found: &Map| {
+        wanted.iter().flatten().all(|(key, value)| found.as_ref().and_then(|map| map.get(key)) == Some(value))
+    };
+    within(&wanted.labels, &found.labels) && within(&wanted.annotations, &found.annotations)
+}
+
+/// What is there with what should be in it, and nothing of others: to be written whole.
+pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
+    let mut mended = found.clone();
+    let (labels, annotations) = (wanted.metadata.labels.clone(), wanted.metadata.annotations.clone());
+    mended.metadata.labels.get_or_insert_default().extend(labels.unwrap_or_default());
+    mended.metadata.annotations.get_or_insert_default().extend(annotations.unwrap_or_default());
+    mended.metadata.managed_fields = None;
+    if let (Some(spec), Some(wanted)) = (&mut mended.spec, &wanted.spec) {
+        spec.ports.clone_from(&wanted.ports);
+        spec.selector = None;
+        spec.type_.clone_from(&wanted.type_);
+    }
+    mended
+}
+
+/// Whether an egress gateway's address can be an endpoint; the API server takes no others.
+pub(super) fn is_endpoint(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
+}

@@ -1,0 +1,191 @@
+//! What there should be, and what is to be done for it. Pure.
+
+use super::{
+    Exposed, Exposure,
+    objects::{self, Difference, Port},
+};
+use crate::synthesis::Gateways;
+use k8s_openapi::{
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use tombolo_model::{
+    GatewayRole, GlobalName, NamespaceName,
+    inventory::{PortSpec, Protocol},
+    snapshot::{ClusterResource, Resources},
+};
+use tombolo_wire::message::Problem;
+
+/// The numbers at which egress gateways take connections: below those that the system gives to outgoing ones.
+const FIRST: u16 = 16_384;
+const LAST: u16 = 32_767;
+
+/// What was read of our own objects.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    pub(super) services: Vec<Arc<Service>>,
+    pub(super) slices: Vec<Arc<EndpointSlice>>,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Action {
+    ApplyService(Box<Service>),
+    ReplaceService(Box<Service>),
+    ApplySlice(Box<EndpointSlice>),
+    DeleteService(String),
+    DeleteSlice(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    pub(super) actions: Vec<Action>,
+    /// The names; those without an address have no Service yet.
+    pub(super) exposed: Exposed,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Works out what to do. `before` is what was exposed last: its numbers are kept, whatever became of the objects.
+pub(super) fn plan(
+    resources: &Resources<ClusterResource>,
+    gateways: &Gateways,
+    namespace: &NamespaceName,
+    before: &Exposed,
+    found: &Found,
+) -> Plan {
+    let mut plan = Plan::default();
+    let wanted = wanted(resources);
+    let services = by_name(&found.services, |service| &service.metadata);
+    let mut slices = by_name(&found.slices, |slice| &slice.metadata);
+    let numbers = numbers(&wanted, before, &found.services, gateways);
+    let gateways = endpoints(gateways);
+    let mut kept = BTreeSet::new();
+    for (name, specs) in &wanted {
+        let given = |spec: &&PortSpec| {
+            Some(Port { spec: (*spec).clone(), at: *numbers.get(&(name.clone(), spec.port))? })
+        };
+        let ports: Vec<Port> = specs.iter().filter_map(|spec| given(&spec)).collect();
+        if ports.len() < specs.len() {
+            let message = format!(
+                "has a port too many: the egress gateways have {} for all names, and all are taken; it is left out",
+                LAST - FIRST + 1
+            );
+            plan.problems.push(Problem { subject: name.to_string(), message });
+            continue;
+        }
+        let service = objects::service(namespace, name, &ports);
+        let object = objects::object_name(name);
+        let there = services.get(&object).copied();
+        match there.map(|found| (objects::service_differs(&service, found), found)) {
+            Some((Difference::None, _)) => {}
+            Some((Difference::Foreign, found)) => {
+                plan.actions.push(Action::ReplaceService(Box::new(objects::service_mended(&service, found))));
+            }
+            None | Some((Difference::Lacks, _)) => plan.actions.push(Action::ApplyService(Box::new(service))),
+        }
+        for (family, addresses) in &gateways {
+            let slice = objects::slice(namespace, name, &ports, family, addresses);
+            let own = slice.metadata.name.clone().unwrap_or_default();
+            let there = slices.remove(&own);
+            if there.is_none_or(|found| objects::slice_differs(&slice, found) != Difference::None) {
+                plan.actions.push(Action::ApplySlice(Box::new(slice)));
+            }
+        }
+        // The gateways take connections at the numbers before anybody is sent there.
+        let addresses = there.into_iter().flat_map(objects::cluster_ips).collect();
+        let ports = ports.iter().map(|port| (port.spec.port, port.at)).collect();
+        plan.exposed.insert(name.clone(), Exposure { addresses, ports });
+        kept.insert(object);
+    }
+    // Endpoints go before their Service, which no longer leads anywhere.
+    plan.actions.extend(slices.into_keys().map(Action::DeleteSlice));
+    let gone = services.into_keys().filter(|own| !kept.contains(own));
+    plan.actions.extend(gone.map(Action::DeleteService));
+    plan
+}
+
+/// The imported names that have TCP ports, and these.
+fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Vec<PortSpec>> {
+    let mut wanted = BTreeMap::new();
+    for resource in resources.values() {
+        let ClusterResource::Name(name) = resource else { continue };
+        let tcp = name.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        let ports: Vec<PortSpec> = tcp.cloned().collect();
+        if !ports.is_empty() {
+            wanted.insert(name.name.clone(), ports);
+        }
+    }
+    wanted
+}
+
+fn by_name<K>(found: &[Arc<K>], meta: impl Fn(&K) -> &ObjectMeta) -> BTreeMap<String, &K> {
+    found.iter().map(|object| (meta(object).name.clone().unwrap_or_default(), &**object)).collect()
+}
+
+/// A number for each (name, port): the one it had, in memory or else in its Service; a free one where it had none. No
+/// number stands for two.
+fn numbers(
+    wanted: &BTreeMap<GlobalName, Vec<PortSpec>>,
+    before: &Exposed,
+    services: &[Arc<Service>],
+    gateways: &Gateways,
+) -> BTreeMap<(GlobalName, u16), u16> {
+    let hellos =
+        gateways.values().map(|gateway| &gateway.hello).filter(|hello| hello.role == GatewayRole::Egress);
+    let mut taken: BTreeSet<u16> = hellos
+        .flat_map(|hello| [Some(hello.tunnel), hello.admin])
+        .flatten()
+        .map(|address| address.port())
+        .collect();
+    let mut known: BTreeMap<(GlobalName, u16), u16> = BTreeMap::new();
+    let remembered = before
+        .iter()
+        .flat_map(|(name, exposure)| exposure.ports.iter().map(|(port, at)| (name.clone(), *port, *at)));
+    let read = services.iter().filter_map(|service| Some((objects::stands_for(&service.metadata)?, service)));
+    let read = read.flat_map(|(name, service)| {
+        objects::targets(service).map(move |(port, at)| (name.clone(), port, at))
+    });
+    for (name, port, at) in remembered.chain(read) {
+        let asked = wanted.get(&name).is_some_and(|ports| ports.iter().any(|spec| spec.port == port));
+        let key = (name, port);
+        if asked && (FIRST..=LAST).contains(&at) && !known.contains_key(&key) && taken.insert(at) {
+            known.insert(key, at);
+        }
+    }
+    let mut free = (FIRST..=LAST).filter(|at| !taken.contains(at));
+    for (name, ports) in wanted {
+        for spec in ports {
+            let key = (name.clone(), spec.port);
+            if known.contains_key(&key) {
+                continue;
+            }
+            if let Some(at) = free.next() {
+                known.insert(key, at);
+            }
+        }
+    }
+    known
+}
+
+/// The egress gateways by address family. One that is not connected takes nothing while another is; where none is, it
+/// is the agent that was away.
+fn endpoints(gateways: &Gateways) -> BTreeMap<&'static str, Vec<(IpAddr, bool)>> {
+    let egress = || {
+        gateways.values().filter(|gateway| {
+            gateway.hello.role == GatewayRole::Egress && objects::is_endpoint(gateway.hello.tunnel)
+        })
+    };
+    let any = egress().any(|gateway| gateway.connected);
+    let mut families: BTreeMap<&'static str, BTreeMap<IpAddr, bool>> = BTreeMap::new();
+    for gateway in egress() {
+        let address = gateway.hello.tunnel.ip();
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        *families.entry(family).or_default().entry(address).or_default() |= gateway.connected || !any;
+    }
+    families.into_iter().map(|(family, all)| (family, all.into_iter().collect())).collect()
+}

@@ -1,0 +1,248 @@
+use super::{
+    Exposed,
+    objects::{object_name, stands_for},
+    plan::{Action, Found, Plan, plan},
+};
+use crate::synthesis::{Gateway, Gateways};
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
+use std::{collections::BTreeMap, sync::Arc};
+use tombolo_model::{
+    GatewayRole, GlobalName, NamespaceName,
+    inventory::{PortSpec, Protocol},
+    snapshot::{ClusterResource, NameKind, NameSpec, Resource, Resources, Vip},
+};
+use tombolo_wire::{message::GatewayHello, version::Hello};
+
+const CATALOG: &str = "catalog.acme.example.com";
+const CART: &str = "cart.acme.example.com";
+
+fn global(text: &str) -> GlobalName {
+    GlobalName::parse(text).unwrap()
+}
+
+fn name(text: &str, ports: &[u16]) -> ClusterResource {
+    let tcp = |port: &u16| PortSpec { port: *port, protocol: Protocol::Tcp, name: None, app_protocol: None };
+    let udp = PortSpec { port: 53, protocol: Protocol::Udp, name: None, app_protocol: None };
+    ClusterResource::Name(NameSpec {
+        name: global(text),
+        domain: "acme.example.com".parse().unwrap(),
+        kind: NameKind::Service,
+        pod: None,
+        vip: Vip { v4: [240, 0, 0, 1].into(), v6: "fd74::1".parse().unwrap() },
+        headless: false,
+        ports: ports.iter().map(tcp).chain([udp]).collect(),
+        targets: vec![],
+    })
+}
+
+fn resources(names: Vec<ClusterResource>) -> Resources<ClusterResource> {
+    names.into_iter().map(|resource| (resource.key(), resource)).collect()
+}
+
+fn egress(all: &[(&str, bool)]) -> Gateways {
+    let gateway = |(tunnel, connected): &(&str, bool)| {
+        let hello = GatewayHello {
+            hello: Hello::current("test"),
+            instance: (*tunnel).to_owned(),
+            role: GatewayRole::Egress,
+            tunnel: tunnel.parse().unwrap(),
+            advertise: Default::default(),
+            serves: Default::default(),
+            workloads: Default::default(),
+            explicit: false,
+            admin: None,
+        };
+        (hello.instance.clone(), Gateway { hello, connected: *connected })
+    };
+    all.iter().map(gateway).collect()
+}
+
+/// An API server that does as it is told, and gives out addresses.
+#[derive(Default)]
+struct World {
+    found: Found,
+    exposed: Exposed,
+}
+
+impl World {
+    fn plan(&self, names: Vec<ClusterResource>, gateways: &Gateways) -> Plan {
+        let namespace = NamespaceName::parse("tombolo-system").unwrap();
+        plan(&resources(names), gateways, &namespace, &self.exposed, &self.found)
+    }
+
+    /// Plans and does it; gives what was done.
+    fn step(&mut self, names: Vec<ClusterResource>, gateways: &Gateways) -> Vec<String> {
+        let plan = self.plan(names, gateways);
+        self.exposed = plan.exposed;
+        plan.actions.into_iter().map(|action| self.act(action)).collect()
+    }
+
+    fn act(&mut self, action: Action) -> String {
+        match action {
+            Action::ApplyService(mut service) => {
+                let name = service.metadata.name.clone().unwrap();
+                let spec = service.spec.as_mut().unwrap();
+                spec.selector = None;
+                spec.cluster_ip = Some(format!("10.96.0.{}", name.len()));
+                spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
+                self.found.services.retain(|found| found.metadata.name != service.metadata.name);
+                self.found.services.push(Arc::new(*service));
+                format!("apply {name}")
+            }
+            Action::ReplaceService(service) => {
+                let name = service.metadata.name.clone().unwrap();
+                self.found.services.retain(|found| found.metadata.name != service.metadata.name);
+                self.found.services.push(Arc::new(*service));
+                format!("replace {name}")
+            }
+            Action::ApplySlice(slice) => {
+                let name = slice.metadata.name.clone().unwrap();
+                self.found.slices.retain(|found| found.metadata.name != slice.metadata.name);
+                self.found.slices.push(Arc::new(*slice));
+                format!("apply slice {name}")
+            }
+            Action::DeleteService(name) => {
+                self.found.services.retain(|found| found.metadata.name.as_ref() != Some(&name));
+                format!("delete {name}")
+            }
+            Action::DeleteSlice(name) => {
+                self.found.slices.retain(|found| found.metadata.name.as_ref() != Some(&name));
+                format!("delete slice {name}")
+            }
+        }
+    }
+
+    fn change(&mut self, change: impl Fn(&mut Service)) {
+        let mut service = (*self.found.services[0]).clone();
+        change(&mut service);
+        self.found.services[0] = Arc::new(service);
+    }
+}
+
+#[test]
+fn a_name_becomes_a_service_with_the_gateways_behind_it() {
+    let mut world = World::default();
+    let gateways = egress(&[("10.1.0.5:15008", true), ("[fd00::5]:15008", true), ("127.0.0.1:15008", true)]);
+    let names = || vec![name(CATALOG, &[80, 8082]), name("dns.acme.example.com", &[])];
+    let object = object_name(&global(CATALOG));
+    assert_eq!(
+        world.step(names(), &gateways),
+        [
+            format!("apply {object}"),
+            format!("apply slice {object}-ipv4"),
+            format!("apply slice {object}-ipv6")
+        ]
+    );
+    assert!(world.exposed[&global(CATALOG)].addresses.is_empty(), "not yet there");
+    assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
+    let exposure = &world.exposed[&global(CATALOG)];
+    assert_eq!(exposure.ports, BTreeMap::from([(80, 16_384), (8082, 16_385)]));
+    assert_eq!(exposure.addresses.len(), 1);
+    let service = &world.found.services[0];
+    assert_eq!(stands_for(&service.metadata), Some(global(CATALOG)));
+    let slice = &world.found.slices[0];
+    assert_eq!(slice.endpoints[0].addresses, ["10.1.0.5"], "loopback is no endpoint");
+    assert_eq!(slice.ports.as_ref().unwrap()[1].port, Some(16_385));
+    assert_eq!(slice.metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"], object);
+    // Gone from the snapshot, gone from the cluster.
+    let gone = world.step(vec![], &gateways);
+    assert_eq!(
+        gone,
+        [
+            format!("delete slice {object}-ipv4"),
+            format!("delete slice {object}-ipv6"),
+            format!("delete {object}")
+        ]
+    );
+    assert!(world.exposed.is_empty());
+}
+
+#[test]
+fn numbers_stay() {
+    let gateways = egress(&[("10.1.0.5:16384", true)]);
+    let mut world = World::default();
+    world.step(vec![name(CATALOG, &[80])], &gateways);
+    assert_eq!(world.exposed[&global(CATALOG)].ports[&80], 16_385, "16384 is the gateway's own");
+    // One that sorts before it takes nothing from it, not even before its Service was seen.
+    let both = || vec![name(CART, &[80]), name(CATALOG, &[80])];
+    world.found = Found::default();
+    world.step(both(), &gateways);
+    assert_eq!(
+        (world.exposed[&global(CATALOG)].ports[&80], world.exposed[&global(CART)].ports[&80]),
+        (16_385, 16_386)
+    );
+    // An agent that remembers nothing reads them from the Services.
+    world.exposed.clear();
+    assert_eq!(world.step(both(), &gateways), [""; 0]);
+    assert_eq!(
+        (world.exposed[&global(CATALOG)].ports[&80], world.exposed[&global(CART)].ports[&80]),
+        (16_385, 16_386)
+    );
+}
+
+#[test]
+fn what_others_change_is_mended() {
+    let gateways = egress(&[("10.1.0.5:15008", true)]);
+    let names = || vec![name(CATALOG, &[80])];
+    let object = object_name(&global(CATALOG));
+    let mut world = World::default();
+    world.step(names(), &gateways);
+    world.step(names(), &gateways);
+    let spec = |service: &mut Service| service.spec.take().unwrap();
+    let changes: [&dyn Fn(&mut Service); 4] = [
+        &|service| {
+            let mut changed = spec(service);
+            changed.ports.as_mut().unwrap()[0].target_port = Some(IntOrString::Int(20_000));
+            service.spec = Some(changed);
+        },
+        &|service| {
+            let mut changed = spec(service);
+            changed.selector = Some(BTreeMap::from([("app".to_owned(), "x".to_owned())]));
+            service.spec = Some(changed);
+        },
+        &|service| service.metadata.annotations = None,
+        &|service| {
+            let mut changed = spec(service);
+            let mut more = changed.ports.as_ref().unwrap()[0].clone();
+            (more.port, more.name) = (22, Some("more".to_owned()));
+            changed.ports.as_mut().unwrap().push(more);
+            service.spec = Some(changed);
+        },
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        world.change(change);
+        let verb = if number == 3 { "replace" } else { "apply" };
+        assert_eq!(world.step(names(), &gateways), [format!("{verb} {object}")], "{number}");
+        assert_eq!(world.step(names(), &gateways), [""; 0], "{number}");
+    }
+    // What others add that is none of ours stays.
+    world.change(|service| drop(service.metadata.labels.as_mut().unwrap().insert("team".into(), "a".into())));
+    assert_eq!(world.step(names(), &gateways), [""; 0]);
+    world.found.services.clear();
+    assert_eq!(world.step(names(), &gateways), [format!("apply {object}")], "deleted by hand");
+}
+
+#[test]
+fn gateways_come_and_go() {
+    let names = || vec![name(CATALOG, &[80])];
+    let mut world = World::default();
+    let mut ready = |gateways: &[(&str, bool)]| {
+        world.step(names(), &egress(gateways));
+        let endpoints = &world.found.slices[0].endpoints;
+        endpoints.iter().map(|e| e.conditions.as_ref().unwrap().ready.unwrap()).collect::<Vec<_>>()
+    };
+    let (one, two) = ("10.1.0.5:15008", "10.1.0.6:15008");
+    assert_eq!(ready(&[(one, true), (two, true)]), [true, true]);
+    assert_eq!(ready(&[(one, true), (two, false)]), [true, false], "killed");
+    assert_eq!(ready(&[(one, false), (two, false)]), [true, true], "the agent was away, not they");
+    assert_eq!(ready(&[(two, true)]), [true]);
+}
+
+#[test]
+fn names_of_objects_are_labels_and_differ() {
+    let long = format!("{}.{}.acme.example.com", "a".repeat(63), "b".repeat(63));
+    let (one, other) = (object_name(&global(&long)), object_name(&global("a-b.c.acme.example.com")));
+    assert!(one.len() <= 63 && one.starts_with("g-aaa"));
+    assert_ne!(other, object_name(&global("a.b-c.acme.example.com")), "the same but for the dots");
+    assert!(tombolo_model::DnsLabel::parse(&one).is_ok() && tombolo_model::DnsLabel::parse(&other).is_ok());
+}

@@ -1,0 +1,65 @@
+//! Callers without a proxy (capture mode `gateway`): an egress gateway takes their connections itself.
+
+use crate::world::{LONG, NAME, PORT, World, ask, echo};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use tokio::net::{TcpListener, TcpStream};
+use tombolo_gateway::capture::{self, Handle, Mode, Problems};
+use tombolo_model::snapshot::EndToEnd;
+use tombolo_runtime::drain;
+use tombolo_testkit::wait::{until, until_ok};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The egress gateway of `c1` takes connections to the name at a port; gives it.
+async fn captured(world: &mut World) -> (SocketAddr, Handle, drain::Drain) {
+    let free = TcpListener::bind((LOOPBACK, 0)).await.unwrap().local_addr().unwrap();
+    world.spec.captured_at = Some(free.port());
+    world.publish();
+    let (drain, watch) = drain::channel();
+    let shared = world.sites["c1"].egress.shared.clone();
+    let handle = capture::start(shared, Mode::Gateway(LOOPBACK), Problems::new(), watch).await.unwrap();
+    handle.followed(&world.sites["c1"].egress.shared).await;
+    (free, handle, drain)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_without_a_proxy_reaches_another_cluster() {
+    for sidecars in [true, false] {
+        let mut world = World::new(&["c1", "c2"]).await;
+        world.app("c2", echo).await;
+        world.spec.tunnelled = sidecars;
+        world.spec.end_to_end = if sidecars { EndToEnd::All } else { EndToEnd::None };
+        let (at, _handle, _drain) = captured(&mut world).await;
+        let client = TcpStream::connect(at).await.unwrap();
+        assert_eq!(ask(client, b"hello").await.unwrap(), b"hello", "sidecars: {sidecars}");
+        let line = world.sites["c1"].egress.line(1).await;
+        assert_eq!(
+            (&line["destination"], &line["cluster"]),
+            (&format!("{NAME}:{PORT}").into(), &"c2".into())
+        );
+        assert_eq!(line["reason"], "ok");
+        assert!(line["source"].is_null(), "nobody knows who it is: {line}");
+        let line = world.sites["c2"].ingress.line(1).await;
+        let source = line["source"].as_str().unwrap();
+        assert!(source.ends_with("/cluster/c1/gateway/egress"), "the cluster answers for it: {source}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_may_not_call_is_refused_and_a_port_that_is_gone_is_closed() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    world.app("c2", echo).await;
+    world.spec.callers = [crate::world::cluster("c2")].into();
+    let (at, _handle, _drain) = captured(&mut world).await;
+    let error = ask(TcpStream::connect(at).await.unwrap(), b"hello").await;
+    assert!(error.is_err(), "{error:?}");
+    assert_eq!(world.sites["c1"].egress.line(1).await["reason"], "not_a_caller");
+
+    world.spec.callers.insert(crate::world::cluster("c1"));
+    world.publish();
+    let answer = || async { ask(TcpStream::connect(at).await?, b"hello").await };
+    assert_eq!(until_ok("an answer", LONG, answer).await, b"hello");
+    world.spec.captured_at = None;
+    world.publish();
+    let _ = until("closed", LONG, || TcpStream::connect(at), Result::is_err).await;
+}

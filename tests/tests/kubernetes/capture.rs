@@ -1,0 +1,174 @@
+//! Capture mode `gateway`: names are Services of the cluster, and their endpoints are the egress gateways. There are no nodes
+//! here, so the test itself goes where a node's proxying would send a connection.
+
+use crate::{
+    let_agent, make, make_wide, meta,
+    server::{ADMIN, Store},
+    world::{Agent, Controller, SOON, egress},
+};
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Service},
+        discovery::v1::EndpointSlice,
+        rbac::v1::{Role, RoleBinding},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tombolo_testkit::wait::{until, until_ok};
+
+const CATALOG: &str = "catalog.acme.example.com";
+const OWN: &str = "tombolo-system";
+
+/// An address of this machine that an EndpointSlice may have: not of loopback.
+fn own_address() -> IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect("192.0.2.1:9").expect("this machine needs a route to somewhere; nothing is sent");
+    socket.local_addr().expect("an address").ip()
+}
+
+/// An application that says its name, and then what it is told.
+async fn application(address: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((address, 0)).await.expect("a socket");
+    let at = listener.local_addr().expect("an address");
+    tombolo_runtime::task::spawn("application", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tombolo_runtime::task::spawn("request", async move {
+                let (mut from, mut to) = stream.split();
+                let _ = to.write_all(b"catalog: ").await;
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+                let _ = to.shutdown().await;
+            });
+        }
+    });
+    at
+}
+
+async fn ask(at: SocketAddr) -> Result<String, std::io::Error> {
+    let mut stream = TcpStream::connect(at).await?;
+    stream.write_all(b"who is there").await?;
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// What the agent may write: in its own namespace only.
+async fn let_agent_write(client: &kube::Client) {
+    let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": verbs},
+    ]);
+    make::<Role>(client, json!({"metadata": meta(OWN, "tombolo"), "rules": rules})).await;
+    let group = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "tombolo"}]);
+    let of = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tombolo"});
+    let binding = json!({"metadata": meta(OWN, "tombolo"), "subjects": group, "roleRef": of});
+    make::<RoleBinding>(client, binding).await;
+}
+
+/// The Service of a name: what it is called, its address, and where its port leads.
+async fn service_of(services: &Api<Service>, name: &str) -> Result<(String, IpAddr, u16), String> {
+    let all = services.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+    let is = |service: &&Service| {
+        service
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get("tombolo.io/name"))
+            .is_some_and(|of| of == name)
+    };
+    let service = all.items.iter().find(is).ok_or("none")?;
+    let spec = service.spec.as_ref().ok_or("no spec")?;
+    let port = spec.ports.as_ref().and_then(|ports| ports.first()).ok_or("no port")?;
+    let Some(IntOrString::Int(target)) = port.target_port else { return Err("no target".to_owned()) };
+    let address = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok()).ok_or("no address")?;
+    let target = u16::try_from(target).map_err(|error| error.to_string())?;
+    Ok((service.metadata.name.clone().ok_or("no name")?, address, target))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_services() {
+    let home = tempfile::tempdir().expect("a folder");
+    let store = Store::start(&home.path().join("kubernetes"));
+    let server = store.server().await;
+    let client = server.client(ADMIN).await;
+    for name in ["shop", OWN] {
+        make_wide::<Namespace>(&client, json!({"metadata": {"name": name}})).await;
+    }
+    let_agent(&client, &["namespaces", "services", "pods", "serviceaccounts", "nodes"]).await;
+    let_agent_write(&client).await;
+    let here = own_address();
+    let application = application(here).await;
+    let ports = json!([{"name": "web", "port": 80, "targetPort": application.port()}]);
+    make::<Service>(&client, json!({"metadata": meta("shop", "catalog"), "spec": {"ports": ports}})).await;
+    let mut metadata = meta("shop", "catalog-x");
+    metadata["labels"] = json!({"kubernetes.io/service-name": "catalog"});
+    let ports = json!([{"name": "web", "port": application.port()}]);
+    let endpoints = json!([{"addresses": [here], "conditions": {"ready": true}}]);
+    let slice = json!({"metadata": metadata, "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
+    make::<EndpointSlice>(&client, slice).await;
+
+    let controller = Controller::start().await;
+    controller.join(home.path()).await;
+    let agent = Agent::start(home.path(), &server, &["--capture", "gateway"]).await;
+    let mut gateway = egress(home.path(), here).await;
+
+    // The name is a Service, DNS answers its address, and its endpoints are the gateway.
+    let services: Api<Service> = Api::namespaced(client.clone(), OWN);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), OWN);
+    let (object, address, target) =
+        until_ok("the Service of the name", SOON, || service_of(&services, CATALOG)).await;
+    let _ = until(
+        "its address in DNS",
+        SOON,
+        || agent.ask(CATALOG),
+        |found| found.clone().map(IpAddr::V4) == Ok(address),
+    )
+    .await;
+    let endpoints = || async {
+        let slice = slices.get_opt(&format!("{object}-ipv4")).await.expect("an answer");
+        slice.map(|slice| slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect::<Vec<_>>())
+    };
+    until("its endpoints", SOON, endpoints, |found| *found == Some(vec![here.to_string()])).await;
+    let answer = until_ok("an answer", SOON, || ask(SocketAddr::new(here, target))).await;
+    assert_eq!(answer, "catalog: who is there");
+    assert!(!agent.inventory().await.iter().any(|line| line.starts_with(OWN)), "they are not exported");
+
+    // What is changed or deleted by hand is mended; the gateway's number stays.
+    let change = json!({"spec": {"selector": {"app": "x"}, "ports": [{"port": 80, "targetPort": 80, "name": "p-80"}]}});
+    services.patch(&object, &PatchParams::default(), &Patch::Merge(change)).await.expect("changed");
+    let mended = || async {
+        let found = services.get(&object).await.expect("it is there").spec.expect("a spec");
+        (found.selector, service_of(&services, CATALOG).await.map(|(_, _, target)| target))
+    };
+    let _ = until("the change is mended", SOON, mended, |found| *found == (None, Ok(target))).await;
+    services.delete(&object, &DeleteParams::default()).await.expect("deleted");
+    let again = until_ok("it is made again", SOON, || service_of(&services, CATALOG)).await;
+    assert_eq!((&again.0, again.2), (&object, target));
+    let _ = until(
+        "its new address",
+        SOON,
+        || agent.ask(CATALOG),
+        |found| found.clone().map(IpAddr::V4) == Ok(again.1),
+    )
+    .await;
+    assert_eq!(ask(SocketAddr::new(here, target)).await.expect("an answer"), "catalog: who is there");
+
+    // A gateway that is gone is no endpoint; a name that is gone is no Service.
+    gateway.kill();
+    until("no endpoint", SOON, endpoints, Option::is_none).await;
+    let shop: Api<Service> = Api::namespaced(client.clone(), "shop");
+    shop.delete("catalog", &DeleteParams::default()).await.expect("deleted");
+    let left = || async { services.list(&ListParams::default()).await.expect("a list").items.len() };
+    until("no Service is left", SOON, left, |count| *count == 0).await;
+}
