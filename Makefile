@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit demo build install prepare api golden deps deps-test
+.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,6 +22,7 @@ install: ## release programs into PREFIX/bin, systemd units beside them (deploy/
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --test kubernetes --locked -- -D warnings
 
 test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
 	scripts/test
@@ -32,6 +33,10 @@ deny: ## the dependency policy (deny.toml), with cargo-deny, which is built wher
 
 unit: ## tests that need no other program and no root
 	$(CARGO) test --workspace --lib
+
+test-kubernetes: deps ## the agent against a true API server: TOMBOLO_KUBERNETES_BIN names the folder of etcd and kube-apiserver
+	$(CARGO) build --workspace --bins
+	scripts/with-postgres $(CARGO) test --workspace --test kubernetes
 
 demo: deps build ## two clusters and a shop on this machine; CHECK=1 checks it and ends
 	@scripts/with-postgres target/debug/tombolo demo $(DEMO_FLAGS)

@@ -107,7 +107,7 @@ impl Shown {
                         json!({ "port": port.spec, "endpoints": endpoints })
                     })
                     .collect();
-                json!({ "service": key, "account": service.account, "headless": service.headless, "ports": ports })
+                json!({ "service": key, "accounts": service.accounts, "headless": service.headless, "ports": ports })
             })
             .collect();
         Answer::json(&services)

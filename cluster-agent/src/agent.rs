@@ -10,11 +10,9 @@ use crate::{
     gateways::{self, Hub, HubConfig, Listener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    locality,
     report::{Reporter, new_epoch},
-    source::{
-        directory::{Batch, Directory},
-        keeper::Keeper,
-    },
+    source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
     status::Reporting,
     synthesis,
@@ -39,8 +37,8 @@ use tombolo_wire::message::Problem;
 pub struct Config {
     /// Its directory, in which it joined.
     pub data: PathBuf,
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where it learns what runs in its cluster.
+    pub source: SourceConfig,
     /// The DNS server, where it is not a process of its own ([`dns::process`]).
     pub dns: Option<dns::Config>,
     /// The socket for gateways.
@@ -53,6 +51,30 @@ pub struct Config {
     pub health: HealthConfig,
     /// How the set of gateways behaves.
     pub hub: HubConfig,
+}
+
+/// Where an agent learns what runs in its cluster.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// A Kubernetes API server.
+    Kubernetes(kubernetes::Config),
+}
+
+/// The source, ready to run.
+enum Reader {
+    Directory(Box<Directory>),
+    Kubernetes(Box<kubernetes::Watching>),
+}
+
+impl Reader {
+    async fn run(self, sink: impl FnMut(Batch) + Send) {
+        match self {
+            Self::Directory(directory) => directory.run(sink).await,
+            Self::Kubernetes(cluster) => cluster.run(sink).await,
+        }
+    }
 }
 
 /// What an agent is given.
@@ -86,6 +108,9 @@ pub enum BuildError {
     /// The socket for gateways.
     #[error(transparent)]
     Gateways(#[from] gateways::BindError),
+    /// The API server.
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::ConnectError),
     /// The admin port.
     #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
     Admin {
@@ -115,7 +140,7 @@ struct Parts {
     feed: Client<ClusterResource>,
     running: Running<ClusterResource, TlsConnector>,
     renewal: Renewal,
-    directory: Directory,
+    reader: Reader,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -169,6 +194,14 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
+    let reader = match config.source {
+        SourceConfig::Manifests(path) => {
+            Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
+        }
+        SourceConfig::Kubernetes(config) => {
+            Reader::Kubernetes(Box::new(kubernetes::Watching::new(config, Arc::clone(&deps.clock)).await?))
+        }
+    };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
     let (view, _) = watch::channel(Arc::new(View::default()));
@@ -213,7 +246,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             feed,
             running,
             renewal,
-            directory: Directory::new(config.manifests, Keeper::new(data.file("manifests"))),
+            reader,
             source,
             source_problems,
             checker,
@@ -311,10 +344,8 @@ impl Parts {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
             self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
         });
-        tasks.spawn(
-            "directory",
-            watch_directory(self.directory, self.source, self.view, self.source_problems),
-        );
+        let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
+        tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
@@ -330,18 +361,20 @@ fn report(tasks: &mut Tasks, requests: &Requests, outputs: &Outputs, reporting: 
     tasks.spawn("status", reporting.run(requests.clone()));
 }
 
-async fn watch_directory(
-    directory: Directory,
+async fn read_source(
+    reader: Reader,
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
+    membership: Arc<Membership>,
 ) {
     let mut index = Index::default();
-    let sink = move |batch: Batch| {
+    let sink = move |mut batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
             changed |= index.change(change);
         }
+        batch.problems.extend(locality::check(&membership.locality, index.nodes()));
         problems.send_replace(batch.problems);
         if batch.read && (changed || source.borrow().is_none()) {
             let now = Arc::new(index.view());
@@ -349,7 +382,7 @@ async fn watch_directory(
             source.send_replace(Some(now));
         }
     };
-    directory.run(sink).await;
+    reader.run(sink).await;
 }
 
 /// Ready once there is a snapshot to serve, old or new.

@@ -57,7 +57,7 @@ mod tests {
             Arc::new(LocalService {
                 created_s,
                 headless: false,
-                account: "default".parse().unwrap(),
+                accounts: Default::default(),
                 ports: vec![],
                 endpoints: BTreeMap::new(),
             })

@@ -2,8 +2,8 @@
 //! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
 
 use crate::source::{
-    AccountObject, Change, Check, NamespaceObject, Object, ObjectKey, ObjectKind, ServiceObject, ServicePort,
-    SliceObject, SlicePort, TargetPort,
+    AccountObject, Change, Check, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
+    ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
 };
 use serde::Serialize;
 use std::{
@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 use tombolo_model::{
-    AccountName, DnsLabel, NamespaceName,
+    AccountName, DnsLabel, Locality, NamespaceName,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
     snapshot::WorkloadSelector,
@@ -25,12 +25,23 @@ pub struct LocalService {
     pub created_s: Option<i64>,
     /// Whether its pods have names of their own.
     pub headless: bool,
-    /// Who serves it.
-    pub account: AccountName,
+    /// Who serves it, as far as it is known.
+    pub accounts: BTreeSet<AccountName>,
     /// Its ports.
     pub ports: Vec<LocalPort>,
-    /// Its endpoints by address: the name of the pod, where it has one.
-    pub endpoints: BTreeMap<IpAddr, Option<DnsLabel>>,
+    /// Its endpoints by address.
+    pub endpoints: BTreeMap<IpAddr, LocalAddress>,
+}
+
+/// What is known of an address of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The name in DNS of a pod that has one.
+    pub hostname: Option<DnsLabel>,
+    /// The pod; one of a cluster with IPv4 and IPv6 has two addresses.
+    pub pod: Option<AccountName>,
+    /// Who serves at it, as far as it is known.
+    pub account: Option<AccountName>,
 }
 
 /// A port of a service.
@@ -47,6 +58,8 @@ pub struct LocalPort {
 pub struct LocalEndpoint {
     /// What its EndpointSlice says. It takes requests when its check agrees.
     pub ready: bool,
+    /// On its way out and still answering: taken while no other of the port is ready.
+    pub draining: bool,
     /// How it is checked.
     pub check: Check,
 }
@@ -72,7 +85,10 @@ pub struct Index {
     services: BTreeMap<ServiceKey, ServiceObject>,
     slices: BTreeMap<ObjectKey, SliceObject>,
     accounts: BTreeMap<ObjectKey, AccountObject>,
+    pods: BTreeMap<ObjectKey, PodObject>,
+    nodes: BTreeMap<AccountName, Locality>,
     slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
+    slices_with: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
 }
 
@@ -89,16 +105,28 @@ impl Index {
             }
             Object::Slice(new) => {
                 let service = service_of(&new);
-                let old = self.slices.get(&key).map(service_of).filter(|old| *old != service);
-                if !replace(&mut self.slices, key.clone(), new) {
+                if self.slices.get(&key) == Some(&new) {
                     return false;
                 }
+                let pods: Vec<ObjectKey> = pods_of(&new).collect();
+                let old = self.slices.insert(key.clone(), new);
                 let mut changed = false;
                 if let Some(old) = old {
-                    changed |= self.unlink(&old, &key);
+                    self.forget_pods(&old, &key);
+                    let other = service_of(&old);
+                    changed = other != service && self.unlink(&other, &key);
+                }
+                for pod in pods {
+                    self.slices_with.entry(pod).or_default().insert(key.clone());
                 }
                 self.slices_of.entry(service.clone()).or_default().insert(key);
                 self.join(&service) || changed
+            }
+            Object::Pod(new) => replace(&mut self.pods, key.clone(), new) && self.join_all_with(&key),
+            // Nothing in the view depends on it.
+            Object::Node(new) => {
+                self.nodes.insert(new.name, new.locality);
+                false
             }
         }
     }
@@ -115,7 +143,13 @@ impl Index {
             }
             ObjectKind::EndpointSlice => {
                 let Some(old) = self.slices.remove(key) else { return false };
+                self.forget_pods(&old, key);
                 self.unlink(&service_of(&old), key)
+            }
+            ObjectKind::Pod => self.pods.remove(key).is_some() && self.join_all_with(key),
+            ObjectKind::Node => {
+                self.nodes.remove(&key.name);
+                false
             }
         }
     }
@@ -152,15 +186,41 @@ impl Index {
             // Kubernetes sets this label on every namespace, and people select by it.
             labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_string());
         }
-        let mut workloads: Workloads = self
-            .joined
-            .iter()
-            .map(|(key, service)| ((key.namespace.clone(), service.account.clone()), BTreeSet::new()))
-            .collect();
+        let of_service = |(key, service): (&ServiceKey, &Arc<LocalService>)| -> Vec<_> {
+            service.accounts.iter().map(|account| (key.namespace.clone(), account.clone())).collect()
+        };
+        let mut workloads: Workloads =
+            self.joined.iter().flat_map(of_service).map(|workload| (workload, BTreeSet::new())).collect();
         for account in self.accounts.values() {
             workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
         }
         View { namespaces, services: self.joined.clone(), workloads }
+    }
+
+    /// Where the nodes stand, by name; known in Kubernetes only.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<AccountName, Locality> {
+        &self.nodes
+    }
+
+    /// The slice no longer has these pods.
+    fn forget_pods(&mut self, slice: &SliceObject, key: &ObjectKey) {
+        for pod in pods_of(slice) {
+            if let Some(slices) = self.slices_with.get_mut(&pod) {
+                slices.remove(key);
+                if slices.is_empty() {
+                    self.slices_with.remove(&pod);
+                }
+            }
+        }
+    }
+
+    /// Works out again the services that a pod serves. Whether any is different now.
+    fn join_all_with(&mut self, pod: &ObjectKey) -> bool {
+        let Some(slices) = self.slices_with.get(pod) else { return false };
+        let services: BTreeSet<ServiceKey> =
+            slices.iter().filter_map(|slice| self.slices.get(slice)).map(service_of).collect();
+        services.iter().fold(false, |changed, service| self.join(service) | changed)
     }
 
     fn unlink(&mut self, service: &ServiceKey, slice: &ObjectKey) -> bool {
@@ -186,9 +246,20 @@ impl Index {
             .collect();
         let mut endpoints = BTreeMap::new();
         for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
-            let hostname = endpoints.entry(endpoint.address).or_insert(None);
-            *hostname = hostname.take().or_else(|| endpoint.hostname.clone());
+            let known: &mut LocalAddress = endpoints.entry(endpoint.address).or_default();
+            known.hostname = known.hostname.take().or_else(|| endpoint.hostname.clone());
+            known.pod = known.pod.take().or_else(|| endpoint.pod.clone());
         }
+        for known in endpoints.values_mut() {
+            let of_pod = || {
+                let pod = self.pods.get(&pod_key(&key.namespace, known.pod.as_ref()?))?;
+                Some(pod.account.clone())
+            };
+            known.account = service.account.clone().or_else(of_pod);
+        }
+        let accounts =
+            service.account.iter().chain(endpoints.values().filter_map(|known| known.account.as_ref()));
+        let accounts = accounts.cloned().collect();
         let ports = service
             .ports
             .iter()
@@ -200,7 +271,7 @@ impl Index {
         let new = LocalService {
             created_s: service.created_s,
             headless: service.headless,
-            account: service.account.clone(),
+            accounts,
             ports,
             endpoints,
         };
@@ -220,6 +291,11 @@ fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> 
     true
 }
 
+fn pods_of(slice: &SliceObject) -> impl Iterator<Item = ObjectKey> {
+    let pod = |endpoint: &SliceEndpoint| Some(pod_key(&slice.namespace, endpoint.pod.as_ref()?));
+    slice.endpoints.iter().filter_map(pod)
+}
+
 fn service_of(slice: &SliceObject) -> ServiceKey {
     ServiceKey { namespace: slice.namespace.clone(), name: slice.service.clone() }
 }
@@ -236,8 +312,11 @@ fn leads_to(
             let check = if port.spec.protocol == Protocol::Tcp { check.clone() } else { Check::None };
             // In two slices (Kubernetes allows it while it moves endpoints): ready where one says so.
             all.entry(SocketAddr::new(endpoint.address, number))
-                .and_modify(|known| known.ready |= endpoint.ready)
-                .or_insert(LocalEndpoint { ready: endpoint.ready, check });
+                .and_modify(|known| {
+                    known.ready |= endpoint.ready;
+                    known.draining |= endpoint.draining;
+                })
+                .or_insert(LocalEndpoint { ready: endpoint.ready, draining: endpoint.draining, check });
         }
     }
     all

@@ -12,6 +12,7 @@ pub mod gateways;
 pub mod health;
 pub mod index;
 pub mod join;
+pub mod locality;
 mod private;
 pub mod report;
 pub mod source;

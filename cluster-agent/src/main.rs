@@ -10,14 +10,15 @@ use std::{
     time::Duration,
 };
 use tombolo_agent::{
-    agent::{self, Config, Deps, Ended},
+    agent::{self, Config, Deps, Ended, SourceConfig},
     dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
     join::{JoinConfig, join},
+    source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
 };
-use tombolo_model::{ClusterName, Locality};
+use tombolo_model::{ClusterName, Locality, NamespaceName};
 use tombolo_runtime::{
     limits, ready,
     signal::Signals,
@@ -102,9 +103,10 @@ struct Run {
     /// The directory for the agent's state, in which it joined.
     #[arg(long)]
     data: PathBuf,
-    /// The directory of Kubernetes manifests that describe this cluster's services.
-    #[arg(long)]
-    manifests: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    kubernetes: Kubernetes,
     /// Where DNS is answered, UDP and TCP. Without, `tombolo-agent dns` answers, whether or not the agent runs.
     #[arg(long, requires = "dns_forward")]
     dns: Option<SocketAddr>,
@@ -126,6 +128,53 @@ struct Run {
     /// The file to write once everything is bound: the process id and the addresses, as JSON.
     #[arg(long)]
     ready_file: Option<PathBuf>,
+}
+
+/// Where the agent learns what runs in its cluster: one of the two.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The directory of Kubernetes manifests that describe this cluster's services.
+    #[arg(long)]
+    manifests: Option<PathBuf>,
+    /// Read the services from Kubernetes: from the cluster that the agent runs in, or with --kubeconfig from another.
+    #[arg(long)]
+    kubernetes: bool,
+}
+
+#[derive(Args)]
+struct Kubernetes {
+    /// Reach the API server as this file says.
+    #[arg(long, requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// The context in the file; the current one without.
+    #[arg(long, requires = "kubeconfig")]
+    context: Option<String>,
+    /// The agent's own namespace [default: that of its pod, or tombolo-system outside of one].
+    #[arg(long, requires = "kubernetes")]
+    namespace: Option<NamespaceName>,
+    /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
+    /// several times.
+    #[arg(long, requires = "kubernetes", value_delimiter = ',')]
+    exclude_namespace: Vec<NamespaceName>,
+}
+
+impl Source {
+    /// Clap has seen to it that there is exactly one.
+    fn config(self, kubernetes: Kubernetes) -> SourceConfig {
+        if let Some(manifests) = self.manifests {
+            return SourceConfig::Manifests(manifests);
+        }
+        let access = match kubernetes.kubeconfig {
+            Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
+            None => kubernetes::Access::InCluster,
+        };
+        SourceConfig::Kubernetes(kubernetes::Config {
+            access,
+            namespace: kubernetes.namespace,
+            exclude: kubernetes.exclude_namespace.into_iter().collect(),
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -209,7 +258,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
     let config = Config {
         data: options.data,
-        manifests: options.manifests,
+        source: options.source.config(options.kubernetes),
         dns: options
             .dns
             .zip(options.dns_forward)

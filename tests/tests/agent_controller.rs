@@ -154,7 +154,7 @@ impl Cluster {
         let socket = dir.path().join("agent.sock");
         let config = agent::Config {
             data,
-            manifests,
+            source: agent::SourceConfig::Manifests(manifests),
             dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
             gateway_socket: socket.clone(),
             mode: AddressMode::Allocated,

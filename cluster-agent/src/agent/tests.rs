@@ -317,7 +317,7 @@ fn join_config(controller: &Controller, data: &Path) -> JoinConfig {
 fn config(dir: &Path) -> Config {
     Config {
         data: dir.join("data"),
-        manifests: dir.join("manifests"),
+        source: SourceConfig::Manifests(dir.join("manifests")),
         dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
         gateway_socket: dir.join("run/agent.sock"),
         mode: AddressMode::Explicit("127.101.0.0/16".parse().unwrap()),

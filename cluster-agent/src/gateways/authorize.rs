@@ -62,8 +62,9 @@ pub(crate) fn authorize(
             let serves = || {
                 view.services.iter().any(|(key, service)| {
                     key.namespace == *namespace
-                        && service.account == *account
-                        && service.endpoints.keys().any(|address| hello.serves.contains(address))
+                        && service.endpoints.iter().any(|(address, known)| {
+                            known.account.as_ref() == Some(account) && hello.serves.contains(address)
+                        })
                 })
             };
             if may_speak_for_workload(identity, has_selectors, hello) || serves() {

@@ -19,13 +19,13 @@ use tombolo_model::{
 };
 
 /// Who serves a service.
-const SERVICE_ACCOUNT: &str = "tombolo.io/service-account";
+pub(super) const SERVICE_ACCOUNT: &str = "tombolo.io/service-account";
 /// How the endpoints of a service are checked.
-const HEALTH_CHECK: &str = "tombolo.io/health-check";
+pub(super) const HEALTH_CHECK: &str = "tombolo.io/health-check";
 /// How a machine's proxy knows the processes of a service account.
 const SELECTOR: &str = "tombolo.io/selector";
 /// The service of an EndpointSlice.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 fn at<T, E: Display>(path: &str, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("{path}: {error}"))
@@ -79,6 +79,7 @@ pub(super) fn service(object: Service) -> Result<ServiceObject, String> {
         Some(text) => at(&format!("metadata.annotations[{SERVICE_ACCOUNT}]"), AccountName::parse(text))?,
         None => default_account(),
     };
+    let account = Some(account);
     let check = match annotation(meta, HEALTH_CHECK) {
         Some(text) => at(&format!("metadata.annotations[{HEALTH_CHECK}]"), text.parse())?,
         None => Check::Tcp,
@@ -180,6 +181,16 @@ fn slice_endpoint(path: &str, endpoint: Endpoint, kind: &str) -> Result<SliceEnd
         Some(name) => Some(at(&format!("{path}.hostname"), DnsLabel::parse(name))?),
         None => None,
     };
-    let ready = endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
-    Ok(SliceEndpoint { address, ready, hostname })
+    let conditions = endpoint.conditions.unwrap_or_default();
+    // What is not said of serving counts as true, as Kubernetes says.
+    let ready = conditions.ready.unwrap_or(true);
+    let draining = !ready && conditions.terminating == Some(true) && conditions.serving != Some(false);
+    let pod = match endpoint.target_ref {
+        Some(target) if target.kind.as_deref() == Some("Pod") => {
+            let name = target.name.as_deref().unwrap_or_default();
+            Some(at(&format!("{path}.targetRef.name"), AccountName::parse(name))?)
+        }
+        _ => None,
+    };
+    Ok(SliceEndpoint { address, ready, draining, hostname, pod })
 }

@@ -4,7 +4,7 @@
 //! shorter, or is damaged) is read once more after a moment: it may be half of a save.
 
 use super::{
-    Change, Files,
+    Batch, Change, Files,
     keeper::{Keeper, Kept},
     scan::{MAX_FILES, Stamp, scan},
 };
@@ -26,17 +26,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(5);
 /// How often a directory that can't be read is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// What a look at the directory brought.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// What changed. Empty on the first look at an empty directory: then it is known to be empty.
-    pub changes: Vec<Change>,
-    /// All that is wrong now.
-    pub problems: Vec<Problem>,
-    /// Whether it is known what the directory holds, from itself or from what was kept of it. Not before that is
-    /// anything known to be gone.
-    pub read: bool,
-}
 
 /// A directory of manifests: `*.yaml`, `*.yml` and `*.json` in it, not in directories below.
 #[derive(Debug)]

@@ -115,6 +115,7 @@ impl Document<'_> {
             ObjectKind::Service => made(self.yaml()?, convert::service, Object::Service),
             ObjectKind::ServiceAccount => made(self.yaml()?, convert::account, Object::Account),
             ObjectKind::EndpointSlice => made(self.yaml()?, convert::slice, Object::Slice),
+            ObjectKind::Pod | ObjectKind::Node => return Err(self.fault(RUNNING)),
         })
     }
 
@@ -208,6 +209,9 @@ fn not_read(header: &Header) -> String {
     )
 }
 
+/// What `kind` gives no manifest.
+const RUNNING: &str = "is what an API server knows of what runs, and no manifest";
+
 /// An object, and what was understood of it.
 fn made<T: Serialize, O>(
     read: T,
@@ -229,6 +233,7 @@ fn entry(kind: ObjectKind, value: Value) -> Result<(Result<Object, String>, Valu
         ObjectKind::Service => made(typed(value)?, convert::service, Object::Service),
         ObjectKind::ServiceAccount => made(typed(value)?, convert::account, Object::Account),
         ObjectKind::EndpointSlice => made(typed(value)?, convert::slice, Object::Slice),
+        ObjectKind::Pod | ObjectKind::Node => return Err(RUNNING.to_owned()),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Where the agent learns what runs in its cluster. Without Kubernetes that is a directory of ordinary Kubernetes
-//! manifests; the rest of the agent sees only [`Object`]s that come and go.
+//! manifests ([`directory`]), in Kubernetes its API server ([`kubernetes`]); the rest of the agent sees only [`Object`]s
+//! that come and go.
 //!
 //! The loss of a source withdraws nothing. A file that is damaged keeps the objects of its last good version, a
 //! directory that can't be read keeps everything; only a file that is deleted, or a sound file without the object,
@@ -10,6 +11,7 @@ pub mod directory;
 mod document;
 mod files;
 pub mod keeper;
+pub mod kubernetes;
 mod object;
 mod scan;
 mod unknown;
@@ -18,10 +20,24 @@ mod unknown;
 mod tests;
 
 pub use files::Files;
+pub(crate) use object::pod_key;
 pub use object::{
-    AccountObject, Check, NamespaceObject, Object, ObjectKey, ObjectKind, ServiceObject, ServicePort,
-    SliceEndpoint, SliceObject, SlicePort, TargetPort,
+    AccountObject, Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject,
+    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,
 };
+
+use tombolo_wire::message::Problem;
+
+/// What a source found since the last time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// What changed. May be empty the first time: then it is known that there is nothing.
+    pub changes: Vec<Change>,
+    /// All that is wrong now.
+    pub problems: Vec<Problem>,
+    /// Whether it is known what there is. Not before that is anything known to be gone.
+    pub read: bool,
+}
 
 /// A change of the effective objects.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 use tombolo_model::{
-    AccountName, DnsLabel, NamespaceName,
+    AccountName, DnsLabel, Locality, NamespaceName,
     inventory::{PortSpec, Protocol, ServiceKey},
     snapshot::WorkloadSelector,
 };
@@ -23,6 +23,10 @@ pub enum ObjectKind {
     EndpointSlice,
     /// `v1 ServiceAccount`.
     ServiceAccount,
+    /// `v1 Pod`; from an API server only.
+    Pod,
+    /// `v1 Node`; from an API server only.
+    Node,
 }
 
 impl ObjectKind {
@@ -34,6 +38,8 @@ impl ObjectKind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::ServiceAccount => "ServiceAccount",
+            Self::Pod => "Pod",
+            Self::Node => "Node",
         }
     }
 }
@@ -43,7 +49,7 @@ impl ObjectKind {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: ObjectKind,
-    /// Its namespace; for a namespace, itself.
+    /// Its namespace; for a namespace, itself; for a node, which lies in none, `default`.
     pub namespace: NamespaceName,
     /// Its name; for a namespace, the same again.
     pub name: AccountName,
@@ -53,6 +59,7 @@ impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             ObjectKind::Namespace => write!(f, "Namespace {}", self.namespace),
+            ObjectKind::Node => write!(f, "Node {}", self.name),
             kind => write!(f, "{} {}/{}", kind.as_str(), self.namespace, self.name),
         }
     }
@@ -69,6 +76,10 @@ pub enum Object {
     Slice(SliceObject),
     /// A service account.
     Account(AccountObject),
+    /// A pod.
+    Pod(PodObject),
+    /// A node.
+    Node(NodeObject),
 }
 
 impl Object {
@@ -85,6 +96,8 @@ impl Object {
             Self::Service(o) => key(ObjectKind::Service, &o.key.namespace, o.key.name.as_str()),
             Self::Slice(o) => key(ObjectKind::EndpointSlice, &o.namespace, o.name.as_str()),
             Self::Account(o) => key(ObjectKind::ServiceAccount, &o.namespace, o.name.as_str()),
+            Self::Pod(o) => o.key(),
+            Self::Node(o) => o.key(),
         }
     }
 }
@@ -115,8 +128,9 @@ pub struct ServiceObject {
     pub ports: Vec<ServicePort>,
     /// `clusterIP: None`.
     pub headless: bool,
-    /// Who serves it: the annotation `tombolo.io/service-account`, else `default`.
-    pub account: AccountName,
+    /// Who serves it: the annotation `tombolo.io/service-account`; in a manifest `default` without one. None where
+    /// the pods say it, each for itself.
+    pub account: Option<AccountName>,
     /// How its endpoints are checked: the annotation `tombolo.io/health-check`, else TCP.
     pub check: Check,
 }
@@ -209,8 +223,12 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     /// `conditions.ready`; unknown counts as ready, as Kubernetes says.
     pub ready: bool,
+    /// On its way out and still answering: taken while no other is ready.
+    pub draining: bool,
     /// The name of a pod that has one.
     pub hostname: Option<DnsLabel>,
+    /// The pod it is, where the slice says so.
+    pub pod: Option<AccountName>,
 }
 
 /// A service account.
@@ -222,6 +240,59 @@ pub struct AccountObject {
     pub name: AccountName,
     /// How a machine's proxy knows its processes: the annotation `tombolo.io/selector`.
     pub selectors: BTreeSet<WorkloadSelector>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodObject {
+    /// Its namespace.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: AccountName,
+    /// `metadata.uid`: another pod of the same name has another.
+    pub uid: String,
+    /// The node it runs on; none before it is placed.
+    pub node: Option<String>,
+    /// Its addresses, one of each family at most; none before it has them.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Who it runs as.
+    pub account: AccountName,
+}
+
+impl PodObject {
+    /// What names it.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        pod_key(&self.namespace, &self.name)
+    }
+}
+
+/// What names a pod.
+pub(crate) fn pod_key(namespace: &NamespaceName, name: &AccountName) -> ObjectKey {
+    ObjectKey { kind: ObjectKind::Pod, namespace: namespace.clone(), name: name.clone() }
+}
+
+/// A node, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeObject {
+    /// Its name.
+    pub name: AccountName,
+    /// Its labels `topology.kubernetes.io/region` and `/zone`.
+    pub locality: Locality,
+}
+
+impl NodeObject {
+    /// What names it.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        node_key(&self.name)
+    }
+}
+
+/// What names a node.
+pub(crate) fn node_key(name: &AccountName) -> ObjectKey {
+    let namespace = NamespaceName::parse("default").expect("a constant name");
+    ObjectKey { kind: ObjectKind::Node, namespace, name: name.clone() }
 }
 
 /// Reads `path=/x/bin/shop,uid=1001`; each part may stand once. A path alone is refused: a program's name says nothing

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
+use tombolo_model::AccountName;
 use tombolo_model::inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceRecord};
 
 /// What this cluster reports to the controller.
@@ -37,7 +38,7 @@ fn service_record(
     sidecars: &Sidecars,
 ) -> ServiceRecord {
     // An endpoint counts where any TCP port of it takes requests: which port, its ingress gateway knows.
-    let ready: BTreeSet<IpAddr> = service
+    let addresses: BTreeSet<IpAddr> = service
         .ports
         .iter()
         .filter(|port| port.spec.protocol == Protocol::Tcp)
@@ -47,31 +48,45 @@ fn service_record(
         .collect();
     let mut pods: BTreeMap<_, PodRecord> = BTreeMap::new();
     if service.headless {
-        for (address, hostname) in &service.endpoints {
-            let Some(hostname) = hostname else { continue };
+        for (address, known) in &service.endpoints {
+            let Some(hostname) = &known.hostname else { continue };
             let pod = pods.entry(hostname.clone()).or_insert(PodRecord { ready: false, tunnelled: true });
-            pod.ready |= ready.contains(address);
+            pod.ready |= addresses.contains(address);
             pod.tunnelled &= sidecars.tunnel(*address).is_some();
         }
     }
-    // Where none is ready all count, so that callers keep their demand for TLS end to end meanwhile.
-    let behind = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
-        count(addresses.filter(|address| sidecars.tunnel(**address).is_some()).count())
+    // A pod with an IPv4 and an IPv6 address is one endpoint.
+    let place = |address: &IpAddr| {
+        let pod = service.endpoints.get(address).and_then(|known| known.pod.clone());
+        pod.map_or(Place::Address(*address), Place::Pod)
     };
+    let places = |addresses: &mut dyn Iterator<Item = &IpAddr>| addresses.map(place).collect::<BTreeSet<_>>();
+    let plain = |address: &&IpAddr| {
+        let known = service.endpoints.get(*address).is_some_and(|known| known.account.is_some());
+        !known || sidecars.tunnel(**address).is_none()
+    };
+    let (ready, total) = (places(&mut addresses.iter()), places(&mut service.endpoints.keys()));
+    // Where none is ready all count, so that callers keep their demand for TLS end to end meanwhile.
     let tunnelled = match ready.is_empty() {
-        true => behind(&mut service.endpoints.keys()),
-        false => behind(&mut ready.iter()),
+        true => total.difference(&places(&mut service.endpoints.keys().filter(plain))).count(),
+        false => ready.difference(&places(&mut addresses.iter().filter(plain))).count(),
     };
     ServiceRecord {
         created_s,
         ports: service.ports.iter().map(|port| port.spec.clone()).collect(),
         headless: service.headless,
         ready: count(ready.len()),
-        total: count(service.endpoints.len()),
-        tunnelled,
-        accounts: BTreeSet::from([service.account.clone()]),
+        total: count(total.len()),
+        tunnelled: count(tunnelled),
+        accounts: service.accounts.clone(),
         pods,
     }
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Pod(AccountName),
+    Address(IpAddr),
 }
 
 fn count(n: usize) -> u32 {

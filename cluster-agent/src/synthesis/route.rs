@@ -81,24 +81,33 @@ fn endpoints(
 ) -> Vec<EndpointSpec> {
     let wanted = |address: IpAddr| match (name.kind, &name.pod) {
         (NameKind::Pod, Some(pod)) => {
-            service.endpoints.get(&address).is_some_and(|h| h.as_ref() == Some(pod))
+            service.endpoints.get(&address).is_some_and(|known| known.hostname.as_ref() == Some(pod))
         }
         (NameKind::Pod, None) => false,
         _ => true,
     };
-    port.endpoints
+    let account = |address: IpAddr| service.endpoints.get(&address)?.account.as_ref();
+    let mut all: Vec<(EndpointSpec, bool)> = port
+        .endpoints
         .iter()
         .filter(|(address, _)| wanted(address.ip()))
-        .map(|(address, endpoint)| EndpointSpec {
-            address: *address,
-            ready: is_ready(*address, endpoint, passing),
-            tunnel: sidecars.tunnel(address.ip()),
-            identity: Some(SpiffeId::workload(
-                &own.trust_domain,
-                &own.cluster,
-                &key.namespace,
-                &service.account,
-            )),
+        .map(|(address, endpoint)| {
+            let identity = account(address.ip())
+                .map(|account| SpiffeId::workload(&own.trust_domain, &own.cluster, &key.namespace, account));
+            let spec = EndpointSpec {
+                address: *address,
+                ready: is_ready(*address, endpoint, passing),
+                // A sidecar whose workload is not known can't be asked for it.
+                tunnel: identity.as_ref().and_then(|_| sidecars.tunnel(address.ip())),
+                identity,
+            };
+            (spec, endpoint.draining)
         })
-        .collect()
+        .collect();
+    // The last ones answer until they are gone, as in kube-proxy: peers that have not heard of it yet still come.
+    // What the cluster reports as ready is without them, so that others are preferred.
+    if !all.iter().any(|(spec, _)| spec.ready) {
+        all.iter_mut().for_each(|(spec, draining)| spec.ready = *draining);
+    }
+    all.into_iter().map(|(spec, _)| spec).collect()
 }

@@ -62,7 +62,7 @@ pub enum InitError {
 pub fn init(format: LogFormat) -> Result<(), InitError> {
     let filter = match std::env::var(LEVEL_VARIABLE) {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(InitError::Filter)?,
-        _ => EnvFilter::new("info"),
+        _ => EnvFilter::new(DEFAULT),
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
     let lines = match format {
@@ -83,6 +83,9 @@ pub fn init(format: LogFormat) -> Result<(), InitError> {
     }));
     Ok(())
 }
+
+/// What is logged where nothing else is said. What happens to the client of Kubernetes is told by who uses it, once.
+const DEFAULT: &str = "info,kube_client=off,kube_runtime=off";
 
 /// An error with all its causes, for the log line of whoever handles it: `outer: cause: its cause`.
 #[must_use]

@@ -285,3 +285,54 @@ fn a_connected_sidecar_is_preferred() {
     assert_eq!(tunnel(Gateways::from([gateway(1, true), gateway(2, true)])), port(1));
     assert_eq!(tunnel(Gateways::from([gateway(2, false)])), port(2), "gone for a moment withdraws nothing");
 }
+
+/// As in Kubernetes: no checks, pods with an address of each family, and one on its way out.
+fn rolling(first_is_ready: bool) -> Arc<View> {
+    let slice = |name: &str, family: &str, endpoints: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
+             {{kubernetes.io/service-name: cart}}}}\naddressType: {family}\nports: [{{port: 8080, name: http}}]\n\
+             endpoints:\n{endpoints}"
+        )
+    };
+    let endpoint = |address: &str, pod: &str, conditions: &str| {
+        format!(
+            "- {{addresses: ['{address}'], targetRef: {{kind: Pod, name: {pod}}}, conditions: {conditions}}}\n"
+        )
+    };
+    let (ready, leaving) =
+        (format!("{{ready: {first_is_ready}}}"), "{ready: false, serving: true, terminating: true}");
+    let (v4, v6) = (
+        endpoint("10.0.0.1", "a", &ready) + &endpoint("10.0.0.2", "b", leaving),
+        endpoint("fd00::1", "a", &ready) + &endpoint("fd00::2", "b", leaving),
+    );
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: cart, annotations: {tombolo.io/health-check: none}}\n\
+                   spec: {ports: [{port: 80, name: http}]}\n";
+    view(&format!("{service}{}{}", slice("v4", "IPv4", &v4), slice("v6", "IPv6", &v6)))
+}
+
+#[test]
+fn a_pod_counts_once_and_the_last_one_serves_to_its_end() {
+    let (passing, gateways) = (passing(&[]), Gateways::new());
+    let ready = |view: &Arc<View>| {
+        let local = Local {
+            view,
+            ages: &Ages::new(),
+            passing: &passing,
+            gateways: &gateways,
+            mode: AddressMode::Allocated,
+        };
+        let record = inventory(local).services.into_values().next().unwrap();
+        let all = synthesize(&snapshot(), local).unwrap();
+        let key = ResourceKey::new("export", "cart.acme.example.com");
+        let Some(GatewayResource::Export(export)) = all.resources.get(&key) else { panic!("no export") };
+        let taken = export.ports[0].endpoints.iter().filter(|endpoint| endpoint.ready);
+        (record.ready, record.total, taken.map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>())
+    };
+    let (count, total, taken) = ready(&rolling(true));
+    assert_eq!((count, total), (1, 2), "pods, not addresses");
+    assert_eq!(taken, ["10.0.0.1:8080", "[fd00::1]:8080"]);
+    let (count, _, taken) = ready(&rolling(false));
+    assert_eq!(count, 0, "other clusters are preferred");
+    assert_eq!(taken, ["10.0.0.2:8080", "[fd00::2]:8080"], "who comes still is served");
+}

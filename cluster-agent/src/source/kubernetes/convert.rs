@@ -1,0 +1,177 @@
+//! From an API server's objects to ours. What the API server took is sound, so little can be wrong with it; what can't
+//! be carried is left out, and said.
+
+use crate::source::{
+    Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject,
+    convert::{self, HEALTH_CHECK, SERVICE_ACCOUNT, SERVICE_NAME},
+    object::{AccountObject, default_account, node_key},
+};
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::core::PartialObjectMeta;
+use std::collections::BTreeSet;
+use tombolo_model::{AccountName, Locality, NamespaceName};
+
+/// On each object that the agent makes: it is not one to be read.
+pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tombolo-agent");
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// An object, as far as it can be used.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Read {
+    pub(super) key: ObjectKey,
+    /// None where it can't be used, or is not one for us.
+    pub(super) object: Option<Object>,
+    /// What was left out, and why.
+    pub(super) problems: Vec<String>,
+}
+
+impl Read {
+    fn of(key: ObjectKey, object: Result<Object, String>) -> Self {
+        match object {
+            Ok(object) => Self { key, object: Some(object), problems: Vec::new() },
+            Err(problem) => Self { key, object: None, problems: vec![problem] },
+        }
+    }
+    const fn passed_over(key: ObjectKey) -> Self {
+        Self { key, object: None, problems: Vec::new() }
+    }
+}
+
+/// What names an object. Kubernetes takes no other names for these kinds than ours.
+fn key(kind: ObjectKind, meta: &ObjectMeta) -> ObjectKey {
+    let name = meta.name.as_deref().and_then(|name| AccountName::parse(name).ok());
+    let name = name.unwrap_or_else(default_account);
+    let namespace = match kind {
+        ObjectKind::Node => return node_key(&name),
+        ObjectKind::Namespace => meta.name.as_deref(),
+        _ => meta.namespace.as_deref(),
+    };
+    let namespace = namespace.and_then(|name| NamespaceName::parse(name).ok());
+    let namespace = namespace.unwrap_or_else(|| node_key(&name).namespace);
+    ObjectKey { kind, namespace, name }
+}
+
+fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+pub(super) fn namespace(object: PartialObjectMeta<Namespace>) -> Read {
+    let key = key(ObjectKind::Namespace, &object.metadata);
+    let labels = object.metadata.labels.unwrap_or_default();
+    let name = key.namespace.clone();
+    Read::of(key, Ok(Object::Namespace(NamespaceObject { name, labels })))
+}
+
+pub(super) fn account(object: PartialObjectMeta<ServiceAccount>) -> Read {
+    let key = key(ObjectKind::ServiceAccount, &object.metadata);
+    let (namespace, name) = (key.namespace.clone(), key.name.clone());
+    // In a cluster a workload is its pod; no process is looked for.
+    Read::of(key, Ok(Object::Account(AccountObject { namespace, name, selectors: BTreeSet::new() })))
+}
+
+pub(super) fn service(mut object: Service) -> Read {
+    let key = key(ObjectKind::Service, &object.metadata);
+    let ours = label(&object.metadata, MANAGED_BY.0) == Some(MANAGED_BY.1);
+    let the_api_server = key.namespace.as_str() == "default" && key.name.as_str() == "kubernetes";
+    if ours || the_api_server {
+        return Read::passed_over(key);
+    }
+    let mut problems = Vec::new();
+    let spec = object.spec.get_or_insert_default();
+    if spec.type_.as_deref() == Some("ExternalName") {
+        let target = spec.external_name.as_deref().unwrap_or_default();
+        return Read::of(
+            key,
+            Err(format!(
+                "spec.type: an ExternalName can't be exported, as it has no endpoints; call {target} itself, or make a \
+                 Service without a selector and an EndpointSlice with the addresses"
+            )),
+        );
+    }
+    if let Some(ports) = &mut spec.ports {
+        ports.retain(|port| {
+            let carried = matches!(port.protocol.as_deref(), None | Some("TCP" | "UDP"));
+            if !carried {
+                let protocol = port.protocol.as_deref().unwrap_or_default();
+                problems.push(format!(
+                    "spec.ports: port {} is {protocol}, which is not carried; it is left out",
+                    port.port
+                ));
+            }
+            carried
+        });
+        if ports.is_empty() && !problems.is_empty() {
+            return Read { key, object: None, problems };
+        }
+    }
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    // Kubernetes checks the endpoints, and the pods say who they are: these two are for manifests, and for endpoints
+    // that are no pods.
+    annotations.remove(HEALTH_CHECK);
+    let declared = annotations.contains_key(SERVICE_ACCOUNT);
+    if let Some(Err(error)) = annotations.get(SERVICE_ACCOUNT).map(|text| AccountName::parse(text)) {
+        problems.push(format!("metadata.annotations[{SERVICE_ACCOUNT}]: {error}; it is passed over"));
+        annotations.remove(SERVICE_ACCOUNT);
+    }
+    let declared = declared && annotations.contains_key(SERVICE_ACCOUNT);
+    match convert::service(object) {
+        Ok(mut service) => {
+            service.check = Check::None;
+            service.account = service.account.filter(|_| declared);
+            Read { key, object: Some(Object::Service(service)), problems }
+        }
+        Err(problem) => {
+            problems.push(problem);
+            Read { key, object: None, problems }
+        }
+    }
+}
+
+pub(super) fn slice(mut object: EndpointSlice) -> Read {
+    let key = key(ObjectKind::EndpointSlice, &object.metadata);
+    let ours = label(&object.metadata, MANAGED_BY.0) == Some(MANAGED_BY.1);
+    if ours || label(&object.metadata, SERVICE_NAME).is_none() {
+        return Read::passed_over(key);
+    }
+    if let Some(ports) = &mut object.ports {
+        // Its service says that they are left out.
+        ports.retain(|port| matches!(port.protocol.as_deref(), None | Some("TCP" | "UDP")));
+    }
+    Read::of(key, convert::slice(object).map(Object::Slice))
+}
+
+pub(super) fn pod(object: Pod) -> Read {
+    let key = key(ObjectKind::Pod, &object.metadata);
+    let spec = object.spec.unwrap_or_default();
+    let status = object.status.unwrap_or_default();
+    let account = spec.service_account_name.filter(|name| !name.is_empty());
+    let account = match account.map_or_else(|| Ok(default_account()), |name| AccountName::parse(&name)) {
+        Ok(account) => account,
+        Err(error) => return Read::of(key, Err(format!("spec.serviceAccountName: {error}"))),
+    };
+    let texts = status.pod_ips.unwrap_or_default().into_iter().map(|address| address.ip).chain(status.pod_ip);
+    let pod = PodObject {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: object.metadata.uid.unwrap_or_default(),
+        node: spec.node_name,
+        addresses: texts.filter_map(|text| text.parse().ok()).collect(),
+        account,
+    };
+    Read::of(key, Ok(Object::Pod(pod)))
+}
+
+pub(super) fn node(object: PartialObjectMeta<Node>) -> Read {
+    let key = key(ObjectKind::Node, &object.metadata);
+    let text = |name| label(&object.metadata, name).map(str::to_owned);
+    let locality = Locality { region: text(REGION), zone: text(ZONE) };
+    let name = key.name.clone();
+    Read::of(key, Ok(Object::Node(NodeObject { name, locality })))
+}

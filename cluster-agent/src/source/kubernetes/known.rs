@@ -1,0 +1,207 @@
+//! The account of what the API server told: told in, changes out.
+
+use super::convert::Read;
+use crate::source::{Change, ObjectKey, ObjectKind};
+use k8s_openapi::jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+use tombolo_wire::message::Problem;
+
+/// A refusal that did not come again for so long is over, if the server answers: attempts come oftener.
+const OVER: Duration = Duration::from_secs(12);
+/// The server no longer has the version that a watch was at; a new list follows.
+const GONE: u16 = 410;
+/// Without these nothing is reported.
+const NEEDED: [ObjectKind; 3] = [ObjectKind::Namespace, ObjectKind::Service, ObjectKind::EndpointSlice];
+/// These add to it; where the server refuses them, the rest is reported.
+const HELPFUL: [ObjectKind; 3] = [ObjectKind::ServiceAccount, ObjectKind::Pod, ObjectKind::Node];
+
+/// Something that the API server told, or did not.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The kind that it is about; none where it is about the server.
+    pub(super) kind: Option<ObjectKind>,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// A list begins.
+    Begin,
+    /// An object is there, and is so.
+    Has(Box<Read>),
+    /// An object is gone.
+    Gone(Box<Read>),
+    /// The list is complete: what was not in it is gone.
+    Complete,
+    /// The server answers.
+    Answers,
+    /// The server answers that it won't, or can't now.
+    Refused { code: u16, message: String },
+    /// The server does not answer.
+    Silent(String),
+}
+
+/// What there is.
+#[derive(Debug)]
+pub(super) struct Known {
+    server: String,
+    kinds: BTreeMap<ObjectKind, Kind>,
+    silent: Option<(SystemTime, String)>,
+}
+
+#[derive(Debug, Default)]
+struct Kind {
+    /// Which list an object was in, or told after.
+    objects: BTreeMap<ObjectKey, (u64, bool)>,
+    problems: BTreeMap<ObjectKey, Vec<String>>,
+    list: u64,
+    complete: bool,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    since: SystemTime,
+    last: SystemTime,
+    code: u16,
+    message: String,
+}
+
+impl Known {
+    /// Nothing is known. `server` names the API server to people.
+    pub(super) fn new(server: String) -> Self {
+        Self { server, kinds: BTreeMap::new(), silent: None }
+    }
+
+    /// Something was told at `now`. What changed by it; objects that are as they were may be among it.
+    pub(super) fn take(&mut self, told: Told, now: SystemTime) -> Vec<Change> {
+        match told.what {
+            What::Silent(why) => {
+                let since = self.silent.take().map_or(now, |(since, _)| since);
+                self.silent = Some((since, why));
+                return Vec::new();
+            }
+            What::Answers => {
+                self.silent = None;
+                for kind in self.kinds.values_mut() {
+                    kind.refused.take_if(|refused| refused.last + OVER <= now);
+                }
+                return Vec::new();
+            }
+            _ => {}
+        }
+        let Some(kind) = told.kind else { return Vec::new() };
+        let kind = self.kinds.entry(kind).or_default();
+        match told.what {
+            What::Has(read) => {
+                kind.refused = None;
+                kind.has(*read)
+            }
+            What::Gone(read) => {
+                kind.refused = None;
+                kind.gone(&read.key)
+            }
+            What::Begin => {
+                kind.list += 1;
+                Vec::new()
+            }
+            What::Complete => {
+                kind.refused = None;
+                kind.complete()
+            }
+            What::Refused { code: GONE, .. } | What::Answers | What::Silent(_) => Vec::new(),
+            What::Refused { code, message } => {
+                let since = kind.refused.as_ref().map_or(now, |refused| refused.since);
+                kind.refused = Some(Refused { since, last: now, code, message });
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether it is known what there is.
+    pub(super) fn is_read(&self) -> bool {
+        let kind = |kind| self.kinds.get(kind);
+        NEEDED.iter().all(|needed| kind(needed).is_some_and(|kind| kind.complete))
+            && HELPFUL
+                .iter()
+                .all(|helpful| kind(helpful).is_some_and(|kind| kind.complete || kind.refused.is_some()))
+    }
+
+    /// All that is wrong now.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some((since, why)) = &self.silent {
+            let message =
+                format!("does not answer since {}: {why}; what it told last stays in force", written(*since));
+            problems.push(Problem { subject: format!("API server {}", self.server), message });
+        }
+        for (kind, state) in &self.kinds {
+            if let Some(refused) = &state.refused {
+                let remedy = match refused.code {
+                    401 => "; give the agent valid credentials",
+                    403 => "; let its role get, list and watch them in all namespaces",
+                    _ => "",
+                };
+                let message = format!(
+                    "can't be watched since {}: {}{remedy}; what is known of them stays in force",
+                    written(refused.since),
+                    refused.message
+                );
+                problems.push(Problem { subject: format!("every {}", kind.as_str()), message });
+            }
+            for (key, messages) in &state.problems {
+                let problem =
+                    |message: &String| Problem { subject: key.to_string(), message: message.clone() };
+                problems.extend(messages.iter().map(problem));
+            }
+        }
+        problems
+    }
+}
+
+impl Kind {
+    fn has(&mut self, read: Read) -> Vec<Change> {
+        let Read { key, object, problems } = read;
+        if object.is_none() && problems.is_empty() {
+            return self.gone(&key);
+        }
+        let before = self.objects.insert(key.clone(), (self.list, object.is_some()));
+        if problems.is_empty() {
+            self.problems.remove(&key);
+        } else {
+            self.problems.insert(key.clone(), problems);
+        }
+        match object {
+            Some(object) => vec![Change::Apply(object)],
+            None if before.is_some_and(|(_, used)| used) => vec![Change::Delete(key)],
+            None => Vec::new(),
+        }
+    }
+
+    fn gone(&mut self, key: &ObjectKey) -> Vec<Change> {
+        self.problems.remove(key);
+        match self.objects.remove(key) {
+            Some((_, true)) => vec![Change::Delete(key.clone())],
+            _ => Vec::new(),
+        }
+    }
+
+    fn complete(&mut self) -> Vec<Change> {
+        self.complete = true;
+        let missing: BTreeSet<ObjectKey> = self
+            .objects
+            .iter()
+            .filter(|(_, (list, _))| *list < self.list)
+            .map(|(key, _)| key.clone())
+            .collect();
+        missing.iter().flat_map(|key| self.gone(key)).collect()
+    }
+}
+
+/// A time as people write it, to the second.
+fn written(time: SystemTime) -> String {
+    Timestamp::try_from(time).map_or_else(|_| "long ago".to_owned(), |time| format!("{time:.0}"))
+}

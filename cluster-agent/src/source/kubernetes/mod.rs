@@ -1,0 +1,108 @@
+//! What runs in a Kubernetes cluster, from its API server.
+//!
+//! Each kind is watched for itself ([`watch`]); [`convert`] reads the objects, [`known`] keeps the account of what there
+//! is: both without I/O. A list after a watch that broke, or whose version the server no longer has, is held against
+//! what is known: what is new or different takes effect as it comes, what is in it no more goes when it is complete.
+//! A watch that fails, a server that is away, a list that breaks off: none of these takes anything away.
+
+mod connect;
+mod convert;
+mod known;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use connect::ConnectError;
+
+use super::Batch;
+use futures::StreamExt;
+use known::Known;
+use kube::Client;
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use tombolo_model::NamespaceName;
+use tombolo_runtime::clock::Clock;
+
+/// Namespaces of Kubernetes itself; they are never read.
+const SYSTEM: [&str; 3] = ["kube-node-lease", "kube-public", "kube-system"];
+/// The agent's namespace where nothing else is said.
+const OWN: &str = "tombolo-system";
+/// Changes that are taken together at most.
+const TOGETHER: usize = 1024;
+
+/// How to read a cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the API server is, and who asks.
+    pub access: Access,
+    /// The agent's own namespace, which is not read. None: the pod's, or `tombolo-system` outside of one.
+    pub namespace: Option<NamespaceName>,
+    /// More namespaces that are not read.
+    pub exclude: BTreeSet<NamespaceName>,
+}
+
+/// Where the API server is, and who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// As Kubernetes tells each pod.
+    InCluster,
+    /// As a file says.
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The context in it; none for the current one.
+        context: Option<String>,
+    },
+}
+
+/// A cluster that can be watched.
+pub struct Watching {
+    client: Client,
+    server: String,
+    namespace: NamespaceName,
+    excluded: BTreeSet<NamespaceName>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Watching {
+    /// Prepares to watch. The API server need not be there.
+    ///
+    /// # Errors
+    /// Says which setting can't be used.
+    pub async fn new(config: Config, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        let connected = connect::connect(&config.access).await?;
+        let own = || NamespaceName::parse(OWN).expect("a constant name");
+        let namespace = config.namespace.or(connected.namespace).unwrap_or_else(own);
+        let system = SYSTEM.iter().map(|name| NamespaceName::parse(name).expect("a constant name"));
+        let excluded = system.chain([namespace.clone()]).chain(config.exclude).collect();
+        Ok(Self { client: connected.client, server: connected.server, namespace, excluded, clock })
+    }
+
+    /// The agent's own namespace.
+    #[must_use]
+    pub const fn namespace(&self) -> &NamespaceName {
+        &self.namespace
+    }
+
+    /// The client, for those who write.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Watches, and gives every batch to `sink`. Never ends; cancel by dropping.
+    pub async fn run(self, mut sink: impl FnMut(Batch) + Send) {
+        let mut known = Known::new(self.server);
+        let mut reported = None;
+        let mut told = watch::all(&self.client, &self.excluded).ready_chunks(TOGETHER);
+        while let Some(together) = told.next().await {
+            let now = self.clock.now();
+            let changes: Vec<_> = together.into_iter().flat_map(|one| known.take(one, now)).collect();
+            let state = (known.problems(), known.is_read());
+            if !changes.is_empty() || reported.as_ref() != Some(&state) {
+                sink(Batch { changes, problems: state.0.clone(), read: state.1 });
+                reported = Some(state);
+            }
+        }
+    }
+}

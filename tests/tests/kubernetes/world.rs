@@ -1,0 +1,157 @@
+//! A controller, and an agent that reads Kubernetes.
+
+use crate::server::{AGENT, Server};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::UdpSocket;
+use tombolo_agent::join::{JoinConfig, join};
+use tombolo_model::Locality;
+use tombolo_mtls::{parse_pin, pinned_client_config};
+use tombolo_runtime::clock::SystemClock;
+use tombolo_testkit::{
+    postgres::Database,
+    process::{Program, binary},
+};
+
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The controller of organization `acme`, with one cluster and the GNS `acme.example.com` over its namespaces `shop`.
+pub(crate) struct Controller {
+    bound: tombolo_controller::Bound,
+    http: reqwest::Client,
+    token: String,
+    _data: tempfile::TempDir,
+    _database: Database,
+}
+
+impl Controller {
+    pub(crate) async fn start() -> Self {
+        let data = tempfile::tempdir().expect("a folder");
+        let database = tokio::task::spawn_blocking(Database::create).await.expect("a database");
+        let stored = tombolo_controller::config::Database::Url(database.url().to_owned());
+        let config = tombolo_controller::Config::for_tests(data.path(), stored);
+        let deps = tombolo_controller::Deps { clock: Arc::new(SystemClock) };
+        let bound = tombolo_controller::build(config, deps).await.expect("a controller");
+        let pin = parse_pin(&bound.ca_fingerprint).expect("a fingerprint");
+        let tls = pinned_client_config(pin, None, &[b"h2"]);
+        let http =
+            reqwest::Client::builder().tls_backend_preconfigured((*tls).clone()).build().expect("a client");
+        let token = fs::read_to_string(data.path().join("owner-token")).expect("a token").trim().to_owned();
+        let mut this = Self { bound, http, token, _data: data, _database: database };
+        this.call(Method::POST, "/organizations", Some(json!({ "name": "acme" }))).await;
+        let token = json!({ "name": "t", "role": "admin" });
+        let token = this.call(Method::POST, "/organizations/acme/tokens", Some(token)).await;
+        token["token"].as_str().expect("a token").clone_into(&mut this.token);
+        let cluster = json!({ "name": "cluster-1" });
+        this.call(Method::POST, "/organizations/acme/clusters", Some(cluster)).await;
+        let rule = json!({ "cluster": { "labels": {} }, "namespace": { "name": "shop" } });
+        let gns = json!({ "name": "acme", "domain": "acme.example.com", "rules": [rule] });
+        this.call(Method::POST, "/organizations/acme/global-namespaces", Some(gns)).await;
+        this
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let url = format!("{}/api/v1{path}", self.bound.public_url);
+        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.expect("an answer");
+        let status = response.status();
+        let body: Value = response.json().await.unwrap_or_default();
+        assert!(status.is_success(), "{path}: {status} {body}");
+        body
+    }
+
+    /// What the controller has of the cluster's status.
+    pub(crate) async fn problems(&self) -> Vec<String> {
+        let status = self.call(Method::GET, "/organizations/acme/clusters/cluster-1/status", None).await;
+        let text = |problem: &Value| {
+            format!(
+                "{}: {}",
+                problem["subject"].as_str().unwrap_or("?"),
+                problem["message"].as_str().unwrap_or("?")
+            )
+        };
+        status["problems"].as_array().into_iter().flatten().map(text).collect()
+    }
+
+    /// Joins the cluster, with the agent's state in `home`.
+    pub(crate) async fn join(&self, home: &Path) {
+        let path = "/organizations/acme/clusters/cluster-1/onboarding-tokens";
+        let token = self.call(Method::POST, path, Some(json!({}))).await;
+        let config = JoinConfig {
+            controller: self.bound.public_url.clone(),
+            ca_fingerprint: self.bound.ca_fingerprint.clone(),
+            cluster: "cluster-1".parse().expect("a name"),
+            data: home.join("data"),
+            locality: Locality::default(),
+        };
+        join(&config, token["token"].as_str().expect("a token")).await.expect("joined");
+    }
+}
+
+/// The true agent.
+pub(crate) struct Agent {
+    program: Program,
+    http: reqwest::Client,
+}
+
+impl Agent {
+    pub(crate) async fn start(home: &Path, server: &Server) -> Self {
+        let ready = home.join("ready.json");
+        let mut command = Command::new(binary("tombolo-agent"));
+        command.arg("run").arg("--data").arg(home.join("data"));
+        command.arg("--kubernetes").arg("--kubeconfig").arg(server.kubeconfig(AGENT));
+        command.args(["--exclude-namespace", "secret"]);
+        command.args(["--dns", "127.0.0.1:0", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
+        command.arg("--gateway-socket").arg(home.join("agent.sock"));
+        command.arg("--ready-file").arg(&ready);
+        let program = Program::start("agent", command, &ready, SOON).await;
+        Self { program, http: reqwest::Client::new() }
+    }
+
+    /// What the agent reports: by service, `ready/total` and its accounts.
+    pub(crate) async fn inventory(&self) -> Vec<String> {
+        let url = format!("http://{}/dump/inventory", self.program.address("admin"));
+        let response = self.http.get(url).send().await.expect("an answer");
+        let inventory: Value = response.json().await.unwrap_or_default();
+        let line = |(name, service): (&String, &Value)| {
+            format!("{name} {}/{} {}", service["ready"], service["total"], service["accounts"])
+        };
+        inventory["services"].as_object().into_iter().flatten().map(line).collect()
+    }
+
+    /// The A record of a name, or what is answered instead.
+    pub(crate) async fn ask(&self, name: &str) -> Result<Ipv4Addr, String> {
+        use hickory_proto::{
+            op::{Message, MessageType, OpCode, Query},
+            rr::{Name, RData, RecordType},
+        };
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        let name = Name::from_ascii(format!("{name}.")).expect("a name");
+        message.add_query(Query::query(name, RecordType::A));
+        let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.expect("a socket");
+        socket
+            .send_to(&message.to_vec().expect("a packet"), self.program.address("dns"))
+            .await
+            .expect("sent");
+        let mut packet = [0; 1500];
+        let received = tokio::time::timeout(SOON, socket.recv(&mut packet)).await.expect("in time");
+        let packet = &packet[..received.expect("a packet")];
+        let answer = Message::from_vec(packet).expect("DNS");
+        let address = |data: &RData| match data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        };
+        answer.answers.iter().find_map(|record| address(&record.data)).ok_or_else(|| answer.to_string())
+    }
+}
