@@ -5,6 +5,7 @@
 
 use super::stream_in;
 use crate::{
+    accesslog::{Direction, Record},
     authz,
     conns::{Kind, Ticket},
     error::Refusal,
@@ -20,7 +21,7 @@ use std::{
     future::poll_fn,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,7 +29,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tombolo_model::SpiffeId;
+use tombolo_model::{GatewayRole, SpiffeId};
 use tombolo_mtls::{Peer, server_config};
 use tombolo_runtime::{drain::Watch, task};
 
@@ -105,13 +106,14 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
         let place = handshakes.clone().try_acquire_owned().ok();
         let of_origin = origins.try_add(&origin(address.ip()), limits.address_handshakes);
         let (Some(place), Some(of_origin)) = (place, of_origin) else {
-            shared.metrics.tunnel_refused(Reason::Overloaded);
-            tracing::warn!(client.address = %address, reason = %Reason::Overloaded, "too many handshakes; refused");
+            let refusal = Refusal::new(Reason::Overloaded, "too many handshakes are under way");
+            refused(&shared, address, &refusal, shared.clock.now());
             socket::refuse(stream);
             continue;
         };
         let (shared, watch, room) = (shared.clone(), watch.clone(), room.clone());
         task::spawn("tunnel-in", async move {
+            let start = shared.clock.now();
             let taken = take(stream, address, &shared, &room).await;
             drop((place, of_origin));
             let ended = match taken {
@@ -121,11 +123,23 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = ended {
-                shared.metrics.tunnel_refused(refusal.reason);
-                tracing::info!(client.address = %address, reason = %refusal.reason, %refusal, "tunnel refused");
+                refused(&shared, address, &refusal, start);
             }
         });
     }
+}
+
+/// Says in metrics and in the access log why a tunnel was not taken, or cut: nothing of it may ever reach a stream's line.
+fn refused(shared: &Shared, address: SocketAddr, refusal: &Refusal, start: SystemTime) {
+    shared.metrics.tunnel_refused(refusal.reason);
+    let role = shared.config.role;
+    let direction = if role == GatewayRole::Sidecar { Direction::Inbound } else { Direction::Transit };
+    let mut record = Record::new(start, role, shared.conns.number(), direction);
+    record.client = Some(address);
+    record.reason = Some(refusal.reason);
+    record.detail = Some(refusal.detail.clone());
+    record.duration = shared.clock.now().duration_since(start).unwrap_or_default();
+    shared.log.write(&record);
 }
 
 /// Whom a handshake is counted for: an IPv6 network is one, whatever it makes of its addresses.

@@ -36,6 +36,14 @@ async fn tls(world: &World, credentials: &Credentials) -> TlsStream<TcpStream> {
 async fn refused(gateway: &Gateway, reason: Reason, least: u64) {
     let count = || async { gateway.shared.metrics.tunnels_refused(reason) };
     until(reason.as_str(), LONG, count, |count| *count >= least).await;
+    // Each has its line, with the reason and where it came from.
+    let lines = || async { gateway.log() };
+    let of_tunnels = |lines: &Vec<serde_json::Value>| {
+        let such =
+            |line: &&serde_json::Value| line["reason"] == reason.as_str() && line["client"].is_string();
+        lines.iter().filter(such).count() as u64 >= least
+    };
+    until("the access log", LONG, lines, of_tunnels).await;
 }
 
 /// Waits for the other side to end the connection.

@@ -42,6 +42,7 @@ async fn across_clusters() {
         traffic::a_thousand_idle,
         failover::the_nearer_cluster_dies_and_returns,
         faults::egress_restarted,
+        faults::egress_drained,
         faults::agent_killed,
         faults::controller_stopped,
     }
