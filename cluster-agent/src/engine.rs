@@ -62,10 +62,13 @@ pub struct Outputs {
     pub problems: watch::Sender<Vec<Problem>>,
 }
 
+/// What a zone was made of.
+type ZoneOf = (Arc<State<ClusterResource>>, Option<Arc<Exposed>>);
+
 /// Runs for as long as it is polled.
 pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register) {
     let mut set = inputs.hub.watch_set();
-    let mut zone_of: Option<(Arc<State<ClusterResource>>, Option<Arc<Exposed>>)> = None;
+    let mut zone_of: Option<ZoneOf> = None;
     let mut deadline = None;
     let mut synthesizer = Synthesizer::default();
     loop {

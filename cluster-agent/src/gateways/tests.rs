@@ -116,6 +116,7 @@ impl Lab {
             passing: &results,
             gateways: &gateways,
             mode: AddressMode::Allocated,
+            exposed: &Default::default(),
         };
         self.hub.publish(&synthesize(&resources, local).unwrap(), &Changed::Everything, Generation::new(of));
     }

@@ -12,12 +12,14 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The egress gateway of `c1` takes connections to the name at a port; gives it.
 async fn captured(world: &mut World) -> (SocketAddr, Handle, drain::Drain) {
-    let free = TcpListener::bind((LOOPBACK, 0)).await.unwrap().local_addr().unwrap();
+    let free =
+        TcpListener::bind((LOOPBACK, 0)).await.and_then(|socket| socket.local_addr()).expect("a free port");
     world.spec.captured_at = Some(free.port());
     world.publish();
     let (drain, watch) = drain::channel();
     let shared = world.sites["c1"].egress.shared.clone();
-    let handle = capture::start(shared, Mode::Gateway(LOOPBACK), Problems::new(), watch).await.unwrap();
+    let handle =
+        capture::start(shared, Mode::Gateway(LOOPBACK), Problems::new(), watch).await.expect("captured");
     handle.followed(&world.sites["c1"].egress.shared).await;
     (free, handle, drain)
 }

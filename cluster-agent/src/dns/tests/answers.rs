@@ -178,6 +178,7 @@ fn a_headless_service_in_one_cluster_answers_nothing_that_leads_to_another() {
         ]),
         Generation::new(1),
         &AddressMode::Allocated,
+        None,
     );
     for (asked, addresses) in [
         ("db.acme.example.com.", &["240.0.0.4", "240.0.0.5"][..]),
@@ -242,6 +243,7 @@ fn a_name_outside_its_domain_is_left_out_and_reported() {
             &resources([name(bad, NameKind::Service, 1, &[])]),
             Generation::ZERO,
             &AddressMode::Allocated,
+            None,
         );
         assert_eq!(zone.problems().len(), 1, "{bad}");
         assert!(zone.entry(bad).is_none(), "{bad}");

@@ -351,13 +351,13 @@ fn a_pod_counts_once_and_the_last_one_serves_to_its_end() {
 
 #[test]
 fn egress_gateways_alone_are_told_where_to_take_connections() {
-    let (view, passing, gateways) = (view(SHOP), passing(&[]), gateways());
+    let (view, passing, gateways, ages) = (view(SHOP), passing(&[]), gateways(), Ages::new());
     let exposure = crate::expose::Exposure { ports: BTreeMap::from([(80, 16_384)]), ..Default::default() };
     let exposed =
         Arc::new(crate::expose::Exposed::from([("cart.acme.example.com".parse().unwrap(), exposure)]));
     let local = |exposed| Local {
         view: &view,
-        ages: &Ages::new(),
+        ages: &ages,
         passing: &passing,
         gateways: &gateways,
         mode: AddressMode::Allocated,
