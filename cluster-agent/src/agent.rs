@@ -11,6 +11,7 @@ use crate::{
     gateways::{self, Hub, HubConfig, Listener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    install::{self, Installing},
     locality,
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
@@ -148,6 +149,7 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    installing: install::Task,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -201,6 +203,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
+    let (installed, found_installed) = watch::channel(install::Installed::default());
+    let mut installing = None;
     let mut exposing = None;
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
@@ -208,9 +212,21 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
         SourceConfig::Kubernetes { cluster, expose } => {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
+            installing = Some(Installing {
+                client: cluster.client(),
+                namespace: cluster.namespace().clone(),
+                snapshot: feed.state(),
+                hub: Arc::clone(&hub),
+                leading: watch::channel(true).1,
+                installed: installed.clone(),
+            });
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
+    };
+    let installing = match installing {
+        Some(installing) => install::Task::Kubernetes(Box::new(installing)),
+        None => install::Task::Machine(feed.state(), installed),
     };
     let (exposure_problems, found_exposing) = watch::channel(Vec::new());
     let (exposed, exposures) = watch::channel(None);
@@ -242,6 +258,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        installed: found_installed,
         names: name_problems,
         certificates: renewal.problem(),
         hub: Arc::clone(&hub),
@@ -280,6 +297,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            installing,
             source,
             source_problems,
             checker,
@@ -382,6 +400,7 @@ impl Parts {
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run());
         }
+        tasks.spawn("installing", self.installing.run());
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting);

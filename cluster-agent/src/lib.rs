@@ -12,6 +12,7 @@ pub mod expose;
 pub mod gateways;
 pub mod health;
 pub mod index;
+mod install;
 pub mod join;
 pub mod locality;
 mod private;

@@ -1,6 +1,6 @@
 //! How the cluster is, told to the controller: at a change (no oftener than once a second), and every ten seconds.
 
-use crate::gateways::Hub;
+use crate::{gateways::Hub, install::Installed};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -31,6 +31,8 @@ pub struct Reporting {
     pub source: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the Services of imported names.
     pub exposing: watch::Receiver<Vec<Problem>>,
+    /// What the controller asked to install.
+    pub(crate) installed: watch::Receiver<Installed>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
@@ -45,6 +47,8 @@ impl Reporting {
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
+        let installed = self.installed.borrow().clone();
+        problems.extend(installed.problems);
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
@@ -58,8 +62,9 @@ impl Reporting {
             software: Hello::current("tombolo-agent").software,
             generation: self.snapshot.borrow().generation,
             problems,
-            ingress: self.hub.ingress(),
+            ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
             gateways: self.hub.gateway_reports(),
+            install: installed.status,
         }
     }
 
@@ -73,6 +78,7 @@ impl Reporting {
             self.source.borrow_and_update();
             self.exposing.borrow_and_update();
             self.names.borrow_and_update();
+            self.installed.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();
             let status = self.status();
@@ -96,6 +102,7 @@ impl Reporting {
                     changed = self.snapshot.changed() => changed,
                     changed = self.source.changed() => changed,
                     changed = self.names.changed() => changed,
+                    changed = self.installed.changed() => changed,
                     changed = set.changed() => changed,
                     changed = reports.changed() => changed,
                 }

@@ -92,6 +92,9 @@ pub struct ServeOptions {
     /// Take loopback addresses of ingress gateways: for clusters that all run on one machine.
     #[arg(long)]
     pub allow_loopback_gateways: bool,
+    /// Where clusters find the images of agent and gateways: REGISTRY/tombolo-agent:VERSION.
+    #[arg(long, value_name = "REGISTRY", default_value = "localhost")]
+    pub image_registry: String,
     /// Where to write, once ready, how to reach this process (JSON).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -188,6 +191,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether an ingress gateway may be at a loopback address.
     pub allow_loopback_gateways: bool,
+    /// Where clusters find the images.
+    pub image_registry: String,
 }
 
 /// What is wrong with the options: all of it.
@@ -269,6 +274,7 @@ impl Config {
                     idle: options.idle_timeout,
                 },
                 allow_loopback_gateways: options.allow_loopback_gateways,
+                image_registry: options.image_registry.trim_end_matches('/').to_owned(),
             }),
             _ => Err(ConfigError { problems }),
         }
@@ -294,6 +300,7 @@ impl Config {
             max_connections_per_source: 256,
             idle_timeout: Duration::from_secs(30),
             allow_loopback_gateways: true,
+            image_registry: "localhost".to_owned(),
             ready_file: None,
             log_format: LogFormat::Text,
         };

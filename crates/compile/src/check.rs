@@ -135,6 +135,7 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
             ClusterResource::Peer(peer) => drop(all.peers.insert(&peer.cluster, peer)),
             ClusterResource::Domain(domain) => drop(all.domains.insert(&domain.domain, domain)),
             ClusterResource::Name(name) => all.names.push(name),
+            ClusterResource::Install(_) => {}
         }
     }
     let (self_key, bundle_key) = (ResourceKey::new("self", ""), ResourceKey::new("bundle", ""));

@@ -6,6 +6,7 @@
 
 use crate::{
     identity::{SpiffeId, TrustDomain},
+    install::InstallOrder,
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
     name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName},
@@ -247,10 +248,12 @@ pub enum ClusterResource {
     Domain(DomainSpec),
     /// A global name: `name/<name>`.
     Name(NameSpec),
+    /// What to install in the cluster: `install/`.
+    Install(InstallOrder),
 }
 
 impl Resource for ClusterResource {
-    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name"];
+    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name", "install"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -259,6 +262,7 @@ impl Resource for ClusterResource {
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+            Self::Install(_) => ResourceKey::new("install", ""),
         }
     }
 }

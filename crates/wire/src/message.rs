@@ -28,6 +28,7 @@ use tombolo_model::{
     AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId,
     TrustDomain,
     health::Health,
+    install::InstallStatus,
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
     snapshot::{ResourceKey, Resources, TrustBundleSpec},
 };
@@ -223,6 +224,9 @@ pub struct AgentStatus {
     /// Its gateways.
     #[serde(default)]
     pub gateways: Vec<GatewayReport>,
+    /// How what it was told to install goes; none where it was told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<InstallStatus>,
 }
 
 /// Something that was left out, and why.

@@ -81,7 +81,10 @@ const CASES: [Case; 24] = [
 ];
 
 /// The rest of them: one array of all would be too long for a line of reason each.
-const MORE: [Case; 11] = [
+const MORE: [Case; 14] = [
+    case("get", "/organizations/{org}/clusters/{cluster}/install", For::Viewer, none),
+    case("put", "/organizations/{org}/clusters/{cluster}/install", For::Editor, || Some(json!({}))),
+    case("delete", "/organizations/{org}/clusters/{cluster}/install", For::Editor, none),
     case("get", "/owner-tokens", For::Owner, none),
     case("post", "/owner-tokens", For::Owner, || Some(json!({ "name": "made" }))),
     case("delete", "/owner-tokens/{token}", For::Owner, none),
