@@ -20,7 +20,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tombolo_feed::State;
-use tombolo_model::{Generation, NamespaceName, snapshot::ClusterResource};
+use tombolo_model::{
+    Generation, NamespaceName,
+    install::InstallOrder,
+    snapshot::{ClusterResource, ResourceKey, Resources},
+};
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::message::Problem;
 
@@ -30,6 +34,11 @@ const MANAGER: &str = "tombolo-agent";
 const TOGETHER: usize = 8;
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+
+fn is_removed(resources: &Resources<ClusterResource>) -> bool {
+    let order = resources.get(&ResourceKey::new("install", ""));
+    matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
+}
 
 /// Keeps names exposed.
 pub(crate) struct Exposing {
@@ -70,7 +79,10 @@ impl Exposing {
             if read && snapshot.generation != Generation::ZERO && !failed {
                 let found = Found { services: services.state(), slices: slices.state() };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
-                let plan = plan(&snapshot.resources, &self.hub.gateways(), &self.namespace, &before, &found);
+                // an order to take everything out is one to expose nothing
+                let none = Resources::new();
+                let resources = if is_removed(&snapshot.resources) { &none } else { &*snapshot.resources };
+                let plan = plan(resources, &self.hub.gateways(), &self.namespace, &before, &found);
                 self.publish(plan.exposed);
                 let mut problems = plan.problems;
                 let results: Vec<Option<String>> = stream::iter(plan.actions)

@@ -23,7 +23,10 @@ impl Node {
         let list = |of: &str| node["status"][of].as_array().cloned().unwrap_or_default();
         let addresses = list("addresses");
         let of = |kind: &str| {
-            addresses.iter().find(|one| one["type"] == kind).and_then(|one| one["address"].as_str()?.parse().ok())
+            addresses
+                .iter()
+                .find(|one| one["type"] == kind)
+                .and_then(|one| one["address"].as_str()?.parse().ok())
         };
         let ready = list("conditions").iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
         let gone = node["spec"]["unschedulable"] == true || !node["metadata"]["deletionTimestamp"].is_null();
@@ -59,10 +62,15 @@ pub(super) fn addresses(
                 "the Service tombolo-ingress has no address of a load balancer; where the cluster makes none, install with \
                  --ingress node-port or host-network, or give addresses",
             ),
-            Exposure::NodePort { .. } => (node_ports(service, nodes), "no node is ready, or the Service has no node port yet"),
+            Exposure::NodePort { .. } => {
+                (node_ports(service, nodes), "no node is ready, or the Service has no node port yet")
+            }
             Exposure::HostNetwork => {
                 let on = nodes.iter().filter(|node| hosts.contains(&node.name));
-                (on.map(|node| at(node.address, TUNNEL)).collect(), "no ingress gateway is ready on a node's network")
+                (
+                    on.map(|node| at(node.address, TUNNEL)).collect(),
+                    "no ingress gateway is ready on a node's network",
+                )
             }
             Exposure::Address { addresses } => (addresses.clone(), ""),
         };

@@ -7,7 +7,10 @@ use super::{
     plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, plan},
 };
 use crate::{gateways::Hub, source::kubernetes::MANAGED_BY};
-use futures::{FutureExt as _, StreamExt as _, stream::{BoxStream, SelectAll}};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    stream::{BoxStream, SelectAll},
+};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PropagationPolicy},
@@ -109,7 +112,7 @@ impl Installing {
             let retry = again.unwrap_or(ask).min(ask);
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
-                changed = self.leading.changed() => if changed.is_err() { return },
+                Ok(()) = self.leading.changed() => {}
                 changed = reports.changed() => if changed.is_err() { return },
                 Some((what, trouble)) = events.next() => match trouble {
                     Some(why) => drop(troubles.insert(what, why)),
@@ -148,7 +151,9 @@ impl Installing {
         let labelled = |labels: &str| watcher::Config::default().labels(labels);
         let (deployment, service) = (Kind::Deployment.resource(), Kind::Service.resource());
         let reading = Reading {
-            objects: Kind::ALL.map(|kind| (kind, watched(&kind.resource(), Some(own), labelled(&ours)))).into(),
+            objects: Kind::ALL
+                .map(|kind| (kind, watched(&kind.resource(), Some(own), labelled(&ours))))
+                .into(),
             agent: watched(&deployment, Some(own), named(AGENT)),
             answers: watched(&service, Some(own), named("tombolo-dns")),
             config: watched(&core("ConfigMap", "configmaps"), Some(system), named(COREDNS)),
@@ -175,9 +180,12 @@ impl Installing {
     /// The peers' gateways that our egress gateways got through to.
     fn reached(&self) -> BTreeMap<tombolo_model::ClusterName, BTreeSet<String>> {
         let mut all: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
-        for report in self.hub.gateway_reports().into_iter().filter(|report| report.role == GatewayRole::Egress) {
+        for report in
+            self.hub.gateway_reports().into_iter().filter(|report| report.role == GatewayRole::Egress)
+        {
             for (cluster, addresses) in report.status.peers {
-                let through = addresses.into_iter().filter(|(_, state)| state.handshake).map(|(address, _)| address);
+                let through =
+                    addresses.into_iter().filter(|(_, state)| state.handshake).map(|(address, _)| address);
                 all.entry(cluster).or_default().extend(through);
             }
         }
@@ -193,10 +201,14 @@ impl Installing {
                 // somebody was faster; what is there now is being told
                 Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
                 Err(kube::Error::Api(status)) => {
-                    failed.entry(*step).or_insert_with(|| format!("the API server refuses it: {}", status.message));
+                    failed
+                        .entry(*step)
+                        .or_insert_with(|| format!("the API server refuses it: {}", status.message));
                 }
                 Err(error) => {
-                    failed.entry(*step).or_insert_with(|| format!("the API server does not answer: {}", chain(&error)));
+                    failed
+                        .entry(*step)
+                        .or_insert_with(|| format!("the API server does not answer: {}", chain(&error)));
                 }
             }
         }
@@ -217,8 +229,10 @@ impl Installing {
                 own(key.kind).patch(&key.name, &params, &Patch::Apply(&**value)).await.map(drop)
             }
             Action::Delete(key) => {
-                let params =
-                    DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+                let params = DeleteParams {
+                    propagation_policy: Some(PropagationPolicy::Background),
+                    ..DeleteParams::default()
+                };
                 own(key.kind).delete(&key.name, &params).await.map(drop)
             }
             Action::Corefile { text, version } => {
@@ -229,13 +243,17 @@ impl Installing {
                     kind: "ConfigMap".to_owned(),
                     plural: "configmaps".to_owned(),
                 };
-                let patch = json!({ "metadata": { "resourceVersion": version }, "data": { "Corefile": text } });
+                let patch =
+                    json!({ "metadata": { "resourceVersion": version }, "data": { "Corefile": text } });
                 coredns(&resource).patch(COREDNS, &plain, &Patch::Merge(&patch)).await.map(drop)
             }
             Action::Restart { mark } => {
                 let template = json!({ "metadata": { "annotations": { RESTARTED_FOR: mark } } });
                 let patch = json!({ "spec": { "template": template } });
-                coredns(&Kind::Deployment.resource()).patch(COREDNS, &plain, &Patch::Merge(&patch)).await.map(drop)
+                coredns(&Kind::Deployment.resource())
+                    .patch(COREDNS, &plain, &Patch::Merge(&patch))
+                    .await
+                    .map(drop)
             }
             Action::Agent { image } => {
                 let containers = json!([{ "name": "agent", "image": image }]);
@@ -307,7 +325,10 @@ impl Reading {
         }
         let answers = one(&self.answers);
         let hosts = values(&self.pods).filter_map(|pod| {
-            let ready = pod["status"]["conditions"].as_array()?.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            let ready = pod["status"]["conditions"]
+                .as_array()?
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True");
             ready.then(|| pod["spec"]["nodeName"].as_str().map(str::to_owned))?
         });
         Found {

@@ -21,7 +21,9 @@ pub(super) enum CorefileError {
     #[error("one of the two marks of Tombolo's block is gone; take the rest of the block out by hand")]
     Marks,
     /// No server for everything else.
-    #[error("it has no server block for the root (`.`), so that it is not known at which port the cluster asks")]
+    #[error(
+        "it has no server block for the root (`.`), so that it is not known at which port the cluster asks"
+    )]
     NoRoot,
 }
 
@@ -174,7 +176,8 @@ fn server(key: &str) -> Option<Server> {
         None => (bare, PORT),
     };
     let zone = zone.to_ascii_lowercase();
-    let zone = if zone == "." || zone.is_empty() { ".".to_owned() } else { zone.trim_end_matches('.').to_owned() };
+    let zone =
+        if zone == "." || zone.is_empty() { ".".to_owned() } else { zone.trim_end_matches('.').to_owned() };
     Some(Server { zone, port })
 }
 

@@ -12,8 +12,8 @@ mod object;
 mod objects;
 mod plan;
 mod steps;
-
-
+#[cfg(test)]
+mod tests;
 
 pub(crate) use apply::{Installed, Installing};
 
@@ -48,7 +48,8 @@ impl Task {
                     steps: vec![InstallStep {
                         step: "agent".to_owned(),
                         state: StepState::Failed,
-                        message: "this agent does not read Kubernetes (--kubernetes): it can install nothing".to_owned(),
+                        message: "this agent does not read Kubernetes (--kubernetes): it can install nothing"
+                            .to_owned(),
                     }],
                     plan: Vec::new(),
                 }),

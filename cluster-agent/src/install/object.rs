@@ -82,7 +82,13 @@ pub(super) fn labels(component: &str) -> Value {
 }
 
 /// An object to be applied: its kind, name and labels, and the sum of all of it.
-pub(super) fn object(key: &Key, namespace: &str, component: &str, annotations: Map<String, Value>, spec: Value) -> Value {
+pub(super) fn object(
+    key: &Key,
+    namespace: &str,
+    component: &str,
+    annotations: Map<String, Value>,
+    spec: Value,
+) -> Value {
     let resource = key.kind.resource();
     let mut object = json!({
         "apiVersion": resource.api_version,
@@ -103,10 +109,12 @@ pub(super) fn sum(text: &str) -> String {
 /// Whether what was read is what was wanted, and last applied as it is wanted now. What others added is no difference.
 pub(super) fn is_as(wanted: &Value, found: &Value) -> bool {
     match (wanted, found) {
-        (Value::Object(wanted), Value::Object(found)) => wanted.iter().all(|(key, wanted)| match found.get(key) {
-            Some(found) => is_as(wanted, found),
-            None => is_nothing(wanted),
-        }),
+        (Value::Object(wanted), Value::Object(found)) => {
+            wanted.iter().all(|(key, wanted)| match found.get(key) {
+                Some(found) => is_as(wanted, found),
+                None => is_nothing(wanted),
+            })
+        }
         (Value::Array(wanted), Value::Array(found)) => {
             let named = |value: &Value| value.get("name").is_some();
             if !wanted.is_empty() && wanted.iter().all(named) {

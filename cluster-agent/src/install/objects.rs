@@ -2,6 +2,7 @@
 
 use super::object::{COMPONENT, Key, Kind, Objects, labels, object};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use tombolo_model::{
     ClusterName, GatewayRole, NamespaceName, TrustDomain,
     install::{Exposure, InstallSpec, Replicas},
@@ -35,7 +36,7 @@ pub(super) struct Context<'a> {
     pub(super) roots: String,
     pub(super) abilities: Abilities,
     /// How many pods there are now, by Deployment: an autoscaler may have said so.
-    pub(super) replicas: &'a dyn Fn(&str) -> Option<u32>,
+    pub(super) replicas: BTreeMap<&'static str, u32>,
 }
 
 /// What the API server can do.
@@ -61,11 +62,21 @@ pub(super) fn wanted(context: &Context<'_>) -> Objects {
     ] {
         let component = role.as_str();
         let scaled = context.abilities.measures && replicas.min < replicas.max;
-        add(Key::new(Kind::Deployment, name), component, Map::new(), deployment(context, name, role, replicas, scaled));
+        add(
+            Key::new(Kind::Deployment, name),
+            component,
+            Map::new(),
+            deployment(context, name, role, replicas, scaled),
+        );
         let budget = json!({ "maxUnavailable": 1, "selector": selector(name) });
         add(Key::new(Kind::PodDisruptionBudget, name), component, Map::new(), budget);
         if scaled {
-            add(Key::new(Kind::HorizontalPodAutoscaler, name), component, Map::new(), autoscaler(name, replicas));
+            add(
+                Key::new(Kind::HorizontalPodAutoscaler, name),
+                component,
+                Map::new(),
+                autoscaler(name, replicas),
+            );
         }
     }
     let (annotations, service) = service(&gateways.ingress.exposure);
@@ -82,9 +93,15 @@ fn on_hosts(context: &Context<'_>, role: GatewayRole) -> bool {
         && context.spec.gateways.ingress.exposure.iter().any(|way| matches!(way, Exposure::HostNetwork))
 }
 
-fn deployment(context: &Context<'_>, name: &str, role: GatewayRole, replicas: Replicas, scaled: bool) -> Value {
-    let count = match (context.replicas)(name) {
-        Some(found) if scaled => found.clamp(replicas.min, replicas.max),
+fn deployment(
+    context: &Context<'_>,
+    name: &str,
+    role: GatewayRole,
+    replicas: Replicas,
+    scaled: bool,
+) -> Value {
+    let count = match context.replicas.get(name) {
+        Some(found) if scaled => (*found).clamp(replicas.min, replicas.max),
         _ if scaled => replicas.replicas.clamp(replicas.min, replicas.max),
         _ => replicas.replicas,
     };
@@ -106,9 +123,7 @@ fn deployment(context: &Context<'_>, name: &str, role: GatewayRole, replicas: Re
 }
 
 fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
-    let spread = |key: &str| {
-        json!({ "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name) })
-    };
+    let spread = |key: &str| json!({ "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name) });
     let token = json!({ "serviceAccountToken": { "audience": "tombolo-agent", "expirationSeconds": 3600, "path": "token" } });
     let mut pod = json!({
         "serviceAccountName": name,
@@ -144,12 +159,11 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         "--cache=/var/lib/tombolo/table".to_owned(),
         format!("--admin=0.0.0.0:{ADMIN}"),
     ];
-    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    let field =
+        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let tunnel = if role == GatewayRole::Ingress { TUNNEL } else { 15008 };
     let port = |name: &str, port: u16| json!({ "name": name, "containerPort": port, "protocol": "TCP" });
-    let probe = |path: &str, period: u32, failures: u32| {
-        json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "failureThreshold": failures })
-    };
+    let probe = |path: &str, period: u32, failures: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "failureThreshold": failures });
     let mut container = json!({
         "name": "gateway",
         "image": image(spec, "tombolo-gateway"),

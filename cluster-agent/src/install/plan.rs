@@ -57,11 +57,18 @@ pub(super) enum Action {
     Apply(Key, Box<Value>),
     Delete(Key),
     /// The whole Corefile, in place of the version that was read.
-    Corefile { text: String, version: String },
+    Corefile {
+        text: String,
+        version: String,
+    },
     /// The mark on the pods of the cluster's DNS; none takes it away.
-    Restart { mark: Option<String> },
+    Restart {
+        mark: Option<String>,
+    },
     /// The image of the agent itself.
-    Agent { image: String },
+    Agent {
+        image: String,
+    },
 }
 
 /// What is to be done.
@@ -130,9 +137,9 @@ fn installation(asked: &Asked<'_>, spec: &InstallSpec, namespace: &NamespaceName
     let agent_is_done = agent.as_ref().is_none_or(steps::is_done);
     plan.steps.extend(agent);
 
-    let replicas = |name: &str| {
+    let replicas = |name: &'static str| {
         let deployment = found.objects.get(&Key::new(Kind::Deployment, name))?;
-        u32::try_from(deployment["spec"]["replicas"].as_u64()?).ok()
+        Some((name, u32::try_from(deployment["spec"]["replicas"].as_u64()?).ok()?))
     };
     let wanted = wanted(&Context {
         spec,
@@ -141,7 +148,7 @@ fn installation(asked: &Asked<'_>, spec: &InstallSpec, namespace: &NamespaceName
         trust_domain: &asked.itself.trust_domain,
         roots: asked.bundle.roots.join("\n"),
         abilities: found.abilities,
-        replicas: &replicas,
+        replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
     });
     // a new agent first: an older one may not know what a newer gateway asks. What is there stays as it is until then.
     let has_gateways = found.objects.contains_key(&Key::new(Kind::Deployment, objects::EGRESS));
@@ -229,8 +236,9 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
     let ours = corefile::without(&merged.text).is_ok_and(|rest| rest != merged.text);
     let mark = ours.then(|| sum(&merged.text));
     let deployment = found.dns.deployment.as_ref();
-    let marked = deployment
-        .and_then(|d| d["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR].as_str().map(str::to_owned));
+    let marked = deployment.and_then(|d| {
+        d["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR].as_str().map(str::to_owned)
+    });
     if deployment.is_some() && marked != mark {
         plan.actions.push(("dns", Action::Restart { mark }));
     }
@@ -240,16 +248,23 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
 }
 
 fn odd_corefile(plan: &mut Plan, error: &CorefileError, domains: &BTreeSet<String>, found: &Found) {
-    let message = format!("the Corefile in the ConfigMap kube-system/coredns is left as it is: {error}. {}", by_hand(domains, found.answers_at));
+    let message = format!(
+        "the Corefile in the ConfigMap kube-system/coredns is left as it is: {error}. {}",
+        by_hand(domains, found.answers_at)
+    );
     plan.problems.push(("the cluster's DNS".to_owned(), message.clone()));
     plan.steps.push(steps::dns_by_hand(message));
 }
 
 /// What a person has to add where we can't.
 fn by_hand(domains: &BTreeSet<String>, to: Option<IpAddr>) -> String {
-    let to = to.map_or_else(|| "the ClusterIP of the Service tombolo-system/tombolo-dns".to_owned(), |ip| ip.to_string());
+    let to = to.map_or_else(
+        || "the ClusterIP of the Service tombolo-system/tombolo-dns".to_owned(),
+        |ip| ip.to_string(),
+    );
     let list = domains.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let stubs = domains.iter().map(|domain| format!("\"{domain}\": [\"{to}\"]")).collect::<Vec<_>>().join(", ");
+    let stubs =
+        domains.iter().map(|domain| format!("\"{domain}\": [\"{to}\"]")).collect::<Vec<_>>().join(", ");
     format!(
         "where this cluster's DNS is no CoreDNS with the ConfigMap kube-system/coredns, forward {list} to {to} yourself: with \
          kube-dns, put stubDomains: {{{stubs}}} into the ConfigMap kube-system/kube-dns; with AKS, a server block for each domain \
@@ -266,11 +281,14 @@ fn lines(actions: &[(&'static str, Action)], found: &Found) -> Vec<String> {
             Action::Apply(key, _) => all.push(format!("make {key}")),
             Action::Delete(key) => all.push(format!("delete {key}")),
             Action::Agent { image } => all.push(format!("change Deployment {AGENT}: image {image}")),
-            Action::Restart { .. } => all.push("replace the pods of Deployment kube-system/coredns".to_owned()),
+            Action::Restart { .. } => {
+                all.push("replace the pods of Deployment kube-system/coredns".to_owned())
+            }
             Action::Corefile { text, .. } => {
                 all.push("change ConfigMap kube-system/coredns, Corefile:".to_owned());
                 let config = found.dns.config.as_ref();
-                let before = config.and_then(|config| config["data"]["Corefile"].as_str()).unwrap_or_default();
+                let before =
+                    config.and_then(|config| config["data"]["Corefile"].as_str()).unwrap_or_default();
                 all.extend(difference(before, text));
             }
         }

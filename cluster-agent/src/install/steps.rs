@@ -42,9 +42,10 @@ fn rollout(deployment: &Value) -> (StepState, String) {
             || (one["type"] == "Progressing" && one["status"] == "False")
     });
     match bad {
-        Some(bad) if seen => {
-            (StepState::Failed, format!("{} (look at its pods)", bad["message"].as_str().unwrap_or("it does not roll out")))
-        }
+        Some(bad) if seen => (
+            StepState::Failed,
+            format!("{} (look at its pods)", bad["message"].as_str().unwrap_or("it does not roll out")),
+        ),
         _ => (StepState::Working, format!("{} of {wanted} ready", updated.min(available))),
     }
 }
@@ -55,7 +56,11 @@ pub(super) fn agent(agent: &Value, is_current: bool, found: &Found) -> InstallSt
         return step("agent", StepState::Failed, why);
     }
     let (state, message) = rollout(agent);
-    if is_current { step("agent", state, message) } else { step("agent", StepState::Working, "its image changes") }
+    if is_current {
+        step("agent", state, message)
+    } else {
+        step("agent", StepState::Working, "its image changes")
+    }
 }
 
 /// A Deployment of gateways.
@@ -115,12 +120,19 @@ pub(super) fn dns(domains: &BTreeSet<String>, asked: bool, pending: bool, found:
 }
 
 /// Every cluster that serves something was reached once.
-pub(super) fn peers(peers: &BTreeSet<ClusterName>, reached: &BTreeMap<ClusterName, BTreeSet<String>>) -> InstallStep {
+pub(super) fn peers(
+    peers: &BTreeSet<ClusterName>,
+    reached: &BTreeMap<ClusterName, BTreeSet<String>>,
+) -> InstallStep {
     let through = |peer: &ClusterName| {
         let addresses = reached.get(peer).filter(|addresses| !addresses.is_empty())?;
-        Some(format!("{peer} through {}", addresses.iter().map(String::as_str).collect::<Vec<_>>().join(", ")))
+        Some(format!(
+            "{peer} through {}",
+            addresses.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        ))
     };
-    let missing: Vec<&str> = peers.iter().filter(|peer| through(peer).is_none()).map(ClusterName::as_str).collect();
+    let missing: Vec<&str> =
+        peers.iter().filter(|peer| through(peer).is_none()).map(ClusterName::as_str).collect();
     let there: Vec<String> = peers.iter().filter_map(through).collect();
     if peers.is_empty() {
         step("peers", StepState::Done, "no other cluster serves anything to this one yet")
