@@ -53,6 +53,19 @@ impl Client {
         Ok(Self { http: builder.build().context("make the HTTPS client")?, context: context.clone() })
     }
 
+    /// The same; where no organization was chosen, the token says of which it is.
+    ///
+    /// # Errors
+    /// As [`Client::new`] and [`Client::get`].
+    pub async fn connect(context: Context) -> Result<Self> {
+        let mut client = Self::new(&context)?;
+        if client.context.organization.is_none() {
+            let me = client.get("/api/v1/whoami").await?.body;
+            client.context.organization = me["organization"].as_str().and_then(|name| name.parse().ok());
+        }
+        Ok(client)
+    }
+
     /// The server it speaks to.
     #[must_use]
     pub fn server(&self) -> &str {

@@ -134,11 +134,13 @@ pub fn with_token(global: &Global, token: Option<String>) -> Result<Context> {
     // What was stored goes with its own server only: a token must not wander to another.
     let stored = stored.filter(|c| c.server == server);
     let fingerprint = global.ca_fingerprint.clone().or_else(|| stored.map(|c| c.ca_fingerprint.clone()));
+    // the stored organization is the stored token's; another token says itself which it is of
+    let organization = stored.filter(|_| token.is_none()).and_then(|c| c.organization.clone());
     let token = token.or_else(|| stored.map(|c| c.token.clone()));
     Ok(Context {
         server,
         ca_fingerprint: fingerprint.ok_or_else(|| missing("CA fingerprint (--ca-fingerprint)"))?,
-        organization: global.organization.clone().or_else(|| stored.and_then(|c| c.organization.clone())),
+        organization: global.organization.clone().or(organization),
         token: token.ok_or_else(|| missing("token (--token-file)"))?,
     })
 }
