@@ -39,7 +39,9 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Service(args) => service::run(&connect(&cli.global).await?, args, &out).await,
         Command::Token(args) => token::run(&connect(&cli.global).await?, args, &out).await,
         Command::Audit(args) => audit::run(&connect(&cli.global).await?, args, &out).await,
-        Command::Apply(args) => apply::run(&connect(&cli.global).await?, args, apply::Mode::Apply, &out).await,
+        Command::Apply(args) => {
+            apply::run(&connect(&cli.global).await?, args, apply::Mode::Apply, &out).await
+        }
         Command::Diff(args) => apply::run(&connect(&cli.global).await?, args, apply::Mode::Diff, &out).await,
         Command::Explain(args) => explain::run(&connect(&cli.global).await?, args, &out).await,
         Command::Doctor => doctor::run(&cli.global, &out).await,
