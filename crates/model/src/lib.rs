@@ -12,6 +12,7 @@ pub mod install;
 pub mod intent;
 pub mod inventory;
 pub mod locality;
+pub mod mcs;
 pub mod name;
 pub mod snapshot;
 

@@ -9,6 +9,7 @@ use crate::{
     install::InstallOrder,
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
+    mcs::ImportSpec,
     name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName},
 };
 use serde::{Deserialize, Serialize};
@@ -248,12 +249,15 @@ pub enum ClusterResource {
     Domain(DomainSpec),
     /// A global name: `name/<name>`.
     Name(NameSpec),
+    /// A service of the cluster set: `import/<namespace>/<name>`.
+    Import(ImportSpec),
     /// What to install in the cluster: `install/`.
     Install(InstallOrder),
 }
 
 impl Resource for ClusterResource {
-    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name", "install"];
+    const TYPES: &'static [&'static str] =
+        &["itself", "bundle", "peer", "domain", "name", "import", "install"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -263,6 +267,7 @@ impl Resource for ClusterResource {
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
             Self::Install(_) => ResourceKey::new("install", ""),
+            Self::Import(import) => ResourceKey::new("import", &import.service.to_string()),
         }
     }
 }
