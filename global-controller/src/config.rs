@@ -88,7 +88,7 @@ pub struct ServeOptions {
     /// Connections at a time from one address (IPv6: one /64), agents not counted.
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..=1_000_000))]
     pub max_connections_per_source: u32,
-    /// A connection without a request under way is closed after this long: 100ms to 1h.
+    /// A connection without a request under way, or with an answer that is not taken, is closed after this long: 100ms to 1h.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = idle)]
     pub idle_timeout: Duration,
     /// Take loopback addresses of ingress gateways: for clusters that all run on one machine.
