@@ -1,6 +1,6 @@
 //! Which addresses of ingress gateways are published, and what followers are told at once.
 
-use crate::support::{Org, SOON, Site, site};
+use crate::support::{Org, SOON, Site, database, site};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tombolo_model::{GatewayRole, health::Health};
@@ -119,7 +119,9 @@ async fn followers_are_told_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_peers_can_not_dial_costs_no_status() {
-    let (site, _database, _files) = site().await;
+    let (database, folder) = (database().await, tempfile::tempdir().unwrap());
+    let site =
+        Site::start_with(&database, folder.path(), |config| config.allow_loopback_gateways = false).await;
     let acme = site.organization("acme").await;
     let agent = site.agent(&acme, "cluster-1").await;
     agent.say(&site, &["127.0.0.1:15443", "192.0.2.7:15443"]).await.unwrap();
