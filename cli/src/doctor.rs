@@ -128,7 +128,7 @@ pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
                 Some(seen) => {
                     format!("is not connected since {seen}; it works on with its last known state")
                 }
-                None => "has joined, but its agent was never connected".into(),
+                None => "is not connected, and never was: its agent has joined only".into(),
             },
             Some("is tombolo-agent running there, and can it reach the controller?"),
         )),
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn an_agent_that_never_came_is_not_said_to_have_gone() {
         let found = judge("a", &json!({ "state": "disconnected" }));
-        assert!(found[0].detail.contains("never connected"), "{found:#?}");
+        assert!(found[0].detail.contains("never was"), "{found:#?}");
         let found = judge("a", &json!({ "state": "disconnected", "last_seen": "2026-01-01T00:00:00Z" }));
         assert!(found[0].detail.contains("since 2026-01-01"), "{found:#?}");
     }
