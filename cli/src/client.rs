@@ -92,7 +92,7 @@ impl Client {
     /// None was chosen.
     pub fn organization(&self) -> Result<&OrgName> {
         self.context.organization.as_ref().ok_or_else(|| {
-            CliError::Usage("no organization is chosen; name one with --organization, or `tombolo login` with a token of it".into())
+            CliError::Usage("no organization is known; choose one with --organization, or `tombolo login` with a token of it".into())
                 .into()
         })
     }
