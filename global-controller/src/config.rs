@@ -339,6 +339,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_the_databases_url_comes_before_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        let arguments = ["--ca-key-file", "/k", "--database-url-file", file.to_str().unwrap()];
+        let environment = Environment { database_url: Some("postgres://other/d".into()), pg_bin: None };
+        let error = parse(&arguments, environment.clone()).unwrap_err();
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+        std::fs::write(&file, "postgres://h/d\n").unwrap();
+        let config = parse(&arguments, environment.clone()).unwrap();
+        assert!(matches!(config.database, Database::Url(url) if url == "postgres://h/d"));
+        // every replica needs the same key file, so it is not one of the data folder
+        let error = parse(&arguments[2..], environment).unwrap_err();
+        assert!(error.to_string().contains("give --ca-key-file"), "{error}");
+    }
+
+    #[test]
     fn hosts() {
         assert_eq!(host_of("https://a.example.com:8443").as_deref(), Some("a.example.com"));
         assert_eq!(host_of("https://[::1]:8443/").as_deref(), Some("::1"));
