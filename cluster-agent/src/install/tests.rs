@@ -297,10 +297,10 @@ fn each_way_to_the_ingress_gateways_has_its_addresses() {
         json!({ "type": "load_balancer" }),
     );
     assert_eq!(
-        ask(&[given.clone()]),
+        ask(std::slice::from_ref(&given)),
         ("ClusterIP".to_owned(), vec!["gw.example.com:443".to_owned()], StepState::Done)
     );
-    assert_eq!(ask(&[balanced.clone()]), ("LoadBalancer".to_owned(), vec![], StepState::Waiting));
+    assert_eq!(ask(std::slice::from_ref(&balanced)), ("LoadBalancer".to_owned(), vec![], StepState::Waiting));
     let (kind, addresses, state) = ask(&[balanced.clone(), json!({ "type": "node_port" }), given]);
     assert_eq!((kind.as_str(), state), ("LoadBalancer", StepState::Working));
     assert_eq!(addresses, ["192.0.2.1:31443", "gw.example.com:443"]);

@@ -56,7 +56,7 @@ pub(crate) fn bundle(world: &World) -> ClusterResource {
 
 /// Nothing where nobody said what is to be installed.
 pub(crate) fn install(receiver: &Cluster) -> Option<ClusterResource> {
-    receiver.install.clone().map(ClusterResource::Install)
+    receiver.install.as_deref().cloned().map(ClusterResource::Install)
 }
 
 pub(crate) fn install_key() -> ResourceKey {

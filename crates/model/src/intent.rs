@@ -42,7 +42,7 @@ pub struct Cluster {
     pub ingress: BTreeSet<String>,
     /// What its agent is to install there; none where nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub install: Option<InstallOrder>,
+    pub install: Option<Box<InstallOrder>>,
 }
 
 /// Chooses clusters or namespaces: by name, or by labels that must all be there.

@@ -38,7 +38,8 @@ pub(crate) struct ClusterStatus {
     /// Its gateways, as its agent sees them.
     #[schema(value_type = Vec<GatewayInfo>)]
     pub(crate) gateways: Vec<Value>,
-    /// Files, objects or names that were left out, and why.
+    /// Files, objects, ports or names that were left out, and why: by its agent, or because an older service of another
+    /// cluster has the port.
     pub(crate) problems: Vec<LeftOut>,
     /// How what it was told to install goes; absent where it was told nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,6 +114,27 @@ pub(crate) struct GatewayInfo {
     pub(crate) status: Value,
 }
 
+/// Conflicts told of one cluster.
+const MOST_CONFLICTS: usize = 1000;
+
+/// What of a cluster's services could not be given as it has them, as this replica compiled it; and what is wrong with
+/// a name or a global namespace as such.
+fn conflicts(deps: &Deps, scope: &Scope, cluster: &str) -> Vec<LeftOut> {
+    let found = deps.view.with(scope.org.id, |compiled, _| compiled.conflicts()).unwrap_or_default();
+    let told = found.into_iter().filter_map(|conflict| {
+        let message = conflict.to_string();
+        match (conflict.loser, conflict.service) {
+            (Some(loser), _) if loser.cluster.as_str() != cluster => None,
+            (Some(loser), _) => Some(LeftOut { subject: loser.service.to_string(), message }),
+            (None, Some(service)) => {
+                Some(LeftOut { subject: format!("{}/{service}", conflict.gns), message })
+            }
+            (None, None) => Some(LeftOut { subject: conflict.gns.to_string(), message }),
+        }
+    });
+    told.take(MOST_CONFLICTS).collect()
+}
+
 /// How a cluster is.
 ///
 /// # Errors
@@ -123,6 +145,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
     let row = cluster::find(&mut tx, scope, name, now).await?;
     let report = tx.cluster_report(scope.org.id, row.id).await?;
     let state = State::from(row.state);
+    let conflicts = conflicts(deps, scope, name);
     let Some(report) = report else {
         return Ok(ClusterStatus {
             cluster: name.to_owned(),
@@ -133,7 +156,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             refused: None,
             agent: None,
             gateways: Vec::new(),
-            problems: Vec::new(),
+            problems: conflicts,
             install: None,
             last_seen: (state == State::Connected).then_some(now),
         });
@@ -156,6 +179,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             .problems
             .into_iter()
             .map(|problem| LeftOut { subject: problem.subject, message: problem.message })
+            .chain(conflicts)
             .collect(),
         install: report.install.map(Installing::show),
         last_seen,

@@ -62,7 +62,7 @@ impl Tx {
                     locality: Locality { region: row.region, zone: row.zone },
                     intermediates: row.prints.iter().map(|p| fingerprint(p)).collect::<Result<_, _>>()?,
                     ingress: row.ingress.into_iter().collect::<BTreeSet<_>>(),
-                    install: row.install.map(|order| order.0),
+                    install: row.install.map(|order| Box::new(order.0)),
                 })
             })
             .collect()

@@ -183,7 +183,7 @@ impl Tweak {
             }
             Self::Install(0) => cluster.install = None,
             Self::Install(revision) => {
-                cluster.install = Some(InstallOrder::Removed { revision: u64::from(revision) });
+                cluster.install = Some(Box::new(InstallOrder::Removed { revision: u64::from(revision) }));
             }
             // names are one in an organization
             Self::Name => cluster.name = ClusterName::parse(&format!("was-{}", cluster.id)).unwrap(),
