@@ -84,7 +84,6 @@ impl Component {
 
 /// What befalls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "each test uses those it needs")]
 pub(crate) enum Act {
     /// It is killed and stays down.
     Stop,

@@ -1,6 +1,8 @@
 //! The lab itself: what the other tests stand on.
 
 use crate::lab::{Act, Cluster, Component, Lab};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
 use tombolo_testkit::wait::{until, until_ok};
@@ -76,6 +78,9 @@ async fn two_clusters() {
     tokio::join!(serve(one, 3), serve(other, 1));
 
     for (here, there) in [(one, other), (other, one)] {
+        let nodes = Api::<Node>::all(here.client().await).list(&ListParams::default()).await.expect("nodes");
+        assert!(!nodes.items.is_empty(), "{} has a node", here.name);
+
         // By name, which CoreDNS answers for each C library as well; then by the other cluster's node.
         let name = until_ok("a Service", SOON, || who(here, "http://web.smoke:8080/")).await;
         assert_eq!(name, here.name);
@@ -172,7 +177,7 @@ async fn faults() {
     let ready = || one.kubectl(&["get", "--raw", "/readyz", "--request-timeout=3s"]);
     for component in [Component::ApiServer, Component::Etcd] {
         one.service(Act::Stop, component).await.expect("stopped");
-        until("the API server is away", SOON, ready, Result::is_err).await;
+        let _ = until("the API server is away", SOON, ready, Result::is_err).await;
         one.service(Act::Start, component).await.expect("started");
         until_ok("the API server is back", SOON, ready).await;
     }
