@@ -98,7 +98,7 @@ impl FromStr for GatewayRole {
             "egress" => Ok(Self::Egress),
             "ingress" => Ok(Self::Ingress),
             "node" => Ok(Self::Node),
-            _ => Err(IdentityError::Path),
+            _ => Err(IdentityError::Role),
         }
     }
 }
@@ -120,6 +120,9 @@ pub enum IdentityError {
     /// A path that is none of ours.
     #[error("has a path that is none of /cluster/C, …/agent, …/gateway/ROLE, …/ns/NAMESPACE/sa/ACCOUNT")]
     Path,
+    /// A role that gateways do not have.
+    #[error("is not a role of a gateway; those are sidecar, egress, ingress")]
+    Role,
 }
 
 /// Who in a cluster an identity stands for.
