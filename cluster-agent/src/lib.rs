@@ -14,6 +14,7 @@ pub mod health;
 pub mod index;
 mod install;
 pub mod join;
+pub mod lease;
 pub mod locality;
 mod private;
 pub mod report;

@@ -46,7 +46,7 @@ pub(crate) struct Install {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InstallRequest {
-    /// The tag of the images; the controller's own version where it is left out.
+    /// The tag of the images; the controller's `--image-version` where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "0.1.0")]
     pub(crate) version: Option<String>,
@@ -276,7 +276,7 @@ impl InstallRequest {
 
     /// The request as the agent is told it, with what was left out.
     fn check(self, deps: &Deps, checks: &mut Checks) -> InstallSpec {
-        let version = self.version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        let version = self.version.unwrap_or_else(|| deps.image_version.clone());
         check_version(checks, &version);
         let registry = self.registry.unwrap_or_else(|| deps.image_registry.clone());
         check_registry(checks, &registry);

@@ -20,7 +20,7 @@ pub(crate) struct ManifestRequest {
     pub(crate) cluster: String,
     /// Where its images are, where not as the controller was told.
     pub(crate) registry: Option<String>,
-    /// Their tag, where not the controller's version.
+    /// Their tag, where not as the controller was told.
     pub(crate) version: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn manifest(deps: &Deps, request: &ManifestRequest) -> Result<String>
     checks.name("cluster", &request.cluster, ClusterName::parse, "cluster-1");
     let registry = request.registry.as_deref().unwrap_or(&deps.image_registry);
     check_registry(&mut checks, registry);
-    let version = request.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+    let version = request.version.as_deref().unwrap_or(&deps.image_version);
     check_version(&mut checks, version);
     checks.done()?;
     // each was checked: none has a character that YAML or a shell takes for its own

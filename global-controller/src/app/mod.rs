@@ -45,6 +45,8 @@ pub(crate) struct Deps {
     pub(crate) ca_fingerprint: String,
     /// Where the images are that clusters install, where the request does not say.
     pub(crate) image_registry: String,
+    /// Their version, the same.
+    pub(crate) image_version: String,
     /// What was worked out of services.
     pub(crate) catalogs: service::Catalogs,
     /// How many more may follow events.
