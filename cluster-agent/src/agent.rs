@@ -12,6 +12,7 @@ use crate::{
     health::{self, Checker, HealthConfig},
     index::{Index, View},
     install::{self, Installing},
+    lease::Standings,
     locality,
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
@@ -230,7 +231,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 namespace: cluster.namespace().clone(),
                 snapshot: feed.state(),
                 hub: Arc::clone(&hub),
-                leading: watch::channel(true).1,
+                standings: Standings::alone(),
                 installed: installed.clone(),
             });
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));

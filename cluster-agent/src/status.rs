@@ -71,6 +71,9 @@ impl Reporting {
     /// Reports for as long as it is polled.
     pub async fn run(mut self, requests: Requests) {
         let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
+        if self.installed.wait_for(|installed| installed.known).await.is_err() {
+            return;
+        }
         let mut logged = Vec::new();
         let mut failed = None;
         loop {

@@ -63,7 +63,7 @@ pub(super) fn addresses(
                  --ingress node-port or host-network, or give addresses",
             ),
             Exposure::NodePort { .. } => {
-                (node_ports(service, nodes), "no node is ready, or the Service has no node port yet")
+                (node_ports(service, nodes), "the Service tombolo-ingress has no node port yet")
             }
             Exposure::HostNetwork => {
                 let on = nodes.iter().filter(|node| hosts.contains(&node.name));
@@ -98,6 +98,8 @@ fn balanced(service: Option<&Value>) -> BTreeSet<String> {
 fn node_ports(service: Option<&Value>, nodes: &BTreeSet<Node>) -> BTreeSet<String> {
     let port = service.and_then(|s| s["spec"]["ports"][0]["nodePort"].as_u64());
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return BTreeSet::new() };
-    let ready = nodes.iter().filter(|node| node.ready).take(MOST_NODES);
-    ready.map(|node| at(node.address, port)).collect()
+    // where none is ready, it may be that nobody hears of them any more; they are no worse than none
+    let any = nodes.iter().any(|node| node.ready);
+    let these = nodes.iter().filter(|node| node.ready || !any).take(MOST_NODES);
+    these.map(|node| at(node.address, port)).collect()
 }

@@ -6,7 +6,7 @@ use super::{
     objects::{AGENT, Abilities, INGRESS},
     plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, plan},
 };
-use crate::{gateways::Hub, source::kubernetes::MANAGED_BY};
+use crate::{gateways::Hub, lease::Standings, source::kubernetes::MANAGED_BY};
 use futures::{
     FutureExt as _, StreamExt as _,
     stream::{BoxStream, SelectAll},
@@ -59,6 +59,8 @@ const COREDNS: &str = "coredns";
 /// What others show of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Installed {
+    /// Whether what is here is so. Before, nothing is told of it.
+    pub(crate) known: bool,
     /// How it goes; none where nothing was ordered.
     pub(crate) status: Option<InstallStatus>,
     /// Where peers reach the ingress gateways.
@@ -74,14 +76,21 @@ pub(crate) struct Installing {
     pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether this replica is the one that writes.
-    pub(crate) leading: watch::Receiver<bool>,
+    pub(crate) standings: Standings,
     pub(crate) installed: watch::Sender<Installed>,
 }
 
 impl Installing {
     /// Runs for as long as it is polled.
     pub(crate) async fn run(mut self) {
+        // what is not known yet is not told: it would take the addresses from the peers
+        if self.snapshot.wait_for(|state| state.generation != Generation::ZERO).await.is_err() {
+            return;
+        }
         let ordered = |state: &Arc<State<ClusterResource>>| Asked::of(&state.resources).is_some();
+        if !ordered(&self.snapshot.borrow()) {
+            self.installed.send_modify(|installed| installed.known = true);
+        }
         if self.snapshot.wait_for(ordered).await.is_err() {
             return;
         }
@@ -98,7 +107,7 @@ impl Installing {
             }
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             reports.borrow_and_update();
-            let leads = *self.leading.borrow_and_update();
+            let leads = self.standings.own().writes();
             let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
             if let Some(asked) = asked.filter(|_| reading.is_complete(&troubles)) {
                 let found = Found { abilities, failed, reached: self.reached(), ..reading.found() };
@@ -112,7 +121,7 @@ impl Installing {
             let retry = again.unwrap_or(ask).min(ask);
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
-                Ok(()) = self.leading.changed() => {}
+                () = self.standings.changed() => {}
                 changed = reports.changed() => if changed.is_err() { return },
                 Some((what, trouble)) = events.next() => match trouble {
                     Some(why) => drop(troubles.insert(what, why)),
@@ -285,7 +294,7 @@ impl Installing {
         self.installed.send_if_modified(|old| {
             // a dry run changes nothing, and so not what peers are told
             let addresses = if trial { old.addresses.clone() } else { plan.addresses };
-            let new = Installed { status: Some(status), addresses, problems };
+            let new = Installed { known: true, status: Some(status), addresses, problems };
             let differs = *old != new;
             *old = new;
             differs

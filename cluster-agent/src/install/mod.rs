@@ -56,8 +56,8 @@ impl Task {
                 _ => None,
             };
             installed.send_if_modified(|old| {
-                let differs = old.status != status;
-                old.status = status;
+                let differs = !old.known || old.status != status;
+                (old.known, old.status) = (true, status);
                 differs
             });
             if snapshot.changed().await.is_err() {

@@ -363,3 +363,18 @@ fn without_an_order_nothing_is_asked() {
     resources.retain(|key, _| !key.as_str().starts_with("install"));
     assert!(Asked::of(&resources).is_none());
 }
+
+#[test]
+fn nodes_that_nobody_hears_of_are_no_worse_than_none() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    let node = |name: &str, ready: bool, n: u8| {
+        let condition = json!([{ "type": "Ready", "status": if ready { "True" } else { "Unknown" } }]);
+        let addresses = json!([{ "type": "InternalIP", "address": format!("192.0.2.{n}") }]);
+        Node::read(&json!({ "metadata": { "name": name }, "status": { "addresses": addresses, "conditions": condition } })).unwrap()
+    };
+    cluster.found.nodes = BTreeSet::from([node("n1", true, 1), node("n2", false, 2)]);
+    cluster.settle();
+    assert_eq!(cluster.plan().addresses, BTreeSet::from(["192.0.2.1:31443".to_owned()]));
+    cluster.found.nodes = BTreeSet::from([node("n1", false, 1), node("n2", false, 2)]);
+    assert_eq!(cluster.plan().addresses.len(), 2);
+}

@@ -70,6 +70,15 @@ impl Standings {
         }
     }
 
+    /// Waits until the standing may be another one.
+    pub async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.own.changed() => {}
+            Ok(()) = self.another_leads.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
     /// Does `work` while this replica may write; anew each time it may again. What is under way when it may no more is
     /// dropped.
     pub async fn while_writing<F: Future<Output = ()>>(self, work: impl FnMut() -> F) {
