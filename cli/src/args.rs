@@ -188,8 +188,8 @@ pub enum ClusterCommand {
         #[arg(long)]
         registry: Option<String>,
         /// Their tag (default: the controller's version).
-        #[arg(long = "image-version", value_name = "TAG")]
-        version: Option<String>,
+        #[arg(long, value_name = "TAG")]
+        image_version: Option<String>,
     },
     /// Make a Kubernetes cluster join, all in one go: look whether all that is needed is there, name the cluster, apply
     /// the agent's manifest and a one-time token, and wait until it is connected.
@@ -268,8 +268,8 @@ pub struct JoinArgs {
     #[arg(long)]
     pub registry: Option<String>,
     /// Their tag (default: the controller's version).
-    #[arg(long = "image-version", value_name = "TAG")]
-    pub version: Option<String>,
+    #[arg(long, value_name = "TAG")]
+    pub image_version: Option<String>,
     /// Only look whether all that is needed is there.
     #[arg(long)]
     pub check: bool,
@@ -320,8 +320,8 @@ pub struct InstallArgs {
     #[arg(long)]
     pub registry: Option<String>,
     /// The version to install (default: the controller's).
-    #[arg(long = "image-version", value_name = "TAG")]
-    pub version: Option<String>,
+    #[arg(long, value_name = "TAG")]
+    pub image_version: Option<String>,
     /// Only show what would be written.
     #[arg(long)]
     pub dry_run: bool,

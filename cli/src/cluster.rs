@@ -65,8 +65,9 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
             }
             Ok(())
         }
-        ClusterCommand::Manifest { name, registry, version } => {
-            let text = kubernetes::manifest(client, &name, registry.as_deref(), version.as_deref()).await?;
+        ClusterCommand::Manifest { name, registry, image_version } => {
+            let text =
+                kubernetes::manifest(client, &name, registry.as_deref(), image_version.as_deref()).await?;
             out.line(text.trim_end());
             Ok(())
         }

@@ -141,7 +141,7 @@ fn request(args: &InstallArgs) -> Result<Value> {
     } else {
         json!({ "include": args.include_namespace })
     };
-    for (name, value) in [("version", &args.version), ("registry", &args.registry)] {
+    for (name, value) in [("version", &args.image_version), ("registry", &args.registry)] {
         if let Some(value) = value {
             body[name] = json!(value);
         }

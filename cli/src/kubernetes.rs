@@ -89,7 +89,8 @@ async fn connect(kube: &Kube) -> Result<kube::Client> {
 /// Something that is needed is missing; the controller or the API server said no; the agent did not connect in time.
 pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
     let cluster = of(&args.kube, &args.name).await?;
-    let text_of = manifest(client, &args.name, args.registry.as_deref(), args.version.as_deref()).await?;
+    let text_of =
+        manifest(client, &args.name, args.registry.as_deref(), args.image_version.as_deref()).await?;
     let documents = apply::documents(&text_of)?;
     let findings = preflight::look(&cluster.client, &documents).await;
     let mut missing = 0;

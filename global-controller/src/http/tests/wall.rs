@@ -287,7 +287,7 @@ async fn every_body_is_bounded_and_known() {
         assert_eq!(problem.errors[0].field, "colour", "{} {}", case.method, case.path);
         with("colour", json!("x".repeat(300 * 1024))).await.problem(413, "body-too-large");
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 9);
     assert_eq!(walls.stored().await, before);
 }
 
