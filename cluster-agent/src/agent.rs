@@ -11,6 +11,7 @@ use crate::{
     gateways::{self, Hub, HubConfig, Listener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    inject::{self, Injector},
     locality,
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
@@ -65,6 +66,8 @@ pub enum SourceConfig {
         cluster: kubernetes::Config,
         /// Whether imported names become Services, so that pods without a proxy reach them (capture mode `gateway`).
         expose: bool,
+        /// How pods get proxies (capture mode `sidecar`), where they do.
+        inject: Option<inject::Config>,
     },
 }
 
@@ -117,6 +120,9 @@ pub enum BuildError {
     /// The API server.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::ConnectError),
+    /// The webhook.
+    #[error(transparent)]
+    Inject(#[from] inject::BuildError),
     /// The admin port.
     #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
     Admin {
@@ -134,6 +140,8 @@ pub struct Bound {
     pub dns: Option<SocketAddr>,
     /// Where the admin port is.
     pub admin: Option<SocketAddr>,
+    /// Where the API server asks about pods, where it does.
+    pub webhook: Option<SocketAddr>,
     /// The socket for gateways.
     pub gateway_socket: PathBuf,
     /// Whose agent this is.
@@ -148,6 +156,7 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    injector: Option<Injector>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -201,14 +210,15 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let mut exposing = None;
+    let (mut exposing, mut injecting) = (None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes { cluster, expose } => {
+        SourceConfig::Kubernetes { cluster, expose, inject } => {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
+            injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
     };
@@ -234,7 +244,27 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
-    let (view, _) = watch::channel(Arc::new(View::default()));
+    let (view, views) = watch::channel(Arc::new(View::default()));
+    let membership = Arc::new(membership);
+    let (injection_problems, found_injecting) = watch::channel(Vec::new());
+    let injector = match injecting {
+        None => None,
+        Some((config, client, namespace)) => {
+            let parts = inject::Parts {
+                client,
+                namespace,
+                membership: Arc::clone(&membership),
+                authority: Arc::clone(&authority),
+                snapshot: feed.state(),
+                view: views,
+                chosen: watch::channel(Arc::default()).1,
+                writes: watch::channel(true).1,
+                problems: injection_problems,
+                clock: Arc::clone(&deps.clock),
+            };
+            Some(Injector::build(config, parts, &metrics).await?)
+        }
+    };
     let (checks, checker) = health::checks(config.health);
     let (inventory, inventories) = watch::channel(None);
     let (names, name_problems) = watch::channel(Vec::new());
@@ -242,11 +272,11 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        injecting: found_injecting,
         names: name_problems,
         certificates: renewal.problem(),
         hub: Arc::clone(&hub),
     };
-    let membership = Arc::new(membership);
     let shown = Shown {
         membership: Arc::clone(&membership),
         snapshot: feed.state(),
@@ -272,6 +302,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     Ok(Bound {
         dns: dns.as_ref().map(dns::Server::address),
         admin: admin_address,
+        webhook: injector.as_ref().map(Injector::address),
         gateway_socket: config.gateway_socket,
         membership,
         parts: Parts {
@@ -280,6 +311,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            injector,
             source,
             source_problems,
             checker,
@@ -381,6 +413,10 @@ impl Parts {
         tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run());
+        }
+        if let Some(injector) = self.injector {
+            let stop = drain.watch();
+            tasks.spawn("injector", async move { injector.run(stop).await });
         }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
