@@ -33,7 +33,7 @@ const CATALOG: &str = "catalog.acme.example.com";
 const OWN: &str = "tombolo-system";
 
 /// An address of this machine that an EndpointSlice may have: not of loopback.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.connect("192.0.2.1:9").expect("this machine needs a route to somewhere; nothing is sent");
     socket.local_addr().expect("an address").ip()

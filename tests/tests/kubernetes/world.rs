@@ -128,6 +128,16 @@ impl Agent {
         Self { program, http: reqwest::Client::new() }
     }
 
+    /// An address of its ready file.
+    pub(crate) fn address(&self, what: &str) -> SocketAddr {
+        self.program.address(what)
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.program.kill();
+    }
+
     /// What the agent reports: by service, `ready/total` and its accounts.
     pub(crate) async fn inventory(&self) -> Vec<String> {
         let url = format!("http://{}/dump/inventory", self.program.address("admin"));
