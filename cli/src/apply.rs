@@ -6,7 +6,8 @@
 //! metadata: { name: acme }
 //! spec: { domain: acme.example.com, rules: [...] }
 //! ```
-//! Nothing that is not in the files is removed. Every document is read and checked before the first change is made.
+//! Nothing that is not in the files is removed. Every document is read, checked, and compared with what is there before the
+//! first change is made.
 
 use crate::{
     args::ApplyArgs,
@@ -22,7 +23,7 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
 };
-use tombolo_model::DnsLabel;
+use tombolo_model::{DnsLabel, Domain};
 
 /// What to do with the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +82,21 @@ pub enum Step {
     Nothing,
 }
 
+impl Kind {
+    /// The fields of its spec.
+    const fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::GlobalNamespace => &["domain", "rules"],
+            Self::Cluster => &["labels", "locality"],
+        }
+    }
+}
+
 /// Decides what to do for a document. Fields that the document does not name stay as they are.
 #[must_use]
 pub fn step(document: &Document, found: Option<&Value>) -> Step {
+    // a removed cluster is made again, and joins again
+    let found = found.filter(|found| found["state"] != "revoked");
     let Some(found) = found else {
         let mut body = document.spec.clone();
         body.insert("name".into(), json!(document.metadata.name));
@@ -106,10 +119,10 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
     for path in &args.files {
         documents.extend(read(path)?);
     }
+    once_each(&documents)?;
     // Clusters first: a global namespace's rules may name them.
     documents.sort_by_key(|d| d.kind == Kind::GlobalNamespace);
-    let mut report = Vec::new();
-    let mut differs = false;
+    let mut steps = Vec::new();
     for document in &documents {
         let list = client.in_org(match document.kind {
             Kind::GlobalNamespace => "/global-namespaces",
@@ -117,8 +130,13 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
         })?;
         let one = format!("{list}/{}", document.metadata.name);
         let found = client.find(&one).await?;
-        let what = format!("{:?} {}", document.kind, document.metadata.name);
         let step = step(document, found.as_ref().map(|f| &f.body));
+        steps.push((document, list, one, found, step));
+    }
+    let mut report = Vec::new();
+    let mut differs = false;
+    for (document, list, one, found, step) in steps {
+        let what = format!("{:?} {}", document.kind, document.metadata.name);
         let word = match (&step, mode) {
             (Step::Nothing, _) => "unchanged",
             (Step::Create(_), _) => "created",
@@ -128,15 +146,18 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
         if mode == Mode::Diff {
             show(&what, &step, out);
         } else {
-            let etag = found.and_then(|f| f.etag);
+            let (found, etag) = found.map_or((Value::Null, None), |f| (f.body, f.etag));
             match (step, document.kind) {
                 (Step::Nothing, _) => {}
                 (Step::Create(body), _) => {
                     drop(client.create(&list, &body).await.with_context(|| what.clone())?)
                 }
                 (Step::Update { to, .. }, Kind::GlobalNamespace) => {
+                    // it is replaced as a whole: what the file leaves out stays as it is
                     let mut body = to;
-                    body.insert("name".into(), json!(document.metadata.name));
+                    for field in document.kind.fields() {
+                        body.entry(*field).or_insert_with(|| found[*field].clone());
+                    }
                     client.put(&one, &Value::Object(body), etag).await.with_context(|| what.clone())?;
                 }
                 (Step::Update { to, .. }, Kind::Cluster) => {
@@ -221,17 +242,46 @@ fn read(path: &Path) -> Result<Vec<Document>> {
 pub fn parse(name: &str, text: &str) -> Result<Vec<Document>> {
     let documents: Vec<Document> =
         serde_saphyr::from_multiple(text).map_err(|why| CliError::Usage(format!("{name}: {why}")))?;
-    for document in &documents {
-        if document.api_version != "tombolo.io/v1" {
-            let wrong = &document.api_version;
-            return Err(CliError::Usage(format!(
-                "{name}: {} has apiVersion {wrong}; this program knows tombolo.io/v1",
-                document.metadata.name
-            ))
-            .into());
+    documents
+        .into_iter()
+        .map(|document| check(document).map_err(|why| usage(format!("{name}: {why}"))))
+        .collect()
+}
+
+fn usage(text: String) -> anyhow::Error {
+    CliError::Usage(text).into()
+}
+
+/// The document in the form in which the controller shows it, or what is wrong with it.
+fn check(mut document: Document) -> Result<Document, String> {
+    let name = &document.metadata.name;
+    if document.api_version != "tombolo.io/v1" {
+        let wrong = &document.api_version;
+        return Err(format!("{name} has apiVersion {wrong}; this program knows tombolo.io/v1"));
+    }
+    let known = document.kind.fields();
+    if let Some(field) = document.spec.keys().find(|field| !known.contains(&field.as_str())) {
+        return Err(format!("{name}: spec.{field} is not known; known here: {}", known.join(", ")));
+    }
+    if let Some(domain) = document.spec.get_mut("domain") {
+        let text = domain.as_str().ok_or_else(|| format!("{name}: spec.domain is not a text"))?;
+        *domain = Domain::parse(text).map_err(|why| format!("{name}: spec.domain {why}"))?.to_string().into();
+    }
+    Ok(document)
+}
+
+/// Refuses files that say two things about one.
+fn once_each(documents: &[Document]) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for Document { kind, metadata, .. } in documents {
+        if !seen.insert((format!("{kind:?}"), metadata.name.to_string())) {
+            return Err(usage(format!("{kind:?} {} is in the files twice", metadata.name)));
         }
     }
-    Ok(documents)
+    if seen.is_empty() {
+        return Err(usage("the files hold no documents".to_owned()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -251,6 +301,19 @@ mod tests {
         assert_eq!(step(&document, Some(&same)), Step::Nothing);
         let other = json!({ "name": "acme", "domain": "b.example.com" });
         assert!(matches!(step(&document, Some(&other)), Step::Update { .. }));
+        // the controller shows domains in one form
+        let document = parse("x", &GNS.replace("acme.example", "Acme.Example")).unwrap().remove(0);
+        assert_eq!(step(&document, Some(&same)), Step::Nothing);
+    }
+
+    #[test]
+    fn a_removed_cluster_is_made_again() {
+        let text = "apiVersion: tombolo.io/v1\nkind: Cluster\nmetadata: {name: a}\n";
+        let document = parse("x", text).unwrap().remove(0);
+        let mut found = json!({ "name": "a", "state": "disconnected" });
+        assert_eq!(step(&document, Some(&found)), Step::Nothing);
+        found["state"] = json!("revoked");
+        assert_eq!(step(&document, Some(&found)), Step::Create(json!({ "name": "a" })));
     }
 
     #[test]
@@ -259,7 +322,17 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("f.yaml") && error.contains("Nonsense") && error.contains("line"), "{error}");
-        let error = parse("f.yaml", &GNS.replace("v1", "v9")).unwrap_err().to_string();
-        assert!(error.contains("tombolo.io/v9"), "{error}");
+        for (from, to, said) in [
+            ("v1", "v9", "tombolo.io/v9"),
+            ("domain:", "colour:", "spec.colour is not known; known here: domain, rules"),
+            ("acme.example.com", "my.cluster.local", "spec.domain"),
+            ("acme.example.com", "7", "spec.domain is not a text"),
+        ] {
+            let error = parse("f.yaml", &GNS.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let twice = parse("x", &format!("{GNS}---\n{GNS}")).unwrap();
+        assert!(once_each(&twice).unwrap_err().to_string().contains("twice"));
+        assert!(once_each(&twice[1..]).is_ok() && once_each(&[]).is_err());
     }
 }

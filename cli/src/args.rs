@@ -49,7 +49,7 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a token and remember the server, its CA and the token.
+    /// Check a token (from --token-file, else standard input) and remember it, the server and its CA.
     Login(LoginArgs),
     /// Organizations (with the installation's owner token).
     #[command(subcommand)]
@@ -63,10 +63,10 @@ pub enum Command {
     /// Global services: names, addresses, where they are served.
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// API tokens of the organization.
+    /// API tokens of the organization (with none chosen: of the installation's owner).
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Who changed what.
+    /// Who changed what in the organization (with none chosen: in the installation).
     Audit(AuditArgs),
     /// Make the organization as the files say.
     Apply(ApplyArgs),
@@ -85,7 +85,7 @@ pub enum Command {
     },
 }
 
-/// `tombolo login`
+/// `tombolo login`: the token comes from `--token-file`, else from standard input.
 #[derive(Debug, Args)]
 pub struct LoginArgs {
     /// The name to remember it by.
@@ -113,6 +113,14 @@ pub enum OrgCommand {
     Show {
         /// Its name.
         name: OrgName,
+    },
+    /// Delete one with all that is in it. It must have no clusters.
+    Remove {
+        /// Its name.
+        name: OrgName,
+        /// Don't ask.
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 
@@ -145,6 +153,18 @@ pub enum ClusterCommand {
         /// Write it into this file (0600) instead of showing it.
         #[arg(long)]
         join_token_file: Option<PathBuf>,
+    },
+    /// The one-time tokens of a cluster (never their secrets).
+    Tokens {
+        /// The cluster.
+        name: ClusterName,
+    },
+    /// Make a one-time token worthless.
+    RevokeToken {
+        /// The cluster.
+        name: ClusterName,
+        /// The token's id, as `tokens` shows it.
+        id: String,
     },
     /// Everything about one.
     Show {
@@ -211,7 +231,7 @@ pub enum ServiceCommand {
     },
 }
 
-/// `tombolo token`
+/// `tombolo token`: those of the organization; where none is chosen, the installation owner's.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// All tokens (never their secrets).
@@ -219,18 +239,21 @@ pub enum TokenCommand {
     /// Make one; the secret is shown once.
     Create {
         /// What it is for.
-        name: DnsLabel,
-        /// What it may do.
+        name: AccountName,
+        /// What it may do in the organization.
         #[arg(long, value_enum, default_value_t = Role::Viewer)]
         role: Role,
+        /// How long it is good for, 1m to 87600h (default: for good).
+        #[arg(long)]
+        expires_in: Option<String>,
         /// Write it into this file (0600) instead of showing it.
         #[arg(long)]
         secret_file: Option<PathBuf>,
     },
     /// Make one worthless.
     Revoke {
-        /// Its id.
-        id: String,
+        /// Its name.
+        name: AccountName,
     },
 }
 

@@ -14,8 +14,8 @@ use serde_json::Value;
 /// # Errors
 /// The controller said no, or did not answer.
 pub async fn run(client: &Client, args: AuditArgs, out: &Output) -> Result<()> {
-    let page = client.get(&client.in_org(&format!("/audit-events?limit={}", args.limit))?).await?.body;
-    let items = page["items"].as_array().cloned().unwrap_or_default();
+    let path = client.in_org_or("/audit-events", "/audit-events");
+    let items = client.first(&path, args.limit as usize).await?;
     let rows = items.iter().map(|event| {
         vec![
             cell(text(event, "at")),

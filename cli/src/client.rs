@@ -14,6 +14,9 @@ use tombolo_model::OrgName;
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Entries of a page: as many as the API gives.
+const PAGE: usize = 200;
+
 /// A connection to one controller with one token.
 #[derive(Clone)]
 pub struct Client {
@@ -50,6 +53,19 @@ impl Client {
         Ok(Self { http: builder.build().context("make the HTTPS client")?, context: context.clone() })
     }
 
+    /// The same; where no organization was chosen, the token says of which it is.
+    ///
+    /// # Errors
+    /// As [`Client::new`] and [`Client::get`].
+    pub async fn connect(context: Context) -> Result<Self> {
+        let mut client = Self::new(&context)?;
+        if client.context.organization.is_none() {
+            let me = client.get("/api/v1/whoami").await?.body;
+            client.context.organization = me["organization"].as_str().and_then(|name| name.parse().ok());
+        }
+        Ok(client)
+    }
+
     /// The server it speaks to.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -72,6 +88,13 @@ impl Client {
     /// No organization was chosen.
     pub fn in_org(&self, path: &str) -> Result<String> {
         Ok(format!("/api/v1/organizations/{}{path}", self.organization()?))
+    }
+
+    /// The path of something that both the organization and the installation have: that of the chosen organization, else
+    /// of the installation.
+    #[must_use]
+    pub fn in_org_or(&self, path: &str, installation: &str) -> String {
+        self.in_org(path).unwrap_or_else(|_| format!("/api/v1{installation}"))
     }
 
     async fn send(
@@ -138,20 +161,29 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
+        self.first(path, usize::MAX).await
+    }
+
+    /// Reads a list up to this many entries.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn first(&self, path: &str, most: usize) -> Result<Vec<Value>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let glue = if path.contains('?') { '&' } else { '?' };
+            let limit = PAGE.min(most - items.len());
             let page = match &cursor {
-                Some(cursor) => self.get(&format!("{path}{glue}cursor={cursor}")).await?,
-                None => self.get(path).await?,
+                Some(cursor) => self.get(&format!("{path}{glue}limit={limit}&cursor={cursor}")).await?,
+                None => self.get(&format!("{path}{glue}limit={limit}")).await?,
             };
             let Value::Object(mut body) = page.body else { anyhow::bail!("{path} is no list") };
             if let Some(Value::Array(more)) = body.remove("items") {
                 items.extend(more);
             }
             match body.remove("next_cursor") {
-                Some(Value::String(next)) if !next.is_empty() => cursor = Some(next),
+                Some(Value::String(next)) if !next.is_empty() && items.len() < most => cursor = Some(next),
                 _ => return Ok(items),
             }
         }

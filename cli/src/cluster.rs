@@ -4,7 +4,7 @@ use crate::{
     args::ClusterCommand,
     client::Client,
     org::text,
-    output::{self, Mood, Output, cell},
+    output::{Mood, Output, SecretFile, cell},
     problem::CliError,
 };
 use anyhow::Result;
@@ -39,19 +39,36 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
             let labels: serde_json::Map<_, _> = labels.into_iter().map(|(k, v)| (k, v.into())).collect();
             let body =
                 json!({ "name": name, "labels": labels, "locality": { "region": region, "zone": zone } });
+            let file = secret_file(join_token_file.as_deref())?;
             let made = client.create(&path, &body).await?;
             if out.for_people() {
                 out.line(&out.paint(Mood::Good, &format!("cluster {name} made")));
             }
-            join_token(client, &path, &name, join_token_file.as_deref(), made, out).await
+            join_token(client, &path, &name, file, made, out).await
         }
         ClusterCommand::Token { name, join_token_file } => {
+            let file = secret_file(join_token_file.as_deref())?;
             let cluster = client.get(&format!("{path}/{name}")).await?.body;
-            join_token(client, &path, &name, join_token_file.as_deref(), cluster, out).await
+            join_token(client, &path, &name, file, cluster, out).await
+        }
+        ClusterCommand::Tokens { name } => {
+            let items = client.list(&format!("{path}/{name}/onboarding-tokens")).await?;
+            let columns = ["id", "state", "created_by", "created_at", "expires_at"];
+            let rows = items.iter().map(|t| columns.iter().map(|f| cell(text(t, f))).collect()).collect();
+            out.rows(&items, &["id", "state", "made by", "made", "expires"], rows)
+        }
+        ClusterCommand::RevokeToken { name, id } => {
+            client.delete(&format!("{path}/{name}/onboarding-tokens/{id}"), None).await?;
+            if out.for_people() {
+                out.line(&format!("nobody joins as {name} with token {id} any more"));
+            }
+            Ok(())
         }
         ClusterCommand::Show { name } => {
             let mut cluster = client.get(&format!("{path}/{name}")).await?.body;
             cluster["status"] = client.get(&format!("{path}/{name}/status")).await?.body;
+            let certificates = client.in_org(&format!("/certificates?cluster={name}"))?;
+            cluster["certificates"] = client.list(&certificates).await?.into();
             if !out.for_people() {
                 return out.value(&cluster);
             }
@@ -70,20 +87,29 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
     }
 }
 
+/// The file for a token, with its path.
+fn secret_file(path: Option<&Path>) -> Result<Option<(&Path, SecretFile)>> {
+    path.map(|path| Ok((path, SecretFile::create(path)?))).transpose()
+}
+
 async fn join_token(
     client: &Client,
     path: &str,
     name: &ClusterName,
-    file: Option<&Path>,
+    file: Option<(&Path, SecretFile)>,
     cluster: Value,
     out: &Output,
 ) -> Result<()> {
     let mut token = client.create(&format!("{path}/{name}/onboarding-tokens"), &json!({})).await?;
     let secret = text(&token, "token");
-    if let Some(file) = file {
-        output::secret_file(file, &secret)?;
-        token["token"] = json!(null);
-    }
+    let file = match file {
+        Some((path, file)) => {
+            file.keep(&secret)?;
+            token["token"] = json!(null);
+            Some(path)
+        }
+        None => None,
+    };
     if !out.for_people() {
         return out.value(&json!({ "cluster": cluster, "onboarding_token": token }));
     }
@@ -201,6 +227,13 @@ fn show(cluster: &Value, out: &Output) {
         });
         out.line("");
         out.line(&out.table(&["ingress address", "state", "by"], rows.collect()));
+    }
+    let certificates: Vec<_> = cluster["certificates"].as_array().into_iter().flatten().collect();
+    if !certificates.is_empty() {
+        let columns = ["serial", "state", "not_before", "not_after"];
+        let rows = certificates.iter().map(|c| columns.iter().map(|f| cell(text(c, f))).collect());
+        out.line("");
+        out.line(&out.table(&["certificate", "state", "begins", "ends"], rows.collect()));
     }
     for problem in status["problems"].as_array().into_iter().flatten() {
         out.line(&out.paint(

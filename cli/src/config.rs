@@ -116,6 +116,15 @@ pub fn token(path: &Path) -> Result<String> {
 /// # Errors
 /// Something is missing; the error says which option gives it.
 pub fn resolve(global: &Global) -> Result<Context> {
+    let token = global.token_file.as_deref().map(token).transpose()?;
+    with_token(global, token)
+}
+
+/// What to use for this call, with this token rather than the stored one.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn with_token(global: &Global, token: Option<String>) -> Result<Context> {
     let file = read(&path(global)?)?;
     let stored = file.current.as_ref().and_then(|name| file.contexts.get(name));
     let missing =
@@ -125,14 +134,13 @@ pub fn resolve(global: &Global) -> Result<Context> {
     // What was stored goes with its own server only: a token must not wander to another.
     let stored = stored.filter(|c| c.server == server);
     let fingerprint = global.ca_fingerprint.clone().or_else(|| stored.map(|c| c.ca_fingerprint.clone()));
-    let token = match &global.token_file {
-        Some(path) => Some(token(path)?),
-        None => stored.map(|c| c.token.clone()),
-    };
+    // the stored organization is the stored token's; another token says itself which it is of
+    let organization = stored.filter(|_| token.is_none()).and_then(|c| c.organization.clone());
+    let token = token.or_else(|| stored.map(|c| c.token.clone()));
     Ok(Context {
         server,
         ca_fingerprint: fingerprint.ok_or_else(|| missing("CA fingerprint (--ca-fingerprint)"))?,
-        organization: global.organization.clone().or_else(|| stored.and_then(|c| c.organization.clone())),
+        organization: global.organization.clone().or(organization),
         token: token.ok_or_else(|| missing("token (--token-file)"))?,
     })
 }

@@ -75,7 +75,7 @@ pub async fn run(global: &Global, out: &Output) -> Result<()> {
 }
 
 async fn look(global: &Global, findings: &mut Vec<Finding>) -> Result<()> {
-    let client = Client::new(&config::resolve(global)?)?;
+    let client = Client::connect(config::resolve(global)?).await?;
     let me = client.get("/api/v1/whoami").await?.body;
     let detail = format!("{} answers, the token is good ({})", client.server(), text(&me, "role"));
     findings.push(Finding { level: Level::Ok, subject: "controller".into(), detail, remedy: None });

@@ -47,7 +47,7 @@ pub struct Facts {
     pub namespaces: Vec<Value>,
     /// The service asked for, if there is one.
     pub service: Option<Value>,
-    /// The clusters' states, by name.
+    /// The clusters' states, with their labels, by name.
     pub clusters: BTreeMap<String, Value>,
 }
 
@@ -91,7 +91,8 @@ async fn gather(client: &Client, args: &ExplainArgs) -> Result<Facts> {
     };
     for cluster in client.list(&client.in_org("/clusters")?).await? {
         let name = text(&cluster, "name");
-        let status = client.get(&client.in_org(&format!("/clusters/{name}/status"))?).await?.body;
+        let mut status = client.get(&client.in_org(&format!("/clusters/{name}/status"))?).await?.body;
+        status["labels"] = cluster["labels"].clone();
         facts.clusters.insert(name, status);
     }
     Ok(facts)
@@ -106,7 +107,7 @@ type Decide<'a> = Box<dyn FnOnce(&mut Option<String>) -> Result<String, Refusal>
 pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
     let mut chosen = None;
     let steps: [(&'static str, Decide<'_>); 6] = [
-        ("name", Box::new(|_| name(facts, to))),
+        ("name", Box::new(|_| name(facts, from, to))),
         ("address", Box::new(|_| address(facts, to))),
         ("sidecar", Box::new(|_| local(facts, from, "sidecar"))),
         ("egress", Box::new(|chosen| egress(facts, from, to, chosen))),
@@ -131,9 +132,11 @@ pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
     hops
 }
 
-fn name(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
+fn name(facts: &Facts, from: &Caller, to: &Destination) -> Result<String, Refusal> {
     if let Some(service) = &facts.service {
-        return Ok(format!("{} of global namespace {}", to.name, text(service, "gns")));
+        let gns = text(service, "gns");
+        member(facts, from, &gns)?;
+        return Ok(format!("{} of global namespace {gns}", to.name));
     }
     let gns = facts.namespaces.iter().find(|g| {
         to.name
@@ -154,6 +157,29 @@ fn name(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
             "tombolo gns list shows the domains; tombolo gns create makes one".into(),
         ),
     })
+}
+
+/// A cluster that no rule of the global namespace chooses answers none of its names.
+fn member(facts: &Facts, from: &Caller, gns: &str) -> Result<(), Refusal> {
+    let Some(status) = facts.clusters.get(from.cluster.as_str()) else { return Ok(()) };
+    let chooses = |selector: &Value| match selector["name"].as_str() {
+        Some(name) => name == from.cluster.as_str(),
+        None => selector["labels"]
+            .as_object()
+            .is_some_and(|labels| labels.iter().all(|(key, value)| status["labels"].get(key) == Some(value))),
+    };
+    let rules = facts.namespaces.iter().find(|found| found["name"] == gns).map(|found| &found["rules"]);
+    let Some(rules) = rules.and_then(Value::as_array) else { return Ok(()) };
+    if rules.iter().any(|rule| chooses(&rule["cluster"])) {
+        return Ok(());
+    }
+    Err((
+        format!(
+            "no rule of global namespace {gns} chooses {}, so its names are not answered there",
+            from.cluster
+        ),
+        format!("tombolo gns show {gns}; add a rule for {}, or the labels that one asks for", from.cluster),
+    ))
 }
 
 fn address(facts: &Facts, to: &Destination) -> Result<String, Refusal> {

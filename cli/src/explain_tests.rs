@@ -22,9 +22,11 @@ fn facts() -> Facts {
             { "role": "ingress", "software": "tombolo-gateway/0.1.0", "status": { "generation": 4 } },
         ])
     };
-    let state = json!({ "state": "connected", "applied_generation": 4, "current_generation": 4, "gateways": gateways("healthy") });
+    let state = json!({ "state": "connected", "labels": { "env": "prod", "tier": "gold" }, "applied_generation": 4, "current_generation": 4, "gateways": gateways("healthy") });
     Facts {
-        namespaces: vec![json!({ "name": "acme", "domain": "acme.example.com" })],
+        namespaces: vec![json!({ "name": "acme", "domain": "acme.example.com", "rules": [
+            { "cluster": { "name": "cluster-2" }, "namespace": { "name": "default" } },
+            { "cluster": { "labels": { "env": "prod" } }, "namespace": { "name": "default" } } ] })],
         service: Some(
             json!({ "name": "catalog.acme.example.com", "gns": "acme", "vip": { "v4": "240.0.0.1" },
             "ports": [{ "port": 8082 }],
@@ -55,6 +57,13 @@ fn each_hop_can_say_no() {
     f.service = None;
     assert_eq!(refusal(&f, 8082).0, "name");
     assert_eq!(refusal(&facts(), 1).0, "address");
+    // a cluster that the global namespace does not choose
+    let mut f = facts();
+    f.clusters.get_mut("cluster-1").unwrap()["labels"] = json!({ "env": "dev" });
+    let (hop, why) = refusal(&f, 8082);
+    assert!(hop == "name" && why.contains("no rule of global namespace acme chooses cluster-1"), "{why}");
+    f.namespaces[0]["rules"][1]["cluster"] = json!({ "labels": {} });
+    assert!(walk(&f, &caller(), &destination(8082)).iter().all(|h| h.verdict == Verdict::Yes));
     let mut f = facts();
     f.clusters.get_mut("cluster-1").unwrap()["gateways"] = json!([]);
     assert_eq!(refusal(&f, 8082).0, "sidecar");

@@ -33,15 +33,17 @@ pub async fn run(cli: Cli) -> Result<()> {
     let out = Output::new(cli.global.output, cli.global.no_color);
     match cli.command {
         Command::Login(args) => login::run(&cli.global, args, &out).await,
-        Command::Org(args) => org::run(&connect(&cli.global)?, args, &out).await,
-        Command::Cluster(args) => cluster::run(&connect(&cli.global)?, args, &out).await,
-        Command::Gns(args) => gns::run(&connect(&cli.global)?, args, &out).await,
-        Command::Service(args) => service::run(&connect(&cli.global)?, args, &out).await,
-        Command::Token(args) => token::run(&connect(&cli.global)?, args, &out).await,
-        Command::Audit(args) => audit::run(&connect(&cli.global)?, args, &out).await,
-        Command::Apply(args) => apply::run(&connect(&cli.global)?, args, apply::Mode::Apply, &out).await,
-        Command::Diff(args) => apply::run(&connect(&cli.global)?, args, apply::Mode::Diff, &out).await,
-        Command::Explain(args) => explain::run(&connect(&cli.global)?, args, &out).await,
+        Command::Org(args) => org::run(&connect(&cli.global).await?, args, &out).await,
+        Command::Cluster(args) => cluster::run(&connect(&cli.global).await?, args, &out).await,
+        Command::Gns(args) => gns::run(&connect(&cli.global).await?, args, &out).await,
+        Command::Service(args) => service::run(&connect(&cli.global).await?, args, &out).await,
+        Command::Token(args) => token::run(&connect(&cli.global).await?, args, &out).await,
+        Command::Audit(args) => audit::run(&connect(&cli.global).await?, args, &out).await,
+        Command::Apply(args) => {
+            apply::run(&connect(&cli.global).await?, args, apply::Mode::Apply, &out).await
+        }
+        Command::Diff(args) => apply::run(&connect(&cli.global).await?, args, apply::Mode::Diff, &out).await,
+        Command::Explain(args) => explain::run(&connect(&cli.global).await?, args, &out).await,
         Command::Doctor => doctor::run(&cli.global, &out).await,
         Command::Demo(args) => demo::run(args, &out).await,
         Command::Completion { shell } => {
@@ -51,6 +53,6 @@ pub async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn connect(global: &args::Global) -> Result<client::Client> {
-    client::Client::new(&config::resolve(global)?)
+async fn connect(global: &args::Global) -> Result<client::Client> {
+    client::Client::connect(config::resolve(global)?).await
 }

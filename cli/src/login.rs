@@ -5,19 +5,34 @@ use crate::{
     client::Client,
     config::{self, Context},
     output::{Mood, Output},
+    problem::CliError,
 };
 use anyhow::Result;
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+};
 
 /// Runs it.
 ///
 /// # Errors
 /// The token is not good, or the file can't be written.
 pub async fn run(global: &Global, args: LoginArgs, out: &Output) -> Result<()> {
-    let mut context: Context = config::resolve(global)?;
-    let me = Client::new(&context)?.get("/api/v1/whoami").await?.body;
-    if context.organization.is_none() {
-        context.organization = me["organization"].as_str().and_then(|name| name.parse().ok());
+    let file = global.token_file.as_deref().unwrap_or(Path::new("-"));
+    if file == Path::new("-") && std::io::stdin().is_terminal() {
+        // What is typed stays on the screen; better the one who sees it than a token among the arguments.
+        let _ = write!(std::io::stderr(), "API token, then Ctrl-D: ");
     }
+    let mut context: Context = config::with_token(global, Some(config::token(file)?))?;
+    let me = Client::new(&context)?.get("/api/v1/whoami").await?.body;
+    // the organization of this token, not that of one before
+    let own = me["organization"].as_str().and_then(|name| name.parse().ok());
+    if let (Some(own), Some(asked)) = (&own, &global.organization)
+        && own != asked
+    {
+        return Err(CliError::Usage(format!("the token is of organization {own}, not of {asked}")).into());
+    }
+    context.organization = own.or_else(|| global.organization.clone());
     let path = config::path(global)?;
     let mut file = config::read(&path)?;
     file.contexts.insert(args.context.to_string(), context.clone());

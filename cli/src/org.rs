@@ -3,7 +3,8 @@
 use crate::{
     args::OrgCommand,
     client::Client,
-    output::{self, Mood, Output, cell},
+    cluster::confirm,
+    output::{Mood, Output, SecretFile, cell},
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -25,16 +26,17 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
             if let Some(domain) = trust_domain {
                 body["trust_domain"] = domain.into();
             }
+            let file = admin_token_file.as_deref().map(SecretFile::create).transpose()?;
             let made = client.create("/api/v1/organizations", &body).await?;
             if out.for_people() {
                 out.line(&out.paint(Mood::Good, &format!("organization {name} made")));
             } else {
                 out.value(&made)?;
             }
-            if let Some(path) = admin_token_file {
+            if let (Some(path), Some(file)) = (admin_token_file, file) {
                 let path_of = format!("/api/v1/organizations/{name}/tokens");
                 let token = client.create(&path_of, &json!({ "name": "admin", "role": "admin" })).await?;
-                output::secret_file(&path, token["token"].as_str().unwrap_or_default())?;
+                file.keep(token["token"].as_str().unwrap_or_default())?;
                 if out.for_people() {
                     out.line(&format!("its admin token is in {}; next:\n  tombolo login --server {} --organization {name} --token-file {} --ca-fingerprint …", path.display(), client.server(), path.display()));
                 }
@@ -42,7 +44,18 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
             Ok(())
         }
         OrgCommand::Show { name } => {
-            out.value(&client.get(&format!("/api/v1/organizations/{name}")).await?.body)
+            let org = client.get(&format!("/api/v1/organizations/{name}")).await?.body;
+            let columns = ["name", "trust_domain", "generation", "created_at"];
+            let row = columns.iter().map(|f| cell(text(&org, f))).collect();
+            out.rows(&org, &["name", "trust domain", "generation", "made"], vec![row])
+        }
+        OrgCommand::Remove { name, yes } => {
+            confirm(yes, &format!("delete organization {name} with all that is in it, its audit log too?"))?;
+            client.delete(&format!("/api/v1/organizations/{name}"), None).await?;
+            if out.for_people() {
+                out.line(&format!("organization {name} is no more"));
+            }
+            Ok(())
         }
     }
 }

@@ -4,7 +4,11 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, Table, presets};
 use serde::Serialize;
-use std::io::{IsTerminal as _, Write as _};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
 /// How to show an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -137,17 +141,54 @@ pub fn cell(text: impl Into<String>) -> (Mood, String) {
     (Mood::Plain, text.into())
 }
 
+/// A new file for a secret, which only its owner reads. It is made before the secret is asked for, because that is shown
+/// once; where none comes, it is removed.
+#[derive(Debug)]
+pub struct SecretFile {
+    file: std::fs::File,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl SecretFile {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// It can't be made, or is there already.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("write the secret into {} (a new file)", path.display()))?;
+        Ok(Self { file, path: path.to_owned(), kept: false })
+    }
+
+    /// Writes the secret.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn keep(mut self, secret: &str) -> Result<()> {
+        writeln!(self.file, "{secret}").with_context(|| format!("write {}", self.path.display()))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            // an empty file of ours that stays is no harm
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// Writes a secret into a file that only its owner reads.
 ///
 /// # Errors
 /// The file can't be written, or is there already.
-pub fn secret_file(path: &std::path::Path, secret: &str) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("write the secret into {} (a new file)", path.display()))?;
-    writeln!(file, "{secret}").with_context(|| format!("write {}", path.display()))
+pub fn secret_file(path: &Path, secret: &str) -> Result<()> {
+    SecretFile::create(path)?.keep(secret)
 }

@@ -190,11 +190,12 @@ mod tests {
             tunnelled: 0,
             accounts: Default::default(),
             pods: Default::default(),
+            export: None,
         };
         let services = services
             .iter()
             .map(|(name, ready)| (ServiceKey::try_from(format!("default/{name}")).unwrap(), record(*ready)));
-        let namespaces = [("default".parse().unwrap(), NamespaceRecord { labels: Default::default() })];
+        let namespaces = [("default".parse().unwrap(), NamespaceRecord::default())];
         Arc::new(Inventory { namespaces: namespaces.into(), services: services.collect() })
     }
 

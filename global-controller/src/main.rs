@@ -54,7 +54,7 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     if let Some(token) = &bound.owner_token {
         print(&format!(
-            "This is the first start. The owner token, shown only now:\n\n    {}\n\nLog in with:\n\n    tombolo login --server {} --ca-fingerprint {}\n",
+            "This is the first start. The owner token, shown only now:\n\n    {}\n\nLog in with it (it is asked for):\n\n    tombolo login --server {} --ca-fingerprint {}\n",
             token.as_str(),
             bound.public_url,
             bound.ca_fingerprint

@@ -1,5 +1,5 @@
 //! Bounded fuzzing of what strangers can send: random bytes and edits of good input, a fixed number of each. Nothing may panic, and what is taken must
-//! come back the same. Malformed CONNECT requests are in `gateway/tests/path/malformed.rs`, against a live gateway.
+//! come back the same. CONNECT requests are fuzzed in `gateway/tests/path/fuzz.rs`.
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use std::fmt::Display;
@@ -8,7 +8,7 @@ use tombolo_model::{
     Generation,
     identity::{SpiffeId, TrustDomain},
     name::{ClusterName, DnsLabel, Domain, GlobalName},
-    snapshot::GatewayResource,
+    snapshot::{ClusterResource, GatewayResource, Resource},
 };
 use tombolo_wire::{codec::LineDecoder, digest::Stated, message::FeedLine, session::Receiver};
 
@@ -60,24 +60,31 @@ fn feed_lines() {
         b"{\"line\":\"snapshot\",\"generation\":3,\"digest\":\"00000000000000000000000000000000\",\"resources\":{}}\n",
         b"{\"line\":\"delta\",\"base\":1,\"generation\":2,\"digest\":\"00\",\"upserts\":{},\"removes\":[\"route/a\"]}\n",
         b"{\"line\":\"part\",\"generation\":3,\"resources\":{}}\n{\"line\":\"current\",\"generation\":3,\"digest\":\"00\"}\n",
-        // Whole sessions, with a gateway's resources of every type.
+        // Whole sessions, with an agent's and a gateway's resources of every type.
+        include_bytes!("../../crates/wire/tests/golden/agent-feed-1.0.jsonl"),
         include_bytes!("../../crates/wire/tests/golden/gateway-feed-1.0.jsonl"),
         include_bytes!("../../crates/wire/tests/golden/gateway-feed-1.2.jsonl"),
     ];
     fuzz("feed lines", LINES, |bytes| {
-        let mut decoder = LineDecoder::new();
-        let mut receiver = Receiver::<GatewayResource>::new();
-        receiver.begin();
-        let mut last = Generation::ZERO;
-        for chunk in bytes.chunks(7) {
-            decoder.push(chunk);
-            while let Ok(Some(line)) = decoder.next_message::<FeedLine<Stated<GatewayResource>>>() {
-                let _ = receiver.accept(line);
-                assert!(receiver.generation() >= last, "a feed went back");
-                last = receiver.generation();
-            }
-        }
+        follow::<GatewayResource>(bytes);
+        follow::<ClusterResource>(bytes);
     });
+}
+
+/// Takes any bytes as a feed, in pieces as they come.
+fn follow<R: Resource>(bytes: &[u8]) {
+    let mut decoder = LineDecoder::new();
+    let mut receiver = Receiver::<R>::new();
+    receiver.begin();
+    let mut last = Generation::ZERO;
+    for chunk in bytes.chunks(7) {
+        decoder.push(chunk);
+        while let Ok(Some(line)) = decoder.next_message::<FeedLine<Stated<R>>>() {
+            let _ = receiver.accept(line);
+            assert!(receiver.generation() >= last, "a feed went back");
+            last = receiver.generation();
+        }
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub fn inventory(local: Local<'_>) -> Inventory {
         .view
         .namespaces
         .iter()
-        .map(|(name, labels)| (name.clone(), NamespaceRecord { labels: labels.clone() }))
+        .map(|(name, labels)| (name.clone(), NamespaceRecord { labels: labels.clone(), imports: false }))
         .collect();
     let services = local
         .view
@@ -80,6 +80,7 @@ fn service_record(
         tunnelled: count(tunnelled),
         accounts: service.accounts.clone(),
         pods,
+        export: None,
     }
 }
 

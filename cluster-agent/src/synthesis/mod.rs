@@ -161,7 +161,7 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
             ClusterResource::Itself(spec) => all.put(GatewayResource::Itself(spec.clone())),
             ClusterResource::Bundle(spec) => all.put(GatewayResource::Bundle(spec.clone())),
             ClusterResource::Peer(spec) => all.put(GatewayResource::Peer(spec.clone())),
-            ClusterResource::Domain(_) => {}
+            ClusterResource::Domain(_) | ClusterResource::Import(_) => {}
             ClusterResource::Name(name) => all.name(&snapshot, name, &members, local, &sidecars),
         }
     }

@@ -92,6 +92,8 @@ impl Synthesizer {
                     Some(("name", _)) => names.insert(key.clone()),
                     // These are taken over as they are.
                     Some(("peer" | "bundle", _)) => true,
+                    // No gateway is told of these.
+                    Some(("import", _)) => true,
                     _ => return None,
                 };
             }

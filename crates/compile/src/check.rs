@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use tombolo_model::{
     ClusterName, Domain, GlobalName, Proximity,
+    mcs::ImportSpec,
     snapshot::{
         ClusterResource, DomainSpec, NameSpec, PeerSpec, Resource, ResourceKey, Resources, SelfSpec,
         TrustBundleSpec,
@@ -114,6 +115,7 @@ struct Sorted<'a> {
     peers: BTreeMap<&'a ClusterName, &'a PeerSpec>,
     domains: BTreeMap<&'a Domain, &'a DomainSpec>,
     names: Vec<&'a NameSpec>,
+    imports: Vec<&'a ImportSpec>,
 }
 
 /// What is wrong with this snapshot; nothing for an empty one, which stands for a cluster that is not there.
@@ -135,6 +137,7 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
             ClusterResource::Peer(peer) => drop(all.peers.insert(&peer.cluster, peer)),
             ClusterResource::Domain(domain) => drop(all.domains.insert(&domain.domain, domain)),
             ClusterResource::Name(name) => all.names.push(name),
+            ClusterResource::Import(import) => all.imports.push(import),
         }
     }
     let (self_key, bundle_key) = (ResourceKey::new("self", ""), ResourceKey::new("bundle", ""));
@@ -168,6 +171,17 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
             find(key(), Flaw::Overlap((*other).clone()));
         }
         before.push(domain);
+    }
+    let set = all.domains.get(&Domain::cluster_set());
+    for import in &all.imports {
+        let key = || ResourceKey::new("import", &import.service.to_string());
+        match set {
+            None => find(key(), Flaw::OutsideDomain),
+            Some(set) => {
+                let foreign = import.clusters.iter().filter(|cluster| !set.members.contains(*cluster));
+                foreign.for_each(|cluster| find(key(), Flaw::ForeignTarget(cluster.clone())));
+            }
+        }
     }
     let mut vips = BTreeMap::new();
     for name in &all.names {

@@ -3,6 +3,7 @@
 use crate::{
     conflict::{Conflict, Reason},
     merge::{self, NameBody, ServiceView},
+    set::SetState,
     world::World,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use tombolo_model::{
     DnsLabel, GlobalName, NamespaceName,
     id::{ClusterId, GnsId},
     intent::GlobalNamespace,
+    inventory::ServiceKey,
 };
 
 /// What follows for one GNS.
@@ -97,18 +99,33 @@ pub(crate) fn mapped(
     found
 }
 
+/// Whose a name is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A service of a global namespace.
+    Gns(GnsId, DnsLabel),
+    /// A service of the cluster set.
+    Set(ServiceKey),
+}
+
 /// What follows for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Derived {
     /// The GNSs in force.
     pub(crate) gns: BTreeMap<GnsId, GnsState>,
+    /// The cluster set.
+    pub(crate) set: SetState,
     /// Whose each name is.
-    pub(crate) owners: BTreeMap<GlobalName, (GnsId, DnsLabel)>,
+    pub(crate) owners: BTreeMap<GlobalName, Owner>,
 }
 
 impl Derived {
     pub(crate) fn new(world: &World) -> Self {
-        let mut derived = Self::default();
+        let mut derived = Self { set: SetState::new(world), ..Self::default() };
+        for (key, view) in &derived.set.services {
+            let owned = view.names.keys().map(|name| (name.clone(), Owner::Set(key.clone())));
+            derived.owners.extend(owned);
+        }
         for id in world.active() {
             if let Some(gns) = world.gns.get(&id) {
                 derived.insert(id, GnsState::new(world, gns));
@@ -120,7 +137,7 @@ impl Derived {
     pub(crate) fn insert(&mut self, id: GnsId, state: GnsState) {
         for (label, view) in &state.services {
             for name in view.names.keys() {
-                self.owners.insert(name.clone(), (id, label.clone()));
+                self.owners.insert(name.clone(), Owner::Gns(id, label.clone()));
             }
         }
         self.gns.insert(id, state);
@@ -134,15 +151,19 @@ impl Derived {
         Some(state)
     }
 
-    pub(crate) fn name(&self, name: &GlobalName) -> Option<(GnsId, &NameBody)> {
-        let (id, label) = self.owners.get(name)?;
-        Some((*id, self.gns.get(id)?.services.get(label)?.names.get(name)?))
+    pub(crate) fn name(&self, name: &GlobalName) -> Option<&NameBody> {
+        match self.owners.get(name)? {
+            Owner::Gns(id, label) => self.gns.get(id)?.services.get(label)?.names.get(name),
+            Owner::Set(key) => self.set.services.get(key)?.names.get(name),
+        }
     }
 
     /// The other clusters that serve something a cluster imports.
     pub(crate) fn peers(&self, cluster: ClusterId) -> BTreeSet<ClusterId> {
         let mine = self.gns.values().filter(|state| state.members.contains(&cluster));
-        mine.flat_map(|state| state.serving.keys()).copied().filter(|peer| *peer != cluster).collect()
+        let set = self.set.members.contains(&cluster).then_some(self.set.exports.keys());
+        let serving = mine.flat_map(|state| state.serving.keys()).chain(set.into_iter().flatten());
+        serving.copied().filter(|peer| *peer != cluster).collect()
     }
 
     pub(crate) fn conflicts(&self, world: &World) -> Vec<Conflict> {

@@ -13,6 +13,9 @@
 //! A cluster is a member of a global namespace (GNS) when it has joined (a revoked one has not) and some rule's
 //! cluster selector chooses it. Members answer the GNS's domain and may call its services, whether or not a
 //! namespace of theirs is mapped. Nothing of a GNS reaches a cluster that is not a member.
+//!
+//! Beside the GNSs there is one cluster set (`set`): its members are the clusters whose agents make ServiceImports. What a member
+//! exports reaches the members that have its namespace.
 
 mod check;
 mod conflict;
@@ -20,6 +23,7 @@ mod derive;
 mod incremental;
 mod merge;
 mod render;
+mod set;
 mod text;
 mod world;
 

@@ -42,11 +42,11 @@ pub(crate) struct ServiceView {
 
 /// A service of a cluster that takes part.
 #[derive(Clone)]
-struct Part<'a> {
-    cluster: ClusterId,
-    cluster_name: &'a ClusterName,
-    key: ServiceKey,
-    record: &'a ServiceRecord,
+pub(crate) struct Part<'a> {
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_name: &'a ClusterName,
+    pub(crate) key: ServiceKey,
+    pub(crate) record: &'a ServiceRecord,
 }
 
 impl Part<'_> {
@@ -191,15 +191,15 @@ impl Builder<'_> {
 
 /// What is known of a service's endpoints, or of a pod.
 #[derive(Clone, Copy)]
-struct Ends {
-    ready: u32,
-    total: u32,
+pub(crate) struct Ends {
+    pub(crate) ready: u32,
+    pub(crate) total: u32,
     /// Behind a sidecar: of the ready ones; of all, where none is ready.
-    tunnelled: u32,
+    pub(crate) tunnelled: u32,
 }
 
 impl Ends {
-    fn of(record: &ServiceRecord) -> Self {
+    pub(crate) fn of(record: &ServiceRecord) -> Self {
         Self { ready: record.ready, total: record.total, tunnelled: record.tunnelled }
     }
 
@@ -216,7 +216,12 @@ impl Ends {
 }
 
 /// Adds a service to its cluster's target.
-fn target(targets: &mut BTreeMap<ClusterId, TargetBody>, part: &Part<'_>, ports: &BTreeSet<u16>, ends: Ends) {
+pub(crate) fn target(
+    targets: &mut BTreeMap<ClusterId, TargetBody>,
+    part: &Part<'_>,
+    ports: &BTreeSet<u16>,
+    ends: Ends,
+) {
     if ports.is_empty() && !part.record.ports.is_empty() {
         return; // it lost every port; it serves nothing under this name
     }

@@ -1,11 +1,12 @@
 //! What one receiver is told.
 
-use crate::{derive::Derived, merge::NameBody, world::World};
+use crate::{derive::Derived, merge::NameBody, set, world::World};
 use std::collections::BTreeMap;
 use tombolo_model::{
-    GlobalName, Proximity,
+    DnsLabel, Domain, GlobalName, Proximity,
     id::{ClusterId, GnsId},
-    intent::{Cluster, GlobalNamespace},
+    intent::Cluster,
+    inventory::ServiceKey,
     snapshot::{
         ClusterResource, DomainSpec, NameSpec, PeerSpec, Resource, ResourceKey, Resources, SelfSpec,
         TargetSpec, TrustBundleSpec,
@@ -20,7 +21,16 @@ pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resource
         all.extend(domain(world, derived, *gns));
         let Some(gns) = world.gns.get(gns) else { continue };
         for (text, body) in state.services.values().flat_map(|view| &view.names) {
-            all.extend(name(world, gns, receiver, text, body));
+            all.extend(name(world, &gns.domain, receiver, text, body));
+        }
+    }
+    if derived.set.members.contains(&id) {
+        all.push(set_domain(world, derived));
+    }
+    for (key, view) in derived.set.services.iter().filter(|(key, _)| world.imports(id, &key.namespace)) {
+        all.extend(import(derived, key));
+        for (text, body) in &view.names {
+            all.extend(name(world, &Domain::cluster_set(), receiver, text, body));
         }
     }
     all.into_iter().map(|resource| (resource.key(), resource)).collect()
@@ -66,10 +76,29 @@ pub(crate) fn domain(world: &World, derived: &Derived, id: GnsId) -> Option<Clus
     }))
 }
 
+/// The domain of the cluster set.
+pub(crate) fn set_domain(world: &World, derived: &Derived) -> ClusterResource {
+    let members = derived.set.members.iter().filter_map(|id| world.clusters.get(id));
+    ClusterResource::Domain(DomainSpec {
+        domain: Domain::cluster_set(),
+        gns: DnsLabel::parse(set::CALLED).expect("a constant name"),
+        members: members.map(|cluster| cluster.name.clone()).collect(),
+    })
+}
+
+/// A service of the cluster set.
+pub(crate) fn import(derived: &Derived, key: &ServiceKey) -> Option<ClusterResource> {
+    derived.set.services.get(key)?.import.clone().map(ClusterResource::Import)
+}
+
+pub(crate) fn import_key(key: &ServiceKey) -> ResourceKey {
+    ResourceKey::new("import", &key.to_string())
+}
+
 /// Nothing for a name that has no addresses yet.
 pub(crate) fn name(
     world: &World,
-    gns: &GlobalNamespace,
+    domain: &Domain,
     receiver: &Cluster,
     name: &GlobalName,
     body: &NameBody,
@@ -94,7 +123,7 @@ pub(crate) fn name(
     targets.sort_by(|a, b| (a.proximity, &a.cluster).cmp(&(b.proximity, &b.cluster)));
     Some(ClusterResource::Name(NameSpec {
         name: name.clone(),
-        domain: gns.domain.clone(),
+        domain: domain.clone(),
         kind: body.kind,
         pod: body.pod.clone(),
         vip,

@@ -7,6 +7,7 @@ use std::{
 use tombolo_model::{
     Locality,
     inventory::Protocol,
+    mcs::{ExportedPort, ImportSpec},
     snapshot::{ClusterResource, NameSpec, ResourceKey, Resources},
 };
 
@@ -83,7 +84,36 @@ fn facts(resource: &ClusterResource) -> Vec<String> {
             vec![format!("of: {}", domain.gns), format!("members: {}", list(&domain.members))]
         }
         ClusterResource::Name(name) => name_facts(name),
+        ClusterResource::Import(import) => import_facts(import),
     }
+}
+
+fn import_facts(import: &ImportSpec) -> Vec<String> {
+    let port = |port: &ExportedPort| {
+        let name = port.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("{}/{}{name}", port.port, port.protocol.as_str())
+    };
+    let pairs = |labels: &tombolo_model::intent::Labels| {
+        list(labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>())
+    };
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let traits = &import.traits;
+    let mut lines = vec![
+        format!("is: {} at {}", import.kind.as_str(), import.name),
+        format!("ports: {}", list(traits.ports.iter().map(port))),
+        format!(
+            "affinity: {:?}, internal traffic policy: {}, traffic distribution: {}",
+            traits.affinity,
+            text(&traits.internal_traffic_policy),
+            text(&traits.traffic_distribution),
+        ),
+        format!("labels: {}", pairs(&import.labels)),
+        format!("annotations: {}", pairs(&import.annotations)),
+        format!("exported by: {}", list(&import.clusters)),
+    ];
+    lines
+        .extend(import.conflicts.iter().map(|conflict| format!("{}: {}", conflict.reason, conflict.message)));
+    lines
 }
 
 fn name_facts(name: &NameSpec) -> Vec<String> {

@@ -150,6 +150,29 @@ impl World {
         active.into_iter().map(|gns| gns.id).collect()
     }
 
+    /// Whether a cluster imports the services of this namespace from the set: it has joined, and its agent makes
+    /// ServiceImports there.
+    pub(crate) fn imports(&self, id: ClusterId, namespace: &NamespaceName) -> bool {
+        let record = self.inventories.get(&id).and_then(|inventory| inventory.namespaces.get(namespace));
+        self.has_joined(id) && record.is_some_and(|record| record.imports)
+    }
+
+    /// Whether a cluster is a member of the set.
+    pub(crate) fn is_in_set(&self, id: ClusterId) -> bool {
+        let any = |inventory: &Inventory| inventory.namespaces.values().any(|record| record.imports);
+        self.has_joined(id) && self.inventories.get(&id).is_some_and(any)
+    }
+
+    /// Whether a cluster exports this service to the set.
+    pub(crate) fn exports(&self, id: ClusterId, key: &ServiceKey) -> bool {
+        self.imports(id, &key.namespace)
+            && self.service(id, key).is_some_and(|service| service.export.is_some())
+    }
+
+    fn has_joined(&self, id: ClusterId) -> bool {
+        self.clusters.get(&id).is_some_and(|cluster| !cluster.intermediates.is_empty())
+    }
+
     pub(crate) fn service(&self, cluster: ClusterId, key: &ServiceKey) -> Option<&ServiceRecord> {
         self.inventories.get(&cluster)?.services.get(key)
     }

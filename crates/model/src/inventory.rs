@@ -2,6 +2,7 @@
 
 use crate::{
     intent::Labels,
+    mcs::ExportRecord,
     name::{AccountName, DnsLabel, NamespaceName},
 };
 use serde::{Deserialize, Serialize};
@@ -11,11 +12,14 @@ use std::{
 };
 
 /// A namespace of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceRecord {
     /// Its labels, for namespace selectors.
     #[serde(default)]
     pub labels: Labels,
+    /// Whether the agent makes ServiceImports in it: it is there, and the cluster has the Multi-Cluster Services API.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imports: bool,
 }
 
 /// What names a service inside a cluster: `namespace/name`.
@@ -98,6 +102,9 @@ pub struct ServiceRecord {
     /// Pods with a hostname, of a headless service, and what is known of each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pods: BTreeMap<DnsLabel, PodRecord>,
+    /// Its ServiceExport, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<ExportRecord>,
 }
 
 /// A pod that has a name of its own.

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod intent;
 pub mod inventory;
 pub mod locality;
+pub mod mcs;
 pub mod name;
 pub mod snapshot;
 

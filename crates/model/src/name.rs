@@ -78,15 +78,33 @@ fn check_labels(text: &str) -> Result<(), NameError> {
 }
 
 /// Endings that the clusters answer themselves.
-const RESERVED: [&str; 3] = ["cluster.local", "clusterset.local", "localhost"];
+const RESERVED: [&str; 2] = ["cluster.local", "localhost"];
 
+/// The domain of the cluster set (KEP-1645). Nobody chooses it, and no chosen one overlaps it.
+const CLUSTER_SET: &str = "clusterset.local";
+
+fn ends_in(text: &str, suffix: &str) -> bool {
+    text.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// A domain that people may choose.
 fn check_domain(text: &str) -> Result<(), NameError> {
+    check_global(text)?;
+    if ends_in(text, CLUSTER_SET) {
+        return Err(NameError::Reserved { suffix: CLUSTER_SET });
+    }
+    Ok(())
+}
+
+/// A domain that the programs tell each other: the cluster set's too.
+fn check_told_domain(text: &str) -> Result<(), NameError> {
+    if text == CLUSTER_SET { Ok(()) } else { check_domain(text) }
+}
+
+fn check_global(text: &str) -> Result<(), NameError> {
     check_labels(text)?;
     let Some((_, _)) = text.split_once('.') else { return Err(NameError::OneLabel) };
-    if let Some(suffix) = RESERVED
-        .into_iter()
-        .find(|s| text.strip_suffix(s).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-    {
+    if let Some(suffix) = RESERVED.into_iter().find(|suffix| ends_in(text, suffix)) {
         return Err(NameError::Reserved { suffix });
     }
     if text.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit())) {
@@ -96,7 +114,7 @@ fn check_domain(text: &str) -> Result<(), NameError> {
 }
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident = $check:ident),+ $(,)?) => {$(
+    ($($(#[$doc:meta])* $name:ident = $check:ident, $told:ident);+ $(;)?) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -128,7 +146,11 @@ macro_rules! names {
         }
         impl TryFrom<String> for $name {
             type Error = NameError;
-            fn try_from(text: String) -> Result<Self, NameError> { Self::parse(&text) }
+            fn try_from(text: String) -> Result<Self, NameError> {
+                let text = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
+                $told(&text)?;
+                Ok(Self(text))
+            }
         }
         impl From<$name> for String { fn from(name: $name) -> String { name.0 } }
         impl AsRef<str> for $name { fn as_ref(&self) -> &str { &self.0 } }
@@ -138,22 +160,34 @@ macro_rules! names {
 
 names! {
     /// One DNS label: a service, a port, a global namespace.
-    DnsLabel = check_label,
+    DnsLabel = check_label, check_label;
     /// The name of an organization.
-    OrgName = check_label,
+    OrgName = check_label, check_label;
     /// The name of a cluster inside its organization.
-    ClusterName = check_label,
+    ClusterName = check_label, check_label;
     /// The name of a Kubernetes namespace.
-    NamespaceName = check_label,
+    NamespaceName = check_label, check_label;
     /// The name of a Kubernetes service account (a DNS subdomain).
-    AccountName = check_labels,
+    AccountName = check_labels, check_labels;
     /// The domain of a global namespace, as `acme.example.com`.
-    Domain = check_domain,
+    Domain = check_domain, check_told_domain;
     /// A full name under a domain, as `catalog.acme.example.com`.
-    GlobalName = check_domain,
+    GlobalName = check_global, check_global;
 }
 
 impl Domain {
+    /// The domain of the cluster set, `clusterset.local`.
+    #[must_use]
+    pub fn cluster_set() -> Self {
+        Self(CLUSTER_SET.to_owned())
+    }
+
+    /// Whether it is that.
+    #[must_use]
+    pub fn is_cluster_set(&self) -> bool {
+        self.0 == CLUSTER_SET
+    }
+
     /// Whether one of the two lies in the other (or they are the same): two such domains may not both be used.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -205,6 +239,23 @@ mod tests {
             assert_eq!(Domain::parse(bad), Err(why), "{bad}");
         }
         assert!(Domain::parse("notcluster.local").is_ok());
+    }
+
+    #[test]
+    fn nobody_chooses_the_cluster_set() {
+        for text in ["clusterset.local", "svc.clusterset.local"] {
+            assert_eq!(
+                Domain::parse(text),
+                Err(NameError::Reserved { suffix: "clusterset.local" }),
+                "{text}"
+            );
+        }
+        let told: Domain = serde_json::from_str("\"clusterset.local\"").unwrap();
+        assert!(told.is_cluster_set() && told == Domain::cluster_set());
+        assert!(serde_json::from_str::<Domain>("\"svc.clusterset.local\"").is_err());
+        let name = told.child(&[&DnsLabel::parse("a").unwrap(), &DnsLabel::parse("b").unwrap()]).unwrap();
+        assert_eq!(name.as_str(), "a.b.clusterset.local");
+        assert_eq!(serde_json::from_str::<GlobalName>("\"a.b.clusterset.local\"").unwrap(), name);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     identity::{SpiffeId, TrustDomain},
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
+    mcs::ImportSpec,
     name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName},
 };
 use serde::{Deserialize, Serialize};
@@ -247,10 +248,12 @@ pub enum ClusterResource {
     Domain(DomainSpec),
     /// A global name: `name/<name>`.
     Name(NameSpec),
+    /// A service of the cluster set: `import/<namespace>/<name>`.
+    Import(ImportSpec),
 }
 
 impl Resource for ClusterResource {
-    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name"];
+    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name", "import"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -259,6 +262,7 @@ impl Resource for ClusterResource {
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+            Self::Import(import) => ResourceKey::new("import", &import.service.to_string()),
         }
     }
 }

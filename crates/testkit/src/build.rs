@@ -63,6 +63,7 @@ impl Service {
             tunnelled: 0,
             accounts: BTreeSet::from([name("default")]),
             pods: std::collections::BTreeMap::new(),
+            export: None,
         })
     }
     /// Made at this time, in seconds since 1970.
@@ -113,7 +114,7 @@ pub fn inventory(services: impl IntoIterator<Item = (&'static str, Service)>) ->
     let mut inventory = Inventory::default();
     for (key, service) in services {
         let key = service_key(key);
-        let record = NamespaceRecord { labels: std::collections::BTreeMap::new() };
+        let record = NamespaceRecord::default();
         inventory.namespaces.entry(key.namespace.clone()).or_insert(record);
         inventory.services.insert(key, service.build());
     }

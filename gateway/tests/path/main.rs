@@ -8,6 +8,8 @@ mod chain;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod malformed;

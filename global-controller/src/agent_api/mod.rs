@@ -24,7 +24,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use std::{sync::Arc, time::Duration};
 use tombolo_runtime::drain;
@@ -70,26 +70,31 @@ pub(crate) struct Agent {
     pub(crate) stop: drain::Watch,
 }
 
+/// What an agent may ask: the path, who answers, and how long the body may be. A feed has none, and no end.
+fn routes() -> [(&'static str, MethodRouter<Agent>, Option<usize>); 6] {
+    [
+        ("/agent/v1/join", post(join::join), Some(MAX_BODY)),
+        ("/agent/v1/ack", post(ack::ack), Some(MAX_BODY)),
+        ("/agent/v1/certificate", post(certificate::certificate), Some(MAX_BODY)),
+        ("/agent/v1/status", post(status::status), Some(MAX_STATUS)),
+        ("/agent/v1/inventory", post(inventory::inventory), Some(MAX_INVENTORY)),
+        ("/agent/v1/feed", get(feed::feed), None),
+    ]
+}
+
 /// `/agent/v1/…`
 pub(crate) fn router(agent: Agent) -> Router {
-    let small = Router::new()
-        .route("/agent/v1/join", post(join::join))
-        .route("/agent/v1/ack", post(ack::ack))
-        .route("/agent/v1/certificate", post(certificate::certificate))
-        .layer(DefaultBodyLimit::max(MAX_BODY));
-    let status = Router::new()
-        .route("/agent/v1/status", post(status::status))
-        .layer(DefaultBodyLimit::max(MAX_STATUS));
-    let large = Router::new()
-        .route("/agent/v1/inventory", post(inventory::inventory))
-        .layer(DefaultBodyLimit::max(MAX_INVENTORY));
-    let timeout = TimeoutLayer::with_status_code(http::StatusCode::REQUEST_TIMEOUT, PATIENCE);
-    Router::new()
-        .merge(small)
-        .merge(status)
-        .merge(large)
-        .layer(timeout)
-        .route("/agent/v1/feed", get(feed::feed))
+    let bounded = |(path, answers, most): (&str, MethodRouter<Agent>, Option<usize>)| {
+        let one = Router::new().route(path, answers);
+        let timeout = TimeoutLayer::with_status_code(http::StatusCode::REQUEST_TIMEOUT, PATIENCE);
+        most.map_or(one.clone(), |most| one.layer(DefaultBodyLimit::max(most)).layer(timeout))
+    };
+    routes()
+        .into_iter()
+        .fold(Router::new(), |all, route| all.merge(bounded(route)))
         .layer(middleware::from_fn(version::check))
         .with_state(agent)
 }
+
+#[cfg(test)]
+mod tests;

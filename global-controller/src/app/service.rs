@@ -19,6 +19,7 @@ use tombolo_model::{
     DnsLabel, Domain, Generation,
     id::{ClusterId, OrgId},
     inventory::Protocol,
+    mcs::ExportConflict,
     snapshot::{ClusterResource, EndToEnd, NameKind, NameSpec, TargetSpec},
 };
 use utoipa::ToSchema;
@@ -29,7 +30,7 @@ pub(crate) struct Service {
     /// The full name.
     #[schema(example = "catalog.acme.example.com")]
     pub(crate) name: String,
-    /// The global namespace that it is of.
+    /// The global namespace that it is of; `clusterset` for a service that Kubernetes clusters export (KEP-1645).
     #[schema(example = "acme")]
     pub(crate) gns: String,
     /// What it stands for: `service` wherever it runs, `service_in_cluster` in one cluster, one `pod` of it.
@@ -122,7 +123,15 @@ pub(crate) struct ServiceConflict {
     pub(crate) loser: Option<String>,
 }
 
+/// What the cluster set (KEP-1645) is called where global namespaces are.
+const CLUSTER_SET: &str = "clusterset";
+
 impl ServiceConflict {
+    fn of_export(conflict: &ExportConflict) -> Self {
+        let (reason, message) = (conflict.reason.to_string(), conflict.message.clone());
+        Self { reason, message, port: None, winner: None, loser: None }
+    }
+
     fn show(conflict: &Conflict) -> Self {
         let reason = match conflict.reason {
             Reason::Protocol => "protocol",
@@ -226,6 +235,13 @@ fn catalog(compiled: &Incremental) -> Vec<Service> {
         seen.extend(domains.into_keys().cloned());
         // a global namespace whose domain is not in force has no names, in no snapshot
         seen.extend(world.gns.values().filter(chosen).map(|gns| gns.domain.clone()));
+    }
+    if let Ok(set) = DnsLabel::parse(CLUSTER_SET) {
+        for (name, conflicts) in compiled.set_names() {
+            let mut service = show(world, &clusters, &BTreeMap::new(), &set, &name);
+            service.conflicts = conflicts.iter().map(ServiceConflict::of_export).collect();
+            services.insert(service.name.clone(), service);
+        }
     }
     services.into_values().collect()
 }

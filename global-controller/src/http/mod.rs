@@ -26,4 +26,4 @@ pub(crate) use openapi::document;
 pub(crate) use router::router;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

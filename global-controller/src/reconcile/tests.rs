@@ -130,7 +130,7 @@ impl Bench {
                 let ready = self.rng.random_range(0..3);
                 let record = build::Service::new(&[80]).endpoints(ready, 3).build();
                 tx.upsert_services(org, id, &[(key.clone(), record)].into()).await.unwrap();
-                let record = tombolo_model::inventory::NamespaceRecord { labels: Default::default() };
+                let record = tombolo_model::inventory::NamespaceRecord::default();
                 tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();
                 format!("report {name} {key} {ready}")
             }

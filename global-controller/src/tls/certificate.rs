@@ -135,3 +135,64 @@ fn read(path: &Path) -> Result<String, CertificateError> {
 fn changed_at(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|found| found.modified()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tombolo_runtime::clock::{Clock as _, SystemClock};
+
+    fn authority() -> ServerAuthority {
+        let now = SystemClock.now();
+        ServerAuthority::create(Validity { not_before: now - SKEW, not_after: now + LIFE * 4 }).unwrap()
+    }
+
+    fn write(path: &Path, text: &str, modified: SystemTime) {
+        fs::write(path, text).unwrap();
+        fs::File::options().append(true).open(path).unwrap().set_modified(modified).unwrap();
+    }
+
+    #[test]
+    fn our_own_is_renewed_at_half_of_its_life() {
+        let (now, names) = (SystemClock.now(), vec!["localhost".to_owned()]);
+        let authority = authority();
+        let pin = format_pin(&authority.fingerprint());
+        let certificate = Certificate::own(authority, names, now).unwrap();
+        let next = || match &*certificate.source {
+            Source::Own { renew_at, .. } => *renew_at.lock().unwrap(),
+            Source::Files { .. } => unreachable!("it is our own"),
+        };
+        let first = next();
+        certificate.renew(now + LIFE / 3);
+        assert_eq!(next(), first);
+        certificate.renew(now + LIFE / 2);
+        assert!(next() > first + LIFE / 3);
+        assert_eq!(certificate.pin(), pin, "what is pinned stays");
+    }
+
+    #[test]
+    fn the_operators_is_read_again_when_its_file_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        assert!(matches!(Certificate::files(chain.clone(), key.clone()), Err(CertificateError::Read { .. })));
+        let (now, one, two) = (SystemClock.now(), authority(), authority());
+        let put = |authority: &ServerAuthority, at: SystemTime| {
+            let validity = Validity { not_before: now - SKEW, not_after: now + LIFE };
+            let (text, secret) = authority.issue(&["localhost".to_owned()], validity).unwrap();
+            write(&key, secret.as_str(), at);
+            write(&chain, &text, at);
+        };
+        put(&one, now);
+        let certificate = Certificate::files(chain.clone(), key.clone()).unwrap();
+        assert_eq!(certificate.pin(), format_pin(&one.fingerprint()));
+        // what cannot be used leaves the one before in use, and is tried again
+        write(&chain, "no certificate", now + SKEW);
+        certificate.renew(now);
+        assert_eq!(certificate.pin(), format_pin(&one.fingerprint()));
+        put(&two, now + SKEW);
+        certificate.renew(now);
+        assert_eq!(certificate.pin(), format_pin(&two.fingerprint()));
+        // a key of another certificate
+        write(&key, one.key_pem().as_str(), now);
+        assert!(matches!(Certificate::files(chain, key), Err(CertificateError::Certificate { .. })));
+    }
+}

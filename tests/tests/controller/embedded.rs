@@ -3,12 +3,23 @@
 use crate::support::SOON;
 use serde_json::json;
 use std::{
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
-use tombolo_testkit::process::{Program, binary};
+use tombolo_testkit::{
+    process::{Program, binary},
+    wait,
+};
 
 fn serve(data: &Path) -> Command {
+    let mut command = bare(data);
+    command.arg("--owner-token-file").arg(data.join("owner"));
+    command
+}
+
+/// One that shows the owner's token.
+fn bare(data: &Path) -> Command {
     let mut command = Command::new(binary("tombolo-controller"));
     command.env_remove("DATABASE_URL").args([
         "serve",
@@ -18,7 +29,7 @@ fn serve(data: &Path) -> Command {
         "text",
         "--data",
     ]);
-    command.arg(data).arg("--ready-file").arg(ready(data)).arg("--owner-token-file").arg(data.join("owner"));
+    command.arg(data).arg("--ready-file").arg(ready(data));
     command
 }
 
@@ -63,6 +74,11 @@ async fn a_killed_controller_comes_back_with_everything() {
     let fingerprint = first.ready()["ca_fingerprint"].clone();
     assert_eq!(call(&first, data, "POST", "/organizations", json!({ "name": "acme" })).await, 201);
     let postmaster = std::fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap();
+    let pid = postmaster.lines().next().unwrap();
+    assert_ne!(std::fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 0, "PostgreSQL runs as root");
+    for secret in ["owner", "ca.key"] {
+        assert_eq!(std::fs::metadata(data.join(secret)).unwrap().mode() & 0o777, 0o600, "{secret}");
+    }
     // the kernel tells PostgreSQL; whether it is still stopping or gone, the next start gets along with it
     first.kill();
     let mut second = start(data).await;
@@ -99,6 +115,25 @@ async fn a_killed_controller_comes_back_with_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_owner_token_is_shown_once() {
+    let folder = folder();
+    let data = folder.path();
+    let mut first = Program::start("controller", bare(data), &ready(data), SOON).await;
+    let token = |text: &str| text.split_whitespace().find(|word| word.starts_with("tmb_")).map(str::to_owned);
+    let shown =
+        wait::until("the token", SOON, || std::future::ready(token(&first.stdout())), Option::is_some).await;
+    std::fs::write(data.join("owner"), shown.unwrap()).unwrap();
+    assert_eq!(call(&first, data, "GET", "/owner-tokens", json!(null)).await, 200);
+    assert!(!first.stderr().contains("tmb_"), "the log has a token");
+    assert!(first.stop(SOON).await.success());
+
+    let mut second = Program::start("controller", bare(data), &ready(data), SOON).await;
+    assert_eq!(call(&second, data, "GET", "/owner-tokens", json!(null)).await, 200);
+    assert!(second.stop(SOON).await.success());
+    assert_eq!((second.stdout().as_str(), token(&second.stderr())), ("", None), "nothing is shown again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn postgres_that_dies_is_started_again() {
     let folder = folder();
     let data = folder.path();
@@ -116,7 +151,7 @@ async fn postgres_that_dies_is_started_again() {
             _ => call(&program, data, "GET", "/organizations/acme", json!(null)).await,
         }
     };
-    tombolo_testkit::wait::until("it answers again", SOON, look, |status| *status == 200).await;
+    wait::until("it answers again", SOON, look, |status| *status == 200).await;
     assert!(program.stop(SOON).await.success());
 }
 

@@ -1,6 +1,10 @@
 //! The controller with agents: true sockets, TLS and PostgreSQL, in one process.
 
 #[cfg(test)]
+mod certificate;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod doors;
 #[cfg(test)]
 mod embedded;

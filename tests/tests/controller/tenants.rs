@@ -30,6 +30,18 @@ async fn an_agent_sees_its_own_organization_only() {
     let told = format!("{:?}", their_feed.state().resources);
     assert!(!told.contains("secret") && !told.contains(acme.trust_domain.as_str()), "{told}");
     assert_eq!(our_feed.name("plain.shop.example.com"), None);
+    // people of either see the services of their own
+    let services = async |org: &crate::support::Org| {
+        let list = site.must(&org.admin, "GET", &org.path("/services"), None).await;
+        let names =
+            list["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned());
+        names.filter(|name| !name.contains("cluster-1")).collect::<Vec<_>>()
+    };
+    assert_eq!(services(&acme).await, ["secret.shop.example.com"]);
+    assert_eq!(services(&evil).await, ["plain.shop.example.com"]);
+    let theirs_of_ours = evil.path("/services/secret.shop.example.com");
+    assert_eq!(site.call(&evil.admin, "GET", &theirs_of_ours, None).await.0, 404);
+    site.must(&acme.admin, "GET", &acme.path("/services/secret.shop.example.com"), None).await;
 
     // a cluster that signs itself an identity of the other organization is nobody
     let forged = SpiffeId::agent(&acme.trust_domain, &build::name("cluster-1"));

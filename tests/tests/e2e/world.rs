@@ -282,7 +282,6 @@ impl World {
         text.lines().rfind(|line| line.contains(word)).unwrap_or_default().to_owned()
     }
 
-    /// Resident memory of the programs, in MiB.
     /// Open files of the gateway that has most.
     pub(crate) fn most_files(&self) -> usize {
         let programs = self.others.iter().map(|(_, program)| program).chain([&self.egress]);
@@ -292,6 +291,7 @@ impl World {
             .unwrap()
     }
 
+    /// Resident memory of the programs, in MiB.
     pub(crate) fn memory(&self) -> u64 {
         let programs = self.others.iter().map(|(_, program)| program).chain([&self.egress, &self.agent]);
         let resident = programs.map(|program| {

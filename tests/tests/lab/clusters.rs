@@ -16,7 +16,9 @@ use tombolo_testkit::{
 
 /// The service that c1 calls and c2 serves.
 pub(crate) const NAME: &str = "echo.acme.example.com";
-/// Its port.
+/// The service that c2 calls and c1 serves.
+pub(crate) const HOME: &str = "home.acme.example.com";
+/// Their port.
 pub(crate) const PORT: u16 = 7000;
 
 /// Where sidecars take incoming connections.
@@ -34,6 +36,27 @@ metadata: {name: default}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: caller, namespace: default}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: home
+  namespace: default
+  annotations: {tombolo.io/service-account: caller}
+spec:
+  ports: [{name: tcp, port: 7000, targetPort: 7000}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: home-1
+  namespace: default
+  labels: {kubernetes.io/service-name: home}
+addressType: IPv4
+ports: [{name: tcp, port: 7000, protocol: TCP}]
+endpoints:
+  - addresses: [\"10.0.0.2\"]
+    conditions: {ready: true}
 ";
 const TWO: &str = "apiVersion: v1
 kind: Namespace

@@ -6,9 +6,10 @@ mod clusters;
 mod image;
 mod talk;
 
-use clusters::{Clusters, NAME, PORT};
+use clusters::{Clusters, HOME, NAME, PORT};
 use std::{
-    io::Read,
+    io::{ErrorKind, Read},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 use talk::{application, exchange, greeting, open, payload};
@@ -137,32 +138,56 @@ async fn a_revoked_cluster_is_cut_off(clusters: &mut Clusters, vip: std::net::So
         let look = || std::future::ready(cluster.resolve("echo.late.example.com").ok_or("no answer"));
         until_ok("an agent is connected again", SOON, look).await;
     }
-    let (mut stream, _) = open(&clusters.one.pod, vip).expect("a connection");
-    stream.set_read_timeout(Some(REVOKED)).expect("a timeout");
-    // Nobody tells the removed cluster: its gateways go on from their last state, and would carry the connection on.
+    let home = until_ok("the name has an address in c2", SOON, || {
+        std::future::ready(clusters.two.resolve(HOME).ok_or("no answer"))
+    })
+    .await;
+    let mut from = until_ok("a connection from c1", SOON, || {
+        std::future::ready(open(&clusters.one.pod, vip).map(|(stream, _)| stream))
+    })
+    .await;
+    let (mut to, word) =
+        until_ok("a connection to c1", SOON, || std::future::ready(open(&clusters.two.pod, home))).await;
+    assert_eq!(word, "c1");
+    // Nobody tells the removed cluster: its gateways go on from their last state, and would carry the connections on.
     clusters.one.kill("agent");
-    let (cut_here, cut_there) = (revoked(&clusters.one), revoked(&clusters.two));
+    let before = revoked(&clusters.two);
     clusters.user(&["cluster", "remove", "c1", "--yes"]);
     let start = Instant::now();
-    let read = stream.read(&mut [0; 16]);
-    let timed_out = matches!(&read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
-    assert!(!timed_out && !matches!(read, Ok(1..)), "the open connection lives on: {read:?}");
-    assert!(start.elapsed() < REVOKED, "closed only after {:?}", start.elapsed());
+    for (which, stream) in [("from", &mut from), ("to", &mut to)] {
+        assert_ended(stream, which);
+        assert!(start.elapsed() < REVOKED, "{which} it: closed only after {:?}", start.elapsed());
+    }
     for _ in 0..5 {
-        let again = open(&clusters.one.pod, vip);
-        assert!(again.is_err(), "a new connection of a revoked cluster was served");
+        for (pod, address) in [(&clusters.one.pod, vip), (&clusters.two.pod, home)] {
+            let again = open(pod, address);
+            assert!(again.is_err(), "a new connection of or to a revoked cluster was served");
+        }
     }
     assert!(start.elapsed() < REVOKED, "refused only after {:?}", start.elapsed());
     let look = || {
-        let (here, there) = (revoked(&clusters.one), revoked(&clusters.two));
-        std::future::ready((there > cut_there).then_some(()).ok_or(format!("c1: {here}, c2: {there}")))
+        let now = revoked(&clusters.two);
+        std::future::ready((now.0 > before.0 && now.1 > before.1).then_some(()).ok_or((before, now)))
     };
-    until_ok("c2's own gateways cut the connection", SOON, look).await;
-    eprintln!("revoked: c1 logged {cut_here} before and {} after", revoked(&clusters.one));
+    until_ok("c2's own gateways cut both connections", SOON, look).await;
 }
 
-/// How many connections the gateways of the cluster ended or refused as revoked, by their own access logs.
-fn revoked(cluster: &clusters::Cluster) -> usize {
-    let logs = ["ingress", "sidecar"].into_iter().flat_map(|role| cluster.access_log(role));
-    logs.filter(|line| line["reason"] == "revoked").count()
+/// The open connection gets no more bytes, and its end before long.
+fn assert_ended(stream: &mut TcpStream, which: &str) {
+    stream.set_read_timeout(Some(REVOKED)).expect("a timeout");
+    let read = stream.read(&mut [0; 16]);
+    let timed_out = matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock);
+    assert!(!timed_out && !matches!(read, Ok(1..)), "the connection {which} it lives on: {read:?}");
+}
+
+/// How many connections into the cluster, and out of it, its gateways ended or refused as revoked, by their own access logs.
+fn revoked(cluster: &clusters::Cluster) -> (usize, usize) {
+    let count = |gateway: &str, direction: &str| {
+        let both = [(gateway, "transit"), ("sidecar", direction)];
+        let lines = both.into_iter().flat_map(|(role, direction)| {
+            cluster.access_log(role).into_iter().filter(move |line| line["direction"] == direction)
+        });
+        lines.filter(|line| line["reason"] == "revoked").count()
+    };
+    (count("ingress", "inbound"), count("egress", "outbound"))
 }

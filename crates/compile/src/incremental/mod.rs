@@ -2,16 +2,18 @@
 //! A property test holds the two equal after every change of any sequence.
 
 mod affected;
+mod set;
 mod tell;
 
 pub use affected::{Affected, ClusterChange};
 
 use crate::{
     conflict::Conflict,
-    derive::{Derived, GnsState, mapped},
+    derive::{Derived, GnsState, Owner, mapped},
     render,
     world::{Change, World, changed},
 };
+use set::DirtySet;
 use std::collections::{BTreeMap, BTreeSet};
 use tell::named_peers;
 use tombolo_model::{
@@ -46,6 +48,8 @@ struct Dirty {
     serving: BTreeSet<GnsId>,
     /// Clusters that are to be told anew to those who have them as peers.
     peers: BTreeSet<ClusterId>,
+    /// The cluster set's.
+    set: DirtySet,
     bundle: bool,
     /// Receivers that get everything.
     whole: BTreeSet<ClusterId>,
@@ -137,8 +141,13 @@ impl Incremental {
                     if old == vip {
                         continue;
                     }
-                    if let Some((gns, _)) = self.derived.owners.get(&name) {
-                        dirty.names.entry(*gns).or_default().insert(name.clone());
+                    let names = match self.derived.owners.get(&name) {
+                        Some(Owner::Gns(gns, _)) => Some(dirty.names.entry(*gns).or_default()),
+                        Some(Owner::Set(key)) => Some(dirty.set.names.entry(key.clone()).or_default()),
+                        None => None,
+                    };
+                    if let Some(names) = names {
+                        names.insert(name.clone());
                     }
                     dirty.touched.insert(name);
                 }
@@ -204,6 +213,10 @@ impl Incremental {
                 dirty.names.entry(*gns_id).or_default().extend(names.cloned());
             }
         }
+        self.rescan_set(id, dirty);
+        if moved {
+            self.moved_in_set(id, dirty);
+        }
         if new.is_none() {
             dirty.gone.insert(id);
             dirty.whole.remove(&id);
@@ -245,8 +258,14 @@ impl Incremental {
         dirty: &mut Dirty,
     ) {
         let inventory = self.world.inventories.entry(cluster).or_default();
+        let imports = |record: Option<&NamespaceRecord>| record.is_some_and(|record| record.imports);
+        let flips = |(name, record): &(&NamespaceName, &Option<NamespaceRecord>)| {
+            imports(inventory.namespaces.get(*name)) != imports(record.as_ref())
+        };
+        let flipped = namespaces.iter().filter(flips).map(|(name, _)| name.clone()).collect();
         let relabelled = put(&mut inventory.namespaces, namespaces);
         let differ = put(&mut inventory.services, services);
+        self.inventory_in_set(cluster, flipped, &differ, dirty);
         for (gns_id, state) in
             self.derived.gns.iter_mut().filter(|(_, state)| state.members.contains(&cluster))
         {

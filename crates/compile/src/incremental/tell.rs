@@ -2,7 +2,7 @@
 
 use super::{Affected, ClusterChange, Dirty, Incremental};
 use crate::{
-    derive::Derived,
+    derive::{Derived, Owner},
     render,
     world::{World, changed},
 };
@@ -14,13 +14,16 @@ use tombolo_model::{
 };
 
 /// For each receiver, what is new and what is gone.
-type Parts = BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)>;
+pub(super) type Parts = BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)>;
 
 impl Incremental {
     /// Works out what is dirty, and what each receiver is told.
     pub(super) fn finish(&mut self, mut dirty: Dirty) -> Affected {
         for (id, label) in std::mem::take(&mut dirty.services) {
             self.rework(id, &label, &mut dirty);
+        }
+        for key in std::mem::take(&mut dirty.set.services) {
+            self.rework_set(&key, &mut dirty);
         }
         let mut parts: Parts = BTreeMap::new();
         let world = &self.world;
@@ -35,8 +38,8 @@ impl Incremental {
                 }
                 let (upserts, removes) = parts.entry(receiver.id).or_default();
                 for name in names {
-                    let body = self.derived.name(name).map(|(_, body)| body);
-                    match body.and_then(|body| render::name(world, gns, receiver, name, body)) {
+                    let body = self.derived.name(name);
+                    match body.and_then(|body| render::name(world, &gns.domain, receiver, name, body)) {
                         Some(resource) => drop(upserts.insert(resource.key(), resource)),
                         None => drop(removes.insert(render::name_key(name))),
                     }
@@ -56,6 +59,7 @@ impl Incremental {
                 parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
             }
         }
+        self.tell_set(&dirty, &mut parts);
         self.tell_peers(&dirty, &mut parts);
 
         let mut affected = Affected::default();
@@ -86,10 +90,11 @@ impl Incremental {
         let view = state.view(&self.world, gns, label);
         let old = state.services.remove(label).unwrap_or_default();
         for (name, now) in changed(&old.names, &view.names) {
+            let owner = Owner::Gns(id, label.clone());
             match now {
-                Some(_) => drop(self.derived.owners.insert(name.clone(), (id, label.clone()))),
+                Some(_) => drop(self.derived.owners.insert(name.clone(), owner)),
                 // A pod's name may have become another service's name in its cluster, in this same step.
-                None if self.derived.owners.get(&name).is_some_and(|owner| *owner == (id, label.clone())) => {
+                None if self.derived.owners.get(&name) == Some(&owner) => {
                     self.derived.owners.remove(&name);
                 }
                 None => {}
@@ -105,7 +110,9 @@ impl Incremental {
     /// Tells of peers that came, went, or are different.
     fn tell_peers(&mut self, dirty: &Dirty, parts: &mut Parts) {
         let members = dirty.serving.iter().filter_map(|id| self.derived.gns.get(id)).flat_map(|s| &s.members);
-        let recount: BTreeSet<ClusterId> = members.copied().chain(dirty.whole.iter().copied()).collect();
+        let set = dirty.set.serving.then_some(&self.derived.set.members);
+        let recount: BTreeSet<ClusterId> =
+            members.chain(set.into_iter().flatten()).copied().chain(dirty.whole.iter().copied()).collect();
         let mut gone: BTreeMap<ClusterId, BTreeSet<ClusterName>> = BTreeMap::new();
         let mut told: BTreeMap<ClusterId, BTreeSet<ClusterId>> = BTreeMap::new();
         for id in recount {

@@ -11,6 +11,7 @@ use tombolo_model::{
     id::{ClusterId, GnsId, OrgId},
     intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization, Selector},
     inventory::{Inventory, NamespaceRecord, PodRecord, PortSpec, Protocol, ServiceKey, ServiceRecord},
+    mcs::{ExportRecord, ExportedPort, SessionAffinity, Traits, Transport},
     snapshot::{CaFingerprint, Vip},
 };
 use uuid::Uuid;
@@ -86,12 +87,45 @@ pub(crate) fn service(created_s: i64, ports: Vec<PortSpec>) -> ServiceRecord {
         tunnelled: 1,
         accounts: BTreeSet::from([AccountName::parse("default").unwrap()]),
         pods: BTreeMap::new(),
+        export: None,
     }
+}
+
+pub(crate) fn exported_port(name: &str, port: u16, protocol: Transport) -> ExportedPort {
+    ExportedPort { name: Some(label(name)), port, protocol, app_protocol: None }
+}
+
+/// The service, exported at a time.
+pub(crate) fn exported(record: ServiceRecord, created_s: i64) -> ServiceRecord {
+    let transport = |port: &PortSpec| match port.protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+    };
+    let exported = |port: &PortSpec| ExportedPort {
+        name: port.name.clone(),
+        port: port.port,
+        protocol: transport(port),
+        app_protocol: port.app_protocol.clone(),
+    };
+    let ports = record.ports.iter().map(exported).collect();
+    let export = ExportRecord {
+        created_s,
+        traits: Traits { ports, ..Traits::default() },
+        labels: Labels::new(),
+        annotations: Labels::new(),
+    };
+    ServiceRecord { export: Some(export), ..record }
+}
+
+/// The namespace of a cluster, in which its agent makes ServiceImports.
+pub(crate) fn importing(world: &mut World, cluster: u8, namespace: &str) {
+    let inventory = world.inventories.entry(cluster_id(cluster)).or_default();
+    inventory.namespaces.entry(NamespaceName::parse(namespace).unwrap()).or_default().imports = true;
 }
 
 pub(crate) fn put(world: &mut World, cluster: u8, at: ServiceKey, record: ServiceRecord) {
     let inventory = world.inventories.entry(cluster_id(cluster)).or_default();
-    inventory.namespaces.entry(at.namespace.clone()).or_insert(NamespaceRecord { labels: Labels::new() });
+    inventory.namespaces.entry(at.namespace.clone()).or_default();
     inventory.services.insert(at, record);
 }
 
@@ -233,24 +267,52 @@ fn some_service() -> impl Strategy<Value = ServiceRecord> {
         (any::<bool>(), any::<bool>()).prop_map(|(ready, tunnelled)| PodRecord { ready, tunnelled }),
         0..3,
     );
-    (0i64..4, prop::collection::vec(some_port(), 0..4), any::<bool>(), 0u32..3, 0u32..3, pods).prop_map(
-        |(created_s, ports, headless, ready, tunnelled, pods)| {
+    let export = prop::option::of(some_export());
+    (0i64..4, prop::collection::vec(some_port(), 0..4), any::<bool>(), 0u32..3, 0u32..3, pods, export)
+        .prop_map(|(created_s, ports, headless, ready, tunnelled, pods, export)| {
             let tunnelled = tunnelled.min(ready);
-            ServiceRecord { headless, ready, tunnelled, pods, ..service(created_s, ports) }
+            ServiceRecord { headless, ready, tunnelled, pods, export, ..service(created_s, ports) }
+        })
+}
+
+/// The ports are its own, whatever the Service has: what is reported may be odd, and must lead to no contradiction.
+fn some_export() -> impl Strategy<Value = ExportRecord> {
+    let transports = vec![Transport::Tcp, Transport::Udp, Transport::Sctp];
+    let port = (
+        prop::option::of(prop::sample::select(vec!["http", "db"])),
+        80u16..83,
+        prop::sample::select(transports),
+    );
+    let port = port.prop_map(|(name, port, protocol)| ExportedPort {
+        name: name.map(label),
+        port,
+        protocol,
+        app_protocol: None,
+    });
+    let affinity = prop_oneof![Just(SessionAffinity::None), (1u32..3).prop_map(SessionAffinity::ClientIp)];
+    let text = || prop::option::of(prop::sample::select(vec!["Local".to_owned(), "Cluster".to_owned()]));
+    (0i64..3, prop::collection::vec(port, 0..3), affinity, text(), text(), some_labels()).prop_map(
+        |(created_s, ports, affinity, internal_traffic_policy, traffic_distribution, labels)| ExportRecord {
+            created_s,
+            traits: Traits { ports, affinity, internal_traffic_policy, traffic_distribution },
+            annotations: labels.clone(),
+            labels,
         },
     )
 }
 
+fn some_record() -> impl Strategy<Value = NamespaceRecord> {
+    (some_labels(), any::<bool>()).prop_map(|(labels, imports)| NamespaceRecord { labels, imports })
+}
+
 fn some_inventory() -> impl Strategy<Value = Inventory> {
-    let record = some_labels().prop_map(|labels| NamespaceRecord { labels });
-    let namespaces = prop::collection::btree_map(some_namespace(), record, 0..3);
+    let namespaces = prop::collection::btree_map(some_namespace(), some_record(), 0..3);
     let services = prop::collection::btree_map(some_key(), some_service(), 0..5);
     (namespaces, services).prop_map(|(namespaces, services)| Inventory { namespaces, services })
 }
 
 fn some_change() -> impl Strategy<Value = Change> {
-    let record = some_labels().prop_map(|labels| NamespaceRecord { labels });
-    let namespaces = prop::collection::btree_map(some_namespace(), prop::option::of(record), 0..2);
+    let namespaces = prop::collection::btree_map(some_namespace(), prop::option::of(some_record()), 0..2);
     let services = prop::collection::btree_map(some_key(), prop::option::weighted(0.8, some_service()), 0..4);
     prop_oneof![
         4 => some_cluster().prop_map(Change::Cluster),

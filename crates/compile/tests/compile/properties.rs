@@ -10,6 +10,8 @@ use tombolo_compile::{
 use tombolo_model::{
     GlobalName,
     id::ClusterId,
+    inventory::{ServiceKey, ServiceRecord},
+    mcs::{ImportKind, Traits},
     snapshot::{ClusterResource, Resources},
 };
 
@@ -117,6 +119,12 @@ proptest! {
                     ClusterResource::Domain(spec) => (&spec.domain, Some(&spec.members)),
                     _ => continue,
                 };
+                if domain.is_cluster_set() {
+                    prop_assert!(!cluster.intermediates.is_empty());
+                    prop_assert!(world.inventories[id].namespaces.values().any(|record| record.imports));
+                    prop_assert!(members.is_none_or(|members| members.contains(&cluster.name)));
+                    continue;
+                }
                 // Nothing of a GNS reaches a cluster that no rule of it chooses, or that has not joined.
                 let gns = world.gns.values().filter(|gns| gns.domain == *domain);
                 let chosen = gns.flat_map(|gns| &gns.rules).any(|rule| rule.cluster.matches(&cluster.name, &cluster.labels));
@@ -144,6 +152,55 @@ proptest! {
                         prop_assert!(snapshot(&world, *id).keys().any(|key| key.as_str() == text), "{}", text);
                     }
                 }
+            }
+        }
+    }
+
+    /// The rules of KEP-1645, looked at from outside.
+    #[test]
+    fn what_is_exported_is_imported_where_its_namespace_is(world in worlds()) {
+        let joined = |id: &ClusterId| world.clusters.get(id).is_some_and(|cluster| !cluster.intermediates.is_empty());
+        let imports = |id: &ClusterId, namespace| {
+            joined(id) && world.inventories.get(id).and_then(|i| i.namespaces.get(namespace)).is_some_and(|n| n.imports)
+        };
+        let mut exports: BTreeMap<&ServiceKey, Vec<(i64, ClusterId)>> = BTreeMap::new();
+        for (id, inventory) in &world.inventories {
+            for (key, record) in inventory.services.iter().filter(|(key, _)| imports(id, &key.namespace)) {
+                if let Some(export) = &record.export {
+                    exports.entry(key).or_default().push((export.created_s, *id));
+                }
+            }
+        }
+        for id in world.clusters.keys() {
+            let told = snapshot(&world, *id);
+            let imported: BTreeMap<_, _> = told.values().filter_map(|resource| match resource {
+                ClusterResource::Import(import) => Some((&import.service, import)),
+                _ => None,
+            }).collect();
+            let wanted: BTreeSet<_> = exports.keys().copied().filter(|key| imports(id, &key.namespace)).collect();
+            prop_assert_eq!(imported.keys().copied().collect::<BTreeSet<_>>(), wanted);
+            for (key, import) in imported {
+                let mut sources = exports[key].clone();
+                sources.sort();
+                let names: BTreeSet<_> = sources.iter().map(|(_, id)| world.clusters[id].name.clone()).collect();
+                prop_assert_eq!(&import.clusters, &names);
+                let oldest = &world.inventories[&sources[0].1].services[key];
+                let record = oldest.export.as_ref().unwrap();
+                prop_assert_eq!(import.kind == ImportKind::Headless, oldest.headless);
+                prop_assert_eq!((&import.labels, &import.annotations), (&record.labels, &record.annotations));
+                prop_assert_eq!(import.traits.affinity, record.traits.affinity);
+                // Whoever differs in anything that is merged makes a conflict, and alike exports make none.
+                let all: Vec<_> = sources.iter().map(|(_, id)| &world.inventories[id].services[key]).collect();
+                let said = |record: &&ServiceRecord| {
+                    let export = record.export.as_ref().unwrap();
+                    let mut ports = export.traits.ports.clone();
+                    ports.sort();
+                    ports.dedup();
+                    let traits = Traits { ports, ..export.traits.clone() };
+                    (record.headless, traits, export.labels.clone(), export.annotations.clone())
+                };
+                let differ = all.iter().any(|record| said(record) != said(&all[0]));
+                prop_assert_eq!(differ, !import.conflicts.is_empty(), "{:?}", import.conflicts);
             }
         }
     }

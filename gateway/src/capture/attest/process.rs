@@ -34,7 +34,7 @@ pub(super) enum ProcessError {
     /// No process that may be read holds the socket.
     #[error(
         "no process holds the caller's socket, among those that this proxy may read ({unreadable} may not be: \
-         run the proxy as the callers' user or as root)"
+         run the proxy as the callers' user, as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
     )]
     NotFound {
         /// Processes whose descriptors this proxy may not read.

@@ -135,7 +135,7 @@ async fn the_status_says_how_a_cluster_is() {
 }
 
 /// What is stored once an agent joined as this cluster.
-pub(super) fn join(controller: &Controller, id: &str) {
+pub(crate) fn join(controller: &Controller, id: &str) {
     controller.database.sql(&format!(
         "UPDATE clusters SET joined_at = '2027-01-15T07:00Z' WHERE id = '{id}';
          INSERT INTO cluster_intermediates (org_id, cluster_id, fingerprint, serial, certificate, not_before,

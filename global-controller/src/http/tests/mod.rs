@@ -2,7 +2,7 @@
 
 mod audit;
 mod bodies;
-mod clusters;
+pub(crate) mod clusters;
 mod conditional;
 mod document;
 mod events;
@@ -17,4 +17,5 @@ mod tokens;
 mod wall;
 mod world;
 
-use world::{Answered, Controller};
+use world::Answered;
+pub(crate) use world::Controller;

@@ -36,79 +36,79 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 /// A controller.
-pub(super) struct Controller {
-    pub(super) router: Router,
-    pub(super) deps: Arc<Deps>,
-    pub(super) clock: ManualClock,
+pub(crate) struct Controller {
+    pub(crate) router: Router,
+    pub(crate) deps: Arc<Deps>,
+    pub(crate) clock: ManualClock,
     /// The installation owner's token.
-    pub(super) owner: String,
-    pub(super) database: Database,
-    pub(super) drain: Drain,
+    pub(crate) owner: String,
+    pub(crate) database: Database,
+    pub(crate) drain: Drain,
     _files: tempfile::TempDir,
 }
 
 /// What was answered.
 #[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) text: String,
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answered {
     #[track_caller]
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
     /// The answer, which must be of this status.
     #[track_caller]
-    pub(super) fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         if self.text.is_empty() { Value::Null } else { self.json() }
     }
     /// The problem, which must be of this status and type.
     #[track_caller]
-    pub(super) fn problem(&self, status: u16, kind: &str) -> Problem {
+    pub(crate) fn problem(&self, status: u16, kind: &str) -> Problem {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem: Problem = serde_json::from_str(&self.text).unwrap();
         assert_eq!((problem.kind.as_str(), problem.status), (format!("/problems/{kind}").as_str(), status));
         problem
     }
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
 /// A request under way.
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     controller: &'a Controller,
     request: axum::http::request::Builder,
     body: Body,
 }
 
 impl Call<'_> {
-    pub(super) fn token(self, token: &str) -> Self {
+    pub(crate) fn token(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))
     }
     /// From another address than requests come from otherwise.
-    pub(super) fn at(mut self, address: &str) -> Self {
+    pub(crate) fn at(mut self, address: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         self.request = self.request.extension(ConnectInfo(address));
         self
     }
-    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
         self
     }
-    pub(super) fn json(self, body: &Value) -> Self {
+    pub(crate) fn json(self, body: &Value) -> Self {
         self.text(&body.to_string())
     }
-    pub(super) fn text(mut self, body: &str) -> Self {
+    pub(crate) fn text(mut self, body: &str) -> Self {
         self.body = Body::from(body.to_owned());
         self.header("content-type", "application/json")
     }
-    pub(super) async fn send(self) -> Answered {
+    pub(crate) async fn send(self) -> Answered {
         let request = self.request.body(self.body).unwrap();
         let response = self.controller.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -119,7 +119,7 @@ impl Call<'_> {
 }
 
 impl Controller {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // the schema is made once, and copied
         static TEMPLATE: OnceCell<Database> = OnceCell::const_new();
         let template = TEMPLATE.get_or_init(async || {
@@ -164,7 +164,7 @@ impl Controller {
     }
 
     /// Lets a reconciler run until it is stopped.
-    pub(super) async fn reconcile(&self) -> Reconciler {
+    pub(crate) async fn reconcile(&self) -> Reconciler {
         let metrics = Metrics::new("controller");
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let driver = Driver {
@@ -183,35 +183,35 @@ impl Controller {
     }
 
     /// A request to `/api/v1<path>`.
-    pub(super) fn call(&self, method: &str, path: &str) -> Call<'_> {
+    pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
         let request = Request::builder().method(method).uri(format!("/api/v1{path}"));
         Call { controller: self, request, body: Body::empty() }
     }
-    pub(super) async fn get(&self, token: &str, path: &str) -> Answered {
+    pub(crate) async fn get(&self, token: &str, path: &str) -> Answered {
         self.call("GET", path).token(token).send().await
     }
-    pub(super) async fn post(&self, token: &str, path: &str, body: &Value) -> Answered {
+    pub(crate) async fn post(&self, token: &str, path: &str, body: &Value) -> Answered {
         self.call("POST", path).token(token).json(body).send().await
     }
 
     /// A new organization, and an admin's token of it.
-    pub(super) async fn organization(&self, name: &str) -> String {
+    pub(crate) async fn organization(&self, name: &str) -> String {
         self.post(&self.owner, "/organizations", &json!({ "name": name })).await.expect(201);
         self.token(name, "admin", "admin").await
     }
     /// A new token of an organization.
-    pub(super) async fn token(&self, org: &str, name: &str, role: &str) -> String {
+    pub(crate) async fn token(&self, org: &str, name: &str, role: &str) -> String {
         let body = json!({ "name": name, "role": role });
         let made = self.post(&self.owner, &format!("/organizations/{org}/tokens"), &body).await.expect(201);
         made["token"].as_str().unwrap().to_owned()
     }
     /// A new cluster.
-    pub(super) async fn cluster(&self, token: &str, org: &str, name: &str) -> Value {
+    pub(crate) async fn cluster(&self, token: &str, org: &str, name: &str) -> Value {
         let path = format!("/organizations/{org}/clusters");
         self.post(token, &path, &json!({ "name": name })).await.expect(201)
     }
     /// A new global namespace over the namespace `default` of all clusters.
-    pub(super) async fn gns(&self, token: &str, org: &str, name: &str, domain: &str) -> Value {
+    pub(crate) async fn gns(&self, token: &str, org: &str, name: &str, domain: &str) -> Value {
         let path = format!("/organizations/{org}/global-namespaces");
         self.post(token, &path, &gns(name, domain)).await.expect(201)
     }
@@ -223,20 +223,20 @@ async fn open(database: &Database) -> Store {
 }
 
 /// A running reconciler.
-pub(super) struct Reconciler {
+pub(crate) struct Reconciler {
     drain: Drain,
     task: JoinHandle<()>,
 }
 
 impl Reconciler {
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.drain.start();
         self.task.await.unwrap();
     }
 }
 
 /// A body for a new global namespace.
-pub(super) fn gns(name: &str, domain: &str) -> Value {
+pub(crate) fn gns(name: &str, domain: &str) -> Value {
     let rule = json!({ "cluster": { "labels": {} }, "namespace": { "name": "default" } });
     json!({ "name": name, "domain": domain, "rules": [rule] })
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod callers;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,7 +22,7 @@ fn output(command: &mut Command) -> (bool, String) {
 }
 
 /// Installs below a folder of its own, with the programs of this build.
-fn install(below: &Path) -> (bool, String) {
+pub(crate) fn install(below: &Path) -> (bool, String) {
     let built = binary("tombolo-agent").parent().unwrap().to_owned();
     output(
         Command::new(root().join("scripts/install"))
@@ -77,6 +79,10 @@ fn what_is_installed_is_what_the_programs_and_systemd_take() {
     );
     // it warns about what it ignores, and still succeeds
     assert!(good && !said.contains("tombolo"), "{said}");
+    let drop_ins = fs::read_dir(root().join("deploy/systemd/tombolo-gateway@sidecar.service.d")).unwrap();
+    for drop_in in drop_ins.map(|entry| entry.unwrap().file_name()) {
+        assert!(units.join("tombolo-gateway@sidecar.service.d").join(&drop_in).exists(), "{drop_in:?}");
+    }
 }
 
 #[test]
