@@ -4,13 +4,15 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 use tombolo_testkit::netlab::Namespace;
 
-/// Becomes the container's process: binds the folder read-only, enters it, and drops every capability but one.
-const ENTER: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && \
+/// Becomes the container's process: binds the folder read-only, enters it, and drops every capability but one. Runtimes give a container
+/// `/proc`, and `/dev/stdin` in it.
+const ENTER: &str = "mount --bind \"$0\" \"$0\" && mount -t proc proc \"$0/proc\" && mount -o remount,bind,ro \"$0\" && \
                      exec chroot \"$0\" /bin/setpriv --bounding-set=-all,+net_admin --no-new-privs \"$@\"";
 
 /// The image: a folder with these programs in `/bin`.
@@ -26,6 +28,10 @@ impl Image {
                 copy(&library, &folder.join(library.strip_prefix("/").expect("an absolute path")));
             }
         }
+        for part in ["proc", "dev"] {
+            fs::create_dir_all(folder.join(part)).expect("a folder");
+        }
+        symlink("/proc/self/fd/0", folder.join("dev/stdin")).expect("a link");
         Self(folder)
     }
 
