@@ -194,7 +194,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     options.validate = Arc::new(move |resources| synthesis::validate(resources, &cluster));
     let (feed, running) = Client::build(connector, options);
 
-    let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock)?);
+    let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock));
     let listener = Listener::bind(&config.gateway_socket)?;
     let metrics = Arc::new(Metrics::new("agent"));
     let zone = dns::ZoneWriter::new();

@@ -36,7 +36,7 @@ const MAX_TOKEN: u64 = 4096;
 #[derive(Parser)]
 #[command(name = "tombolo-agent", version, about)]
 struct Options {
-    /// How log lines look: json or text. TOMBOLO_LOG sets what is logged.
+    /// How log lines look: json, text, or auto (text on a terminal, json elsewhere). TOMBOLO_LOG sets what is logged.
     #[arg(long, global = true, default_value_t)]
     log_format: LogFormat,
     #[command(subcommand)]

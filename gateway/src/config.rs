@@ -99,7 +99,8 @@ impl Config {
 pub struct Limits {
     /// Bytes a peer may send on one stream before it is read.
     pub stream_window: u32,
-    /// Bytes a peer may send on one tunnel before they are read.
+    /// Bytes a peer may send on one tunnel before they are read: no fewer than on all of its streams, lest those that nobody reads keep
+    /// the others waiting.
     pub connection_window: u32,
     /// The largest DATA frame taken, in bytes.
     pub frame_bytes: u32,
@@ -135,11 +136,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 1 << 20,
-            connection_window: 16 << 20,
+            connection_window: 2047 << 20,
             frame_bytes: 64 << 10,
             send_buffer: 256 << 10,
             header_bytes: 16 << 10,
-            streams: 4096,
+            streams: 2047,
             cancelled: 4096,
             handshakes: 1024,
             address_handshakes: 256,
@@ -205,5 +206,21 @@ impl Default for Timing {
             idle_taken: Duration::from_secs(600),
             drain: Duration::from_secs(25),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_nobody_reads_leave_their_tunnel_to_the_others() {
+        let limits = Limits::default();
+        let all = u64::from(limits.streams) * u64::from(limits.stream_window);
+        assert!(
+            all <= u64::from(limits.connection_window),
+            "{all} bytes may wait in the streams of a tunnel"
+        );
+        assert!(limits.connection_window < 1 << 31, "the most that HTTP/2 has");
     }
 }

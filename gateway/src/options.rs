@@ -20,8 +20,8 @@ use tombolo_runtime::telemetry::LogFormat;
 #[derive(Debug, Parser)]
 #[command(name = "tombolo-gateway", version)]
 pub(crate) struct Options {
-    /// How log lines look, on standard error; TOMBOLO_LOG sets their level.
-    #[arg(long, global = true, value_name = "json|text", default_value_t)]
+    /// How log lines look, on standard error (auto: text on a terminal, JSON elsewhere); TOMBOLO_LOG sets their level.
+    #[arg(long, global = true, value_name = "auto|json|text", default_value_t)]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -84,7 +84,7 @@ pub(crate) struct Run {
     /// The access log: a file to append to (opened again on SIGHUP), or - for standard output.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// Where the last good table is kept, so that a restart works without the agent.
+    /// Where the last good table is kept: after a restart it is in force at once. Certificates come from the agent.
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
     /// A name for this process, of its own in the cluster [default: the role and the tunnel's address].

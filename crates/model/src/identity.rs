@@ -88,7 +88,7 @@ impl FromStr for GatewayRole {
             "sidecar" => Ok(Self::Sidecar),
             "egress" => Ok(Self::Egress),
             "ingress" => Ok(Self::Ingress),
-            _ => Err(IdentityError::Path),
+            _ => Err(IdentityError::Role),
         }
     }
 }
@@ -110,6 +110,9 @@ pub enum IdentityError {
     /// A path that is none of ours.
     #[error("has a path that is none of /cluster/C, …/agent, …/gateway/ROLE, …/ns/NAMESPACE/sa/ACCOUNT")]
     Path,
+    /// A role that gateways do not have.
+    #[error("is not a role of a gateway; those are sidecar, egress, ingress")]
+    Role,
 }
 
 /// Who in a cluster an identity stands for.
