@@ -48,7 +48,7 @@ enum Command {
     /// Join this cluster to a controller with a one-time token.
     Join(Join),
     /// Run the agent of a cluster that joined.
-    Run(Run),
+    Run(Box<Run>),
     /// Answer DNS from what the agent keeps on disk, as a process of its own: names resolve while no agent runs.
     Dns(Dns),
 }
@@ -245,7 +245,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match options.command {
                 Command::Join(options) => join_cluster(options).await,
-                Command::Run(options) => run(options).await,
+                Command::Run(options) => run(*options).await,
                 Command::Dns(options) => answer(options).await,
             }
         })
