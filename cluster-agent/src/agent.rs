@@ -8,7 +8,7 @@ use crate::{
     dns,
     engine::{self, Inputs, Outputs, Source},
     expose::{self, apply::Exposing},
-    gateways::{self, Hub, HubConfig, Listener, first_generation},
+    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
     inject::{self, Injector},
@@ -43,8 +43,10 @@ pub struct Config {
     pub source: SourceConfig,
     /// The DNS server, where it is not a process of its own ([`dns::process`]).
     pub dns: Option<dns::Config>,
-    /// The socket for gateways.
-    pub gateway_socket: PathBuf,
+    /// The socket for gateways of this machine, where there is to be one.
+    pub gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, with a token of the API server's; for a Kubernetes source only.
+    pub gateway_listen: Option<SocketAddr>,
     /// How VIPs are written here.
     pub mode: AddressMode,
     /// The admin port, where there is to be one.
@@ -117,6 +119,12 @@ pub enum BuildError {
     /// The socket for gateways.
     #[error(transparent)]
     Gateways(#[from] gateways::BindError),
+    /// The port for gateways.
+    #[error(transparent)]
+    Listen(#[from] gateways::ListenError),
+    /// Nobody could say whose the tokens are.
+    #[error("--gateway-listen needs an API server; give --kubernetes")]
+    NoApiServer,
     /// The API server.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::ConnectError),
@@ -142,8 +150,10 @@ pub struct Bound {
     pub admin: Option<SocketAddr>,
     /// Where the API server asks about pods, where it does.
     pub webhook: Option<SocketAddr>,
-    /// The socket for gateways.
-    pub gateway_socket: PathBuf,
+    /// The socket for gateways, where there is one.
+    pub gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, where they do.
+    pub gateways: Option<SocketAddr>,
     /// Whose agent this is.
     pub membership: Arc<Membership>,
     parts: Parts,
@@ -165,7 +175,8 @@ struct Parts {
     ages: Register,
     hub: Arc<Hub>,
     authority: Arc<Authority>,
-    listener: Listener,
+    listener: Option<Listener>,
+    pods: Option<(PodListener, Doorkeeper)>,
     dns: Option<dns::Server>,
     admin: Option<TcpListener>,
     metrics: Arc<Metrics>,
@@ -195,7 +206,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let (feed, running) = Client::build(connector, options);
 
     let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock));
-    let listener = Listener::bind(&config.gateway_socket)?;
+    let listener = config.gateway_socket.as_deref().map(Listener::bind).transpose()?;
     let metrics = Arc::new(Metrics::new("agent"));
     let zone = dns::ZoneWriter::new();
     data.write_json(dns::kept::ADDRESSES, &config.mode)?;
@@ -210,17 +221,24 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let (mut exposing, mut injecting) = (None, None);
+    let (mut exposing, mut injecting, mut keeper) = (None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
         SourceConfig::Kubernetes { cluster, expose, inject } => {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
+            let clock = Arc::clone(&deps.clock);
+            keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
+    };
+    let pods = match (config.gateway_listen, keeper) {
+        (None, _) => None,
+        (Some(address), Some(keeper)) => Some((PodListener::bind(address, &credentials).await?, keeper)),
+        (Some(_), None) => return Err(BuildError::NoApiServer),
     };
     let (exposure_problems, found_exposing) = watch::channel(Vec::new());
     let (exposed, exposures) = watch::channel(None);
@@ -304,6 +322,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         admin: admin_address,
         webhook: injector.as_ref().map(Injector::address),
         gateway_socket: config.gateway_socket,
+        gateways: pods.as_ref().map(|(listener, _)| listener.address()),
         membership,
         parts: Parts {
             feed,
@@ -321,6 +340,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub,
             authority,
             listener,
+            pods,
             dns,
             admin,
             metrics,
@@ -389,12 +409,21 @@ impl Parts {
             let stop = drain.watch();
             tasks.spawn("dns", async move { dns.run(stop.signaled()).await });
         }
-        let (listener, view) = (self.listener, self.view.subscribe());
-        let gateways = (Arc::clone(&self.hub), Arc::clone(&self.authority), Arc::clone(membership));
-        let stop = drain.watch();
-        tasks.spawn("gateways", async move {
-            listener.run(gateways.0, gateways.1, gateways.2, view, stop).await;
-        });
+        let context = gateways::Context {
+            hub: Arc::clone(&self.hub),
+            authority: Arc::clone(&self.authority),
+            membership: Arc::clone(membership),
+            view: self.view.subscribe(),
+            stop: drain.watch(),
+        };
+        if let Some((listener, keeper)) = self.pods {
+            tasks.spawn("gateways in pods", listener.run(context.clone(), keeper));
+        }
+        if let Some(listener) = self.listener {
+            tasks.spawn("gateways", listener.run(context));
+        } else {
+            drop(context);
+        }
         let readiness = Readiness::new();
         if let Some(listener) = self.admin {
             let routes = self.shown.routes();

@@ -15,6 +15,7 @@ pub mod health;
 pub mod index;
 pub mod inject;
 pub mod join;
+pub mod lease;
 pub mod locality;
 mod private;
 pub mod report;
