@@ -33,6 +33,8 @@ pub struct Reporting {
     pub exposing: watch::Receiver<Vec<Problem>>,
     /// What the controller asked to install.
     pub(crate) installed: watch::Receiver<Installed>,
+    /// What is wrong with the injection of proxies into pods.
+    pub injecting: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
@@ -49,6 +51,7 @@ impl Reporting {
         problems.extend(self.exposing.borrow().iter().cloned());
         let installed = self.installed.borrow().clone();
         problems.extend(installed.problems);
+        problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
@@ -80,6 +83,7 @@ impl Reporting {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
             self.exposing.borrow_and_update();
+            self.injecting.borrow_and_update();
             self.names.borrow_and_update();
             self.installed.borrow_and_update();
             set.borrow_and_update();
