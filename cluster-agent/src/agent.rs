@@ -8,10 +8,12 @@ use crate::{
     dns,
     engine::{self, Inputs, Outputs, Source},
     expose::{self, apply::Exposing},
-    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, first_generation},
+    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, Siblings, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    lease::{Standing, Standings},
     locality,
+    pod::{Following, snapshot::Keeping},
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
@@ -22,8 +24,8 @@ use crate::{
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tombolo_feed::{Client, Options, Requests, Running, TlsConnector};
-use tombolo_model::snapshot::ClusterResource;
+use tombolo_feed::{Client, Options, Requests, Running, TlsConnector, TokenFile};
+use tombolo_model::{AccountName, snapshot::ClusterResource};
 use tombolo_runtime::{
     admin::{self, Readiness},
     clock::{Clock, SystemClock},
@@ -86,15 +88,30 @@ impl Reader {
 }
 
 /// What an agent is given.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Deps {
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What makes it one of several, in Kubernetes.
+    pub replica: Option<Replica>,
+}
+
+/// One of several agents of a cluster.
+#[derive(Debug)]
+pub struct Replica {
+    /// The name of its pod.
+    pub name: AccountName,
+    /// Whether it holds the Lease.
+    pub standing: watch::Receiver<Standing>,
+    /// Where the token is with which it asks the others.
+    pub token: Option<PathBuf>,
+    /// Keeps what all of them share.
+    pub following: Option<Following>,
 }
 
 impl Default for Deps {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock) }
+        Self { clock: Arc::new(SystemClock), replica: None }
     }
 }
 
@@ -158,6 +175,10 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    standings: Standings,
+    siblings: Option<Siblings>,
+    following: Option<Following>,
+    keeping: Option<Keeping>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -212,7 +233,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let (mut exposing, mut keeper) = (None, None);
+    let (mut exposing, mut keeper, mut own) = (None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
@@ -221,6 +242,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
             keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
+            own = Some((cluster.client(), cluster.namespace().clone()));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
@@ -230,6 +252,34 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         (Some(address), Some(keeper)) => Some((PodListener::bind(address, &credentials).await?, keeper)),
         (Some(_), None) => return Err(BuildError::NoApiServer),
     };
+    let membership = Arc::new(membership);
+    let (another_leads, others) = watch::channel(false);
+    let (mut standings, mut siblings, mut following) = (Standings::alone(), None, None);
+    let (view, views) = watch::channel(Arc::new(View::default()));
+    if let Some(replica) = deps.replica {
+        standings = Standings::new(replica.standing, others);
+        following = replica.following;
+        let port = pods.as_ref().map(|(listener, _)| listener.address().port());
+        siblings =
+            replica.token.zip(port).zip(own.as_ref()).map(|((token, port), (_, namespace))| Siblings {
+                own: replica.name,
+                namespace: namespace.clone(),
+                port,
+                token: TokenFile::new(token),
+                membership: Arc::clone(&membership),
+                view: views,
+                snapshot: feed.state(),
+                hub: Arc::clone(&hub),
+                another_leads,
+            });
+    }
+    let keeping = own.filter(|_| following.is_some()).map(|(client, namespace)| Keeping {
+        client,
+        namespace,
+        file: data.file(dns::kept::SNAPSHOT),
+        states: feed.state(),
+        status: feed.status(),
+    });
     let (exposure_problems, found_exposing) = watch::channel(Vec::new());
     let (exposed, exposures) = watch::channel(None);
     let exposing = match exposing {
@@ -252,7 +302,6 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
-    let (view, _) = watch::channel(Arc::new(View::default()));
     let (checks, checker) = health::checks(config.health);
     let (inventory, inventories) = watch::channel(None);
     let (names, name_problems) = watch::channel(Vec::new());
@@ -262,9 +311,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         exposing: found_exposing,
         names: name_problems,
         certificates: renewal.problem(),
+        state: following.as_ref().map(Following::problem).unwrap_or_default(),
         hub: Arc::clone(&hub),
     };
-    let membership = Arc::new(membership);
     let shown = Shown {
         membership: Arc::clone(&membership),
         snapshot: feed.state(),
@@ -299,6 +348,10 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            standings,
+            siblings,
+            following,
+            keeping,
             source,
             source_problems,
             checker,
@@ -382,6 +435,7 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             membership: Arc::clone(membership),
             view: self.view.subscribe(),
+            standings: self.standings.clone(),
             stop: drain.watch(),
         };
         if let Some((listener, keeper)) = self.pods {
@@ -404,26 +458,46 @@ impl Parts {
         let snapshot = self.feed.state();
         tasks.spawn("certificates", {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
-            self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
+            let resources = move || Arc::clone(&snapshot.borrow().resources);
+            self.renewal.run(requests, resources, self.standings.clone())
         });
         let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
         tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
         if let Some(exposing) = self.exposing {
-            tasks.spawn("exposing", exposing.run());
+            tasks.spawn("exposing", exposing.run(self.standings.clone()));
         }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
-        report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
+        if let Some(siblings) = self.siblings {
+            tasks.spawn("replicas", siblings.run());
+        }
+        if let Some(following) = self.following {
+            tasks.spawn("membership", following.run());
+        }
+        if let Some(keeping) = self.keeping {
+            let work = self.standings.clone().while_writing(move || keeping.clone().run());
+            tasks.spawn("kept snapshot", work);
+        }
+        report(&mut tasks, &requests, &self.outputs, self.shown.reporting, &self.standings);
         tasks.spawn("engine", engine::run(self.inputs, self.outputs, self.ages));
         tasks.spawn("readiness", ready(readiness, snapshot));
         (tasks, self.lock)
     }
 }
 
-fn report(tasks: &mut Tasks, requests: &Requests, outputs: &Outputs, reporting: Reporting) {
-    let reporter = Reporter::new(new_epoch(&mut rand::rng()));
-    tasks.spawn("inventory", reporter.run(requests.clone(), outputs.inventory.subscribe()));
-    tasks.spawn("status", reporting.run(requests.clone()));
+fn report(
+    tasks: &mut Tasks,
+    requests: &Requests,
+    outputs: &Outputs,
+    reporting: Reporting,
+    standings: &Standings,
+) {
+    let (to, inventory) = (requests.clone(), outputs.inventory.subscribe());
+    // Whoever begins to speak begins with all of it.
+    let whole = move || Reporter::new(new_epoch(&mut rand::rng())).run(to.clone(), inventory.clone());
+    tasks.spawn("inventory", standings.clone().while_speaking(whole));
+    let to = requests.clone();
+    tasks.spawn("status", standings.clone().while_speaking(move || reporting.clone().run(to.clone())));
 }
 
 async fn read_source(

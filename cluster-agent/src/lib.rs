@@ -15,6 +15,7 @@ pub mod index;
 pub mod join;
 pub mod lease;
 pub mod locality;
+pub mod pod;
 mod private;
 pub mod report;
 pub mod source;

@@ -4,7 +4,7 @@ use super::{
     Exposed, FILE,
     plan::{Action, Found, plan},
 };
-use crate::{gateways::Hub, source::kubernetes::MANAGED_BY, state::DataDir};
+use crate::{gateways::Hub, lease::Standings, source::kubernetes::MANAGED_BY, state::DataDir};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
@@ -55,7 +55,9 @@ pub(crate) fn kept(data: &DataDir) -> Exposed {
 
 impl Exposing {
     /// Runs for as long as it is polled.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// A replica that does not write reads what the one that does has made.
+    pub(crate) async fn run(mut self, mut standings: Standings) {
         let config =
             watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)).timeout(60);
         let (services, mut service_events) = self.watched::<Service>(&config);
@@ -70,7 +72,11 @@ impl Exposing {
             if read && snapshot.generation != Generation::ZERO && !failed {
                 let found = Found { services: services.state(), slices: slices.state() };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
-                let plan = plan(&snapshot.resources, &self.hub.gateways(), &self.namespace, &before, &found);
+                let mut plan =
+                    plan(&snapshot.resources, &self.hub.gateways(), &self.namespace, &before, &found);
+                if !standings.own().writes() {
+                    plan.leave_to_others(&before);
+                }
                 self.publish(plan.exposed);
                 let mut problems = plan.problems;
                 let results: Vec<Option<String>> = stream::iter(plan.actions)
@@ -94,6 +100,7 @@ impl Exposing {
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 changed = set.changed() => if changed.is_err() { return },
+                () = standings.changed() => {}
                 _ = service_events.next() => {}
                 _ = slice_events.next() => {}
                 () = sleep(AGAIN), if failed => failed = false,

@@ -50,6 +50,28 @@ pub(super) struct Plan {
     pub(super) problems: Vec<Problem>,
 }
 
+impl Plan {
+    /// Does nothing, for another replica does it: a name whose Service is not as it should be yet stays as it was.
+    pub(super) fn leave_to_others(&mut self, before: &Exposed) {
+        let pending: BTreeSet<String> = self
+            .actions
+            .drain(..)
+            .filter_map(|action| match action {
+                Action::ApplyService(service) | Action::ReplaceService(service) => service.metadata.name,
+                _ => None,
+            })
+            .collect();
+        self.exposed.retain(|name, exposure| {
+            if !pending.contains(&objects::object_name(name)) {
+                return true;
+            }
+            let old = before.get(name);
+            old.inspect(|old| (*exposure).clone_from(old)).is_some()
+        });
+        self.problems.clear();
+    }
+}
+
 /// Works out what to do. `before` is what was exposed last: its numbers are kept, whatever became of the objects.
 pub(super) fn plan(
     resources: &Resources<ClusterResource>,

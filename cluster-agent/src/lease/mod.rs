@@ -70,6 +70,13 @@ impl Standings {
         }
     }
 
+    /// Waits until this replica's standing changes. Cancel-safe.
+    pub async fn changed(&mut self) {
+        if self.own.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Does `work` while this replica may write; anew each time it may again. What is under way when it may no more is
     /// dropped.
     pub async fn while_writing<F: Future<Output = ()>>(self, work: impl FnMut() -> F) {
