@@ -11,6 +11,7 @@ use crate::{
     gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, Siblings, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    inject::{self, Injector},
     lease::{Standing, Standings},
     locality,
     pod::{Following, snapshot::Keeping},
@@ -69,6 +70,8 @@ pub enum SourceConfig {
         cluster: kubernetes::Config,
         /// Whether imported names become Services, so that pods without a proxy reach them (capture mode `gateway`).
         expose: bool,
+        /// How pods get proxies (capture mode `sidecar`), where they do.
+        inject: Option<inject::Config>,
     },
 }
 
@@ -142,6 +145,9 @@ pub enum BuildError {
     /// The API server.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::ConnectError),
+    /// The webhook.
+    #[error(transparent)]
+    Inject(#[from] inject::BuildError),
     /// The admin port.
     #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
     Admin {
@@ -159,6 +165,8 @@ pub struct Bound {
     pub dns: Option<SocketAddr>,
     /// Where the admin port is.
     pub admin: Option<SocketAddr>,
+    /// Where the API server asks about pods, where it does.
+    pub webhook: Option<SocketAddr>,
     /// The socket for gateways, where there is one.
     pub gateway_socket: Option<PathBuf>,
     /// Where gateways in pods come, where they do.
@@ -175,7 +183,9 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    injector: Option<Injector>,
     standings: Standings,
+    writes: watch::Sender<bool>,
     siblings: Option<Siblings>,
     following: Option<Following>,
     keeping: Option<Keeping>,
@@ -233,17 +243,18 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let (mut exposing, mut keeper, mut own) = (None, None, None);
+    let (mut exposing, mut injecting, mut keeper, mut own) = (None, None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes { cluster, expose } => {
+        SourceConfig::Kubernetes { cluster, expose, inject } => {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
             keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
             own = Some((cluster.client(), cluster.namespace().clone()));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
+            injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
     };
@@ -255,7 +266,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let membership = Arc::new(membership);
     let (another_leads, others) = watch::channel(false);
     let (mut standings, mut siblings, mut following) = (Standings::alone(), None, None);
-    let (view, views) = watch::channel(Arc::new(View::default()));
+    let (view, _) = watch::channel(Arc::new(View::default()));
     if let Some(replica) = deps.replica {
         standings = Standings::new(replica.standing, others);
         following = replica.following;
@@ -267,7 +278,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 port,
                 token: TokenFile::new(token),
                 membership: Arc::clone(&membership),
-                view: views,
+                view: view.subscribe(),
                 snapshot: feed.state(),
                 hub: Arc::clone(&hub),
                 another_leads,
@@ -302,6 +313,26 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
+    let (injection_problems, found_injecting) = watch::channel(Vec::new());
+    let (writes, writing) = watch::channel(standings.own().writes());
+    let injector = match injecting {
+        None => None,
+        Some((config, client, namespace)) => {
+            let parts = inject::Parts {
+                client,
+                namespace,
+                membership: Arc::clone(&membership),
+                authority: Arc::clone(&authority),
+                snapshot: feed.state(),
+                view: view.subscribe(),
+                chosen: watch::channel(Arc::default()).1,
+                writes: writing,
+                problems: injection_problems,
+                clock: Arc::clone(&deps.clock),
+            };
+            Some(Injector::build(config, parts, &metrics).await?)
+        }
+    };
     let (checks, checker) = health::checks(config.health);
     let (inventory, inventories) = watch::channel(None);
     let (names, name_problems) = watch::channel(Vec::new());
@@ -309,6 +340,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        injecting: found_injecting,
         names: name_problems,
         certificates: renewal.problem(),
         state: following.as_ref().map(Following::problem).unwrap_or_default(),
@@ -339,6 +371,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     Ok(Bound {
         dns: dns.as_ref().map(dns::Server::address),
         admin: admin_address,
+        webhook: injector.as_ref().map(Injector::address),
         gateway_socket: config.gateway_socket,
         gateways: pods.as_ref().map(|(listener, _)| listener.address()),
         membership,
@@ -348,7 +381,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            injector,
             standings,
+            writes,
             siblings,
             following,
             keeping,
@@ -466,8 +501,13 @@ impl Parts {
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run(self.standings.clone()));
         }
+        if let Some(injector) = self.injector {
+            let stop = drain.watch();
+            tasks.spawn("injector", async move { injector.run(stop).await });
+        }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
+        tasks.spawn("standing", self.standings.clone().tell(self.writes));
         if let Some(siblings) = self.siblings {
             tasks.spawn("replicas", siblings.run());
         }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use std::{
     io::Read,
     net::SocketAddr,
@@ -16,6 +17,7 @@ use tombolo_agent::{
     dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
+    inject::{self, configuration::FailurePolicy},
     join::{JoinConfig, join},
     lease::Election,
     pod::{self, Prepared},
@@ -51,7 +53,7 @@ enum Command {
     /// Join this cluster to a controller with a one-time token.
     Join(Join),
     /// Run the agent of a cluster that joined.
-    Run(Run),
+    Run(Box<Run>),
     /// Answer DNS from what the agent keeps on disk, as a process of its own: names resolve while no agent runs.
     Dns(Dns),
 }
@@ -167,6 +169,27 @@ struct Kubernetes {
     /// endpoints are the egress gateways, and DNS answers its address.
     #[arg(long, requires = "kubernetes", value_enum, default_value_t = Capture::None)]
     capture: Capture,
+    /// Where the API server asks about new pods of namespaces in capture mode sidecar: IP:PORT. Nobody is asked without.
+    #[arg(long, requires = "kubernetes", requires = "gateway_image")]
+    webhook_listen: Option<SocketAddr>,
+    /// The gateway's image, for the proxies in pods.
+    #[arg(long, requires = "webhook_listen")]
+    gateway_image: Option<String>,
+    /// Where proxies in pods find the agent [default: https://tombolo-agent.NAMESPACE.svc:15012].
+    #[arg(long, requires = "webhook_listen", value_name = "https://HOST:PORT")]
+    gateway_agent: Option<String>,
+    /// What becomes of such pods while no agent answers: ignore starts them without a proxy, fail does not start them.
+    #[arg(long, requires = "webhook_listen", value_enum, default_value_t = Failure::Ignore)]
+    webhook_failure: Failure,
+    /// The virtual addresses of the installation, as the controller was told.
+    #[arg(
+        long,
+        requires = "webhook_listen",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
+    )]
+    vips: Vec<IpNet>,
     /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
@@ -232,12 +255,37 @@ enum Capture {
     Gateway,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Failure {
+    /// Pods start without a proxy.
+    Ignore,
+    /// Pods do not start.
+    Fail,
+}
+
+impl Kubernetes {
+    fn inject(&self) -> Option<inject::Config> {
+        let policy = match self.webhook_failure {
+            Failure::Ignore => FailurePolicy::Ignore,
+            Failure::Fail => FailurePolicy::Fail,
+        };
+        Some(inject::Config {
+            listen: self.webhook_listen?,
+            image: self.gateway_image.clone()?,
+            agent: self.gateway_agent.clone(),
+            vips: self.vips.clone(),
+            policy,
+        })
+    }
+}
+
 impl Source {
     /// Clap has seen to it that there is exactly one.
     fn config(self, kubernetes: Kubernetes) -> SourceConfig {
         if let Some(manifests) = self.manifests {
             return SourceConfig::Manifests(manifests);
         }
+        let inject = kubernetes.inject();
         let access = match kubernetes.kubeconfig {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,
@@ -247,7 +295,7 @@ impl Source {
             namespace: kubernetes.namespace,
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
         };
-        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway }
+        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway, inject }
     }
 }
 
@@ -258,7 +306,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match options.command {
                 Command::Join(options) => join_cluster(options).await,
-                Command::Run(options) => run(options).await,
+                Command::Run(options) => run(*options).await,
                 Command::Dns(options) => answer(options).await,
             }
         })
@@ -367,6 +415,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let ready = serde_json::json!({
         "dns": bound.dns.map(|address| address.to_string()),
         "admin": bound.admin.map(|address| address.to_string()),
+        "webhook": bound.webhook.map(|address| address.to_string()),
         "gateway_socket": bound.gateway_socket,
         "gateways": bound.gateways.map(|address| address.to_string()),
         "cluster": bound.membership.cluster,

@@ -31,6 +31,8 @@ pub struct Reporting {
     pub source: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the Services of imported names.
     pub exposing: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with the injection of proxies into pods.
+    pub injecting: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
@@ -47,6 +49,7 @@ impl Reporting {
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
+        problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
@@ -75,6 +78,7 @@ impl Reporting {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
             self.exposing.borrow_and_update();
+            self.injecting.borrow_and_update();
             self.names.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();

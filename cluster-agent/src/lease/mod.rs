@@ -70,6 +70,15 @@ impl Standings {
         }
     }
 
+    /// Tells whether this replica may write, for as long as it is polled.
+    pub async fn tell(mut self, writes: watch::Sender<bool>) {
+        loop {
+            let now = self.own.borrow_and_update().writes();
+            writes.send_if_modified(|old| std::mem::replace(old, now) != now);
+            self.changed().await;
+        }
+    }
+
     /// Waits until this replica's standing changes. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.own.changed().await.is_err() {

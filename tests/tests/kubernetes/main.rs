@@ -2,6 +2,7 @@
 
 mod capture;
 mod identity;
+mod inject;
 mod replicas;
 mod server;
 mod world;
