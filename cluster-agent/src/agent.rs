@@ -13,7 +13,6 @@ use crate::{
     index::{Index, View},
     inject::{self, Injector},
     install::{self, Installing},
-    lease::Standings,
     lease::{Standing, Standings},
     locality,
     pod::{Following, snapshot::Keeping},

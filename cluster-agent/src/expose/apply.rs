@@ -112,9 +112,12 @@ impl Exposing {
                 // an order to take everything out is one to expose nothing
                 let none = Resources::new();
                 let resources = if is_removed(&snapshot.resources) { &none } else { &*snapshot.resources };
+                let writes = standings.own().writes();
+                let elsewhere = if writes { Refused::new() } else { refused_elsewhere(&found) };
+                let refusals = if writes { &refused } else { &elsewhere };
                 let mut plan =
-                    plan(resources, &self.hub.gateways(), &self.namespace, &before, &found, &refused);
-                if !standings.own().writes() {
+                    plan(resources, &self.hub.gateways(), &self.namespace, &before, &found, refusals);
+                if !writes {
                     plan.leave_to_others(&before);
                 }
                 self.publish(plan.exposed);
