@@ -5,7 +5,9 @@ use super::{
     objects::{stands_for, without_external_ips},
     plan::{Action, Found, Refused, plan, refused_elsewhere},
 };
-use crate::{gateways::Hub, lease::Standings, source::kubernetes::MANAGED_BY, state::DataDir};
+use crate::{
+    gateways::Hub, install::COMPONENT, lease::Standings, source::kubernetes::MANAGED_BY, state::DataDir,
+};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
@@ -94,8 +96,9 @@ impl Exposing {
     ///
     /// A replica that does not write reads what the one that does has made.
     pub(crate) async fn run(mut self, mut standings: Standings) {
-        let config =
-            watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)).timeout(60);
+        // what an installation is made of says which part of it it is, and is not ours to take out
+        let ours = format!("{}={},!{COMPONENT}", MANAGED_BY.0, MANAGED_BY.1);
+        let config = watcher::Config::default().labels(&ours).timeout(60);
         let (services, mut service_events) = self.watched::<Service>(&config);
         let (slices, mut slice_events) = self.watched::<EndpointSlice>(&config);
         let mut set = self.hub.watch_set();
