@@ -1,4 +1,5 @@
 //! Real clusters: API server, kubelet, containerd, CoreDNS, pods. `make test-clusters` runs it; `tests/kubernetes/README.md` says what it needs.
 
+mod images;
 mod lab;
 mod smoke;
