@@ -8,9 +8,12 @@ use crate::{
     dns,
     engine::{self, Inputs, Outputs, Source},
     expose::{self, apply::Exposing},
-    gateways::{self, Hub, HubConfig, Listener, first_generation},
+    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    inject::{self, Injector},
+    install::{self, Installing},
+    lease::Standings,
     locality,
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
@@ -42,8 +45,10 @@ pub struct Config {
     pub source: SourceConfig,
     /// The DNS server, where it is not a process of its own ([`dns::process`]).
     pub dns: Option<dns::Config>,
-    /// The socket for gateways.
-    pub gateway_socket: PathBuf,
+    /// The socket for gateways of this machine, where there is to be one.
+    pub gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, with a token of the API server's; for a Kubernetes source only.
+    pub gateway_listen: Option<SocketAddr>,
     /// How VIPs are written here.
     pub mode: AddressMode,
     /// The admin port, where there is to be one.
@@ -65,6 +70,8 @@ pub enum SourceConfig {
         cluster: kubernetes::Config,
         /// Whether imported names become Services, so that pods without a proxy reach them (capture mode `gateway`).
         expose: bool,
+        /// How pods get proxies (capture mode `sidecar`), where they do.
+        inject: Option<inject::Config>,
     },
 }
 
@@ -114,9 +121,18 @@ pub enum BuildError {
     /// The socket for gateways.
     #[error(transparent)]
     Gateways(#[from] gateways::BindError),
+    /// The port for gateways.
+    #[error(transparent)]
+    Listen(#[from] gateways::ListenError),
+    /// Nobody could say whose the tokens are.
+    #[error("--gateway-listen needs an API server; give --kubernetes")]
+    NoApiServer,
     /// The API server.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::ConnectError),
+    /// The webhook.
+    #[error(transparent)]
+    Inject(#[from] inject::BuildError),
     /// The admin port.
     #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
     Admin {
@@ -134,8 +150,12 @@ pub struct Bound {
     pub dns: Option<SocketAddr>,
     /// Where the admin port is.
     pub admin: Option<SocketAddr>,
-    /// The socket for gateways.
-    pub gateway_socket: PathBuf,
+    /// Where the API server asks about pods, where it does.
+    pub webhook: Option<SocketAddr>,
+    /// The socket for gateways, where there is one.
+    pub gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, where they do.
+    pub gateways: Option<SocketAddr>,
     /// Whose agent this is.
     pub membership: Arc<Membership>,
     parts: Parts,
@@ -148,6 +168,8 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    installing: install::Task,
+    injector: Option<Injector>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -156,7 +178,8 @@ struct Parts {
     ages: Register,
     hub: Arc<Hub>,
     authority: Arc<Authority>,
-    listener: Listener,
+    listener: Option<Listener>,
+    pods: Option<(PodListener, Doorkeeper)>,
     dns: Option<dns::Server>,
     admin: Option<TcpListener>,
     metrics: Arc<Metrics>,
@@ -186,7 +209,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let (feed, running) = Client::build(connector, options);
 
     let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock));
-    let listener = Listener::bind(&config.gateway_socket)?;
+    let listener = config.gateway_socket.as_deref().map(Listener::bind).transpose()?;
     let metrics = Arc::new(Metrics::new("agent"));
     let zone = dns::ZoneWriter::new();
     data.write_json(dns::kept::ADDRESSES, &config.mode)?;
@@ -201,16 +224,38 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let mut exposing = None;
+    let (installed, found_installed) = watch::channel(install::Installed::default());
+    let mut installing = None;
+    let (mut exposing, mut injecting, mut keeper) = (None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes { cluster, expose } => {
+        SourceConfig::Kubernetes { cluster, expose, inject } => {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
+            let clock = Arc::clone(&deps.clock);
+            keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
+            installing = Some(Installing {
+                client: cluster.client(),
+                namespace: cluster.namespace().clone(),
+                snapshot: feed.state(),
+                hub: Arc::clone(&hub),
+                standings: Standings::alone(),
+                installed: installed.clone(),
+            });
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
+            injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
+    };
+    let installing = match installing {
+        Some(installing) => install::Task::Kubernetes(Box::new(installing)),
+        None => install::Task::Machine(feed.state(), installed),
+    };
+    let pods = match (config.gateway_listen, keeper) {
+        (None, _) => None,
+        (Some(address), Some(keeper)) => Some((PodListener::bind(address, &credentials).await?, keeper)),
+        (Some(_), None) => return Err(BuildError::NoApiServer),
     };
     let (exposure_problems, found_exposing) = watch::channel(Vec::new());
     let (exposed, exposures) = watch::channel(None);
@@ -234,7 +279,27 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
-    let (view, _) = watch::channel(Arc::new(View::default()));
+    let (view, views) = watch::channel(Arc::new(View::default()));
+    let membership = Arc::new(membership);
+    let (injection_problems, found_injecting) = watch::channel(Vec::new());
+    let injector = match injecting {
+        None => None,
+        Some((config, client, namespace)) => {
+            let parts = inject::Parts {
+                client,
+                namespace,
+                membership: Arc::clone(&membership),
+                authority: Arc::clone(&authority),
+                snapshot: feed.state(),
+                view: views,
+                chosen: watch::channel(Arc::default()).1,
+                writes: watch::channel(true).1,
+                problems: injection_problems,
+                clock: Arc::clone(&deps.clock),
+            };
+            Some(Injector::build(config, parts, &metrics).await?)
+        }
+    };
     let (checks, checker) = health::checks(config.health);
     let (inventory, inventories) = watch::channel(None);
     let (names, name_problems) = watch::channel(Vec::new());
@@ -242,11 +307,12 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        installed: found_installed,
+        injecting: found_injecting,
         names: name_problems,
         certificates: renewal.problem(),
         hub: Arc::clone(&hub),
     };
-    let membership = Arc::new(membership);
     let shown = Shown {
         membership: Arc::clone(&membership),
         snapshot: feed.state(),
@@ -272,7 +338,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     Ok(Bound {
         dns: dns.as_ref().map(dns::Server::address),
         admin: admin_address,
+        webhook: injector.as_ref().map(Injector::address),
         gateway_socket: config.gateway_socket,
+        gateways: pods.as_ref().map(|(listener, _)| listener.address()),
         membership,
         parts: Parts {
             feed,
@@ -280,6 +348,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            installing,
+            injector,
             source,
             source_problems,
             checker,
@@ -289,6 +359,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub,
             authority,
             listener,
+            pods,
             dns,
             admin,
             metrics,
@@ -357,12 +428,21 @@ impl Parts {
             let stop = drain.watch();
             tasks.spawn("dns", async move { dns.run(stop.signaled()).await });
         }
-        let (listener, view) = (self.listener, self.view.subscribe());
-        let gateways = (Arc::clone(&self.hub), Arc::clone(&self.authority), Arc::clone(membership));
-        let stop = drain.watch();
-        tasks.spawn("gateways", async move {
-            listener.run(gateways.0, gateways.1, gateways.2, view, stop).await;
-        });
+        let context = gateways::Context {
+            hub: Arc::clone(&self.hub),
+            authority: Arc::clone(&self.authority),
+            membership: Arc::clone(membership),
+            view: self.view.subscribe(),
+            stop: drain.watch(),
+        };
+        if let Some((listener, keeper)) = self.pods {
+            tasks.spawn("gateways in pods", listener.run(context.clone(), keeper));
+        }
+        if let Some(listener) = self.listener {
+            tasks.spawn("gateways", listener.run(context));
+        } else {
+            drop(context);
+        }
         let readiness = Readiness::new();
         if let Some(listener) = self.admin {
             let routes = self.shown.routes();
@@ -381,6 +461,11 @@ impl Parts {
         tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run());
+        }
+        tasks.spawn("installing", self.installing.run());
+        if let Some(injector) = self.injector {
+            let stop = drain.watch();
+            tasks.spawn("injector", async move { injector.run(stop).await });
         }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());

@@ -76,7 +76,12 @@ pub struct View {
     pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
     /// Its service accounts, and those that a service names.
     pub workloads: Workloads,
+    /// Its pods; from an API server only.
+    pub pods: Arc<Pods>,
 }
+
+/// The pods of a cluster, by namespace and name.
+pub type Pods = BTreeMap<(NamespaceName, AccountName), Arc<PodObject>>;
 
 /// The objects, and what follows from them.
 #[derive(Debug, Default)]
@@ -85,7 +90,7 @@ pub struct Index {
     services: BTreeMap<ServiceKey, ServiceObject>,
     slices: BTreeMap<ObjectKey, SliceObject>,
     accounts: BTreeMap<ObjectKey, AccountObject>,
-    pods: BTreeMap<ObjectKey, PodObject>,
+    pods: Arc<Pods>,
     nodes: BTreeMap<AccountName, Locality>,
     slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
     slices_with: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
@@ -122,7 +127,15 @@ impl Index {
                 self.slices_of.entry(service.clone()).or_default().insert(key);
                 self.join(&service) || changed
             }
-            Object::Pod(new) => replace(&mut self.pods, key.clone(), new) && self.join_all_with(&key),
+            Object::Pod(new) => {
+                let place = (new.namespace.clone(), new.name.clone());
+                if self.pods.get(&place).is_some_and(|old| **old == new) {
+                    return false;
+                }
+                Arc::make_mut(&mut self.pods).insert(place, Arc::new(new));
+                self.join_all_with(&key);
+                true
+            }
             // Nothing in the view depends on it.
             Object::Node(new) => {
                 self.nodes.insert(new.name, new.locality);
@@ -146,7 +159,15 @@ impl Index {
                 self.forget_pods(&old, key);
                 self.unlink(&service_of(&old), key)
             }
-            ObjectKind::Pod => self.pods.remove(key).is_some() && self.join_all_with(key),
+            ObjectKind::Pod => {
+                let place = (key.namespace.clone(), key.name.clone());
+                if !self.pods.contains_key(&place) {
+                    return false;
+                }
+                Arc::make_mut(&mut self.pods).remove(&place);
+                self.join_all_with(key);
+                true
+            }
             ObjectKind::Node => {
                 self.nodes.remove(&key.name);
                 false
@@ -194,7 +215,7 @@ impl Index {
         for account in self.accounts.values() {
             workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
         }
-        View { namespaces, services: self.joined.clone(), workloads }
+        View { namespaces, services: self.joined.clone(), workloads, pods: Arc::clone(&self.pods) }
     }
 
     /// Where the nodes stand, by name; known in Kubernetes only.
@@ -252,7 +273,7 @@ impl Index {
         }
         for known in endpoints.values_mut() {
             let of_pod = || {
-                let pod = self.pods.get(&pod_key(&key.namespace, known.pod.as_ref()?))?;
+                let pod = self.pods.get(&(key.namespace.clone(), known.pod.clone()?))?;
                 Some(pod.account.clone())
             };
             known.account = service.account.clone().or_else(of_pod);

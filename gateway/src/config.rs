@@ -6,7 +6,38 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-use tombolo_model::{AccountName, GatewayRole, NamespaceName};
+use tombolo_model::{AccountName, ClusterName, GatewayRole, NamespaceName, TrustDomain};
+
+/// Where the cluster's agent is.
+#[derive(Clone, Debug)]
+pub enum Agent {
+    /// At a unix socket of this machine.
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The user id under which the agent runs, besides root and this process's own.
+        uid: Option<u32>,
+    },
+    /// In another pod.
+    Remote(RemoteAgent),
+}
+
+/// An agent that is reached over TLS, with the token of this pod's service account.
+#[derive(Clone, Debug)]
+pub struct RemoteAgent {
+    /// Its host; an IPv6 address in brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Where the token is.
+    pub token: PathBuf,
+    /// The organization's roots, PEM.
+    pub roots: Vec<String>,
+    /// The cluster that it must be the agent of.
+    pub cluster: ClusterName,
+    /// The organization's trust domain.
+    pub trust_domain: TrustDomain,
+}
 
 /// How applications' connections come to a sidecar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +58,8 @@ pub struct Config {
     pub role: GatewayRole,
     /// A name for this process.
     pub instance: String,
-    /// The agent's unix socket; none only in tests, where snapshots are given by hand.
-    pub agent_socket: Option<PathBuf>,
+    /// Where the agent is; none only in tests, where snapshots are given by hand.
+    pub agent: Option<Agent>,
     /// Where it takes tunnels.
     pub tunnel: SocketAddr,
     /// For an ingress gateway: `host:port` at which other clusters reach it.
@@ -41,6 +72,8 @@ pub struct Config {
     pub workload: Option<(NamespaceName, AccountName)>,
     /// Where redirected connections arrive.
     pub outbound_port: u16,
+    /// Where redirected incoming connections arrive, where they are redirected.
+    pub inbound_port: Option<u16>,
     /// Its admin port.
     pub admin: Option<SocketAddr>,
     /// Where the access log goes: a file, or `-` for stdout.
@@ -49,8 +82,6 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// Written when everything is bound and ready.
     pub ready_file: Option<PathBuf>,
-    /// The user id under which the agent runs, besides root and this process's own.
-    pub agent_uid: Option<u32>,
     /// Whether gateways of other clusters are dialled on this machine; so they are where tunnels are taken on loopback.
     pub dial_loopback: bool,
     /// Bounds.
@@ -66,18 +97,18 @@ impl Config {
         Self {
             role,
             instance: instance.into(),
-            agent_socket: None,
+            agent: None,
             tunnel,
             advertise: BTreeSet::new(),
             capture: Capture::None,
             serve: BTreeSet::new(),
             workload: None,
             outbound_port: 15001,
+            inbound_port: None,
             admin: None,
             access_log: None,
             cache: None,
             ready_file: None,
-            agent_uid: None,
             dial_loopback: false,
             limits: Limits::default(),
             timing: Timing::default(),

@@ -47,6 +47,9 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// The agent can't be asked.
+    #[error(transparent)]
+    Agent(#[from] control::AccessError),
     /// The other runtime is gone.
     #[error("the runtime for the control part has ended")]
     Runtime,
@@ -61,6 +64,8 @@ pub struct Bound {
     pub admin: Option<SocketAddr>,
     /// Where redirected connections are taken.
     pub outbound: Vec<SocketAddr>,
+    /// Where redirected incoming connections are taken.
+    pub inbound: Vec<SocketAddr>,
     /// What its parts share.
     pub shared: Arc<Shared>,
     control: Option<Arc<control::Handle>>,
@@ -110,8 +115,9 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>, control: Handle) -> Re
     let entered = control.enter();
     let control = settings.map(|settings| {
         let problems = problems.clone();
-        Arc::new(control::start(&shared, settings, data, move || problems.report()))
+        control::start(&shared, settings, data, move || problems.report()).map(Arc::new)
     });
+    let control = control.transpose()?;
     if let (Some((listener, _)), Some(control)) = (admin, &control) {
         admin::start(listener, shared.clone(), control, problems, drain.watch());
     }
@@ -120,6 +126,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>, control: Handle) -> Re
         tunnel,
         admin: admin_address,
         outbound: capture.outbound().to_vec(),
+        inbound: capture.inbound().to_vec(),
         shared,
         control,
         capture,

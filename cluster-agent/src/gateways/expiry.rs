@@ -128,6 +128,7 @@ mod tests {
             advertise: advertise.iter().map(|text| (*text).to_owned()).collect(),
             serves: BTreeSet::new(),
             workloads: BTreeSet::new(),
+            node: None,
             explicit: false,
             admin: None,
         }

@@ -98,7 +98,13 @@ impl Lab {
         let (_, views) = watch::channel(Arc::clone(&view));
         task::spawn(
             "gateways",
-            listener.run(Arc::clone(&hub), authority, Arc::new(membership()), views, stop),
+            listener.run(Context {
+                hub: Arc::clone(&hub),
+                authority,
+                membership: Arc::new(membership()),
+                view: views,
+                stop,
+            }),
         );
         task::spawn("expiry", Arc::clone(&hub).expire());
         Self { _dir: dir, socket, hub, organization, view, drain }
@@ -167,6 +173,7 @@ fn hello(role: GatewayRole, instance: &str, port: u16) -> GatewayHello {
         advertise: BTreeSet::new(),
         serves: BTreeSet::new(),
         workloads: BTreeSet::new(),
+        node: None,
         explicit: false,
         admin: None,
     }
@@ -372,7 +379,7 @@ async fn versions_and_names_are_checked() {
     old.hello.protocol = ProtocolVersion { major: 0, minor: 9 };
     let (status, text) = refused(old).await;
     assert!(status == 426 && text.contains("upgrade the gateway first"), "{text}");
-    for name in ["", "a b", "a/b", "ä", &"a".repeat(101)] {
+    for name in ["", "a b", "a/b", "ä", &"a".repeat(321)] {
         assert_eq!(refused(hello(GatewayRole::Egress, name, 2)).await.0, 422, "{name}");
     }
     for address in ["", "gw", "gw:0", "http://gw:1", "::1:5", "0.0.0.0:1", "169.254.1.1:1"] {

@@ -6,6 +6,7 @@
 
 use crate::{
     identity::{SpiffeId, TrustDomain},
+    install::InstallOrder,
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
     mcs::ImportSpec,
@@ -250,10 +251,13 @@ pub enum ClusterResource {
     Name(NameSpec),
     /// A service of the cluster set: `import/<namespace>/<name>`.
     Import(ImportSpec),
+    /// What to install in the cluster: `install/`.
+    Install(InstallOrder),
 }
 
 impl Resource for ClusterResource {
-    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name", "import"];
+    const TYPES: &'static [&'static str] =
+        &["itself", "bundle", "peer", "domain", "name", "import", "install"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -262,6 +266,7 @@ impl Resource for ClusterResource {
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+            Self::Install(_) => ResourceKey::new("install", ""),
             Self::Import(import) => ResourceKey::new("import", &import.service.to_string()),
         }
     }
@@ -336,8 +341,8 @@ pub struct ExportSpec {
     pub ports: Vec<ExportPort>,
 }
 
-/// How a proxy that serves a whole machine knows which workload a process is (as SPIRE's unix attestor does).
-/// A workload is taken where all of its selectors agree.
+/// How a proxy that serves a whole machine knows which workload a process is (as SPIRE's unix attestor does), and a
+/// node's which pod a connection is of. A workload is taken where all of its selectors agree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkloadSelector {
@@ -347,6 +352,9 @@ pub enum WorkloadSelector {
     Path(String),
     /// The process is in this cgroup (v2 path, or the systemd unit's name at its end).
     Cgroup(String),
+    /// The connection comes from this address: a pod's on the node whose proxy is told so. Of several, any; told to
+    /// `node` gateways alone.
+    Address(IpAddr),
 }
 
 /// A workload of this cluster, for the proxies that may speak for it.
@@ -368,13 +376,13 @@ pub enum GatewayResource {
     Bundle(TrustBundleSpec),
     /// Another cluster: `peer/<cluster>`. Egress.
     Peer(PeerSpec),
-    /// How to reach a name: `route/<name>`. Sidecar and egress.
+    /// How to reach a name: `route/<name>`. Sidecar, node and egress.
     Route(RouteSpec),
-    /// What is served here: `export/<name>`. Ingress and egress; sidecars that stand before one of its endpoints.
+    /// What is served here: `export/<name>`. Ingress and egress; sidecars and nodes that stand before one of its endpoints.
     Export(ExportSpec),
-    /// Workloads: `workload/<namespace>/<account>`. Sidecars.
+    /// Workloads: `workload/<identity>`. Sidecars; nodes, those of the pods on the node.
     Workload(WorkloadSpec),
-    /// The egress gateways to use: `gateways/`. Sidecars.
+    /// The egress gateways to use: `gateways/`. Sidecars and nodes.
     Gateways {
         /// All of them; the less loaded of two is taken.
         egress: BTreeSet<SocketAddr>,

@@ -3,7 +3,7 @@
 use crate::{BundleStore, Credentials, TrustBundle, provider, verify};
 use rustls::{
     ServerConfig,
-    server::{NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 use std::{fmt, sync::Arc};
@@ -24,6 +24,16 @@ pub fn server_config(bundles: &BundleStore, credentials: &Credentials, alpn: &[&
     build(Arc::new(verify::Client(bundles.clone())), Arc::new(credentials.clone()), alpn)
 }
 
+/// The agent's configuration towards gateways in pods: it shows `credentials`, and asks for no certificate; they have none yet, and say
+/// who they are with a token.
+///
+/// # Panics
+/// Never: the provider is built in and knows TLS 1.3.
+#[must_use]
+pub fn agent_server_config(credentials: &Credentials, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    build(WebPkiClientVerifier::no_client_auth(), Arc::new(credentials.clone()), alpn)
+}
+
 /// The controller's configuration: an ordinary server certificate; a client may show a certificate, and one that does must be believed by the
 /// bundle of its own trust domain. Who it was is in [`crate::peer_of`].
 ///
@@ -36,6 +46,21 @@ pub fn optional_server_config(
     alpn: &[&[u8]],
 ) -> Arc<ServerConfig> {
     build(Arc::new(verify::OptionalClient(bundles)), certificate, alpn)
+}
+
+/// An ordinary HTTPS server's configuration: a certificate that names DNS names, and nothing asked of the client.
+///
+/// # Panics
+/// Never: the provider is built in and knows TLS 1.3.
+#[must_use]
+pub fn https_server_config(certificate: Arc<dyn ResolvesServerCert>, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the built-in provider has TLS 1.3 suites and key exchanges")
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
 }
 
 fn build(

@@ -2,4 +2,6 @@
 
 mod images;
 mod lab;
+mod onboard;
 mod smoke;
+mod world;
