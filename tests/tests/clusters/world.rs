@@ -27,7 +27,7 @@ impl World {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("tombolo-clusters-").tempdir().expect("a folder");
         // As root, PostgreSQL runs as another user and must get through.
-        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).expect("permissions");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
         let machine = std::env::var("TOMBOLO_MACHINE").unwrap_or_else(|_| MACHINE.to_owned());
         let (ready, owner) = (dir.path().join("controller.json"), dir.path().join("owner-token"));
         let mut command = std::process::Command::new(binary("tombolo-controller"));
