@@ -12,8 +12,9 @@ use crate::{
     health::{self, Checker, HealthConfig},
     index::{Index, View},
     locality,
+    mcs::apply::Multicluster,
     report::{Reporter, new_epoch},
-    source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
+    source::{Batch, McsVersion, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
     status::Reporting,
     synthesis,
@@ -148,6 +149,8 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    multicluster: Option<Multicluster>,
+    mcs: watch::Sender<Option<McsVersion>>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -201,14 +204,16 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let mut exposing = None;
+    let (mut exposing, mut mcs_client) = (None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
         SourceConfig::Kubernetes { cluster, expose } => {
+            let follows_mcs = cluster.mcs;
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
+            mcs_client = follows_mcs.then(|| cluster.client());
             Reader::Kubernetes(Box::new(cluster))
         }
     };
@@ -234,6 +239,17 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
+    let (mcs, mcs_version) = watch::channel(None);
+    let (mcs_problems, found_mcs) = watch::channel(Vec::new());
+    let multicluster = mcs_client.map(|client| Multicluster {
+        client,
+        version: mcs_version,
+        snapshot: feed.state(),
+        view: sources.clone(),
+        exposed: exposures.clone(),
+        clock: Arc::clone(&deps.clock),
+        problems: mcs_problems,
+    });
     let (view, _) = watch::channel(Arc::new(View::default()));
     let (checks, checker) = health::checks(config.health);
     let (inventory, inventories) = watch::channel(None);
@@ -242,6 +258,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        multicluster: found_mcs,
         names: name_problems,
         certificates: renewal.problem(),
         hub: Arc::clone(&hub),
@@ -280,6 +297,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            multicluster,
+            mcs,
             source,
             source_problems,
             checker,
@@ -377,10 +396,14 @@ impl Parts {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
             self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
         });
-        let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
-        tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
+        let told =
+            Told { source: self.source, view: self.view, problems: self.source_problems, mcs: self.mcs };
+        tasks.spawn("source", read_source(self.reader, told, Arc::clone(membership)));
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run());
+        }
+        if let Some(multicluster) = self.multicluster {
+            tasks.spawn("multicluster", multicluster.run());
         }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
@@ -397,26 +420,34 @@ fn report(tasks: &mut Tasks, requests: &Requests, outputs: &Outputs, reporting: 
     tasks.spawn("status", reporting.run(requests.clone()));
 }
 
-async fn read_source(
-    reader: Reader,
+/// Where what the source says goes.
+struct Told {
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
-    membership: Arc<Membership>,
-) {
+    mcs: watch::Sender<Option<McsVersion>>,
+}
+
+async fn read_source(reader: Reader, told: Told, membership: Arc<Membership>) {
     let mut index = Index::default();
     let sink = move |mut batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
             changed |= index.change(change);
         }
+        changed |= index.set_mcs(batch.mcs.is_some());
         batch.problems.extend(locality::check(&membership.locality, index.nodes()));
-        problems.send_replace(batch.problems);
-        if batch.read && (changed || source.borrow().is_none()) {
+        told.problems.send_replace(batch.problems);
+        if batch.read && (changed || told.source.borrow().is_none()) {
             let now = Arc::new(index.view());
-            view.send_replace(Arc::clone(&now));
-            source.send_replace(Some(now));
+            told.view.send_replace(Arc::clone(&now));
+            told.source.send_replace(Some(now));
         }
+        told.mcs.send_if_modified(|version| {
+            let differs = *version != batch.mcs;
+            *version = batch.mcs;
+            differs
+        });
     };
     reader.run(sink).await;
 }

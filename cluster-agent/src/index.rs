@@ -2,8 +2,8 @@
 //! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
 
 use crate::source::{
-    AccountObject, Change, Check, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
-    ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
+    AccountObject, Change, Check, ExportObject, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject,
+    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
 };
 use serde::Serialize;
 use std::{
@@ -15,6 +15,7 @@ use tombolo_model::{
     AccountName, DnsLabel, Locality, NamespaceName,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
+    mcs::{ExportRecord, Traits},
     snapshot::WorkloadSelector,
 };
 
@@ -31,6 +32,8 @@ pub struct LocalService {
     pub ports: Vec<LocalPort>,
     /// Its endpoints by address.
     pub endpoints: BTreeMap<IpAddr, LocalAddress>,
+    /// What of it goes to other clusters where it is exported.
+    pub traits: Traits,
 }
 
 /// What is known of an address of a service.
@@ -76,6 +79,56 @@ pub struct View {
     pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
     /// Its service accounts, and those that a service names.
     pub workloads: Workloads,
+    /// The namespaces in which ServiceImports can be made; none where the cluster has no Multi-Cluster Services API.
+    pub spaces: BTreeSet<NamespaceName>,
+    /// The services that are exported to the cluster set.
+    pub exports: BTreeMap<ServiceKey, ExportObject>,
+    /// Services that stand for nothing in the cluster.
+    pub external: BTreeSet<ServiceKey>,
+    /// The address families that pods have.
+    pub families: Families,
+}
+
+impl View {
+    /// The export of a service, as it is reported.
+    #[must_use]
+    pub fn export(&self, key: &ServiceKey, service: &LocalService) -> Option<ExportRecord> {
+        let export = self.exports.get(key).filter(|_| self.spaces.contains(&key.namespace))?;
+        Some(ExportRecord {
+            created_s: export.created_s,
+            traits: service.traits.clone(),
+            labels: export.labels.clone(),
+            annotations: export.annotations.clone(),
+        })
+    }
+}
+
+/// Address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Default for Families {
+    /// What a cluster without pods has.
+    fn default() -> Self {
+        Self { v4: true, v6: false }
+    }
+}
+
+impl Families {
+    /// Whether this is an address of one of them.
+    #[must_use]
+    pub const fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+    /// As Kubernetes writes them, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = &'static str> {
+        [(self.v4, "IPv4"), (self.v6, "IPv6")].into_iter().filter_map(|(has, name)| has.then_some(name))
+    }
 }
 
 /// The objects, and what follows from them.
@@ -87,6 +140,11 @@ pub struct Index {
     accounts: BTreeMap<ObjectKey, AccountObject>,
     pods: BTreeMap<ObjectKey, PodObject>,
     nodes: BTreeMap<AccountName, Locality>,
+    exports: BTreeMap<ServiceKey, ExportObject>,
+    /// Whether ServiceImports can be made.
+    mcs: bool,
+    /// How many pods have an address of IPv4, and of IPv6.
+    pods_with: (usize, usize),
     slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
     slices_with: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
@@ -101,8 +159,11 @@ impl Index {
             Object::Account(new) => replace(&mut self.accounts, key, new),
             Object::Service(new) => {
                 let service = new.key.clone();
-                replace(&mut self.services, service.clone(), new) && self.join(&service)
+                let was = self.services.get(&service).is_some_and(|old| old.external);
+                let differs = was != new.external;
+                replace(&mut self.services, service.clone(), new) && (self.join(&service) | differs)
             }
+            Object::Export(new) => replace(&mut self.exports, new.key.clone(), new),
             Object::Slice(new) => {
                 let service = service_of(&new);
                 if self.slices.get(&key) == Some(&new) {
@@ -122,7 +183,12 @@ impl Index {
                 self.slices_of.entry(service.clone()).or_default().insert(key);
                 self.join(&service) || changed
             }
-            Object::Pod(new) => replace(&mut self.pods, key.clone(), new) && self.join_all_with(&key),
+            Object::Pod(new) => {
+                let before = self.families();
+                self.count(self.pods.get(&key).cloned().as_ref(), Some(&new));
+                let joined = replace(&mut self.pods, key.clone(), new) && self.join_all_with(&key);
+                joined || before != self.families()
+            }
             // Nothing in the view depends on it.
             Object::Node(new) => {
                 self.nodes.insert(new.name, new.locality);
@@ -139,14 +205,24 @@ impl Index {
             ObjectKind::Service => {
                 let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
                 let service = ServiceKey { namespace: key.namespace.clone(), name };
-                self.services.remove(&service).is_some() && self.join(&service)
+                let Some(old) = self.services.remove(&service) else { return false };
+                self.join(&service) || old.external
+            }
+            ObjectKind::ServiceExport => {
+                let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
+                self.exports.remove(&ServiceKey { namespace: key.namespace.clone(), name }).is_some()
             }
             ObjectKind::EndpointSlice => {
                 let Some(old) = self.slices.remove(key) else { return false };
                 self.forget_pods(&old, key);
                 self.unlink(&service_of(&old), key)
             }
-            ObjectKind::Pod => self.pods.remove(key).is_some() && self.join_all_with(key),
+            ObjectKind::Pod => {
+                let Some(old) = self.pods.remove(key) else { return false };
+                let before = self.families();
+                self.count(Some(&old), None);
+                self.join_all_with(key) || before != self.families()
+            }
             ObjectKind::Node => {
                 self.nodes.remove(&key.name);
                 false
@@ -172,6 +248,30 @@ impl Index {
         }
     }
 
+    /// Whether ServiceImports can be made in the cluster. Returns whether anything is different now.
+    pub const fn set_mcs(&mut self, there: bool) -> bool {
+        let differs = self.mcs != there;
+        self.mcs = there;
+        differs
+    }
+
+    /// A pod is another one now.
+    fn count(&mut self, old: Option<&PodObject>, new: Option<&PodObject>) {
+        let has = |pod: &PodObject, v4| pod.addresses.iter().any(|address| address.is_ipv4() == v4);
+        let counts = [(true, &mut self.pods_with.0), (false, &mut self.pods_with.1)];
+        for (v4, count) in counts {
+            *count += usize::from(new.is_some_and(|pod| has(pod, v4)));
+            *count -= usize::from(old.is_some_and(|pod| has(pod, v4)));
+        }
+    }
+
+    fn families(&self) -> Families {
+        match self.pods_with {
+            (0, 0) => Families::default(),
+            (v4, v6) => Families { v4: v4 > 0, v6: v6 > 0 },
+        }
+    }
+
     /// All that runs in the cluster now.
     #[must_use]
     pub fn view(&self) -> View {
@@ -194,7 +294,17 @@ impl Index {
         for account in self.accounts.values() {
             workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
         }
-        View { namespaces, services: self.joined.clone(), workloads }
+        let spaces = self.namespaces.values().filter(|space| self.mcs && !space.ending);
+        let external = self.services.values().filter(|service| service.external);
+        View {
+            namespaces,
+            services: self.joined.clone(),
+            workloads,
+            spaces: spaces.map(|space| space.name.clone()).collect(),
+            exports: self.exports.clone(),
+            external: external.map(|service| service.key.clone()).collect(),
+            families: self.families(),
+        }
     }
 
     /// Where the nodes stand, by name; known in Kubernetes only.
@@ -235,7 +345,9 @@ impl Index {
 
     /// Works out a service again. Whether it is different now.
     fn join(&mut self, key: &ServiceKey) -> bool {
-        let Some(service) = self.services.get(key) else { return self.joined.remove(key).is_some() };
+        let Some(service) = self.services.get(key).filter(|service| !service.external) else {
+            return self.joined.remove(key).is_some();
+        };
         let none = BTreeSet::new();
         let slices: Vec<&SliceObject> = self
             .slices_of
@@ -274,6 +386,7 @@ impl Index {
             accounts,
             ports,
             endpoints,
+            traits: service.traits.clone(),
         };
         if self.joined.get(key).is_some_and(|old| **old == new) {
             return false;

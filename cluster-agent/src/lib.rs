@@ -14,6 +14,7 @@ pub mod health;
 pub mod index;
 pub mod join;
 pub mod locality;
+mod mcs;
 mod private;
 pub mod report;
 pub mod source;

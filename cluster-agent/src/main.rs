@@ -157,6 +157,9 @@ struct Kubernetes {
     /// endpoints are the egress gateways, and DNS answers its address.
     #[arg(long, requires = "kubernetes", value_enum, default_value_t = Capture::None)]
     capture: Capture,
+    /// Whether services that the Multi-Cluster Services API (ServiceExport) exports are shared by the organization's clusters.
+    #[arg(long, requires = "kubernetes", value_enum, default_value_t = Mcs::On)]
+    mcs: Mcs,
     /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
@@ -169,6 +172,15 @@ enum Capture {
     None,
     /// Through Services of the egress gateways; nothing is in the pods.
     Gateway,
+}
+
+/// Whether the Multi-Cluster Services API is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mcs {
+    /// Where the cluster has it.
+    On,
+    /// Not at all.
+    Off,
 }
 
 impl Source {
@@ -185,6 +197,7 @@ impl Source {
             access,
             namespace: kubernetes.namespace,
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
+            mcs: kubernetes.mcs == Mcs::On,
         };
         SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway }
     }

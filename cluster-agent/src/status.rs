@@ -31,6 +31,8 @@ pub struct Reporting {
     pub source: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the Services of imported names.
     pub exposing: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with the objects of the cluster set.
+    pub multicluster: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
@@ -45,6 +47,7 @@ impl Reporting {
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
+        problems.extend(self.multicluster.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
@@ -72,6 +75,7 @@ impl Reporting {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
             self.exposing.borrow_and_update();
+            self.multicluster.borrow_and_update();
             self.names.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();

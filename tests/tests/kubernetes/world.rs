@@ -86,12 +86,20 @@ impl Controller {
 
     /// Joins the cluster, with the agent's state in `home`.
     pub(crate) async fn join(&self, home: &Path) {
-        let path = "/organizations/acme/clusters/cluster-1/onboarding-tokens";
-        let token = self.call(Method::POST, path, Some(json!({}))).await;
+        self.join_as(home, "cluster-1").await;
+    }
+
+    /// Joins a cluster of this name, which is made where it is another one.
+    pub(crate) async fn join_as(&self, home: &Path, name: &str) {
+        if name != "cluster-1" {
+            self.call(Method::POST, "/organizations/acme/clusters", Some(json!({ "name": name }))).await;
+        }
+        let path = format!("/organizations/acme/clusters/{name}/onboarding-tokens");
+        let token = self.call(Method::POST, &path, Some(json!({}))).await;
         let config = JoinConfig {
             controller: self.bound.public_url.clone(),
             ca_fingerprint: self.bound.ca_fingerprint.clone(),
-            cluster: "cluster-1".parse().expect("a name"),
+            cluster: name.parse().expect("a name"),
             data: home.join("data"),
             locality: Locality::default(),
         };
