@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test
+.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-mcs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ install: ## release programs into PREFIX/bin, systemd units beside them (deploy/
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --workspace --test kubernetes --locked -- -D warnings
+	$(CARGO) clippy --workspace --test kubernetes --test clusters --locked -- -D warnings
 
 test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
 	scripts/test
@@ -34,9 +34,30 @@ deny: ## the dependency policy (deny.toml), with cargo-deny, which is built wher
 unit: ## tests that need no other program and no root
 	$(CARGO) test --workspace --lib
 
-test-kubernetes: deps ## the agent against a true API server: TOMBOLO_KUBERNETES_BIN names the folder of etcd and kube-apiserver
+test-kubernetes: deps ## the agent against a true API server, which is built (or: TOMBOLO_KUBERNETES_BIN names the folder of etcd and kube-apiserver)
+	[ -n "$${TOMBOLO_KUBERNETES_BIN:-}" ] || tests/kubernetes/binaries etcd hyper
 	$(CARGO) build --workspace --bins
 	scripts/with-postgres $(CARGO) test --workspace --test kubernetes
+
+test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
+	scripts/test-clusters
+
+test-mcs: ## the conformance suite of the Multi-Cluster Services API on the two clusters that are up and have Tombolo (docs/kubernetes.md)
+	tests/kubernetes/mcs
+
+cluster-binaries: ## what the clusters are made of: built once, 8 minutes on 2 cores
+	scripts/deps-clusters
+	tests/kubernetes/binaries
+
+N ?= 2
+clusters: cluster-binaries build ## real Kubernetes clusters on this machine, left up to play with: N=2 of them, NODES_1=2 for a second node
+	tests/kubernetes/images
+	tests/kubernetes/up $(N)
+	@tests/kubernetes/hint
+
+clusters-down: ## removes them without a trace
+	tests/kubernetes/down
+	tests/kubernetes/down --check
 
 demo: deps build ## two clusters and a shop on this machine; CHECK=1 checks it and ends
 	@scripts/with-postgres target/debug/tombolo demo $(DEMO_FLAGS)

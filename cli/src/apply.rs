@@ -119,6 +119,11 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
     for path in &args.files {
         documents.extend(read(path)?);
     }
+    if documents.is_empty() {
+        return Err(
+            CliError::Usage("there is no document in what --file names; nothing was done".into()).into()
+        );
+    }
     once_each(&documents)?;
     // Clusters first: a global namespace's rules may name them.
     documents.sort_by_key(|d| d.kind == Kind::GlobalNamespace);

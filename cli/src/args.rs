@@ -20,29 +20,50 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Under which heading help shows them: after what is the command's own.
+const EVERYWHERE: &str = "Options of every command";
+
+/// What a file for `apply` and `diff` looks like.
+const APPLY_EXAMPLE: &str = "\
+Files hold documents of the kinds Cluster and GlobalNamespace. What is in no file is left alone.
+
+  apiVersion: tombolo.io/v1
+  kind: GlobalNamespace
+  metadata: { name: acme }
+  spec:
+    domain: acme.example.com
+    rules:
+      - cluster: { labels: {} }          # in all clusters; or { name: cluster-1 }
+        namespace: { name: default }     # or { labels: { team: shop } }
+  ---
+  apiVersion: tombolo.io/v1
+  kind: Cluster
+  metadata: { name: cluster-1 }
+  spec: { labels: { env: prod }, locality: { region: eu-1, zone: a } }";
+
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
     /// The controller, as https://127.0.0.1:8443 (else: what `tombolo login` stored).
-    #[arg(long, global = true, env = "TOMBOLO_SERVER")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "TOMBOLO_SERVER")]
     pub server: Option<String>,
     /// The controller's CA, as sha256:<hex>; `system` trusts the machine's roots.
-    #[arg(long, global = true, env = "TOMBOLO_CA_FINGERPRINT")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "TOMBOLO_CA_FINGERPRINT")]
     pub ca_fingerprint: Option<String>,
     /// A file with the API token, or `-` for standard input.
-    #[arg(long, global = true, env = "TOMBOLO_TOKEN_FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "TOMBOLO_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// The organization to work in.
-    #[arg(long = "organization", short = 'O', global = true, env = "TOMBOLO_ORGANIZATION")]
+    #[arg(long = "organization", short = 'O', global = true, help_heading = EVERYWHERE, env = "TOMBOLO_ORGANIZATION")]
     pub organization: Option<OrgName>,
     /// The configuration file.
-    #[arg(long, global = true, env = "TOMBOLO_CONFIG")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "TOMBOLO_CONFIG")]
     pub config: Option<PathBuf>,
     /// A table for people, or everything for programs.
-    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, global = true, help_heading = EVERYWHERE, value_enum, default_value_t = Format::Table)]
     pub output: Format,
     /// No colours (as when NO_COLOR is set, or the output is no terminal).
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub no_color: bool,
 }
 
@@ -69,10 +90,15 @@ pub enum Command {
     /// Who changed what in the organization (with none chosen: in the installation).
     Audit(AuditArgs),
     /// Make the organization as the files say.
+    #[command(after_long_help = APPLY_EXAMPLE)]
     Apply(ApplyArgs),
     /// Show what `apply` would change; ends with 1 if anything.
+    #[command(after_long_help = APPLY_EXAMPLE)]
     Diff(ApplyArgs),
     /// Walk a request hop by hop, and name the first that says no.
+    #[command(
+        after_help = "Example:\n  tombolo explain --from cluster-1/default/shopping catalog.acme.example.com:8082"
+    )]
     Explain(ExplainArgs),
     /// Look for what is wrong, or will be.
     Doctor,

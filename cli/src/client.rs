@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 use tombolo_model::OrgName;
+use tombolo_mtls::VerifyError;
 
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +40,13 @@ impl Client {
     /// # Errors
     /// The fingerprint is not one, or the TLS client can't be made.
     pub fn new(context: &Context) -> Result<Self> {
+        if !context.server.starts_with("https://") {
+            let wrong = &context.server;
+            return Err(CliError::Usage(format!(
+                "the server {wrong:?} is no address of a controller; it looks like https://controller:8443"
+            ))
+            .into());
+        }
         let mut builder = reqwest::Client::builder()
             .timeout(PATIENCE)
             .connect_timeout(Duration::from_secs(5))
@@ -72,13 +80,20 @@ impl Client {
         &self.context.server
     }
 
+    /// How it knows the server: the fingerprint, or `system`.
+    #[must_use]
+    pub fn ca_fingerprint(&self) -> &str {
+        &self.context.ca_fingerprint
+    }
+
     /// The organization to work in.
     ///
     /// # Errors
     /// None was chosen.
     pub fn organization(&self) -> Result<&OrgName> {
         self.context.organization.as_ref().ok_or_else(|| {
-            CliError::Usage("this token is of no organization; choose one with --organization".into()).into()
+            CliError::Usage("no organization is known; choose one with --organization, or `tombolo login` with a token of it".into())
+                .into()
         })
     }
 
@@ -132,6 +147,9 @@ impl Client {
         problem.status = status.as_u16();
         if problem.title.is_empty() {
             problem.title = format!("the controller answered {status}");
+        }
+        if status == StatusCode::NOT_FOUND {
+            problem.hint = hint(path);
         }
         Err(CliError::Refused(problem).into())
     }
@@ -259,11 +277,26 @@ pub fn fingerprint(text: &str) -> Result<[u8; 32]> {
     })
 }
 
+/// Where to look for what there is, for who asked for what there is not.
+fn hint(path: &str) -> Option<&'static str> {
+    // /api/v1/organizations/{org}/{noun}/{name}
+    let mut parts = path.split('?').next().unwrap_or(path).trim_start_matches("/api/v1/").split('/');
+    let (_, org, noun, name) = (parts.next()?, parts.next()?, parts.next(), parts.next());
+    match (noun, name) {
+        (Some("clusters"), Some(_)) => Some("`tombolo cluster list` shows those that are"),
+        (Some("global-namespaces"), Some(_)) => Some("`tombolo gns list` shows those that are"),
+        (Some("services"), Some(_)) => Some("`tombolo service list --all` shows those that are"),
+        (Some("tokens"), Some(_)) => Some("`tombolo token list` shows those that are, with their ids"),
+        _ if !org.is_empty() => Some("is the organization (--organization) the token's own?"),
+        _ => None,
+    }
+}
+
 fn causes(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {
-        text = error.to_string();
+        text = VerifyError::within(error).map_or_else(|| error.to_string(), |said| said.to_string());
         cause = error.source();
     }
     if text.is_empty() { error.to_string() } else { text }

@@ -124,6 +124,10 @@ async fn join_token(
     }
     let command = text(&token, "join_command");
     if !command.is_empty() {
+        let command = match file {
+            Some(file) => format!("{command} < {}", file.display()),
+            None => command,
+        };
         out.line(&format!("on a machine of {name} (the token goes to its standard input):\n\n  {command}\n"));
     }
     Ok(())

@@ -125,7 +125,12 @@ pub fn resolve(global: &Global) -> Result<Context> {
 /// # Errors
 /// As [`resolve`].
 pub fn with_token(global: &Global, token: Option<String>) -> Result<Context> {
-    let file = read(&path(global)?)?;
+    // What is given in full needs no file, be it unreadable.
+    let given = global.server.is_some() && global.ca_fingerprint.is_some() && token.is_some();
+    let file = match path(global).and_then(|path| read(&path)) {
+        Err(_) if given => File::default(),
+        file => file?,
+    };
     let stored = file.current.as_ref().and_then(|name| file.contexts.get(name));
     let missing =
         |what: &str| CliError::Usage(format!("no {what} is known; give it, or run `tombolo login` first"));

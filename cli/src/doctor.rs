@@ -49,7 +49,8 @@ pub async fn run(global: &Global, out: &Output) -> Result<()> {
         Err(error) => findings.push(Finding {
             level: Level::Broken,
             subject: "controller".into(),
-            detail: format!("{error}"),
+            // The first line: what follows names this command.
+            detail: format!("{error}").lines().next().unwrap_or_default().to_owned(),
             remedy: Some(
                 "check --server, --ca-fingerprint and --token-file, or `tombolo login` again".into(),
             ),
@@ -123,10 +124,12 @@ pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
         Some("revoked") => return vec![finding(Level::Warning, "was removed".into(), None)],
         _ => found.push(finding(
             Level::Broken,
-            format!(
-                "is not connected since {}; it works on with its last known state",
-                text(status, "last_seen")
-            ),
+            match status["last_seen"].as_str() {
+                Some(seen) => {
+                    format!("is not connected since {seen}; it works on with its last known state")
+                }
+                None => "is not connected, and never was: its agent has joined only".into(),
+            },
             Some("is tombolo-agent running there, and can it reach the controller?"),
         )),
     }
@@ -188,6 +191,14 @@ mod tests {
             { "role": "egress", "status": { "peers": { "b": { "10.0.0.1:1": { "health": "dead", "error": "refused" } } } } } ] });
         let found = judge("a", &status);
         assert_eq!(found.iter().filter(|f| f.level == Level::Broken).count(), 2, "{found:#?}");
+    }
+
+    #[test]
+    fn an_agent_that_never_came_is_not_said_to_have_gone() {
+        let found = judge("a", &json!({ "state": "disconnected" }));
+        assert!(found[0].detail.contains("never was"), "{found:#?}");
+        let found = judge("a", &json!({ "state": "disconnected", "last_seen": "2026-01-01T00:00:00Z" }));
+        assert!(found[0].detail.contains("since 2026-01-01"), "{found:#?}");
     }
 
     #[test]

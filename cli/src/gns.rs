@@ -6,6 +6,7 @@ use crate::{
     cluster::confirm,
     org::text,
     output::{Mood, Output, cell},
+    service,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -41,8 +42,12 @@ pub async fn run(client: &Client, command: GnsCommand, out: &Output) -> Result<(
             if !out.for_people() {
                 return out.value(&gns);
             }
-            out.line(&format!("{}: {}\n{}", text(&gns, "name"), text(&gns, "domain"), rules(&gns)));
-            Ok(())
+            let domain = text(&gns, "domain");
+            out.line(&format!("{name}: {domain} names the services of {}", rules(&gns)));
+            let mut services = client.list(&client.in_org("/services")?).await?;
+            services.retain(|s| s["kind"] == "service" && text(s, "name").ends_with(&format!(".{domain}")));
+            out.line("");
+            service::table(&services, out)
         }
         GnsCommand::Remove { name, yes } => {
             let found = client.get(&format!("{path}/{name}")).await?;
@@ -72,17 +77,19 @@ fn mapping(namespaces: &[NamespaceName], clusters: &[ClusterName]) -> Vec<Value>
 fn rules(gns: &Value) -> String {
     let rules = gns["rules"].as_array().into_iter().flatten();
     rules
-        .map(|r| format!("{} in {}", selector(&r["namespace"]), selector(&r["cluster"])))
+        .map(|r| {
+            format!("{} in {}", selector(&r["namespace"], "namespaces"), selector(&r["cluster"], "clusters"))
+        })
         .collect::<Vec<_>>()
         .join("; ")
 }
 
-fn selector(value: &Value) -> String {
+fn selector(value: &Value, what: &str) -> String {
     if let Some(name) = value["name"].as_str() {
         return name.to_owned();
     }
     let labels = value["labels"].as_object();
     let pairs: Vec<String> =
         labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("?"))).collect();
-    if pairs.is_empty() { "all".into() } else { pairs.join(",") }
+    if pairs.is_empty() { format!("all {what}") } else { pairs.join(",") }
 }

@@ -38,7 +38,8 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
                 let token = client.create(&path_of, &json!({ "name": "admin", "role": "admin" })).await?;
                 file.keep(token["token"].as_str().unwrap_or_default())?;
                 if out.for_people() {
-                    out.line(&format!("its admin token is in {}; next:\n  tombolo login --server {} --organization {name} --token-file {} --ca-fingerprint …", path.display(), client.server(), path.display()));
+                    let (file, server, print) = (path.display(), client.server(), client.ca_fingerprint());
+                    out.line(&format!("its admin token is in {file}; next:\n  tombolo --server {server} --ca-fingerprint {print} --token-file {file} --organization {name} login"));
                 }
             }
             Ok(())

@@ -19,6 +19,9 @@ pub struct Problem {
     /// Each field that is wrong.
     #[serde(default)]
     pub errors: Vec<FieldError>,
+    /// What to do next, where this program knows.
+    #[serde(skip)]
+    pub hint: Option<&'static str>,
 }
 
 /// A field that is wrong.
@@ -69,6 +72,9 @@ fn describe(problem: &Problem) -> String {
         if let Some(remedy) = &error.remedy {
             let _ = write!(text, "\n    {remedy}");
         }
+    }
+    if let Some(hint) = problem.hint {
+        let _ = write!(text, "\n  {hint}");
     }
     text
 }

@@ -20,8 +20,7 @@ pub async fn run(client: &Client, command: ServiceCommand, out: &Output) -> Resu
             if !all {
                 items.retain(|item| item["kind"] == "service");
             }
-            let rows = items.iter().map(row).collect();
-            out.rows(&items, &["name", "address", "ports", "served in", "notes"], rows)
+            table(&items, out)
         }
         ServiceCommand::Show { name } => {
             let service = client.get(&client.in_org(&format!("/services/{name}"))?).await?.body;
@@ -35,6 +34,12 @@ pub async fn run(client: &Client, command: ServiceCommand, out: &Output) -> Resu
             Ok(())
         }
     }
+}
+
+/// Services as a table.
+pub(crate) fn table(items: &[Value], out: &Output) -> Result<()> {
+    let rows = items.iter().map(row).collect();
+    out.rows(&items, &["name", "address", "ports", "served in", "notes"], rows)
 }
 
 fn row(service: &Value) -> Vec<(Mood, String)> {

@@ -8,7 +8,7 @@ use crate::{
     dns,
     engine::{self, Inputs, Outputs, Source},
     expose::{self, apply::Exposing},
-    gateways::{self, Hub, HubConfig, Listener, first_generation},
+    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
     locality,
@@ -43,8 +43,10 @@ pub struct Config {
     pub source: SourceConfig,
     /// The DNS server, where it is not a process of its own ([`dns::process`]).
     pub dns: Option<dns::Config>,
-    /// The socket for gateways.
-    pub gateway_socket: PathBuf,
+    /// The socket for gateways of this machine, where there is to be one.
+    pub gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, with a token of the API server's; for a Kubernetes source only.
+    pub gateway_listen: Option<SocketAddr>,
     /// How VIPs are written here.
     pub mode: AddressMode,
     /// The admin port, where there is to be one.
@@ -115,6 +117,12 @@ pub enum BuildError {
     /// The socket for gateways.
     #[error(transparent)]
     Gateways(#[from] gateways::BindError),
+    /// The port for gateways.
+    #[error(transparent)]
+    Listen(#[from] gateways::ListenError),
+    /// Nobody could say whose the tokens are.
+    #[error("--gateway-listen needs an API server; give --kubernetes")]
+    NoApiServer,
     /// The API server.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::ConnectError),
@@ -135,8 +143,10 @@ pub struct Bound {
     pub dns: Option<SocketAddr>,
     /// Where the admin port is.
     pub admin: Option<SocketAddr>,
-    /// The socket for gateways.
-    pub gateway_socket: PathBuf,
+    /// The socket for gateways, where there is one.
+    pub gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, where they do.
+    pub gateways: Option<SocketAddr>,
     /// Whose agent this is.
     pub membership: Arc<Membership>,
     parts: Parts,
@@ -159,7 +169,8 @@ struct Parts {
     ages: Register,
     hub: Arc<Hub>,
     authority: Arc<Authority>,
-    listener: Listener,
+    listener: Option<Listener>,
+    pods: Option<(PodListener, Doorkeeper)>,
     dns: Option<dns::Server>,
     admin: Option<TcpListener>,
     metrics: Arc<Metrics>,
@@ -188,8 +199,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     options.validate = Arc::new(move |resources| synthesis::validate(resources, &cluster));
     let (feed, running) = Client::build(connector, options);
 
-    let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock)?);
-    let listener = Listener::bind(&config.gateway_socket)?;
+    let hub = Hub::new(config.hub, data.clone(), first_generation(&data, &deps.clock));
+    let listener = config.gateway_socket.as_deref().map(Listener::bind).transpose()?;
     let metrics = Arc::new(Metrics::new("agent"));
     let zone = dns::ZoneWriter::new();
     data.write_json(dns::kept::ADDRESSES, &config.mode)?;
@@ -204,7 +215,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let (mut exposing, mut mcs_client) = (None, None);
+    let (mut exposing, mut mcs_client, mut keeper) = (None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
@@ -212,10 +223,17 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         SourceConfig::Kubernetes { cluster, expose } => {
             let follows_mcs = cluster.mcs;
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
+            let clock = Arc::clone(&deps.clock);
+            keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             mcs_client = follows_mcs.then(|| cluster.client());
             Reader::Kubernetes(Box::new(cluster))
         }
+    };
+    let pods = match (config.gateway_listen, keeper) {
+        (None, _) => None,
+        (Some(address), Some(keeper)) => Some((PodListener::bind(address, &credentials).await?, keeper)),
+        (Some(_), None) => return Err(BuildError::NoApiServer),
     };
     let (exposure_problems, found_exposing) = watch::channel(Vec::new());
     let (exposed, exposures) = watch::channel(None);
@@ -290,6 +308,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         dns: dns.as_ref().map(dns::Server::address),
         admin: admin_address,
         gateway_socket: config.gateway_socket,
+        gateways: pods.as_ref().map(|(listener, _)| listener.address()),
         membership,
         parts: Parts {
             feed,
@@ -308,6 +327,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub,
             authority,
             listener,
+            pods,
             dns,
             admin,
             metrics,
@@ -376,12 +396,21 @@ impl Parts {
             let stop = drain.watch();
             tasks.spawn("dns", async move { dns.run(stop.signaled()).await });
         }
-        let (listener, view) = (self.listener, self.view.subscribe());
-        let gateways = (Arc::clone(&self.hub), Arc::clone(&self.authority), Arc::clone(membership));
-        let stop = drain.watch();
-        tasks.spawn("gateways", async move {
-            listener.run(gateways.0, gateways.1, gateways.2, view, stop).await;
-        });
+        let context = gateways::Context {
+            hub: Arc::clone(&self.hub),
+            authority: Arc::clone(&self.authority),
+            membership: Arc::clone(membership),
+            view: self.view.subscribe(),
+            stop: drain.watch(),
+        };
+        if let Some((listener, keeper)) = self.pods {
+            tasks.spawn("gateways in pods", listener.run(context.clone(), keeper));
+        }
+        if let Some(listener) = self.listener {
+            tasks.spawn("gateways", listener.run(context));
+        } else {
+            drop(context);
+        }
         let readiness = Readiness::new();
         if let Some(listener) = self.admin {
             let routes = self.shown.routes();

@@ -87,6 +87,8 @@ pub struct View {
     pub external: BTreeSet<ServiceKey>,
     /// The address families that pods have.
     pub families: Families,
+    /// Its pods; from an API server only.
+    pub pods: Arc<Pods>,
 }
 
 impl View {
@@ -131,6 +133,9 @@ impl Families {
     }
 }
 
+/// The pods of a cluster, by namespace and name.
+pub type Pods = BTreeMap<(NamespaceName, AccountName), Arc<PodObject>>;
+
 /// The objects, and what follows from them.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -138,7 +143,7 @@ pub struct Index {
     services: BTreeMap<ServiceKey, ServiceObject>,
     slices: BTreeMap<ObjectKey, SliceObject>,
     accounts: BTreeMap<ObjectKey, AccountObject>,
-    pods: BTreeMap<ObjectKey, PodObject>,
+    pods: Arc<Pods>,
     nodes: BTreeMap<AccountName, Locality>,
     exports: BTreeMap<ServiceKey, ExportObject>,
     /// Whether ServiceImports can be made.
@@ -184,10 +189,15 @@ impl Index {
                 self.join(&service) || changed
             }
             Object::Pod(new) => {
-                let before = self.families();
-                self.count(self.pods.get(&key).cloned().as_ref(), Some(&new));
-                let joined = replace(&mut self.pods, key.clone(), new) && self.join_all_with(&key);
-                joined || before != self.families()
+                let place = (new.namespace.clone(), new.name.clone());
+                let old = self.pods.get(&place).cloned();
+                if old.as_ref().is_some_and(|old| **old == new) {
+                    return false;
+                }
+                self.count(old.as_deref(), Some(&new));
+                Arc::make_mut(&mut self.pods).insert(place, Arc::new(new));
+                self.join_all_with(&key);
+                true
             }
             // Nothing in the view depends on it.
             Object::Node(new) => {
@@ -218,10 +228,12 @@ impl Index {
                 self.unlink(&service_of(&old), key)
             }
             ObjectKind::Pod => {
-                let Some(old) = self.pods.remove(key) else { return false };
-                let before = self.families();
+                let place = (key.namespace.clone(), key.name.clone());
+                let Some(old) = self.pods.get(&place).cloned() else { return false };
                 self.count(Some(&old), None);
-                self.join_all_with(key) || before != self.families()
+                Arc::make_mut(&mut self.pods).remove(&place);
+                self.join_all_with(key);
+                true
             }
             ObjectKind::Node => {
                 self.nodes.remove(&key.name);
@@ -304,6 +316,7 @@ impl Index {
             exports: self.exports.clone(),
             external: external.map(|service| service.key.clone()).collect(),
             families: self.families(),
+            pods: Arc::clone(&self.pods),
         }
     }
 
@@ -364,7 +377,7 @@ impl Index {
         }
         for known in endpoints.values_mut() {
             let of_pod = || {
-                let pod = self.pods.get(&pod_key(&key.namespace, known.pod.as_ref()?))?;
+                let pod = self.pods.get(&(key.namespace.clone(), known.pod.clone()?))?;
                 Some(pod.account.clone())
             };
             known.account = service.account.clone().or_else(of_pod);

@@ -13,6 +13,7 @@ pub mod gateways;
 pub mod health;
 pub mod index;
 pub mod join;
+pub mod lease;
 pub mod locality;
 mod mcs;
 mod private;

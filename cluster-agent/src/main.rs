@@ -34,7 +34,7 @@ const MAX_TOKEN: u64 = 4096;
 #[derive(Parser)]
 #[command(name = "tombolo-agent", version, about)]
 struct Options {
-    /// How log lines look: json or text. TOMBOLO_LOG sets what is logged.
+    /// How log lines look: json, text, or auto (text on a terminal, json elsewhere). TOMBOLO_LOG sets what is logged.
     #[arg(long, global = true, default_value_t)]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -116,9 +116,12 @@ struct Run {
     /// How long answers may be kept, in seconds: 1 to 3600.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
     ttl: u16,
-    /// The unix socket for this cluster's gateways.
-    #[arg(long)]
-    gateway_socket: PathBuf,
+    /// The unix socket for gateways of this machine.
+    #[arg(long, required_unless_present = "gateway_listen")]
+    gateway_socket: Option<PathBuf>,
+    /// Where gateways in pods come, over TLS and with the token of their service account: IP:PORT.
+    #[arg(long, requires = "kubernetes", value_name = "IP:PORT")]
+    gateway_listen: Option<SocketAddr>,
     /// Answer names with addresses inside this prefix (capture mode explicit), as 127.101.0.0/16.
     #[arg(long)]
     explicit_prefix: Option<ExplicitPrefix>,
@@ -290,6 +293,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
             .zip(options.dns_forward)
             .map(|(listen, forward)| dns_config(listen, forward, options.ttl)),
         gateway_socket: options.gateway_socket,
+        gateway_listen: options.gateway_listen,
         mode: options.explicit_prefix.map_or(AddressMode::Allocated, AddressMode::Explicit),
         admin: options.admin,
         health: HealthConfig::default(),
@@ -300,12 +304,14 @@ async fn run(options: Run) -> anyhow::Result<()> {
         "dns": bound.dns.map(|address| address.to_string()),
         "admin": bound.admin.map(|address| address.to_string()),
         "gateway_socket": bound.gateway_socket,
+        "gateways": bound.gateways.map(|address| address.to_string()),
         "cluster": bound.membership.cluster,
     });
     tracing::info!(
         cluster.name = %bound.membership.cluster,
         dns.address = bound.dns.map(tracing::field::display),
-        gateway.socket = %bound.gateway_socket.display(),
+        gateway.socket = bound.gateway_socket.as_ref().map(|path| tracing::field::display(path.display())),
+        gateway.address = bound.gateways.map(tracing::field::display),
         "the agent runs"
     );
     let stop = async {

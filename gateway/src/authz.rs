@@ -19,7 +19,10 @@ pub fn tunnel_peer(role: GatewayRole, itself: &SelfSpec, peer: &SpiffeId) -> Res
     let allowed = match (role, &peer.path) {
         (GatewayRole::Egress, SpiffePath::Workload { .. }) => own,
         (GatewayRole::Ingress, SpiffePath::Gateway(GatewayRole::Egress)) => true,
-        (GatewayRole::Sidecar, SpiffePath::Gateway(GatewayRole::Egress | GatewayRole::Ingress)) => own,
+        (
+            GatewayRole::Sidecar | GatewayRole::Node,
+            SpiffePath::Gateway(GatewayRole::Egress | GatewayRole::Ingress),
+        ) => own,
         _ => false,
     };
     if allowed && peer.trust_domain == itself.trust_domain {
@@ -28,7 +31,7 @@ pub fn tunnel_peer(role: GatewayRole, itself: &SelfSpec, peer: &SpiffeId) -> Res
     let takes = match role {
         GatewayRole::Egress => "workloads of this cluster",
         GatewayRole::Ingress => "egress gateways",
-        GatewayRole::Sidecar => "egress and ingress gateways of this cluster",
+        GatewayRole::Sidecar | GatewayRole::Node => "egress and ingress gateways of this cluster",
     };
     Err(Refusal::new(
         Reason::WrongIdentity,

@@ -6,7 +6,38 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-use tombolo_model::{AccountName, GatewayRole, NamespaceName};
+use tombolo_model::{AccountName, ClusterName, GatewayRole, NamespaceName, TrustDomain};
+
+/// Where the cluster's agent is.
+#[derive(Clone, Debug)]
+pub enum Agent {
+    /// At a unix socket of this machine.
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The user id under which the agent runs, besides root and this process's own.
+        uid: Option<u32>,
+    },
+    /// In another pod.
+    Remote(RemoteAgent),
+}
+
+/// An agent that is reached over TLS, with the token of this pod's service account.
+#[derive(Clone, Debug)]
+pub struct RemoteAgent {
+    /// Its host; an IPv6 address in brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Where the token is.
+    pub token: PathBuf,
+    /// The organization's roots, PEM.
+    pub roots: Vec<String>,
+    /// The cluster that it must be the agent of.
+    pub cluster: ClusterName,
+    /// The organization's trust domain.
+    pub trust_domain: TrustDomain,
+}
 
 /// How applications' connections come to a sidecar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +58,8 @@ pub struct Config {
     pub role: GatewayRole,
     /// A name for this process.
     pub instance: String,
-    /// The agent's unix socket; none only in tests, where snapshots are given by hand.
-    pub agent_socket: Option<PathBuf>,
+    /// Where the agent is; none only in tests, where snapshots are given by hand.
+    pub agent: Option<Agent>,
     /// Where it takes tunnels.
     pub tunnel: SocketAddr,
     /// For an ingress gateway: `host:port` at which other clusters reach it.
@@ -49,8 +80,6 @@ pub struct Config {
     pub cache: Option<PathBuf>,
     /// Written when everything is bound and ready.
     pub ready_file: Option<PathBuf>,
-    /// The user id under which the agent runs, besides root and this process's own.
-    pub agent_uid: Option<u32>,
     /// Whether gateways of other clusters are dialled on this machine; so they are where tunnels are taken on loopback.
     pub dial_loopback: bool,
     /// Bounds.
@@ -66,7 +95,7 @@ impl Config {
         Self {
             role,
             instance: instance.into(),
-            agent_socket: None,
+            agent: None,
             tunnel,
             advertise: BTreeSet::new(),
             capture: Capture::None,
@@ -77,7 +106,6 @@ impl Config {
             access_log: None,
             cache: None,
             ready_file: None,
-            agent_uid: None,
             dial_loopback: false,
             limits: Limits::default(),
             timing: Timing::default(),
@@ -96,7 +124,8 @@ impl Config {
 pub struct Limits {
     /// Bytes a peer may send on one stream before it is read.
     pub stream_window: u32,
-    /// Bytes a peer may send on one tunnel before they are read.
+    /// Bytes a peer may send on one tunnel before they are read: no fewer than on all of its streams, lest those that nobody reads keep
+    /// the others waiting.
     pub connection_window: u32,
     /// The largest DATA frame taken, in bytes.
     pub frame_bytes: u32,
@@ -132,11 +161,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 1 << 20,
-            connection_window: 16 << 20,
+            connection_window: 2047 << 20,
             frame_bytes: 64 << 10,
             send_buffer: 256 << 10,
             header_bytes: 16 << 10,
-            streams: 4096,
+            streams: 2047,
             cancelled: 4096,
             handshakes: 1024,
             address_handshakes: 256,
@@ -202,5 +231,21 @@ impl Default for Timing {
             idle_taken: Duration::from_secs(600),
             drain: Duration::from_secs(25),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_nobody_reads_leave_their_tunnel_to_the_others() {
+        let limits = Limits::default();
+        let all = u64::from(limits.streams) * u64::from(limits.stream_window);
+        assert!(
+            all <= u64::from(limits.connection_window),
+            "{all} bytes may wait in the streams of a tunnel"
+        );
+        assert!(limits.connection_window < 1 << 31, "the most that HTTP/2 has");
     }
 }

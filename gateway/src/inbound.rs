@@ -71,7 +71,7 @@ async fn stream_in(
 ) {
     let number = shared.conns.number();
     let role = shared.config.role;
-    let direction = if role == GatewayRole::Sidecar { Direction::Inbound } else { Direction::Transit };
+    let direction = if role.is_beside_applications() { Direction::Inbound } else { Direction::Transit };
     let mut record = Record::new(shared.clock.now(), role, number, direction);
     record.peer = Some(incoming.peer.id.clone());
     record.client = Some(incoming.address);
@@ -158,7 +158,9 @@ async fn open(
     match shared.config.role {
         GatewayRole::Egress => egress::open(shared, ticket, record, peer, connect).await,
         GatewayRole::Ingress => ingress::open(shared, ticket, record, peer, connect).await,
-        GatewayRole::Sidecar => sidecar::open(shared, ticket, record, peer, connect).await,
+        GatewayRole::Sidecar | GatewayRole::Node => {
+            sidecar::open(shared, ticket, record, peer, connect).await
+        }
     }
 }
 

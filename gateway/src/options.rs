@@ -1,5 +1,8 @@
 //! The command line.
 
+mod agent;
+
+use agent::AgentOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use std::{
@@ -20,8 +23,8 @@ use tombolo_runtime::telemetry::LogFormat;
 #[derive(Debug, Parser)]
 #[command(name = "tombolo-gateway", version)]
 pub(crate) struct Options {
-    /// How log lines look, on standard error; TOMBOLO_LOG sets their level.
-    #[arg(long, global = true, value_name = "json|text", default_value_t)]
+    /// How log lines look, on standard error (auto: text on a terminal, JSON elsewhere); TOMBOLO_LOG sets their level.
+    #[arg(long, global = true, value_name = "auto|json|text", default_value_t)]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -38,18 +41,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// What this process is: sidecar, egress or ingress.
+    /// What this process is: sidecar, node, egress or ingress.
     #[arg(long)]
     role: GatewayRole,
-    /// The unix socket of the cluster's agent.
-    #[arg(long, value_name = "PATH")]
-    agent_socket: PathBuf,
-    /// The user under which the agent runs, where that is neither root nor the user of this process.
-    #[arg(long, value_name = "UID")]
-    agent_uid: Option<u32>,
-    /// Where tunnels are taken.
+    #[command(flatten)]
+    agent: AgentOptions,
+    /// Where tunnels are taken [default in a pod: its address, port 15443 for an ingress gateway, 15008 for others].
     #[arg(long, value_name = "IP:PORT")]
-    tunnel: SocketAddr,
+    tunnel: Option<SocketAddr>,
     /// For an ingress gateway: how other clusters reach it; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Vec<HostPort>,
@@ -59,10 +58,10 @@ pub(crate) struct Run {
     /// For a sidecar: how applications' connections come in.
     #[arg(long, value_enum, default_value_t = CaptureMode::None)]
     capture: CaptureMode,
-    /// For a sidecar: an address whose endpoints it stands before; may be given several times.
+    /// For a sidecar: an address whose endpoints it stands before; may be given several times [default in a pod: its own].
     #[arg(long, value_name = "IP")]
     serve: Vec<IpAddr>,
-    /// For a sidecar beside one pod: the workload it speaks for.
+    /// For a sidecar beside one pod: the workload it speaks for [default in a pod: its own].
     #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
     workload: Option<WorkloadName>,
     /// For capture mode sidecar: the port to which connections are redirected.
@@ -80,10 +79,10 @@ pub(crate) struct Run {
     /// The access log: a file to append to (opened again on SIGHUP), or - for standard output.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
-    /// Where the last good table is kept, so that a restart works without the agent.
+    /// Where the last good table is kept: after a restart it is in force at once. Certificates come from the agent.
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
-    /// A name for this process, of its own in the cluster [default: the role and the tunnel's address].
+    /// A name for this process, of its own in the cluster [default: the role and the tunnel's address; in a pod the only one it may have].
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
     /// Written as JSON once everything is bound and ready.
@@ -182,6 +181,11 @@ impl Run {
     /// # Errors
     /// Every option that does not fit the role, in one text.
     pub(crate) fn config(self) -> Result<Config, String> {
+        self.config_in(&|name| std::env::var(name).ok())
+    }
+
+    /// The same, with these environment variables.
+    fn config_in(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
         let mut problems = Vec::new();
         let sidecar = self.role == GatewayRole::Sidecar;
         let only_sidecar = [
@@ -203,7 +207,17 @@ impl Run {
         if !problems.is_empty() {
             return Err(problems.join("; "));
         }
-        let instance = self.instance.unwrap_or_else(|| instance(self.role, self.tunnel));
+        let (agent, pod) = self.agent.read(variable)?;
+        let port = if self.role == GatewayRole::Ingress { 15443 } else { 15008 };
+        let own = pod.addresses.first().map(|address| SocketAddr::new(*address, port));
+        let tunnel = self.tunnel.or(own).ok_or("give --tunnel, the address at which tunnels are taken")?;
+        let instance = self.instance.or(pod.instance).unwrap_or_else(|| instance(self.role, tunnel));
+        let workload = self.workload.map(|WorkloadName(namespace, account)| (namespace, account));
+        let (serve, workload) = match sidecar {
+            true if self.serve.is_empty() => (pod.addresses.into_iter().collect(), workload.or(pod.workload)),
+            true => (self.serve.into_iter().collect(), workload.or(pod.workload)),
+            false => (BTreeSet::new(), None),
+        };
         let timing = Timing {
             keepalive: Duration::from_secs(self.keepalive),
             idle: Duration::from_secs(self.idle),
@@ -212,19 +226,18 @@ impl Run {
         };
         Ok(Config {
             timing,
-            agent_socket: Some(self.agent_socket),
+            agent: Some(agent),
             advertise: self.advertise.into_iter().map(|HostPort(text)| text).collect::<BTreeSet<_>>(),
             capture: self.capture.into(),
-            serve: self.serve.into_iter().collect(),
-            workload: self.workload.map(|WorkloadName(namespace, account)| (namespace, account)),
+            serve,
+            workload,
             outbound_port: self.outbound_port,
             admin: self.admin,
             access_log: self.access_log,
             cache: self.cache,
             ready_file: self.ready_file,
-            agent_uid: self.agent_uid,
             dial_loopback: self.dial_loopback,
-            ..Config::new(self.role, instance, self.tunnel)
+            ..Config::new(self.role, instance, tunnel)
         })
     }
 }
@@ -292,7 +305,7 @@ mod tests {
             "{wrong}"
         );
         for bad in [
-            "--role node",
+            "--role nowhere",
             "--role sidecar --workload shopping",
             "--role sidecar --workload default/Shop_ping!",
             "--role ingress --advertise gw.example.com",
@@ -301,6 +314,56 @@ mod tests {
         ] {
             assert!(run(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn in_a_pod() {
+        let pod = |name: &str| match name {
+            "POD_NAMESPACE" => Some("shop".to_owned()),
+            "POD_NAME" => Some("cart-1".to_owned()),
+            "POD_IP" => Some("10.0.0.7".to_owned()),
+            "SERVICE_ACCOUNT" => Some("cart".to_owned()),
+            "TOMBOLO_AGENT_ROOTS" => Some("PEM".to_owned()),
+            _ => None,
+        };
+        let run = |args: &str, pod: &dyn Fn(&str) -> Option<String>| {
+            let args = format!("tombolo-gateway run {args}");
+            let options = Options::try_parse_from(args.split_whitespace()).map_err(|e| e.to_string())?;
+            match options.command {
+                Command::Run(run) => run.config_in(pod),
+                Command::Redirect(_) => unreachable!("it says run"),
+            }
+        };
+        let agent =
+            "--agent https://agent:15012 --agent-token-file /t --cluster c1 --trust-domain acme.internal";
+        let config = run(&format!("--role sidecar --capture sidecar {agent}"), &pod).unwrap();
+        assert_eq!(
+            (config.instance.as_str(), config.tunnel.to_string().as_str()),
+            ("shop.cart-1", "10.0.0.7:15008")
+        );
+        assert_eq!(config.serve, BTreeSet::from(["10.0.0.7".parse().unwrap()]));
+        assert_eq!(config.workload.unwrap().1.as_str(), "cart");
+        for (role, tunnel) in
+            [("egress", "10.0.0.7:15008"), ("ingress", "10.0.0.7:15443"), ("node", "10.0.0.7:15008")]
+        {
+            let config = run(&format!("--role {role} {agent}"), &pod).unwrap();
+            assert_eq!(config.tunnel.to_string(), tunnel);
+            assert!(config.serve.is_empty() && config.workload.is_none(), "{role}");
+        }
+        for (args, why) in [
+            ("--role egress".to_owned(), "--agent-socket"),
+            ("--role egress --agent https://agent:1 --cluster c1".to_owned(), "--agent-token-file"),
+            (format!("--role egress --agent-socket /s {agent}"), "cannot be used with"),
+            (format!("--role egress --agent-roots /none/roots.pem {agent}"), "/none/roots.pem"),
+        ] {
+            let error = run(&args, &pod).unwrap_err();
+            assert!(error.contains(why), "{args}: {error}");
+        }
+        let error = run(&format!("--role egress {agent}"), &|_| None).unwrap_err();
+        assert!(error.contains("TOMBOLO_AGENT_ROOTS"), "{error}");
+        let nowhere = |name: &str| (name == "TOMBOLO_AGENT_ROOTS").then(|| "PEM".to_owned());
+        let error = run(&format!("--role egress {agent}"), &nowhere).unwrap_err();
+        assert!(error.contains("--tunnel"), "{error}");
     }
 
     #[test]

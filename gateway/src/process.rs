@@ -47,6 +47,9 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// The agent can't be asked.
+    #[error(transparent)]
+    Agent(#[from] control::AccessError),
     /// The other runtime is gone.
     #[error("the runtime for the control part has ended")]
     Runtime,
@@ -110,8 +113,9 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>, control: Handle) -> Re
     let entered = control.enter();
     let control = settings.map(|settings| {
         let problems = problems.clone();
-        Arc::new(control::start(&shared, settings, data, move || problems.report()))
+        control::start(&shared, settings, data, move || problems.report()).map(Arc::new)
     });
+    let control = control.transpose()?;
     if let (Some((listener, _)), Some(control)) = (admin, &control) {
         admin::start(listener, shared.clone(), control, problems, drain.watch());
     }

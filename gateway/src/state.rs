@@ -175,7 +175,7 @@ impl Shared {
     pub(crate) fn health_of(&self, role: GatewayRole) -> &Health {
         match role {
             GatewayRole::Egress => &self.egress_health,
-            GatewayRole::Ingress | GatewayRole::Sidecar => &self.health,
+            GatewayRole::Ingress | GatewayRole::Sidecar | GatewayRole::Node => &self.health,
         }
     }
 
@@ -220,13 +220,13 @@ impl Shared {
         self.conns.end_all(Reason::Draining);
     }
 
-    /// One prober for each address that this gateway dials: an egress gateway the ingress gateways of each peer, a sidecar
-    /// the egress gateways of its cluster.
+    /// One prober for each address that this gateway dials: an egress gateway the ingress gateways of each peer, a sidecar and
+    /// a node's proxy the egress gateways of its cluster.
     fn retarget(self: &Arc<Self>, table: &RouteTable) {
         let Some(itself) = table.itself() else { return };
         let identity = SpiffeId::gateway(&itself.trust_domain, &itself.cluster, self.config.role);
         let mut wanted = HashSet::new();
-        if self.config.role == GatewayRole::Sidecar {
+        if self.config.role.is_beside_applications() {
             let key = |address: &SocketAddr| egress_key(&identity, &itself.cluster, *address);
             wanted.extend(table.egress().iter().map(key));
         } else {

@@ -135,7 +135,7 @@ impl Dialer {
     pub fn reach(&self, role: GatewayRole) -> Reach {
         match role {
             GatewayRole::Ingress => Reach::Peer { loopback: self.loopback },
-            GatewayRole::Egress | GatewayRole::Sidecar => Reach::Own,
+            GatewayRole::Egress | GatewayRole::Sidecar | GatewayRole::Node => Reach::Own,
         }
     }
 

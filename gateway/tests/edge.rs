@@ -15,7 +15,7 @@ use tokio::{
     runtime::Handle,
 };
 use tombolo_gateway::{
-    config::{Capture, Config},
+    config::{Agent as AgentAt, Capture, Config},
     process::{self, Bound},
 };
 use tombolo_model::{
@@ -88,7 +88,7 @@ impl Machine {
 
     async fn proxy(&self) -> Bound {
         let mut config = Config::new(GatewayRole::Sidecar, "test one", loopback());
-        config.agent_socket = Some(self.dir.path().join("agent.sock"));
+        config.agent = Some(AgentAt::Socket { path: self.dir.path().join("agent.sock"), uid: None });
         config.capture = Capture::Explicit;
         config.serve = [IpAddr::from([127, 0, 0, 1])].into();
         config.admin = Some(loopback());

@@ -34,8 +34,10 @@ pub enum Command {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object per line.
+    /// Text on a terminal, JSON elsewhere.
     #[default]
+    Auto,
+    /// One JSON object per line.
     Json,
     /// For people.
     Text,
@@ -86,7 +88,7 @@ pub struct ServeOptions {
     /// Connections at a time from one address (IPv6: one /64), agents not counted.
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..=1_000_000))]
     pub max_connections_per_source: u32,
-    /// A connection without a request under way is closed after this long: 100ms to 1h.
+    /// A connection without a request under way, or with an answer that is not taken, is closed after this long: 100ms to 1h.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = idle)]
     pub idle_timeout: Duration,
     /// Take loopback addresses of ingress gateways: for clusters that all run on one machine.
@@ -334,6 +336,22 @@ mod tests {
         let url = Environment { database_url: Some("postgres://u:geheim@h/d".into()), pg_bin: None };
         let config = parse(&["--ca-key-file", "/k"], url.clone()).unwrap();
         assert!(!format!("{config:?}{url:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn a_file_with_the_databases_url_comes_before_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        let arguments = ["--ca-key-file", "/k", "--database-url-file", file.to_str().unwrap()];
+        let environment = Environment { database_url: Some("postgres://other/d".into()), pg_bin: None };
+        let error = parse(&arguments, environment.clone()).unwrap_err();
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+        std::fs::write(&file, "postgres://h/d\n").unwrap();
+        let config = parse(&arguments, environment.clone()).unwrap();
+        assert!(matches!(config.database, Database::Url(url) if url == "postgres://h/d"));
+        // every replica needs the same key file, so it is not one of the data folder
+        let error = parse(&arguments[2..], environment).unwrap_err();
+        assert!(error.to_string().contains("give --ca-key-file"), "{error}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn start(options: ServeOptions) -> anyhow::Result<()> {
     telemetry::init(match options.log_format {
+        LogFormat::Auto => telemetry::LogFormat::Auto,
         LogFormat::Json => telemetry::LogFormat::Json,
         LogFormat::Text => telemetry::LogFormat::Text,
     })?;

@@ -42,6 +42,10 @@ pub(crate) struct Listener {
     pub(crate) connections: Gauge,
     /// Handshakes that failed.
     pub(crate) handshakes_failed: Counter,
+    /// Requests that were refused, by the kind of problem.
+    pub(crate) requests_refused: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Connections that were closed because an answer was not taken.
+    pub(crate) stalled: Counter,
     /// Connections that there was no place for, by what was full.
     pub(crate) refused: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -110,6 +114,16 @@ impl Listener {
             handshakes_failed: metrics.register(
                 "handshakes_failed",
                 "TLS handshakes that failed",
+                Counter::default(),
+            ),
+            requests_refused: metrics.register(
+                "requests_refused",
+                "Requests that were refused, by the kind of problem",
+                Family::default(),
+            ),
+            stalled: metrics.register(
+                "connections_stalled",
+                "Connections closed because an answer waited for its reader for too long",
                 Counter::default(),
             ),
             refused: metrics.register(

@@ -156,7 +156,8 @@ impl Cluster {
             data,
             source: agent::SourceConfig::Manifests(manifests),
             dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
-            gateway_socket: socket.clone(),
+            gateway_socket: Some(socket.clone()),
+            gateway_listen: None,
             mode: AddressMode::Allocated,
             admin: None,
             health: HealthConfig::default(),
@@ -188,6 +189,7 @@ impl Cluster {
             advertise: advertise.iter().map(|address| (*address).to_owned()).collect(),
             serves: BTreeSet::new(),
             workloads: BTreeSet::new(),
+            node: None,
             explicit: false,
             admin: None,
         };

@@ -36,6 +36,8 @@ pub async fn run(args: DemoArgs, out: &Output) -> Result<()> {
             out.line("");
             Ok(())
         }
+        // The window was closed. Nobody reads what is said from here on.
+        () = signal::hangup() => Ok(()),
     };
     if outcome.is_err() {
         fleet.print_last_lines(out);

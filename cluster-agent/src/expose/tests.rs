@@ -49,6 +49,7 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
             advertise: Default::default(),
             serves: Default::default(),
             workloads: Default::default(),
+            node: None,
             explicit: false,
             admin: None,
         };

@@ -1,8 +1,13 @@
 //! Who may have which certificate. Pure.
 
-use crate::{index::View, state::Membership, synthesis::may_speak_for_workload};
+use super::caller::Caller;
+use crate::{
+    index::View,
+    state::Membership,
+    synthesis::{captured, may_speak_for_workload},
+};
 use thiserror::Error;
-use tombolo_model::{GatewayRole, SpiffeId, SpiffePath};
+use tombolo_model::{AccountName, GatewayRole, NamespaceName, SpiffeId, SpiffePath};
 use tombolo_wire::message::GatewayHello;
 
 /// Why a gateway does not get a certificate.
@@ -24,6 +29,22 @@ pub enum Forbidden {
         /// The gateway's role.
         role: GatewayRole,
     },
+    /// Another workload than the pod's.
+    #[error("{identity} is not the workload of {instance}, for which its sidecar speaks alone")]
+    NotItsPod {
+        /// What was asked for.
+        identity: Box<SpiffeId>,
+        /// The pod.
+        instance: String,
+    },
+    /// A workload without a captured pod on the node.
+    #[error("{identity} has no pod on node {node} that the node's proxy captures")]
+    NotOnNode {
+        /// What was asked for.
+        identity: Box<SpiffeId>,
+        /// The node.
+        node: String,
+    },
     /// A workload that this sidecar does not stand beside.
     #[error(
         "this sidecar does not speak for {identity}; start it with --workload {namespace}/{account}, give the \
@@ -40,9 +61,11 @@ pub enum Forbidden {
     },
 }
 
-/// Whether this gateway may have a certificate for `identity`.
+/// Whether this gateway may have a certificate for `identity`. `pod` is who asks, where it is no process of this machine;
+/// then what it says of itself was permitted.
 pub(crate) fn authorize(
     hello: &GatewayHello,
+    pod: Option<&Caller>,
     identity: &SpiffeId,
     own: &Membership,
     view: &View,
@@ -56,7 +79,22 @@ pub(crate) fn authorize(
     let not_of_role = || Forbidden::NotOfRole { identity: Box::new(identity.clone()), role: hello.role };
     match &identity.path {
         SpiffePath::Gateway(role) if *role == hello.role => Ok(()),
+        SpiffePath::Workload { namespace, account } if hello.role == GatewayRole::Node => {
+            let node = hello.node.as_ref().map_or("", AccountName::as_str);
+            if on_node(view, node, namespace, account) {
+                return Ok(());
+            }
+            Err(Forbidden::NotOnNode { identity: Box::new(identity.clone()), node: node.to_owned() })
+        }
         SpiffePath::Workload { namespace, account } if hello.role == GatewayRole::Sidecar => {
+            // In a cluster a Service may claim an account for its endpoints; the token says whose the pod is.
+            if let Some(pod) = pod {
+                if (namespace, account) == (&pod.namespace, &pod.account) {
+                    return Ok(());
+                }
+                let identity = Box::new(identity.clone());
+                return Err(Forbidden::NotItsPod { identity, instance: pod.instance() });
+            }
             let known = view.workloads.get(&(namespace.clone(), account.clone()));
             let has_selectors = known.is_some_and(|selectors| !selectors.is_empty());
             let serves = || {
@@ -78,4 +116,14 @@ pub(crate) fn authorize(
         }
         _ => Err(not_of_role()),
     }
+}
+
+/// Whether the node's proxy stands before a pod of this workload.
+fn on_node(view: &View, node: &str, namespace: &NamespaceName, account: &AccountName) -> bool {
+    view.pods.values().any(|pod| {
+        pod.namespace == *namespace
+            && pod.account == *account
+            && pod.node.as_deref() == Some(node)
+            && captured(view, pod)
+    })
 }

@@ -1,7 +1,7 @@
 //! When a gateway is gone. A lost link to the agent says nothing about that: a gateway carries requests without it. So after a
 //! grace its tunnel port is dialled, again and again, and only one that nothing listens at takes the gateway out of the set.
 
-use super::{hub::Hub, kept::Kept};
+use super::hub::Hub;
 use futures::future::join_all;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -79,9 +79,8 @@ impl Hub {
             }
         }
         if inner.entries.len() != before {
-            let kept = Kept::of(&inner);
             drop(inner);
-            kept.write(&self.data);
+            self.keep();
             self.changed();
         }
     }
@@ -129,6 +128,7 @@ mod tests {
             advertise: advertise.iter().map(|text| (*text).to_owned()).collect(),
             serves: BTreeSet::new(),
             workloads: BTreeSet::new(),
+            node: None,
             explicit: false,
             admin: None,
         }

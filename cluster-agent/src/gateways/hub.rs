@@ -37,6 +37,8 @@ pub struct Hub {
     pub(super) config: HubConfig,
     pub(super) data: DataDir,
     inner: Mutex<Inner>,
+    /// Held while the set is written to disk.
+    keeping: Mutex<()>,
     /// Rises when the set changes: a gateway came, changed, vanished or is gone.
     set: watch::Sender<u64>,
     /// Rises when a gateway reported something.
@@ -81,11 +83,18 @@ impl Hub {
             inner.entries.insert(hello.instance.clone(), Entry::new(hello, 0, config.history));
         }
         let (set, reports) = (watch::Sender::new(0), watch::Sender::new(0));
-        Arc::new(Self { config, data, inner: Mutex::new(inner), set, reports })
+        Arc::new(Self { config, data, inner: Mutex::new(inner), keeping: Mutex::new(()), set, reports })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the set as it is now. One at a time: two would write the same file beside, and the older set could come last.
+    pub(super) fn keep(&self) {
+        let _one = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = Kept::of(&self.lock());
+        kept.write(&self.data);
     }
 
     pub(super) fn changed(&self) {
@@ -160,9 +169,8 @@ impl Hub {
                 inner.entries.insert(hello.instance.clone(), entry);
             }
         }
-        let kept = Kept::of(&inner);
         drop(inner);
-        kept.write(&self.data);
+        self.keep();
         self.changed();
         Ok(session)
     }

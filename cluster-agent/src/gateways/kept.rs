@@ -1,9 +1,9 @@
 //! What the set of gateways keeps on disk: who was in it, and where its generations stand.
 
 use super::hub::Inner;
-use crate::state::{DataDir, StateError};
+use crate::state::DataDir;
 use serde::{Deserialize, Serialize};
-use std::time::UNIX_EPOCH;
+use std::{error::Error as _, time::UNIX_EPOCH};
 use tombolo_model::Generation;
 use tombolo_runtime::{clock::Clock, telemetry::chain};
 use tombolo_wire::message::GatewayHello;
@@ -23,8 +23,13 @@ impl Kept {
 
     pub(super) fn read(data: &DataDir) -> Self {
         let kept = data.read_json(FILE).unwrap_or_else(|error| {
-            let error = chain(&error);
-            tracing::warn!(error, "the gateways known before can't be read; they will come again");
+            // The error's remedy is for files that are not made anew.
+            let error = error.source().map_or_else(|| error.to_string(), chain);
+            tracing::warn!(
+                file = FILE,
+                error,
+                "the gateways known before can't be read; they will come again"
+            );
             None
         });
         kept.unwrap_or_default()
@@ -38,17 +43,23 @@ impl Kept {
 }
 
 /// The first generation for the gateways of an agent that starts: above all that an agent on this directory gave
-/// before, and above those of one whose directory was lost, as long as the clock goes forward.
-///
-/// # Errors
-/// Where it can't be kept for the next start.
-pub fn first_generation(data: &DataDir, clock: &dyn Clock) -> Result<Generation, StateError> {
+/// before, and above those of one whose directory was lost, as long as the clock goes forward. Where it can't be kept (the disk is
+/// full), the agent starts all the same: the next start has the clock to go by.
+pub fn first_generation(data: &DataDir, clock: &dyn Clock) -> Generation {
     const FILE: &str = "gateway-generation.json";
-    /// More changes than an agent makes in its life.
-    const ROOM: u64 = 1 << 32;
+    /// More than the milliseconds of any time: what a start adds stays below the next one.
+    const ROOM: u64 = 1 << 42;
     let now = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now = u64::try_from(now).unwrap_or_default().min(ROOM - 1);
     let kept: u64 = data.read_json(FILE).ok().flatten().unwrap_or_default();
-    let first = kept.max(u64::try_from(now).unwrap_or_default());
-    data.write_json(FILE, &(first + ROOM))?;
-    Ok(Generation::new(first))
+    // The time is added to what was kept: two starts from the same number, because the first one could not keep its own, differ.
+    let first = kept.max(now) + now;
+    if let Err(error) = data.write_json(FILE, &(first + ROOM)) {
+        let error = chain(&error);
+        tracing::warn!(
+            error,
+            "the generations of the gateways can't be kept; until they can, don't set the clock back"
+        );
+    }
+    Generation::new(first)
 }

@@ -1,5 +1,6 @@
 //! The gateways of this cluster: a unix socket where they say hello, get their state and their certificates, and
-//! report. The kernel says who is at the other end.
+//! report. The kernel says who is at the other end. In Kubernetes they come over TLS, and the API server says who they
+//! are ([`review`], [`caller`]), from which follows what they may be ([`permit`]).
 //!
 //! A gateway that vanishes stays in the set for a grace period (it may be restarting), and after that for as long as its
 //! tunnel port is open: the loss of a link withdraws nothing. Nor does the loss of the agent itself: the gateways go on from
@@ -7,19 +8,26 @@
 
 mod advertise;
 mod authorize;
+mod caller;
+mod connection;
 mod entry;
 mod expiry;
 mod hub;
 mod kept;
+mod permit;
 mod reports;
+mod review;
 mod routes;
 mod server;
 mod stream;
+mod tls;
 
 pub use authorize::Forbidden;
 pub use hub::{Hub, HubConfig};
 pub use kept::first_generation;
+pub use routes::Context;
 pub use server::{BindError, Listener};
+pub use tls::{Doorkeeper, ListenError, PodListener};
 
 #[cfg(test)]
 mod tests;

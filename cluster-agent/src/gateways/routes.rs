@@ -3,7 +3,10 @@
 use super::{
     advertise,
     authorize::authorize,
+    caller::Caller,
     hub::{Hub, Refusal},
+    permit::{Denied, permit},
+    review::ReviewError,
     stream::Stream,
 };
 use crate::{certificate::Authority, index::View, state::Membership};
@@ -15,7 +18,7 @@ use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, fmt::Display, sync::Arc};
 use tokio::sync::watch;
-use tombolo_model::{GatewayRole, Generation, snapshot::GatewayResource};
+use tombolo_model::{GatewayRole, Generation, NamespaceName, snapshot::GatewayResource};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -33,12 +36,56 @@ pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the requests need.
 #[derive(Clone, Debug)]
-pub(super) struct Context {
-    pub(super) hub: Arc<Hub>,
-    pub(super) authority: Arc<Authority>,
-    pub(super) membership: Arc<Membership>,
-    pub(super) view: watch::Receiver<Arc<View>>,
-    pub(super) stop: Watch,
+pub struct Context {
+    /// The gateways.
+    pub hub: Arc<Hub>,
+    /// Signs for them.
+    pub authority: Arc<Authority>,
+    /// Whose agent this is.
+    pub membership: Arc<Membership>,
+    /// What runs in the cluster.
+    pub view: watch::Receiver<Arc<View>>,
+    /// When the agent ends.
+    pub stop: Watch,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    /// A process of this machine, of the agent's user or of root.
+    Process,
+    /// A pod, as the API server knows it.
+    Pod {
+        /// Which.
+        caller: Arc<Caller>,
+        /// The agent's own namespace.
+        own: NamespaceName,
+    },
+}
+
+impl Peer {
+    fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::Process => None,
+            Self::Pod { caller, .. } => Some(caller),
+        }
+    }
+
+    /// What a gateway says of itself, as far as it may.
+    fn permit(&self, mut hello: GatewayHello, view: &View) -> Result<GatewayHello, Problem> {
+        match self {
+            Self::Pod { caller, own } => Ok(permit(hello, caller, own, &view.pods)?),
+            Self::Process if hello.role == GatewayRole::Node => {
+                let detail =
+                    "a node gateway says which node it is on with its pod's token; start it with --agent";
+                Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
+            }
+            Self::Process => {
+                hello.node = None;
+                Ok(hello)
+            }
+        }
+    }
 }
 
 /// An answer that is an error.
@@ -62,7 +109,36 @@ impl From<Refusal> for Problem {
     }
 }
 
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let status = match denied {
+            Denied::NotKnown { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::FORBIDDEN,
+        };
+        problem(status, denied)
+    }
+}
+
+impl From<ReviewError> for Problem {
+    fn from(error: ReviewError) -> Self {
+        let status = match error {
+            ReviewError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ReviewError::Nobody(_) | ReviewError::Token(_) => StatusCode::UNAUTHORIZED,
+        };
+        problem(status, error)
+    }
+}
+
 impl Problem {
+    /// Nobody says who asks.
+    pub(super) fn no_token() -> Self {
+        problem(StatusCode::UNAUTHORIZED, "there is no token; start the gateway with --agent-token-file")
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The caller is a stranger.
     pub(super) fn stranger(uid: u32, own: u32) -> Self {
         let detail = format!(
@@ -114,9 +190,9 @@ fn empty() -> Response<Body> {
 
 impl Context {
     /// Answers a request.
-    pub(super) async fn respond(self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn respond(self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        self.route(request).await.unwrap_or_else(|problem| {
+        self.route(request, &peer).await.unwrap_or_else(|problem| {
             tracing::warn!(
                 http.method = %method,
                 http.path = path,
@@ -128,11 +204,12 @@ impl Context {
         })
     }
 
-    async fn route(self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    async fn route(self, request: Request<Incoming>, peer: &Peer) -> Result<Response<Body>, Problem> {
         check_version(&request)?;
         let query = Query::of(request.uri().query());
+        self.is_its_own(&query, peer)?;
         match (request.method(), request.uri().path()) {
-            (&Method::POST, "/gateway/v1/hello") => self.hello(read(request).await?),
+            (&Method::POST, "/gateway/v1/hello") => self.hello(read(request).await?, peer),
             (&Method::GET, "/gateway/v1/feed") => self.feed(query),
             (&Method::POST, "/gateway/v1/ack") => {
                 self.hub.ack(query.instance()?, read::<Ack>(request).await?)?;
@@ -143,7 +220,7 @@ impl Context {
                 Ok(empty())
             }
             (&Method::POST, "/gateway/v1/certificate") => {
-                self.certificate(query.instance()?, read(request).await?)
+                self.certificate(query.instance()?, read(request).await?, peer)
             }
             (method, path) => {
                 Err(problem(StatusCode::NOT_FOUND, format_args!("there is no {method} {path} here")))
@@ -151,12 +228,28 @@ impl Context {
         }
     }
 
-    fn hello(&self, hello: GatewayHello) -> Result<Response<Body>, Problem> {
+    /// A pod speaks of its own gateway alone; and what that said of itself, perhaps in an earlier pod of the name, must
+    /// still hold.
+    fn is_its_own(&self, query: &Query, peer: &Peer) -> Result<(), Problem> {
+        let (Some(caller), Some(instance)) = (peer.caller(), &query.instance) else { return Ok(()) };
+        let expected = caller.instance();
+        if *instance != expected {
+            return Err(Denied::Instance { expected, found: instance.clone() }.into());
+        }
+        match self.hub.known(instance) {
+            Ok(hello) => peer.permit(hello, &self.view.borrow()).map(drop),
+            // The request itself says so.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn hello(&self, hello: GatewayHello, peer: &Peer) -> Result<Response<Body>, Problem> {
         let (theirs, ours) = (hello.hello.protocol, ProtocolVersion::CURRENT);
         if !theirs.meets(ours) {
             return Err(too_far(theirs, ours));
         }
         check_instance(&hello.instance)?;
+        let hello = peer.permit(hello, &self.view.borrow())?;
         check_tunnel(&hello)?;
         advertise::check(&hello.advertise, advertise::is_loopback(&self.membership.controller))
             .map_err(|detail| problem(StatusCode::UNPROCESSABLE_ENTITY, detail))?;
@@ -175,10 +268,15 @@ impl Context {
         }))
     }
 
-    fn certificate(&self, instance: &str, request: LeafRequest) -> Result<Response<Body>, Problem> {
+    fn certificate(
+        &self,
+        instance: &str,
+        request: LeafRequest,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Problem> {
         let hello = self.hub.known(instance)?;
         let identity = &request.identity;
-        authorize(&hello, identity, &self.membership, &self.view.borrow())
+        authorize(&hello, peer.caller(), identity, &self.membership, &self.view.borrow())
             .map_err(|forbidden| problem(StatusCode::FORBIDDEN, forbidden))?;
         let leaf = self
             .authority
@@ -263,11 +361,11 @@ fn too_far(theirs: ProtocolVersion, ours: ProtocolVersion) -> Problem {
     problem(StatusCode::UPGRADE_REQUIRED, detail)
 }
 
-/// A name of a process goes into paths, logs and dumps, so it is plain.
+/// A name of a process goes into paths, logs and dumps, so it is plain. In Kubernetes it is a pod's, with its namespace.
 fn check_instance(instance: &str) -> Result<(), Problem> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if instance.is_empty() || instance.len() > 100 || !instance.bytes().all(plain) {
-        let detail = "instance: use 1 to 100 letters, digits, dots, hyphens and underscores";
+    if instance.is_empty() || instance.len() > 320 || !instance.bytes().all(plain) {
+        let detail = "instance: use 1 to 320 letters, digits, dots, hyphens and underscores";
         return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     Ok(())

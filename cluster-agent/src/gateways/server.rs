@@ -1,34 +1,25 @@
 //! The unix socket: HTTP/2 in clear, for processes of the agent's own user and of root.
 
 use super::{
-    hub::Hub,
-    routes::{Body, Context, Problem},
+    connection,
+    routes::{Context, Peer, Problem},
 };
-use crate::{certificate::Authority, index::View, private, state::Membership};
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use crate::private;
+use http::Request;
+use hyper::body::Incoming;
 use std::{
-    convert::Infallible,
     fs::{self, Permissions},
     io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::watch,
-};
-use tombolo_runtime::{drain::Watch, task};
+use tokio::net::{UnixListener, UnixStream};
+use tombolo_runtime::task;
 
 /// How long after a failed accept the next one is tried (no file descriptors left, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Requests of one gateway at a time.
-const MAX_STREAMS: u32 = 64;
-
 /// Why the socket can't be had.
 #[derive(Debug, Error)]
 pub enum BindError {
@@ -89,15 +80,8 @@ impl Listener {
     }
 
     /// Serves gateways until the draining; then their feeds end with a goodbye.
-    pub async fn run(
-        self,
-        hub: Arc<Hub>,
-        authority: Arc<Authority>,
-        membership: Arc<Membership>,
-        view: watch::Receiver<Arc<View>>,
-        stop: Watch,
-    ) {
-        let context = Context { hub, authority, membership, view, stop: stop.clone() };
+    pub async fn run(self, context: Context) {
+        let stop = context.stop.clone();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -139,38 +123,17 @@ async fn serve(stream: UnixStream, context: Context) {
         }
     };
     let stop = context.stop.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let respond = move |request: Request<Incoming>| {
         let context = context.clone();
         async move {
-            let response: Response<Body> = if is_allowed(uid, own) {
-                context.respond(request).await
+            if is_allowed(uid, own) {
+                context.respond(request, Peer::Process).await
             } else {
                 Problem::stranger(uid, own).into_response()
-            };
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(16 << 10)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.signaled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cut() => Ok(()),
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(error = %error, "a gateway's connection ended early");
-    }
+    connection::serve(stream, respond, std::future::pending(), &stop).await;
 }
 
 #[cfg(test)]

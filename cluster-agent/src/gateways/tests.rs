@@ -11,7 +11,12 @@ use crate::{
     synthesis::{Changed, Local, synthesize},
     vip::AddressMode,
 };
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 use tokio::sync::watch;
 use tombolo_feed::{Client, Options, RequestError, Requests, UnixConnector};
 use tombolo_model::{
@@ -19,7 +24,10 @@ use tombolo_model::{
     snapshot::{ClusterResource, GatewayResource, Resource, Resources, SelfSpec},
 };
 use tombolo_mtls::{Credentials, PrivateKey};
-use tombolo_runtime::{clock::SystemClock, drain, task};
+use tombolo_runtime::{
+    clock::{ManualClock, SystemClock},
+    drain, task,
+};
 use tombolo_testkit::{ca::Organization, wait::until};
 use tombolo_wire::{
     message::{GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest, LeafResponse},
@@ -90,7 +98,13 @@ impl Lab {
         let (_, views) = watch::channel(Arc::clone(&view));
         task::spawn(
             "gateways",
-            listener.run(Arc::clone(&hub), authority, Arc::new(membership()), views, stop),
+            listener.run(Context {
+                hub: Arc::clone(&hub),
+                authority,
+                membership: Arc::new(membership()),
+                view: views,
+                stop,
+            }),
         );
         task::spawn("expiry", Arc::clone(&hub).expire());
         Self { _dir: dir, socket, hub, organization, view, drain }
@@ -159,6 +173,7 @@ fn hello(role: GatewayRole, instance: &str, port: u16) -> GatewayHello {
         advertise: BTreeSet::new(),
         serves: BTreeSet::new(),
         workloads: BTreeSet::new(),
+        node: None,
         explicit: false,
         admin: None,
     }
@@ -296,11 +311,45 @@ async fn a_restarted_gateway_takes_its_place() {
     assert_eq!(lab.hub.gateways().into_keys().collect::<Vec<_>>(), ["other"]);
 }
 
+#[test]
+fn a_start_on_a_disk_that_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::create(dir.path()).unwrap();
+    // Root may write everywhere; but nobody puts a file in a folder's place.
+    std::fs::create_dir(dir.path().join("gateway-generation.json")).unwrap();
+    let starts = [5, 6]
+        .map(|seconds| first_generation(&data, &ManualClock::new(UNIX_EPOCH + Duration::from_secs(seconds))));
+    assert!(starts[0] < starts[1], "{starts:?}: the second start takes the first one's numbers");
+}
+
+#[test]
+fn gateways_that_come_at_once_are_all_kept() {
+    const GATEWAYS: u16 = 24;
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::create(dir.path()).unwrap();
+    for round in 0..5 {
+        let hub = Hub::new(HubConfig::default(), data.clone(), Generation::new(1));
+        let start = std::sync::Barrier::new(usize::from(GATEWAYS));
+        std::thread::scope(|scope| {
+            for n in 1..=GATEWAYS {
+                let (hub, start) = (&hub, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let port = round * GATEWAYS + n;
+                    hub.hello(hello(GatewayRole::Egress, &format!("g{port}"), port)).unwrap();
+                });
+            }
+        });
+        let kept = Hub::new(HubConfig::default(), data.clone(), Generation::new(1));
+        assert_eq!(kept.gateways().len(), usize::from((round + 1) * GATEWAYS), "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn an_agent_that_starts_withdraws_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
-    let first = first_generation(&data, &SystemClock).unwrap();
+    let first = first_generation(&data, &SystemClock);
     let hub = Hub::new(HubConfig::default(), data.clone(), first);
     let ingress = GatewayHello {
         advertise: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
@@ -308,7 +357,7 @@ async fn an_agent_that_starts_withdraws_nothing() {
     };
     hub.hello(ingress).unwrap();
     drop(hub);
-    let second = first_generation(&data, &SystemClock).unwrap();
+    let second = first_generation(&data, &SystemClock);
     assert!(second > first);
     let hub = Hub::new(HubConfig { grace: Duration::from_millis(200), ..HubConfig::default() }, data, second);
     assert_eq!(hub.ingress().len(), 1);
@@ -330,7 +379,7 @@ async fn versions_and_names_are_checked() {
     old.hello.protocol = ProtocolVersion { major: 0, minor: 9 };
     let (status, text) = refused(old).await;
     assert!(status == 426 && text.contains("upgrade the gateway first"), "{text}");
-    for name in ["", "a b", "a/b", "ä", &"a".repeat(101)] {
+    for name in ["", "a b", "a/b", "ä", &"a".repeat(321)] {
         assert_eq!(refused(hello(GatewayRole::Egress, name, 2)).await.0, 422, "{name}");
     }
     for address in ["", "gw", "gw:0", "http://gw:1", "::1:5", "0.0.0.0:1", "169.254.1.1:1"] {

@@ -41,6 +41,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 const NO_FIELD: &str = "field not declared in schema";
 
 /// Keeps the objects of the Multi-Cluster Services API.
+#[derive(Clone)]
 pub(crate) struct Multicluster {
     pub(crate) client: Client,
     /// The version that the cluster has, where it has one.

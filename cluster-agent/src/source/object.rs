@@ -282,6 +282,8 @@ pub struct PodObject {
     pub node: Option<String>,
     /// Its addresses, one of each family at most; none before it has them.
     pub addresses: BTreeSet<IpAddr>,
+    /// Whether its addresses are its node's, and so those of others too.
+    pub host_network: bool,
     /// Who it runs as.
     pub account: AccountName,
 }

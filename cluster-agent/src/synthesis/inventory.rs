@@ -12,7 +12,7 @@ use tombolo_model::inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, 
 /// What this cluster reports to the controller.
 #[must_use]
 pub fn inventory(local: Local<'_>) -> Inventory {
-    let sidecars = Sidecars::of(local.gateways);
+    let sidecars = Sidecars::of(local.gateways, local.view);
     let namespaces = local
         .view
         .namespaces

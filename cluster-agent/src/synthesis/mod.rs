@@ -5,6 +5,7 @@
 //! flaps among 100,000 names costs one name. A property test holds the two equal.
 
 mod inventory;
+mod node;
 mod route;
 mod steps;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 mod told;
 
 pub use inventory::inventory;
+pub(crate) use node::captured;
 pub use steps::{Changed, Synthesizer};
 pub(crate) use told::may_speak_for_workload;
 
@@ -119,12 +121,13 @@ fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Results) ->
         && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
-/// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance.
-#[derive(Debug)]
+/// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance;
+/// where there is none, the proxy of the pod's node, if it captures the pod.
+#[derive(Debug, PartialEq, Eq)]
 struct Sidecars(BTreeMap<IpAddr, SocketAddr>);
 
 impl Sidecars {
-    fn of(gateways: &Gateways) -> Self {
+    fn of(gateways: &Gateways, view: &View) -> Self {
         let mut tunnels = BTreeMap::new();
         for wanted in [true, false] {
             let sidecars =
@@ -133,6 +136,16 @@ impl Sidecars {
                 for address in &hello.serves {
                     tunnels.entry(*address).or_insert(hello.tunnel);
                 }
+            }
+        }
+        let nodes = node::proxies(gateways);
+        for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
+            let Some(tunnel) = pod.node.as_deref().and_then(|node| nodes.get(node)) else { continue };
+            if !captured(view, pod) {
+                continue;
+            }
+            for address in &pod.addresses {
+                tunnels.entry(*address).or_insert(*tunnel);
             }
         }
         Self(tunnels)
@@ -146,6 +159,10 @@ impl Sidecars {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Synthesis {
     resources: Resources<GatewayResource>,
+    /// The workloads of each node that has a proxy.
+    nodes: node::Workloads,
+    /// Where the nodes' proxies take tunnels.
+    node_tunnels: BTreeSet<SocketAddr>,
     /// Names that have no address here, and why; by the key of their route.
     problems: BTreeMap<ResourceKey, Problem>,
 }
@@ -154,8 +171,12 @@ pub struct Synthesis {
 #[must_use]
 pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> Option<Synthesis> {
     let snapshot = Snapshot::of(resources)?;
-    let (members, sidecars) = (snapshot.members(), Sidecars::of(local.gateways));
-    let mut all = Synthesis::default();
+    let (members, sidecars) = (snapshot.members(), Sidecars::of(local.gateways, local.view));
+    let mut all = Synthesis {
+        nodes: node::workloads(snapshot.itself, local.view, local.gateways),
+        node_tunnels: node::proxies(local.gateways).into_values().collect(),
+        ..Synthesis::default()
+    };
     for resource in resources.values() {
         match resource {
             ClusterResource::Itself(spec) => all.put(GatewayResource::Itself(spec.clone())),

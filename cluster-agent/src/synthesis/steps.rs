@@ -1,6 +1,6 @@
 //! The same work in steps: what a change does not touch is not worked out again.
 
-use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, synthesize, workloads};
+use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, node, synthesize, workloads};
 use crate::{
     expose::Exposed,
     health::Results,
@@ -35,6 +35,7 @@ struct Seen {
     passing: Arc<Results>,
     gateways: Gateways,
     exposed: Arc<Exposed>,
+    sidecars: Arc<Sidecars>,
 }
 
 /// Works out what the gateways are told, step by step.
@@ -56,8 +57,9 @@ impl Synthesizer {
     /// Takes the next step; none before the first snapshot.
     pub fn step(&mut self, state: &State<ClusterResource>, local: Local<'_>) -> Option<Changed> {
         let snapshot = Snapshot::of(&state.resources)?;
-        let changed = match self.touched(state, local) {
-            Some(names) => self.redo(&snapshot, state, names, local),
+        let sidecars = self.sidecars(local);
+        let changed = match self.touched(state, local, &sidecars) {
+            Some(names) => self.redo(&snapshot, state, names, local, &sidecars),
             None => {
                 self.synthesis = synthesize(&state.resources, local)?;
                 self.names_of.clear();
@@ -75,12 +77,31 @@ impl Synthesizer {
             passing: Arc::clone(local.passing),
             gateways: local.gateways.clone(),
             exposed: Arc::clone(local.exposed),
+            sidecars,
         });
         Some(changed)
     }
 
+    /// Who stands before which address: as in the last step where nothing changed that it depends on.
+    fn sidecars(&self, local: Local<'_>) -> Arc<Sidecars> {
+        let same = |seen: &&Seen| {
+            seen.gateways == *local.gateways
+                && Arc::ptr_eq(&seen.view.pods, &local.view.pods)
+                && seen.view.namespaces == local.view.namespaces
+        };
+        self.seen.as_ref().filter(same).map_or_else(
+            || Arc::new(Sidecars::of(local.gateways, local.view)),
+            |seen| Arc::clone(&seen.sidecars),
+        )
+    }
+
     /// The names that have to be worked out again; none where anything may be different.
-    fn touched(&self, state: &State<ClusterResource>, local: Local<'_>) -> Option<BTreeSet<ResourceKey>> {
+    fn touched(
+        &self,
+        state: &State<ClusterResource>,
+        local: Local<'_>,
+        sidecars: &Sidecars,
+    ) -> Option<BTreeSet<ResourceKey>> {
         let seen = self.seen.as_ref()?;
         let mut names = BTreeSet::new();
         if state.generation != seen.generation {
@@ -110,14 +131,19 @@ impl Synthesizer {
             let changed = before.keys().chain(now.keys()).filter(differs);
             names.extend(changed.map(|name| ResourceKey::new("name", name.as_str())));
         }
-        for service in self.services(seen, local) {
+        for service in self.services(seen, local, sidecars) {
             names.extend(self.names_of.get(service).into_iter().flatten().cloned());
         }
         Some(names)
     }
 
     /// The services of this cluster that are different, or whose endpoints pass or fail now.
-    fn services<'a>(&self, seen: &'a Seen, local: Local<'a>) -> BTreeSet<&'a ServiceKey> {
+    fn services<'a>(
+        &self,
+        seen: &'a Seen,
+        local: Local<'a>,
+        sidecars: &Sidecars,
+    ) -> BTreeSet<&'a ServiceKey> {
         let mut services = BTreeSet::new();
         let (old, new) = (&seen.view.services, &local.view.services);
         if !Arc::ptr_eq(&seen.view, local.view) {
@@ -141,6 +167,11 @@ impl Synthesizer {
             };
             services.extend(new.iter().filter(|(_, service)| has(service)).map(|(key, _)| key));
         }
+        if *seen.sidecars != *sidecars {
+            let moved = |address| seen.sidecars.tunnel(address) != sidecars.tunnel(address);
+            let has = |service: &LocalService| service.endpoints.keys().any(|address| moved(*address));
+            services.extend(new.iter().filter(|(_, service)| has(service)).map(|(key, _)| key));
+        }
         services
     }
 
@@ -150,15 +181,16 @@ impl Synthesizer {
         state: &State<ClusterResource>,
         names: BTreeSet<ResourceKey>,
         local: Local<'_>,
+        sidecars: &Arc<Sidecars>,
     ) -> Changed {
         let mut keys = BTreeSet::new();
         let mut part = Synthesis::default();
-        let (members, sidecars) = (snapshot.members(), Sidecars::of(local.gateways));
+        let members = snapshot.members();
         for key in names {
             let Some((_, full)) = key.as_str().split_once('/') else { continue };
             keys.extend([ResourceKey::new("route", full), ResourceKey::new("export", full)]);
             if let Some(ClusterResource::Name(name)) = state.resources.get(&key) {
-                part.name(snapshot, name, &members, local, &sidecars);
+                part.name(snapshot, name, &members, local, sidecars);
                 self.remember(snapshot, &key, name);
             }
         }
@@ -183,7 +215,15 @@ impl Synthesizer {
             keys.extend(new.keys().cloned());
             part.resources.extend(new);
         }
-        self.merge(keys, part)
+        let mut moved = BTreeSet::new();
+        if self.seen.as_ref().is_some_and(|seen| !Arc::ptr_eq(&seen.sidecars, sidecars)) {
+            let new = node::workloads(snapshot.itself, local.view, local.gateways);
+            moved = node::differing(&self.synthesis.nodes, &new);
+            self.synthesis.nodes = new;
+        }
+        let Changed::Keys(mut changed) = self.merge(keys, part) else { return Changed::Everything };
+        changed.append(&mut moved);
+        Changed::Keys(changed)
     }
 
     /// Puts `part` in the place of what stood under `keys`; gives the keys under which it is different.

@@ -7,6 +7,7 @@ use crate::{
     request::{Link, REQUEST_TIMEOUT, RequestError, Requests},
     session,
     status::Status,
+    token::TokenFile,
 };
 use futures::future::BoxFuture;
 use rand::{SeedableRng, rngs::StdRng};
@@ -58,6 +59,8 @@ pub struct Options<R> {
     pub validate: Validate<R>,
     /// Runs at the start of each connection.
     pub on_connect: Option<OnConnect>,
+    /// What each request shows, where the connection itself does not say who asks.
+    pub token: Option<TokenFile>,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// How long a connection may take, TLS included.
@@ -77,6 +80,7 @@ impl<R: Resource> Options<R> {
             cache: None,
             validate: Arc::new(|_| Ok(())),
             on_connect: None,
+            token: None,
             backoff: Backoff::default(),
             connect_timeout: Duration::from_secs(5),
             silence: SILENCE,

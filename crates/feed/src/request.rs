@@ -1,6 +1,9 @@
 //! Small requests over the feed's connection.
 
-use crate::connect::{ConnectError, Connector};
+use crate::{
+    connect::{ConnectError, Connector},
+    token::TokenFile,
+};
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
 use http::{Method, Request, StatusCode, header, request::Builder};
@@ -60,6 +63,15 @@ pub enum RequestError {
     /// The path or a header is not one.
     #[error("the request could not be made")]
     Request(#[from] http::Error),
+    /// The token can't be read.
+    #[error("the token {path} can't be read")]
+    Token {
+        /// Where it should be.
+        path: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The client is gone.
     #[error("the feed's client has ended")]
     Ended,
@@ -78,7 +90,7 @@ impl RequestError {
     #[must_use]
     pub fn retry(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Connect(_) | Self::Connection(_) => true,
+            Self::Timeout { .. } | Self::Connect(_) | Self::Connection(_) | Self::Token { .. } => true,
             Self::Refused { status, .. } => {
                 status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
             }
@@ -101,11 +113,33 @@ impl RequestError {
 pub(crate) struct Link {
     send: SendRequest<Bytes>,
     base: String,
+    token: Option<TokenFile>,
 }
 
 impl Link {
-    pub(crate) fn new<C: Connector>(send: SendRequest<Bytes>, connector: &C) -> Self {
-        Self { send, base: format!("{}://{}", C::SCHEME, connector.authority()) }
+    /// Each request carries the token, where there is one.
+    pub(crate) fn new<C: Connector>(
+        send: SendRequest<Bytes>,
+        connector: &C,
+        token: Option<TokenFile>,
+    ) -> Self {
+        Self { send, base: format!("{}://{}", C::SCHEME, connector.authority()), token }
+    }
+
+    /// `given`, or the token of the file.
+    async fn authorized(&self, request: Builder, given: Option<&str>) -> Result<Builder, RequestError> {
+        let token = match (given, &self.token) {
+            (Some(given), _) => given.to_owned(),
+            (None, None) => return Ok(request),
+            (None, Some(file)) => file
+                .read()
+                .await
+                .map_err(|source| RequestError::Token { path: file.path().display().to_string(), source })?,
+        };
+        let mut value =
+            header::HeaderValue::try_from(format!("Bearer {token}")).map_err(http::Error::from)?;
+        value.set_sensitive(true);
+        Ok(request.header(header::AUTHORIZATION, value))
     }
 
     fn request(&self, method: Method, path: &str) -> Builder {
@@ -118,7 +152,7 @@ impl Link {
     /// Opens a long answer. An answer other than 200 becomes an error.
     pub(crate) async fn get(&self, path: &str) -> Result<RecvStream, RequestError> {
         let mut send = self.send.clone().ready().await?;
-        let request = self.request(Method::GET, path).body(())?;
+        let request = self.authorized(self.request(Method::GET, path), None).await?.body(())?;
         let (answer, _) = send.send_request(request, true)?;
         let (head, mut body) = answer.await?.into_parts();
         if head.status == StatusCode::OK {
@@ -137,13 +171,8 @@ impl Link {
         let json = |source| RequestError::Json { path: path.to_owned(), source };
         let body = serde_json::to_vec(body).map_err(json)?;
         let mut send = self.send.clone().ready().await?;
-        let mut request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
-        if let Some(token) = bearer {
-            let mut value =
-                header::HeaderValue::try_from(format!("Bearer {token}")).map_err(http::Error::from)?;
-            value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
-        }
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        let request = self.authorized(request, bearer).await?;
         let (answer, mut stream) = send.send_request(request.body(())?, false)?;
         stream.send_data(Bytes::from(body), true)?;
         let (head, mut body) = answer.await?.into_parts();
@@ -249,7 +278,7 @@ pub async fn post_once<C: Connector, T: Serialize, U: DeserializeOwned>(
     let work = async {
         let io = connector.connect().await?;
         let (send, mut connection) = handshake(io).await?;
-        let link = Link::new(send, connector);
+        let link = Link::new(send, connector, None);
         tokio::select! {
             answer = link.post(path, bearer, body) => answer,
             ended = poll_fn(|cx| std::pin::Pin::new(&mut connection).poll(cx)) => {

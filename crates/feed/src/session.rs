@@ -71,7 +71,7 @@ async fn connected<R: Resource, C: Connector>(
         Ok::<_, Ended>(handshake(io).await?)
     };
     let (send, connection) = within(limit, opened, || Ended::ConnectTimeout { limit }).await?;
-    let link = Link::new(send, connector);
+    let link = Link::new(send, connector, options.token.clone());
     let work = async {
         if let Some(hook) = &options.on_connect {
             hook(Requests::fixed(link.clone(), REQUEST_TIMEOUT)).await?;

@@ -63,6 +63,8 @@ pub enum GatewayRole {
     Egress,
     /// Where other clusters' requests enter.
     Ingress,
+    /// One per node, for the pods on it that have no sidecar.
+    Node,
 }
 
 impl GatewayRole {
@@ -73,7 +75,14 @@ impl GatewayRole {
             Self::Sidecar => "sidecar",
             Self::Egress => "egress",
             Self::Ingress => "ingress",
+            Self::Node => "node",
         }
+    }
+
+    /// Whether it stands before applications: takes their connections, and answers as them.
+    #[must_use]
+    pub const fn is_beside_applications(self) -> bool {
+        matches!(self, Self::Sidecar | Self::Node)
     }
 }
 impl fmt::Display for GatewayRole {
@@ -88,7 +97,8 @@ impl FromStr for GatewayRole {
             "sidecar" => Ok(Self::Sidecar),
             "egress" => Ok(Self::Egress),
             "ingress" => Ok(Self::Ingress),
-            _ => Err(IdentityError::Path),
+            "node" => Ok(Self::Node),
+            _ => Err(IdentityError::Role),
         }
     }
 }
@@ -110,6 +120,9 @@ pub enum IdentityError {
     /// A path that is none of ours.
     #[error("has a path that is none of /cluster/C, …/agent, …/gateway/ROLE, …/ns/NAMESPACE/sa/ACCOUNT")]
     Path,
+    /// A role that gateways do not have.
+    #[error("is not a role of a gateway; those are sidecar, egress, ingress")]
+    Role,
 }
 
 /// Who in a cluster an identity stands for.

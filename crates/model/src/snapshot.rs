@@ -336,8 +336,8 @@ pub struct ExportSpec {
     pub ports: Vec<ExportPort>,
 }
 
-/// How a proxy that serves a whole machine knows which workload a process is (as SPIRE's unix attestor does).
-/// A workload is taken where all of its selectors agree.
+/// How a proxy that serves a whole machine knows which workload a process is (as SPIRE's unix attestor does), and a
+/// node's which pod a connection is of. A workload is taken where all of its selectors agree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkloadSelector {
@@ -347,6 +347,9 @@ pub enum WorkloadSelector {
     Path(String),
     /// The process is in this cgroup (v2 path, or the systemd unit's name at its end).
     Cgroup(String),
+    /// The connection comes from this address: a pod's on the node whose proxy is told so. Of several, any; told to
+    /// `node` gateways alone.
+    Address(IpAddr),
 }
 
 /// A workload of this cluster, for the proxies that may speak for it.
@@ -368,13 +371,13 @@ pub enum GatewayResource {
     Bundle(TrustBundleSpec),
     /// Another cluster: `peer/<cluster>`. Egress.
     Peer(PeerSpec),
-    /// How to reach a name: `route/<name>`. Sidecar and egress.
+    /// How to reach a name: `route/<name>`. Sidecar, node and egress.
     Route(RouteSpec),
-    /// What is served here: `export/<name>`. Ingress and egress; sidecars that stand before one of its endpoints.
+    /// What is served here: `export/<name>`. Ingress and egress; sidecars and nodes that stand before one of its endpoints.
     Export(ExportSpec),
-    /// Workloads: `workload/<namespace>/<account>`. Sidecars.
+    /// Workloads: `workload/<identity>`. Sidecars; nodes, those of the pods on the node.
     Workload(WorkloadSpec),
-    /// The egress gateways to use: `gateways/`. Sidecars.
+    /// The egress gateways to use: `gateways/`. Sidecars and nodes.
     Gateways {
         /// All of them; the less loaded of two is taken.
         egress: BTreeSet<SocketAddr>,

@@ -38,21 +38,14 @@ struct RootAnchor {
     validity: crate::Validity,
 }
 
-/// A trust bundle, ready to judge: the roots of one organization, and the intermediates in good standing.
-pub struct TrustBundle {
-    trust_domain: TrustDomain,
-    roots: Vec<RootAnchor>,
-    clusters: BTreeMap<ClusterName, BTreeSet<CaFingerprint>>,
-}
+/// The roots of an organization: where every path ends.
+pub(crate) struct Roots(Vec<RootAnchor>);
 
-impl TrustBundle {
-    /// Makes a bundle of what was received.
-    ///
-    /// # Errors
-    /// [`Error::NoRoots`] where there is no root, [`Error::Certificate`] where one can't be read.
-    pub fn from_spec(spec: &TrustBundleSpec) -> Result<Self, Error> {
+impl Roots {
+    /// Reads certificates, PEM.
+    pub(crate) fn read(pem: &[String], of: &TrustDomain) -> Result<Self, Error> {
         let mut roots = Vec::new();
-        for pem in &spec.roots {
+        for pem in pem {
             for der in certificate::all(pem)? {
                 let anchor = webpki::anchor_from_trusted_cert(&der)
                     .map_err(|_| Error::Certificate { what: "a root of the bundle" })?
@@ -62,8 +55,74 @@ impl TrustBundle {
             }
         }
         if roots.is_empty() {
-            return Err(Error::NoRoots { trust_domain: spec.trust_domain.clone() });
+            return Err(Error::NoRoots { trust_domain: of.clone() });
         }
+        Ok(Self(roots))
+    }
+
+    /// Whether leaf, intermediate and one of these are a path. Who the leaf is, is not asked.
+    pub(crate) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediate: &CertificateDer<'_>,
+        now: UnixTime,
+        usage: Usage,
+    ) -> Result<(), VerifyError> {
+        // webpki takes an anchor at its word; a root past its time must not vouch for anybody.
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        let anchors: Vec<TrustAnchor<'_>> =
+            self.0.iter().filter(|root| root.validity.contains(at)).map(|root| root.anchor.clone()).collect();
+        if anchors.is_empty() {
+            return Err(VerifyError::Expired);
+        }
+        let usage = match usage {
+            Usage::Client => KeyUsage::client_auth(),
+            Usage::Server => KeyUsage::server_auth(),
+        };
+        // A path that leaves the intermediate out (a leaf signed by a root itself) would escape revocation.
+        let whole = |path: &webpki::VerifiedPath<'_>| {
+            let mut between = path.intermediate_certificates();
+            match (between.next(), between.next()) {
+                (Some(one), None) if one.der() == *intermediate => Ok(()),
+                _ => Err(webpki::Error::UnknownIssuer),
+            }
+        };
+        EndEntityCert::try_from(leaf)
+            .map_err(|error| VerifyError::of_webpki(&error))?
+            .verify_for_usage(
+                provider().signature_verification_algorithms.all,
+                &anchors,
+                std::slice::from_ref(intermediate),
+                now,
+                usage,
+                None,
+                Some(&whole),
+            )
+            .map(|_| ())
+            .map_err(|error| VerifyError::of_webpki(&error))
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Roots({})", self.0.len())
+    }
+}
+
+/// A trust bundle, ready to judge: the roots of one organization, and the intermediates in good standing.
+pub struct TrustBundle {
+    trust_domain: TrustDomain,
+    roots: Roots,
+    clusters: BTreeMap<ClusterName, BTreeSet<CaFingerprint>>,
+}
+
+impl TrustBundle {
+    /// Makes a bundle of what was received.
+    ///
+    /// # Errors
+    /// [`Error::NoRoots`] where there is no root, [`Error::Certificate`] where one can't be read.
+    pub fn from_spec(spec: &TrustBundleSpec) -> Result<Self, Error> {
+        let roots = Roots::read(&spec.roots, &spec.trust_domain)?;
         Ok(Self { trust_domain: spec.trust_domain.clone(), roots, clusters: spec.clusters.clone() })
     }
 
@@ -97,53 +156,13 @@ impl TrustBundle {
                 expected: self.trust_domain.clone(),
             });
         }
-        self.verify_path(leaf, intermediate, now, usage)?;
+        self.roots.verify(leaf, intermediate, now, usage)?;
         if self.stands(&peer) { Ok(peer) } else { Err(VerifyError::Revoked) }
     }
 
-    fn verify_path(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediate: &CertificateDer<'_>,
-        now: UnixTime,
-        usage: Usage,
-    ) -> Result<(), VerifyError> {
-        // webpki takes an anchor at its word; a root past its time must not vouch for anybody.
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        let anchors: Vec<TrustAnchor<'_>> = self
-            .roots
-            .iter()
-            .filter(|root| root.validity.contains(at))
-            .map(|root| root.anchor.clone())
-            .collect();
-        if anchors.is_empty() {
-            return Err(VerifyError::Expired);
-        }
-        let usage = match usage {
-            Usage::Client => KeyUsage::client_auth(),
-            Usage::Server => KeyUsage::server_auth(),
-        };
-        // A path that leaves the intermediate out (a leaf signed by a root itself) would escape revocation.
-        let whole = |path: &webpki::VerifiedPath<'_>| {
-            let mut between = path.intermediate_certificates();
-            match (between.next(), between.next()) {
-                (Some(one), None) if one.der() == *intermediate => Ok(()),
-                _ => Err(webpki::Error::UnknownIssuer),
-            }
-        };
-        EndEntityCert::try_from(leaf)
-            .map_err(|error| VerifyError::of_webpki(&error))?
-            .verify_for_usage(
-                provider().signature_verification_algorithms.all,
-                &anchors,
-                std::slice::from_ref(intermediate),
-                now,
-                usage,
-                None,
-                Some(&whole),
-            )
-            .map(|_| ())
-            .map_err(|error| VerifyError::of_webpki(&error))
+    /// Its roots alone.
+    pub(crate) const fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// Whether a peer that was believed once is still in good standing: the bundle is of its trust domain and lists its intermediate for
@@ -159,7 +178,7 @@ impl fmt::Debug for TrustBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrustBundle")
             .field("trust_domain", &self.trust_domain)
-            .field("roots", &self.roots.len())
+            .field("roots", &self.roots)
             .field("clusters", &self.clusters)
             .finish()
     }

@@ -12,7 +12,7 @@ pub enum Expect {
     Gateway {
         /// Of this cluster; none: of any cluster in the bundle.
         cluster: Option<ClusterName>,
-        /// In this role.
+        /// In this role; for a sidecar, a node's proxy is as good.
         role: GatewayRole,
     },
     /// One of these identities.
@@ -27,7 +27,10 @@ impl Expect {
     pub fn accepts(&self, id: &SpiffeId) -> bool {
         match self {
             Self::Gateway { cluster, role } => {
-                id.is_gateway(*role) && cluster.as_ref().is_none_or(|cluster| *cluster == id.cluster)
+                // A node's proxy stands before its pods as a sidecar does.
+                let node = *role == GatewayRole::Sidecar && id.is_gateway(GatewayRole::Node);
+                (id.is_gateway(*role) || node)
+                    && cluster.as_ref().is_none_or(|cluster| *cluster == id.cluster)
             }
             Self::OneOf(ids) => ids.contains(id),
             Self::AnyInBundle => true,

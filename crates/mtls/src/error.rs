@@ -1,7 +1,7 @@
 //! Why a key, a request or a certificate is not taken, and why a peer is not believed.
 
 use rustls::{CertificateError, OtherError};
-use std::sync::Arc;
+use std::{error::Error as StdError, io, sync::Arc};
 use thiserror::Error;
 use tombolo_model::{SpiffeId, TrustDomain, identity::IdentityError};
 
@@ -177,6 +177,20 @@ impl From<VerifyError> for rustls::Error {
 }
 
 impl VerifyError {
+    /// What a verifier of ours said, where this error is rustls' own or holds it. rustls shows it to nobody.
+    #[must_use]
+    pub fn within(error: &(dyn StdError + 'static)) -> Option<Self> {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Self::within(io.get_ref()?);
+        }
+        match error.downcast_ref::<rustls::Error>()? {
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+                other.downcast_ref::<Self>().cloned()
+            }
+            _ => None,
+        }
+    }
+
     /// The way back from what rustls reports.
     pub(crate) fn of(error: &CertificateError) -> Self {
         match error {
@@ -197,5 +211,17 @@ impl VerifyError {
             webpki::Error::CertNotValidYet { .. } => Self::NotYetValid,
             other => Self::Chain { what: other.to_string() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_found_within() {
+        let error = io::Error::other(io::Error::other(rustls::Error::from(VerifyError::Pin)));
+        assert!(VerifyError::within(&error).unwrap().to_string().contains("compare the fingerprint"));
+        assert_eq!(VerifyError::within(&io::Error::other("refused")), None);
     }
 }

@@ -12,6 +12,7 @@
 //! In TLS 1.3 the client is done before the server has judged the client's certificate. So [`connect`] may succeed and the first read
 //! fail: [`HandshakeError::of`] reads such a failure too.
 
+mod agent;
 mod authority;
 mod bundle;
 mod certificate;
@@ -26,6 +27,7 @@ mod pinned;
 mod server;
 mod verify;
 
+pub use agent::agent_client_config;
 pub use authority::{Intermediate, Root};
 pub use bundle::{BundleStore, Peer, TrustBundle, Usage};
 pub use certificate::{CertificateInfo, Validity, certificate_info};
@@ -36,7 +38,7 @@ pub use handshake::{HandshakeError, accept, accept_optional, connect, connect_pi
 pub use https::{LiveServerCertificate, ServerAuthority};
 pub use key::{PrivateKey, Secret};
 pub use pinned::{InvalidPin, format_pin, parse_pin, pinned_client_config};
-pub use server::{BundleLookup, optional_server_config, server_config};
+pub use server::{BundleLookup, agent_server_config, optional_server_config, server_config};
 
 /// The one provider of cryptography, passed to every configuration by hand: nothing depends on a process-wide default.
 pub(crate) fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {

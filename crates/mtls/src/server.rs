@@ -3,7 +3,7 @@
 use crate::{BundleStore, Credentials, TrustBundle, provider, verify};
 use rustls::{
     ServerConfig,
-    server::{NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
 use std::{fmt, sync::Arc};
@@ -22,6 +22,16 @@ pub trait BundleLookup: fmt::Debug + Send + Sync {
 #[must_use]
 pub fn server_config(bundles: &BundleStore, credentials: &Credentials, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     build(Arc::new(verify::Client(bundles.clone())), Arc::new(credentials.clone()), alpn)
+}
+
+/// The agent's configuration towards gateways in pods: it shows `credentials`, and asks for no certificate; they have none yet, and say
+/// who they are with a token.
+///
+/// # Panics
+/// Never: the provider is built in and knows TLS 1.3.
+#[must_use]
+pub fn agent_server_config(credentials: &Credentials, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    build(WebPkiClientVerifier::no_client_auth(), Arc::new(credentials.clone()), alpn)
 }
 
 /// The controller's configuration: an ordinary server certificate; a client may show a certificate, and one that does must be believed by the

@@ -37,6 +37,14 @@ impl Signals {
     }
 }
 
+/// Waits for SIGHUP, taken over when this is first polled: the terminal is gone.
+///
+/// # Panics
+/// As [`terminate`].
+pub async fn hangup() {
+    signal(SignalKind::hangup()).expect("a process may handle its own signals").recv().await;
+}
+
 /// Waits for SIGTERM or SIGINT. The signals are taken over when this is first polled; a program that must not miss one while it starts uses
 /// [`Signals`].
 ///

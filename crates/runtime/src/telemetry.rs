@@ -4,7 +4,7 @@ use std::{
     backtrace::{Backtrace, BacktraceStatus},
     error::Error as StdError,
     fmt::{self, Write},
-    io::stderr,
+    io::{IsTerminal as _, stderr},
     str::FromStr,
 };
 use thiserror::Error;
@@ -16,8 +16,10 @@ pub const LEVEL_VARIABLE: &str = "TOMBOLO_LOG";
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object per line.
+    /// Text where a person looks on (standard error is a terminal), JSON elsewhere.
     #[default]
+    Auto,
+    /// One JSON object per line.
     Json,
     /// For people.
     Text,
@@ -27,15 +29,17 @@ impl FromStr for LogFormat {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, &'static str> {
         match text {
+            "auto" => Ok(Self::Auto),
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
-            _ => Err("is not a log format; use json or text"),
+            _ => Err("is not a log format; use auto, json or text"),
         }
     }
 }
 impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Auto => "auto",
             Self::Json => "json",
             Self::Text => "text",
         })
@@ -65,11 +69,10 @@ pub fn init(format: LogFormat) -> Result<(), InitError> {
         _ => EnvFilter::new(DEFAULT),
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
-    let lines = match format {
-        LogFormat::Json => {
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed()
-        }
-        LogFormat::Text => lines.with_ansi(false).boxed(),
+    let text = format == LogFormat::Text || (format == LogFormat::Auto && stderr().is_terminal());
+    let lines = match text {
+        false => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
+        true => lines.with_ansi(false).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| InitError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
@@ -117,7 +120,8 @@ mod tests {
     #[test]
     fn formats_by_name() {
         assert_eq!("text".parse(), Ok(LogFormat::Text));
-        assert_eq!(LogFormat::default().to_string(), "json");
+        assert_eq!(LogFormat::default().to_string(), "auto");
+        assert_eq!("auto".parse(), Ok(LogFormat::Auto));
         assert!("xml".parse::<LogFormat>().is_err());
     }
 }

@@ -15,7 +15,7 @@
 //! | `POST /gateway/v1/status?instance=I` | gateway → agent | [`GatewayStatus`] | 204 |
 //!
 //! Requests from an agent carry its certificate in the TLS session; requests from a gateway come over the agent's
-//! unix socket, whose peer the kernel names. Each request has the header `tombolo-protocol: <major>.<minor>`.
+//! unix socket, whose peer the kernel names, or over TLS with a bearer token of its pod's service account. Each request has the header `tombolo-protocol: <major>.<minor>`.
 //! Errors are problem details (RFC 9457).
 
 use crate::version::Hello;
@@ -270,6 +270,9 @@ pub struct GatewayHello {
     /// For a sidecar beside one pod: the workload it speaks for (`--workload`).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub workloads: BTreeSet<(NamespaceName, AccountName)>,
+    /// For a node's proxy: the node. The agent writes it, from the token; what the gateway says here is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<AccountName>,
     /// For a sidecar: whether it binds the virtual addresses itself (capture mode `explicit`).
     #[serde(default)]
     pub explicit: bool,

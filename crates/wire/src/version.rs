@@ -13,8 +13,8 @@ pub struct ProtocolVersion {
 }
 
 impl ProtocolVersion {
-    /// What this build speaks.
-    pub const CURRENT: Self = Self { major: 1, minor: 0 };
+    /// What this build speaks. 1.1: gateways of role `node`, selectors by address, gateways over TLS.
+    pub const CURRENT: Self = Self { major: 1, minor: 1 };
     /// How many minor versions apart two programs may be.
     pub const SKEW: u16 = 2;
 

@@ -20,6 +20,8 @@ const AGENT_1_0: &str = include_str!("golden/agent-feed-1.0.jsonl");
 /// Of a version that there is not yet, with fields, a type of resource and a line that this build does not know.
 const GATEWAY_1_2: &str = include_str!("golden/gateway-feed-1.2.jsonl");
 const REQUESTS_1_0: &str = include_str!("golden/requests-1.0.jsonl");
+const GATEWAY_1_1: &str = include_str!("golden/gateway-feed-1.1.jsonl");
+const REQUESTS_1_1: &str = include_str!("golden/requests-1.1.jsonl");
 
 /// Plays a session to a receiver of today. For each line: the generation in force, and the keys.
 fn play<R: Resource>(session: &str) -> Vec<(u64, Vec<String>)> {
@@ -44,6 +46,15 @@ fn steps(seen: &[(u64, Vec<String>)]) -> Vec<(u64, usize)> {
 fn a_gateway_of_today_follows_an_agent_of_1_0() {
     let seen = play::<GatewayResource>(GATEWAY_1_0);
     assert_eq!(steps(&seen), [(0, 0), (0, 0), (7, 7), (7, 7), (9, 6), (10, 6), (10, 6)]);
+}
+
+#[test]
+fn a_nodes_proxy_of_today_follows_an_agent_of_1_1() {
+    let seen = play::<GatewayResource>(GATEWAY_1_1);
+    assert_eq!(steps(&seen), [(0, 0), (11, 4), (12, 4)]);
+    let hello: Value = serde_json::from_str(REQUESTS_1_1.lines().next().unwrap()).unwrap();
+    let hello: GatewayHello = serde_json::from_value(hello["body"].clone()).unwrap();
+    assert_eq!((hello.role.as_str(), hello.node.unwrap().as_str()), ("node", "n1"));
 }
 
 #[test]

@@ -133,6 +133,7 @@ fn selector(selector: &WorkloadSelector) -> String {
         WorkloadSelector::Uid(uid) => format!("uid={uid}"),
         WorkloadSelector::Path(path) => format!("path={path}"),
         WorkloadSelector::Cgroup(cgroup) => format!("cgroup={cgroup}"),
+        WorkloadSelector::Address(address) => format!("address={address}"),
     }
 }
 

@@ -9,21 +9,26 @@ mod paths;
 mod status;
 
 use crate::{
-    config::{Capture, Config},
+    config::{Agent, Capture, Config},
     state::{self, Shared},
 };
 use certificates::{Change, Keeper, Missing};
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use http::StatusCode;
 use paths::Paths;
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use thiserror::Error;
 use tokio::{runtime, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
-use tombolo_feed::{Backoff, Client, Options, RequestError, Requests, State, Status, UnixConnector};
+use tombolo_feed::{
+    Backoff, Client, Options, RequestError, Requests, State, Status, TlsConnector, TokenFile, UnixConnector,
+    connect::ConnectError,
+};
 use tombolo_model::{
     GatewayRole, Generation, SpiffeId,
     snapshot::{GatewayResource, Resources},
 };
+use tombolo_mtls::agent_client_config;
 use tombolo_runtime::{task, telemetry};
 use tombolo_wire::{
     message::{GatewayHello, GatewayStatus, GatewayWelcome, Problem},
@@ -33,14 +38,25 @@ use tombolo_wire::{
 
 /// The waits for an agent that is away: it is on this machine, so asking often costs nothing and finds it soon.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The same for one in another pod, which many ask.
+const FAR: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// Why the agent can't be asked.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// Its roots.
+    #[error("the agent's roots can't be used; give --agent-roots the organization's root certificates")]
+    Roots(#[source] tombolo_mtls::Error),
+    /// Its address.
+    #[error("the agent's address can't be used")]
+    Address(#[from] ConnectError),
+}
 
 /// What the control part needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The agent's unix socket.
-    pub socket: PathBuf,
-    /// The user who may hold it, besides root and this process's own.
-    pub agent_uid: Option<u32>,
+    /// Where the agent is.
+    pub agent: Agent,
     /// Where the last good table is kept.
     pub cache: Option<PathBuf>,
     /// What this process says of itself.
@@ -59,11 +75,12 @@ impl Settings {
             advertise: config.advertise.clone(),
             serves: config.serve.clone(),
             workloads: config.workload.iter().cloned().collect(),
+            node: None,
             explicit: config.capture == Capture::Explicit,
             admin,
         };
-        let (socket, cache) = (config.agent_socket.clone()?, config.cache.clone());
-        Some(Self { socket, agent_uid: config.agent_uid, cache, hello })
+        let (agent, cache) = (config.agent.clone()?, config.cache.clone());
+        Some(Self { agent, cache, hello })
     }
 }
 
@@ -119,24 +136,25 @@ impl Handle {
 
 /// Starts the control part on the current runtime. The kept table is in force when this returns; what a table starts
 /// (probes and their tunnels) runs on `data`. `problems` says what else does not work, for the reports.
+///
+/// # Errors
+/// [`AccessError`]; that the agent is away is none.
 pub fn start(
     shared: &Arc<Shared>,
     settings: Settings,
     data: runtime::Handle,
     problems: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
-) -> Handle {
-    let Settings { socket, agent_uid, cache, hello } = settings;
+) -> Result<Handle, AccessError> {
+    let Settings { agent, cache, hello } = settings;
     let paths = Paths::of(&hello.instance);
     let (role, tunnel) = (hello.role, hello.tunnel);
 
     let mut options = Options::new(paths.feed.clone(), paths.ack.clone());
     options.cache = cache;
-    options.backoff = Backoff::new(AGAIN.0, AGAIN.1);
     options.validate = Arc::new(validate);
     let greeting = Arc::new((hello, paths.hello.clone()));
     options.on_connect = Some(Arc::new(move |requests| greet(requests, greeting.clone()).boxed()));
-    let connector = UnixConnector::new(socket).or_held_by(agent_uid);
-    let (client, running) = Client::<GatewayResource>::build(connector, options);
+    let (client, running) = connect(agent, options, shared)?;
 
     let (applied_tx, applied) = watch::channel(Generation::ZERO);
     let (wanted_tx, wanted) = watch::channel(None);
@@ -156,7 +174,7 @@ pub fn start(
     let (reporter, generation) = (shared.clone(), applied.clone());
     let report = move || GatewayStatus { problems: problems(), ..reporter.status(*generation.borrow()) };
     let tasks = vec![
-        task::spawn("feed", running.run()),
+        task::spawn("feed", running),
         task::spawn("apply", async move {
             while states.changed().await.is_ok() {
                 let state = states.borrow_and_update().clone();
@@ -167,7 +185,32 @@ pub fn start(
         task::spawn("report", status::report(client.requests(), paths, client.status(), report)),
     ];
     let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-    Handle { feed: client.status(), applied, missing, _tasks: tasks }
+    Ok(Handle { feed: client.status(), applied, missing, _tasks: tasks })
+}
+
+/// The feed from the agent, to be run.
+fn connect(
+    agent: Agent,
+    mut options: Options<GatewayResource>,
+    shared: &Shared,
+) -> Result<(Client<GatewayResource>, BoxFuture<'static, ()>), AccessError> {
+    match agent {
+        Agent::Socket { path, uid } => {
+            options.backoff = Backoff::new(AGAIN.0, AGAIN.1);
+            let (client, running) = Client::build(UnixConnector::new(path).or_held_by(uid), options);
+            Ok((client, running.run().boxed()))
+        }
+        Agent::Remote(remote) => {
+            options.backoff = Backoff::new(FAR.0, FAR.1);
+            options.token = Some(TokenFile::new(remote.token));
+            let id = SpiffeId::agent(&remote.trust_domain, &remote.cluster);
+            let tls = agent_client_config(&remote.roots, &shared.bundle, &id, &[b"h2"])
+                .map_err(AccessError::Roots)?;
+            let (client, running) =
+                Client::build(TlsConnector::new(&remote.host, remote.port, tls)?, options);
+            Ok((client, running.run().boxed()))
+        }
+    }
 }
 
 /// What would be refused when it is put in force is refused before it is acknowledged.
@@ -226,7 +269,7 @@ impl Apply {
         let wanted = table.itself().map(|itself| {
             let own = SpiffeId::gateway(&itself.trust_domain, &itself.cluster, self.role);
             let workloads = match self.role {
-                GatewayRole::Sidecar => table.wanted_identities(self.tunnel),
+                GatewayRole::Sidecar | GatewayRole::Node => table.wanted_identities(self.tunnel),
                 GatewayRole::Egress | GatewayRole::Ingress => BTreeSet::new(),
             };
             workloads.into_iter().chain([own]).collect()

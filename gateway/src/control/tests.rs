@@ -1,5 +1,5 @@
 use super::*;
-use crate::{accesslog::AccessLog, metrics::Metrics};
+use crate::{accesslog::AccessLog, config::Agent as At, metrics::Metrics};
 use std::{net::IpAddr, path::Path};
 use tombolo_model::{
     Locality,
@@ -8,7 +8,7 @@ use tombolo_model::{
 };
 use tombolo_runtime::clock::SystemClock;
 use tombolo_testkit::{
-    agent::{Agent, Listening},
+    agent::{Agent as Fake, Listening},
     ca::Organization,
     wait::until,
 };
@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A cluster's agent and a sidecar's control part.
 struct Lab {
     organization: Organization,
-    agent: Agent,
+    agent: Fake,
     listening: Option<Listening>,
     dir: tempfile::TempDir,
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let mut organization = Organization::new("acme.test");
-        let agent = Agent::new(organization.join("c1"));
+        let agent = Fake::new(organization.join("c1"));
         let dir = tempfile::tempdir().unwrap();
         let listening = Some(agent.listen(&dir.path().join("agent.sock")));
         let (shared, handle) = gateway(dir.path());
@@ -61,14 +61,14 @@ impl Lab {
 fn gateway(dir: &Path) -> (Arc<Shared>, Handle) {
     let tunnel = SocketAddr::from(([127, 0, 0, 1], 15008));
     let mut config = Config::new(GatewayRole::Sidecar, "test one", tunnel);
-    config.agent_socket = Some(dir.join("agent.sock"));
+    config.agent = Some(At::Socket { path: dir.join("agent.sock"), uid: None });
     config.cache = Some(dir.join("cache.json"));
     config.capture = Capture::Explicit;
     config.serve = [IpAddr::from([127, 0, 0, 1])].into();
     let settings = Settings::of(&config, tunnel, None).unwrap();
     let shared = Shared::new(config, Metrics::new(), AccessLog::disabled(), Arc::new(SystemClock));
     let problems = || vec![Problem { subject: "capture of 127.0.0.9:80".into(), message: "taken".into() }];
-    let handle = start(&shared, settings, runtime::Handle::current(), problems);
+    let handle = start(&shared, settings, runtime::Handle::current(), problems).unwrap();
     (shared, handle)
 }
 

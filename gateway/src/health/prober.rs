@@ -81,7 +81,7 @@ async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
     // An egress gateway takes tunnels of workloads alone.
     let known = || match key.role {
         GatewayRole::Egress => shared.credentials.any(),
-        GatewayRole::Ingress | GatewayRole::Sidecar => shared.credentials.own(),
+        GatewayRole::Ingress | GatewayRole::Sidecar | GatewayRole::Node => shared.credentials.own(),
     };
     let credentials = loop {
         match known() {

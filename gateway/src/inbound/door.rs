@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tombolo_model::{GatewayRole, SpiffeId};
+use tombolo_model::SpiffeId;
 use tombolo_mtls::{Peer, server_config};
 use tombolo_runtime::{drain::Watch, task};
 
@@ -133,7 +133,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
 fn refused(shared: &Shared, address: SocketAddr, refusal: &Refusal, start: SystemTime) {
     shared.metrics.tunnel_refused(refusal.reason);
     let role = shared.config.role;
-    let direction = if role == GatewayRole::Sidecar { Direction::Inbound } else { Direction::Transit };
+    let direction = if role.is_beside_applications() { Direction::Inbound } else { Direction::Transit };
     let mut record = Record::new(start, role, shared.conns.number(), direction);
     record.client = Some(address);
     record.reason = Some(refusal.reason);

@@ -241,6 +241,49 @@ async fn a_slow_reader_slows_its_writer_and_nobody_else() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_slow_readers_slows_nobody_else_on_their_tunnel() {
+    const CROWD: usize = 24;
+    // On a busy machine a ping may be late, and its tunnel would be left for another one.
+    let mut world = World::with(&["c1", "c2"], |config| config.timing.dead = LONG).await;
+    let (full, mut fulls) = tokio::sync::mpsc::channel(CROWD);
+    // Echoes, or sends without end to one who asks for that.
+    let server = move |mut stream: TcpStream| {
+        let full = full.clone();
+        async move {
+            let mut first = [0];
+            stream.read_exact(&mut first).await.unwrap();
+            if first != *b"*" {
+                stream.write_all(&first).await.unwrap();
+                return echo(stream).await;
+            }
+            let blocks = std::time::Duration::from_secs(1);
+            while tokio::time::timeout(blocks, stream.write_all(&[7; 65_536]))
+                .await
+                .is_ok_and(|sent| sent.is_ok())
+            {}
+            full.send(stream).await.unwrap();
+        }
+    };
+    world.app("c2", server).await;
+    world.publish();
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let mut client = world.call("c1").await;
+        client.write_all(b"*").await.unwrap();
+        crowd.push(client);
+    }
+    // Each has all that it may have under way, and reads nothing of it.
+    for _ in 0..CROWD {
+        crowd.push(tokio::time::timeout(LONG * 3, fulls.recv()).await.expect("it blocks").unwrap());
+    }
+    assert_eq!(world.sites["c1"].egress.shared.pool.len(), 1);
+    for _ in 0..5 {
+        let answer = tokio::time::timeout(LONG, ask(world.call("c1").await, b"hello")).await;
+        assert_eq!(answer.expect("others go on").unwrap(), b"hello");
+    }
+}
+
 /// Set in the process that has nothing else in its memory.
 const ALONE: &str = "TOMBOLO_TEST_ALONE";
 

@@ -109,14 +109,21 @@ async fn a_server_that_resets_with_both_ways_full() {
     for mode in MODES {
         for reads in [true, false] {
             let mut world = world(mode).await;
-            let server = |mut stream: TcpStream| async move {
-                fill(&mut stream).await;
-                reset(stream);
+            let (filled, mut fills) = mpsc::channel(1);
+            let server = move |mut stream: TcpStream| {
+                let filled = filled.clone();
+                async move {
+                    fill(&mut stream).await;
+                    filled.send(()).await.unwrap();
+                    reset(stream);
+                }
             };
             world.app("c2", server).await;
             world.publish();
             let mut client = world.call("c1").await;
             fill(&mut client).await;
+            // What is read before would only make room for more.
+            timeout(SOON, fills.recv()).await.expect("the server's way is full, too").unwrap();
             let begin = Instant::now();
             let end = if reads {
                 timeout(SOON, read_on(&mut client)).await.map(|end| end.unwrap_err())

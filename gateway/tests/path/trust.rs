@@ -218,7 +218,7 @@ async fn ends(take: fn(&mut World), why: &str, gateways: &[(&'static str, Gatewa
         let gateway = match role {
             GatewayRole::Egress => &world.sites[site].egress,
             GatewayRole::Ingress => &world.sites[site].ingress,
-            GatewayRole::Sidecar => &world.sites[site].sidecar,
+            GatewayRole::Sidecar | GatewayRole::Node => &world.sites[site].sidecar,
         };
         gateway.shared.apply(&world.resources(site)).unwrap();
         let end = client.read(&mut [0]).await;

@@ -1,40 +1,44 @@
 //! Addresses at which a cluster says that its ingress gateways are. Gateways of other clusters dial them, so an address
-//! that leads a dialler to itself, to its neighbours or to many is refused.
+//! that leads a dialler to itself, to its neighbours or to many is left out.
 
-use crate::app::error::{Kind, Refusal};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::AccountName;
+use tombolo_wire::message::Problem;
 
 /// How many a cluster may have.
 const MOST: usize = 32;
 
-/// Ok where peers may dial all of them.
-///
-/// # Errors
-/// [`Kind::InvalidField`], which names the first one that they may not.
-pub(super) fn check(addresses: &BTreeSet<String>, allow_loopback: bool) -> Result<(), Refusal> {
-    if addresses.len() > MOST {
-        let detail = format!(
-            "There are {} addresses of ingress gateways; a cluster may have {MOST}.",
-            addresses.len()
-        );
-        return Err(Refusal::new(Kind::InvalidField, detail).field(
-            "ingress",
-            format!("has more than {MOST} addresses"),
-            "let several gateways share one address, behind a load balancer",
-        ));
+/// Those that peers may dial, and what is wrong with the others. One wrong address costs the cluster neither the right ones nor the rest of
+/// its status.
+pub(super) fn sort(addresses: BTreeSet<String>, allow_loopback: bool) -> (BTreeSet<String>, Vec<Problem>) {
+    let said = addresses.len();
+    let (mut good, mut problems) = (BTreeSet::new(), Vec::new());
+    for address in addresses {
+        match wrong(&address, allow_loopback) {
+            Some((message, remedy)) => {
+                let shown: String = address.chars().take(100).collect();
+                problems.push(problem(format!("{shown:?} is told to no peer: it {message}; {remedy}")));
+            }
+            None if good.len() < MOST => drop(good.insert(address)),
+            None => {}
+        }
     }
-    let wrong = addresses.iter().find_map(|address| Some((address, wrong(address, allow_loopback)?)));
-    let Some((address, (message, remedy))) = wrong else { return Ok(()) };
-    let shown: String = address.chars().take(100).collect();
-    Err(Refusal::new(
-        Kind::InvalidField,
-        format!("{shown:?} is not an address that peers can dial: it {message}."),
-    )
-    .field("ingress", message, remedy))
+    let beyond = said - problems.len() - good.len();
+    if beyond > 0 {
+        problems.push(problem(format!(
+            "{beyond} addresses are told to no peer: a cluster may have {MOST}; let several gateways share one, behind a load balancer"
+        )));
+    }
+    // What was left out may be as much as the message holds.
+    problems.truncate(MOST);
+    (good, problems)
+}
+
+fn problem(message: String) -> Problem {
+    Problem { subject: "ingress gateway address".to_owned(), message }
 }
 
 const ROUTED: &str = "give --advertise of the ingress gateway as an address that other clusters reach";
@@ -104,9 +108,9 @@ mod tests {
     use super::*;
 
     fn refused(address: &str, allow_loopback: bool) -> Option<String> {
-        let error = check(&BTreeSet::from([address.to_owned()]), allow_loopback).err()?;
-        assert_eq!(error.errors[0].field, "ingress");
-        Some(error.errors[0].message.clone())
+        let (good, problems) = sort(BTreeSet::from([address.to_owned()]), allow_loopback);
+        assert_eq!(good.len() + problems.len(), 1, "{address}: {good:?} {problems:?}");
+        problems.into_iter().next().map(|problem| problem.message)
     }
 
     #[test]
@@ -123,7 +127,7 @@ mod tests {
             ":1",
             "10.0.0.1:0",
         ] {
-            assert_eq!(refused(bad, true).as_deref(), Some("is not host:port"), "{bad}");
+            assert!(refused(bad, true).is_some_and(|said| said.contains("is not host:port")), "{bad}");
         }
         for (bad, why) in [
             ("0.0.0.0:1", "unspecified"),
@@ -152,16 +156,25 @@ mod tests {
     fn loopback_is_for_one_machine() {
         for address in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.9.9.9]:1", "localhost:1", "a.localhost:1"] {
             assert_eq!(refused(address, true), None, "{address}");
-            let addresses = BTreeSet::from([address.to_owned()]);
-            let error = check(&addresses, false).unwrap_err();
-            assert!(error.errors[0].remedy.contains("--allow-loopback-gateways"), "{address}: {error:?}");
+            let said = refused(address, false).unwrap();
+            assert!(said.contains("--allow-loopback-gateways"), "{address}: {said}");
         }
     }
 
     #[test]
     fn so_many_and_no_more() {
         let some = |n: usize| (0..n).map(|n| format!("192.0.2.{n}:1")).collect::<BTreeSet<_>>();
-        assert!(check(&some(32), false).is_ok());
-        assert!(check(&some(33), false).is_err());
+        assert_eq!(sort(some(32), false), (some(32), Vec::new()));
+        let (good, problems) = sort(some(40), false);
+        assert_eq!((good.len(), problems.len()), (32, 1));
+        assert!(problems[0].message.starts_with("8 addresses"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_wrong_one_costs_the_right_ones_nothing() {
+        let both = BTreeSet::from(["127.0.0.1:1".to_owned(), "192.0.2.1:1".to_owned()]);
+        let (good, problems) = sort(both, false);
+        assert_eq!(good, BTreeSet::from(["192.0.2.1:1".to_owned()]));
+        assert!(problems[0].message.contains("leads to the machine that dials it"), "{problems:?}");
     }
 }

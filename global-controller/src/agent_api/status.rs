@@ -14,7 +14,9 @@ pub(super) async fn status(
     peer: AgentPeer,
     Body(mut status): Body<AgentStatus>,
 ) -> Result<StatusCode, Refusal> {
-    gateway_address::check(&status.ingress, agent.allow_loopback)?;
+    let (ingress, left_out) = gateway_address::sort(status.ingress, agent.allow_loopback);
+    status.ingress = ingress;
+    status.problems.splice(0..0, left_out);
     status.problems.truncate(MOST);
     status.gateways.truncate(MOST);
     let (org, cluster) = (peer.org.id, peer.cluster);

@@ -29,6 +29,10 @@ const CASES: [(&str, &str, &str); 6] = [
     ("GET", "/agent/v1/feed", "client-certificate-required"),
 ];
 
+fn nothing() -> Body {
+    Body::from(json!({}).to_string())
+}
+
 fn agent(controller: &Controller) -> Agent {
     let (metrics, clock) = (Metrics::new("controller"), Arc::clone(&controller.deps.clock));
     let agents = Agents::new(&metrics);
@@ -63,6 +67,7 @@ async fn strangers_get_nothing_and_change_nothing() {
          SELECT pg_notify('tombolo_changes', id::text) FROM organizations",
     );
     let router = router(agent(&controller));
+    let onboarding = format!("tmj_{}", "A".repeat(43));
     let stored = || {
         ["clusters", "cluster_intermediates", "onboarding_tokens", "cluster_status", "audit_events"]
             .map(|table| controller.database.sql(&format!("SELECT * FROM {table} AS t ORDER BY t")))
@@ -73,7 +78,7 @@ async fn strangers_get_nothing_and_change_nothing() {
         Client(Some(Arc::new(Peer { id, intermediate: CaFingerprint::new([print; 32]) })))
     };
     let ask = {
-        async |(method, path): (&str, &str), client: Option<Client>, token: Option<&str>| {
+        async |(method, path): (&str, &str), client: Option<Client>, token: Option<&str>, body: Body| {
             let mut request = Request::builder()
                 .method(method)
                 .uri(path)
@@ -82,7 +87,7 @@ async fn strangers_get_nothing_and_change_nothing() {
             if let Some(token) = token {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
-            let mut request = request.body(Body::from(json!({}).to_string())).unwrap();
+            let mut request = request.body(body).unwrap();
             if let Some(client) = client {
                 request.extensions_mut().insert(client);
             }
@@ -95,12 +100,12 @@ async fn strangers_get_nothing_and_change_nothing() {
         }
     };
     // the one who may is let in, as soon as this replica knows it: then only the body is wrong
-    let good = || ask(("POST", "/agent/v1/ack"), Some(peer("walled", "cluster-1", 0x11)), None);
+    let good = || ask(("POST", "/agent/v1/ack"), Some(peer("walled", "cluster-1", 0x11)), None, nothing());
     wait::until("the agent is known", Duration::from_secs(30), good, |told| told == "invalid-field").await;
     let before = stored();
     for (method, path, told) in CASES {
         for token in [None, Some(walled.as_str()), Some(other.as_str()), Some(controller.owner.as_str())] {
-            assert_eq!(ask((method, path), None, token).await, told, "{path}");
+            assert_eq!(ask((method, path), None, token, nothing()).await, told, "{path}");
         }
         // a cluster of another organization that calls itself like one of ours; one that our organization never signed;
         // and one that there is in another organization only
@@ -110,8 +115,16 @@ async fn strangers_get_nothing_and_change_nothing() {
             peer("walled", "cluster-2", 0x11),
         ] {
             let told = if told == "client-certificate-required" { "cluster-revoked" } else { told };
-            assert_eq!(ask((method, path), Some(client), None).await, told, "{path}");
+            assert_eq!(ask((method, path), Some(client), None, nothing()).await, told, "{path}");
         }
+    }
+    // not even those who may send what has no end
+    for (path, _, most) in routes() {
+        let Some(most) = most else { continue };
+        let large = Body::from(vec![b' '; most + 1]);
+        let told =
+            ask(("POST", path), Some(peer("walled", "cluster-1", 0x11)), Some(&onboarding), large).await;
+        assert_eq!(told, "body-too-large", "{path}");
     }
     assert_eq!(stored(), before);
     driver.stop().await;

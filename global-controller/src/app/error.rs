@@ -66,6 +66,10 @@ pub(crate) struct FieldError {
     pub(crate) remedy: String,
 }
 
+/// The kind of problem in an answer, by its stable name: what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reason(pub(crate) &'static str);
+
 /// A refused request.
 #[derive(Debug)]
 pub(crate) struct Refusal {

@@ -40,7 +40,7 @@ impl Page {
         if limit == 0 || limit > Self::MAX {
             return Err(Refusal::new(Kind::InvalidField, "The page size cannot be taken.").field(
                 "limit",
-                format!("is {limit}"),
+                "is out of bounds",
                 format!("use 1 to {}", Self::MAX),
             ));
         }

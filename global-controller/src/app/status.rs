@@ -35,7 +35,8 @@ pub(crate) struct ClusterStatus {
     /// Its gateways, as its agent sees them.
     #[schema(value_type = Vec<GatewayInfo>)]
     pub(crate) gateways: Vec<Value>,
-    /// Files, objects or names that were left out, and why.
+    /// Files, objects, ports or names that were left out, and why: by its agent, or because an older service of another
+    /// cluster has the port.
     pub(crate) problems: Vec<LeftOut>,
     /// When its agent was last heard of; absent before it ever was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +74,27 @@ pub(crate) struct GatewayInfo {
     pub(crate) status: Value,
 }
 
+/// Conflicts told of one cluster.
+const MOST_CONFLICTS: usize = 1000;
+
+/// What of a cluster's services could not be given as it has them, as this replica compiled it; and what is wrong with
+/// a name or a global namespace as such.
+fn conflicts(deps: &Deps, scope: &Scope, cluster: &str) -> Vec<LeftOut> {
+    let found = deps.view.with(scope.org.id, |compiled, _| compiled.conflicts()).unwrap_or_default();
+    let told = found.into_iter().filter_map(|conflict| {
+        let message = conflict.to_string();
+        match (conflict.loser, conflict.service) {
+            (Some(loser), _) if loser.cluster.as_str() != cluster => None,
+            (Some(loser), _) => Some(LeftOut { subject: loser.service.to_string(), message }),
+            (None, Some(service)) => {
+                Some(LeftOut { subject: format!("{}/{service}", conflict.gns), message })
+            }
+            (None, None) => Some(LeftOut { subject: conflict.gns.to_string(), message }),
+        }
+    });
+    told.take(MOST_CONFLICTS).collect()
+}
+
 /// How a cluster is.
 ///
 /// # Errors
@@ -83,6 +105,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
     let row = cluster::find(&mut tx, scope, name, now).await?;
     let report = tx.cluster_report(scope.org.id, row.id).await?;
     let state = State::from(row.state);
+    let conflicts = conflicts(deps, scope, name);
     let Some(report) = report else {
         return Ok(ClusterStatus {
             cluster: name.to_owned(),
@@ -93,7 +116,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             refused: None,
             agent: None,
             gateways: Vec::new(),
-            problems: Vec::new(),
+            problems: conflicts,
             last_seen: (state == State::Connected).then_some(now),
         });
     };
@@ -115,6 +138,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             .problems
             .into_iter()
             .map(|problem| LeftOut { subject: problem.subject, message: problem.message })
+            .chain(conflicts)
             .collect(),
         last_seen,
     })

@@ -265,7 +265,7 @@ impl Query {
         let limit = match limit.map(|text| text.parse::<u16>()) {
             None => None,
             Some(Ok(limit)) => Some(limit),
-            // too large for the type is too large for a page
+            // no number, or too large for the type: out of bounds for a page
             Some(Err(_)) => Some(0),
         };
         Page::new(list, limit, cursor.as_deref())

@@ -51,5 +51,5 @@ pub(super) async fn version() -> Json<Version> {
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "meta", security(()),
     responses((status = OK, description = "The OpenAPI document of this API.", body = Object)))]
 pub(super) async fn openapi_json() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], openapi::shared()).into_response()
 }

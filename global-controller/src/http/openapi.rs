@@ -5,7 +5,9 @@ use super::{
     router::operations,
 };
 use crate::app::{error::Kind, page::Page};
+use bytes::Bytes;
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 use utoipa::OpenApi as _;
 
 #[derive(utoipa::OpenApi)]
@@ -24,6 +26,12 @@ struct Head;
 /// The document without its operations.
 pub(super) fn head() -> utoipa::openapi::OpenApi {
     Head::openapi()
+}
+
+/// The document as it is served: made once, and one copy for all who read it. Anybody may ask.
+pub(crate) fn shared() -> Bytes {
+    static SHARED: LazyLock<Bytes> = LazyLock::new(|| document().into());
+    SHARED.clone()
 }
 
 /// The document, as JSON text with a newline at its end.

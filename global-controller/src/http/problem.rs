@@ -1,6 +1,6 @@
 //! Problem details (RFC 9457): what every refused request is answered with.
 
-use crate::app::error::{Kind, Refusal};
+use crate::app::error::{Kind, Reason, Refusal};
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -144,6 +144,7 @@ impl IntoResponse for Refusal {
             }
         }
         let mut response = (status, Json(Problem::from(&self))).into_response();
+        response.extensions_mut().insert(Reason(name));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {

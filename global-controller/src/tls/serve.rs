@@ -5,7 +5,7 @@ use super::{
     activity::Activity,
     places::{Full, Limits, Place, Places, Source},
 };
-use crate::metrics::Listener;
+use crate::{app::error::Reason, metrics::Listener};
 use axum::{Router, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
@@ -13,7 +13,7 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use rustls::ServerConfig;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -125,7 +125,15 @@ impl Server {
             request.extensions_mut().insert(client.clone());
             request.extensions_mut().insert(ConnectInfo(address));
             let answer = self.app.clone().oneshot(request);
-            async move { answer.await.map(|response| response.map(|body| busy.until_sent(body))) }
+            let refusals = self.metrics.requests_refused.clone();
+            async move {
+                let response = answer.await?;
+                if let Some(Reason(reason)) = response.extensions().get() {
+                    refusals.get_or_create(&[("reason", *reason)]).inc();
+                    tracing::debug!(client = %address, reason, "request refused");
+                }
+                Ok::<_, Infallible>(response.map(|body| busy.until_sent(body)))
+            }
         });
         let builder = builder();
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -140,6 +148,11 @@ impl Server {
                     served = connection.as_mut() => served,
                     () = stop.cut() => return,
                 }
+            }
+            () = activity.stalled(self.limits.idle) => {
+                self.metrics.stalled.inc();
+                tracing::debug!(client = %address, "an answer waited for its reader for too long");
+                return;
             }
             () = activity.idle(self.limits.idle) => {
                 connection.as_mut().graceful_shutdown();

@@ -125,3 +125,36 @@ async fn a_joiners_body_is_read_once_its_token_looks_like_one() {
     assert_eq!(problem(refused), "rate-limited");
     site.bound.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_takes_nothing_is_let_go_and_what_is_refused_is_counted() {
+    let (database, folder) = (database().await, tempfile::tempdir().unwrap());
+    let limits = Limits { connections: 32, per_source: 100, idle: Duration::from_millis(500) };
+    let site = Site::start_with(&database, folder.path(), |config| {
+        config.limits = limits;
+        config.admin = Some(([127, 0, 0, 1], 0).into());
+    })
+    .await;
+    let (mut send, connection) = h2::client::Builder::new()
+        .initial_window_size(0)
+        .handshake::<_, Bytes>(site.connector(None).connect().await.unwrap())
+        .await
+        .unwrap();
+    let running = tombolo_runtime::task::spawn("stranger", async move { drop(connection.await) });
+    let request = http::Request::get("https://localhost/api/v1/openapi.json").body(()).unwrap();
+    let (answer, _) = send.send_request(request, true).unwrap();
+    let answer = answer.await.unwrap();
+    tokio::time::timeout(SOON, running).await.expect("it is still open").unwrap();
+    drop(answer);
+
+    assert_eq!(site.call("tmb_wrong", "GET", "/whoami", None).await.0, 401);
+    let url = format!("http://{}/metrics", site.bound.admin.unwrap());
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    for line in [
+        "tombolo_controller_connections_stalled_total 1",
+        "tombolo_controller_requests_refused_total{reason=\"unauthenticated\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    site.bound.drain().await;
+}

@@ -1,6 +1,6 @@
 //! Which addresses of ingress gateways are published, and what followers are told at once.
 
-use crate::support::{Org, SOON, Site, site};
+use crate::support::{Org, SOON, Site, database, site};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tombolo_model::{GatewayRole, health::Health};
@@ -115,4 +115,19 @@ async fn followers_are_told_at_once() {
     let found = events.next("cluster").await;
     assert_eq!((&found["name"], &found["state"]), (&json!("cluster-1"), &json!("disconnected")));
     site.bound.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_peers_can_not_dial_costs_no_status() {
+    let (database, folder) = (database().await, tempfile::tempdir().unwrap());
+    let site =
+        Site::start_with(&database, folder.path(), |config| config.allow_loopback_gateways = false).await;
+    let acme = site.organization("acme").await;
+    let agent = site.agent(&acme, "cluster-1").await;
+    agent.say(&site, &["127.0.0.1:15443", "192.0.2.7:15443"]).await.unwrap();
+    let cluster = site.must(&acme.admin, "GET", &acme.path("/clusters/cluster-1"), None).await;
+    assert_eq!(cluster["ingress"], json!(["192.0.2.7:15443"]));
+    let status = site.must(&acme.admin, "GET", &acme.path("/clusters/cluster-1/status"), None).await;
+    let said = status["problems"][0]["message"].as_str().unwrap_or_default();
+    assert!(said.contains("127.0.0.1:15443") && said.contains("--allow-loopback-gateways"), "{status}");
 }

@@ -13,12 +13,24 @@ async fn becomes(world: &World, cluster: &str, health: &str) {
     until(&what, SOON, || world.health(cluster), |now| now == health).await;
 }
 
+/// Request after request goes to the cluster in the same zone. On a machine so busy that it takes a quarter second to answer, the other one is
+/// asked too, and may win: then it is counted anew.
+async fn all_go_near(world: &World) {
+    let begin = Instant::now();
+    let mut row = 0;
+    while row < 15 {
+        row = match world.greeting().await.expect("no request fails") {
+            NEAR => row + 1,
+            _ => 0,
+        };
+        assert!(begin.elapsed() < SOON, "{row} in a row went to the cluster in the same zone");
+    }
+}
+
 pub(crate) async fn the_nearer_cluster_dies_and_returns(world: &mut World) {
     becomes(world, "cluster-2", "healthy").await;
     becomes(world, "cluster-3", "healthy").await;
-    for _ in 0..10 {
-        assert_eq!(world.greeting().await.unwrap(), NEAR, "the one in the same zone");
-    }
+    all_go_near(world).await;
 
     world.kill_ingress();
     // Request after request, from the very moment on; none may fail.
@@ -51,7 +63,5 @@ pub(crate) async fn the_nearer_cluster_dies_and_returns(world: &mut World) {
     eprintln!("  slow start: {near} requests near, {far} far");
     assert!(near > 0 && far > 0, "a growing share, not all at once");
     assert_eq!(world.health("cluster-2").await, "healthy");
-    for _ in 0..10 {
-        assert_eq!(world.greeting().await.unwrap(), NEAR, "back where it was");
-    }
+    all_go_near(world).await;
 }

@@ -1,6 +1,7 @@
 //! The agent against a true API server. `make test-kubernetes` runs it; it needs etcd and kube-apiserver.
 
 mod capture;
+mod identity;
 mod mcs;
 mod server;
 mod world;
@@ -85,10 +86,16 @@ async fn set_ready(client: &Client, name: &str, ready: bool) {
 
 /// What the agent may, and no more.
 async fn let_agent(client: &Client, resources: &[&str]) {
-    let rules = json!([
-        {"apiGroups": [""], "resources": resources, "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-    ]);
+    let_agent_may(client, resources, &[]).await;
+}
+
+/// The same, and these rules.
+async fn let_agent_may(client: &Client, resources: &[&str], more: &[Value]) {
+    let mut rules = vec![
+        json!({"apiGroups": [""], "resources": resources, "verbs": ["get", "list", "watch"]}),
+        json!({"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}),
+    ];
+    rules.extend(more.iter().cloned());
     let role = json!({"metadata": {"name": "tombolo"}, "rules": rules});
     make_wide::<ClusterRole>(client, role).await;
     let group = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "tombolo"}]);

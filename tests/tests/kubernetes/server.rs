@@ -25,11 +25,9 @@ pub(crate) const AGENT: &str = "agent";
 /// The folder of etcd and kube-apiserver.
 fn programs() -> PathBuf {
     let given = std::env::var_os("TOMBOLO_KUBERNETES_BIN").map(PathBuf::from);
-    let cached = || {
-        let home = std::env::var_os("HOME").expect("HOME is set");
-        Path::new(&home).join(".cache/tombolo/kubernetes/bin")
-    };
-    let folder = given.unwrap_or_else(cached);
+    // Where tests/kubernetes/binaries links what it built.
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.run/kubernetes/bin");
+    let folder = given.unwrap_or_else(built);
     for program in ["etcd", "kube-apiserver"] {
         assert!(
             folder.join(program).exists(),

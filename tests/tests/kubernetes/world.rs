@@ -118,6 +118,7 @@ pub(crate) async fn egress(home: &Path, address: IpAddr) -> Program {
 
 /// The true agent.
 pub(crate) struct Agent {
+    pub(crate) trust_domain: String,
     program: Program,
     http: reqwest::Client,
 }
@@ -133,14 +134,43 @@ impl Agent {
         command.arg("--gateway-socket").arg(home.join("agent.sock"));
         command.arg("--ready-file").arg(&ready);
         let program = Program::start("agent", command, &ready, SOON).await;
-        Self { program, http: reqwest::Client::new() }
+        let state = fs::read(home.join("data/state.json")).expect("a state");
+        let state: Value = serde_json::from_slice(&state).expect("JSON");
+        let trust_domain = state["trust_domain"].as_str().expect("a trust domain").to_owned();
+        Self { trust_domain, program, http: reqwest::Client::new() }
+    }
+
+    /// Where gateways in pods come.
+    pub(crate) fn gateways(&self) -> SocketAddr {
+        self.program.address("gateways")
+    }
+
+    /// A dump of the admin port.
+    pub(crate) async fn dump(&self, what: &str) -> Value {
+        let url = format!("http://{}/dump/{what}", self.program.address("admin"));
+        let response = self.http.get(url).send().await.expect("an answer");
+        response.json().await.unwrap_or_default()
+    }
+
+    /// The organization's root, once there is a snapshot.
+    pub(crate) async fn root(&self) -> Option<String> {
+        let snapshot = self.dump("snapshot").await;
+        fn find(value: &Value) -> Option<String> {
+            match value {
+                Value::Object(map) => match map.get("roots").and_then(|roots| roots[0].as_str()) {
+                    Some(root) => Some(root.to_owned()),
+                    None => map.values().find_map(find),
+                },
+                Value::Array(all) => all.iter().find_map(find),
+                _ => None,
+            }
+        }
+        find(&snapshot)
     }
 
     /// What the agent reports: by service, `ready/total` and its accounts.
     pub(crate) async fn inventory(&self) -> Vec<String> {
-        let url = format!("http://{}/dump/inventory", self.program.address("admin"));
-        let response = self.http.get(url).send().await.expect("an answer");
-        let inventory: Value = response.json().await.unwrap_or_default();
+        let inventory = self.dump("inventory").await;
         let line = |(name, service): (&String, &Value)| {
             format!("{name} {}/{} {}", service["ready"], service["total"], service["accounts"])
         };

@@ -1,5 +1,5 @@
 //! The online shop of the demo: six small services, as an application that knows nothing of Tombolo. Each is this
-//! same program under the service's own name (a hard link `…/bin/catalog`), so that a proxy that serves a whole
+//! same program under the service's own name (a hard link `…/bin/catalog`; in the image a symbolic one), so that a proxy that serves a whole
 //! machine tells them apart by the executable's path, as it would any program.
 //!
 //! | service | port | does | calls |
@@ -34,7 +34,13 @@ pub use config::{Config, ConfigError, Target};
 use self::{client::Client, http::Call, http::Reply};
 use anyhow::Context;
 use serde_json::json;
-use std::{ffi::OsStr, fmt, net::SocketAddr, path::Path, process::ExitCode};
+use std::{
+    ffi::OsStr,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use tokio::net::TcpListener;
 use tombolo_runtime::{signal, telemetry};
 
@@ -103,10 +109,12 @@ impl Role {
         Self::ALL.into_iter().find(|role| role.as_str() == name)
     }
 
-    /// The service that this process is to be: by its executable.
+    /// The service that this process is to be: by its executable, or (in the container image, where they are links) by the name it
+    /// was called by.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
-        Self::of_program(&std::env::current_exe().ok()?)
+        let called = || std::env::args_os().next().map(PathBuf::from);
+        Self::of_program(&std::env::current_exe().ok()?).or_else(|| Self::of_program(&called()?))
     }
 }
 

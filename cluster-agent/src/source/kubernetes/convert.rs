@@ -245,6 +245,7 @@ pub(super) fn pod(object: Pod) -> Read {
         name: key.name.clone(),
         uid: object.metadata.uid.unwrap_or_default(),
         node: spec.node_name,
+        host_network: spec.host_network.unwrap_or_default(),
         addresses: texts.filter_map(|text| text.parse().ok()).collect(),
         account,
     };

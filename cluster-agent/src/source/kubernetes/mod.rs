@@ -101,7 +101,8 @@ impl Watching {
     pub async fn run(self, mut sink: impl FnMut(Batch) + Send) {
         let mut known = Known::new(self.server, self.mcs);
         let mut reported = None;
-        let mut told = watch::all(&self.client, &self.excluded, self.mcs).ready_chunks(TOGETHER);
+        let (own, mcs) = (&self.namespace, self.mcs);
+        let mut told = watch::all(&self.client, &self.excluded, own, mcs).ready_chunks(TOGETHER);
         while let Some(together) = told.next().await {
             let now = self.clock.now();
             let changes: Vec<_> = together.into_iter().flat_map(|one| known.take(one, now)).collect();

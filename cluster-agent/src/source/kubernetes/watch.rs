@@ -41,21 +41,22 @@ const WELL: Duration = Duration::from_secs(60);
 /// How often the server is asked whether it answers, and how long it may take.
 const ASK: Duration = Duration::from_secs(5);
 
-/// All that the API server tells, outside of these namespaces.
+/// All that the API server tells, outside of these namespaces. Of the agent's own, the pods: its gateways are there.
 pub(super) fn all(
     client: &Client,
     excluded: &BTreeSet<NamespaceName>,
+    own: &NamespaceName,
     with_exports: bool,
 ) -> SelectAll<BoxStream<'static, Told>> {
-    let outside = |field: &str| {
-        let terms: Vec<String> = excluded.iter().map(|name| format!("{field}!={name}")).collect();
-        watcher::Config::default().timeout(WATCH_S).fields(&terms.join(","))
+    let terms = |field: &str, but: Option<&NamespaceName>| -> Vec<String> {
+        excluded.iter().filter(|name| Some(*name) != but).map(|name| format!("{field}!={name}")).collect()
     };
+    let outside =
+        |field: &str| watcher::Config::default().timeout(WATCH_S).fields(&terms(field, None).join(","));
     let inside = outside("metadata.namespace");
-    let living = format!(
-        "{},status.phase!=Succeeded,status.phase!=Failed",
-        inside.field_selector.as_deref().unwrap_or_default()
-    );
+    let mut living = terms("metadata.namespace", Some(own));
+    living.extend(["Succeeded", "Failed"].map(|phase| format!("status.phase!={phase}")));
+    let living = living.join(",");
     let everywhere = watcher::Config::default().timeout(WATCH_S);
     let exports = with_exports.then(|| mcs::exports(client.clone(), inside.clone()));
     let mut all = select_all([

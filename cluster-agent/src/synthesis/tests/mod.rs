@@ -129,6 +129,7 @@ fn hello(role: GatewayRole, port: u16) -> GatewayHello {
         advertise: BTreeSet::new(),
         serves: BTreeSet::new(),
         workloads: BTreeSet::new(),
+        node: None,
         explicit: false,
         admin: None,
     }
@@ -290,7 +291,8 @@ fn a_connected_sidecar_is_preferred() {
         let hello = GatewayHello { serves: serves.clone(), ..hello(GatewayRole::Sidecar, port) };
         (hello.instance.clone(), Gateway { hello, connected })
     };
-    let tunnel = |gateways: Gateways| Sidecars::of(&gateways).tunnel("10.0.0.1".parse().unwrap());
+    let tunnel =
+        |gateways: Gateways| Sidecars::of(&gateways, &View::default()).tunnel("10.0.0.1".parse().unwrap());
     let port = |port| Some(([127, 0, 0, 1], port).into());
     assert_eq!(tunnel(Gateways::from([gateway(1, false), gateway(2, true)])), port(2));
     assert_eq!(tunnel(Gateways::from([gateway(1, true), gateway(2, true)])), port(1));

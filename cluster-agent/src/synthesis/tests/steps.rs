@@ -1,6 +1,7 @@
 //! Steps give what the whole gives, whatever happens in whatever order, and even where steps are missed.
 
 use super::*;
+use crate::source::{NamespaceObject, Object, PodObject};
 use proptest::prelude::*;
 use tombolo_feed::State;
 use tombolo_model::{Generation, snapshot::ResourceKey};
@@ -113,9 +114,11 @@ impl World {
                 self.file(&text, b.is_multiple_of(3));
             }
             6 => {
-                let role = [GatewayRole::Sidecar, GatewayRole::Egress][usize::from(a % 2)];
+                let role = [GatewayRole::Sidecar, GatewayRole::Egress, GatewayRole::Node][usize::from(a % 3)];
                 let serves = BTreeSet::from([format!("10.0.{}.0", b % 3).parse().unwrap()]);
-                let hello = GatewayHello { serves, explicit: true, ..hello(role, 100 + u16::from(b % 2)) };
+                let node = (role == GatewayRole::Node).then(|| format!("n{}", b % 2).parse().unwrap());
+                let hello = hello(role, 100 + u16::from(b % 2));
+                let hello = GatewayHello { serves, node, explicit: true, ..hello };
                 if b.is_multiple_of(5) {
                     self.gateways.remove(&hello.instance);
                 } else {
@@ -140,6 +143,31 @@ impl World {
                     clusters: BTreeMap::new(),
                 };
                 self.resource(ResourceKey::new("bundle", ""), Some(ClusterResource::Bundle(bundle)));
+            }
+            9 => {
+                let pod = PodObject {
+                    namespace: "default".parse().unwrap(),
+                    name: format!("p{}", a % 3).parse().unwrap(),
+                    uid: String::new(),
+                    node: Some(format!("n{}", b % 2)),
+                    addresses: BTreeSet::from([format!("10.0.{}.{}", a % 3, b % 3).parse().unwrap()]),
+                    host_network: b % 8 == 7,
+                    account: format!("a{}", b % 3).parse().unwrap(),
+                };
+                let pod = Object::Pod(pod);
+                if b % 7 == 6 {
+                    self.index.delete(&pod.key())
+                } else {
+                    self.index.apply(pod)
+                };
+                self.view = Arc::new(self.index.view());
+            }
+            10 => {
+                let mode = if b.is_multiple_of(4) { "none" } else { "node" };
+                let labels = BTreeMap::from([("tombolo.io/capture".to_owned(), mode.to_owned())]);
+                let name = "default".parse().unwrap();
+                self.index.apply(Object::Namespace(NamespaceObject { name, labels }));
+                self.view = Arc::new(self.index.view());
             }
             _ => {
                 let members = BTreeSet::from([cluster("c1"), cluster(&format!("c{b}"))]);
@@ -180,10 +208,17 @@ proptest! {
 
     #[test]
     fn steps_give_what_the_whole_gives(
-        changes in proptest::collection::vec((0u8..10, any::<u8>(), any::<u8>(), 0u8..4), 1..40),
+        changes in proptest::collection::vec((0u8..12, any::<u8>(), any::<u8>(), 0u8..4), 1..40),
     ) {
         let (mut world, mut steps, ages) = (World::new(), Synthesizer::default(), Ages::new());
-        let watchers: Vec<GatewayHello> = gateways().into_values().map(|gateway| gateway.hello).collect();
+        let mut watchers: Vec<GatewayHello> = gateways().into_values().map(|gateway| gateway.hello).collect();
+        for number in 0..2u16 {
+            let node = Some(format!("n{number}").parse().unwrap());
+            watchers.push(GatewayHello { node, ..hello(GatewayRole::Node, 100 + number) });
+        }
+        let mut older = hello(GatewayRole::Ingress, 4);
+        older.hello.protocol.minor = 0;
+        watchers.push(older);
         let mut told = vec![Resources::new(); watchers.len()];
         for (what, a, b, skip) in changes {
             world.change(what, a, b);

@@ -145,7 +145,8 @@ async fn one(
     posts: mpsc::Sender<Post>,
     answers: Answers,
 ) {
-    assert_eq!(request.headers()["tombolo-protocol"], "1.0");
+    let ours = tombolo_wire::version::ProtocolVersion::CURRENT.to_string();
+    assert_eq!(request.headers()["tombolo-protocol"], ours);
     let path = request.uri().path_and_query().unwrap().to_string();
     if request.method() == Method::GET {
         let out = respond.send_response(Response::new(()), false).unwrap();

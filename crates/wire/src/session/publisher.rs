@@ -168,9 +168,15 @@ impl<R: Resource> Publisher<R> {
         }
     }
 
-    /// The line that says we live. Where the generation rose without a change of the content, it says so.
+    /// The line that says we live. Where the generation rose without a change of the content, it says so; where the content
+    /// changed, too (a beat may come before the change was told), it is what [`Self::since`] gives: a newer number alone would
+    /// name a state that the receiver does not have.
     pub fn beat(&self, sent: Generation) -> FeedLine<R> {
-        if sent < self.generation && !self.history.is_empty() { self.current() } else { self.heartbeat() }
+        match self.since(sent) {
+            Some(line) => line,
+            None if sent < self.generation && !self.history.is_empty() => self.current(),
+            None => self.heartbeat(),
+        }
     }
 
     fn heartbeat(&self) -> FeedLine<R> {

@@ -67,6 +67,17 @@ pub(crate) fn snapshot_line() -> Vec<u8> {
 }
 
 #[test]
+fn a_beat_that_comes_before_the_change_was_told_brings_the_change() {
+    let (mut publisher, mut receiver) = two();
+    publisher.update(generation(7), state(&BTreeMap::from([(2, 9)])), BTreeSet::new());
+    let beat = publisher.beat(receiver.generation());
+    assert!(
+        matches!(receiver.accept(sent(&beat)), Ok(Applied::State(changes)) if changes.upserted.len() == 1)
+    );
+    assert_eq!((receiver.generation(), receiver.state()), (generation(7), publisher.resources()));
+}
+
+#[test]
 fn a_feed() {
     let (mut publisher, mut receiver) = two();
     assert_eq!(receiver.generation(), generation(5));

@@ -65,6 +65,8 @@ pub(crate) fn needs_process<'a>(specs: impl IntoIterator<Item = &'a WorkloadSpec
 
 fn agrees(selector: &WorkloadSelector, facts: &ProcessFacts) -> bool {
     match selector {
+        // A connection's, never a process's.
+        WorkloadSelector::Address(_) => false,
         WorkloadSelector::Uid(uid) => *uid == facts.uid,
         WorkloadSelector::Path(path) => {
             facts.exe.as_ref().is_some_and(|exe| exe.as_os_str() == path.as_str())

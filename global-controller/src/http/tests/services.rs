@@ -70,6 +70,16 @@ async fn services_show_their_addresses_and_where_they_are_served() {
     assert_eq!((&target["services"], &target["end_to_end"]), (&json!(["default/catalog"]), &json!("all")));
     assert_eq!(catalog["conflicts"][0]["reason"], "protocol");
     assert_eq!(catalog["conflicts"][0]["winner"], "cluster-2/default/catalog");
+    // and whose port it is that is left out is told of its cluster
+    let problems = async |cluster: &str| {
+        let path = format!("/organizations/acme/clusters/{cluster}/status");
+        controller.get(&admin, &path).await.expect(200)["problems"].clone()
+    };
+    assert_eq!(problems("cluster-2").await, json!([]));
+    let told = problems("cluster-1").await;
+    assert_eq!((told.as_array().unwrap().len(), &told[0]["subject"]), (1, &json!("default/catalog")));
+    let message = told[0]["message"].as_str().unwrap();
+    assert!(message.contains("port 8082 of cluster-1/default/catalog is left out: cluster-2/"), "{message}");
     assert_eq!(list("?cluster=cluster-2").await.len(), 2);
     assert_eq!(list("?gns=other").await.len(), 0);
     assert_eq!(list("?limit=2").await.len(), 2);

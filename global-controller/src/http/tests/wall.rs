@@ -138,6 +138,11 @@ impl Walls {
 
     /// The case's operation on the first organization's things, under the path of `org`.
     async fn attempt(&self, case: &Case, org: &str, token: Option<&str>) -> Answered {
+        self.send(case, org, token, (case.body)()).await
+    }
+
+    /// The same, with another body.
+    async fn send(&self, case: &Case, org: &str, token: Option<&str>, body: Option<Value>) -> Answered {
         let path = case
             .path
             .replace("{org}", org)
@@ -150,7 +155,7 @@ impl Walls {
         if let Some(token) = token {
             call = call.token(token);
         }
-        if let Some(body) = (case.body)() {
+        if let Some(body) = body {
             call = call.json(&body);
         }
         call.send().await
@@ -256,6 +261,31 @@ async fn without_a_token_nothing_is_answered() {
             assert_eq!(without.header("www-authenticate"), "Bearer realm=\"tombolo\"");
         }
     }
+}
+
+#[tokio::test]
+async fn every_body_is_bounded_and_known() {
+    let walls = Walls::build().await;
+    let before = walls.stored().await;
+    let mut seen = 0;
+    for case in cases() {
+        let Some(good) = (case.body)() else { continue };
+        seen += 1;
+        let token = match case.access {
+            For::Owner | For::Landlord => &walls.controller.owner,
+            _ => &walls.admins[0],
+        };
+        let with = |field: &str, value: Value| {
+            let mut body = good.clone();
+            body[field] = value;
+            walls.send(case, ORGS[0], Some(token), Some(body))
+        };
+        let problem = with("colour", json!("red")).await.problem(422, "unknown-field");
+        assert_eq!(problem.errors[0].field, "colour", "{} {}", case.method, case.path);
+        with("colour", json!("x".repeat(300 * 1024))).await.problem(413, "body-too-large");
+    }
+    assert_eq!(seen, 8);
+    assert_eq!(walls.stored().await, before);
 }
 
 #[tokio::test]

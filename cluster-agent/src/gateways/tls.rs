@@ -1,0 +1,177 @@
+//! The same requests over TLS 1.3, for gateways in pods. The agent shows its own certificate; who asks is in the token of
+//! each request.
+
+use super::{
+    connection,
+    review::{Ask, Reviews, by},
+    routes::{Context, Peer, Problem},
+};
+use rustls::ServerConfig;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tombolo_model::NamespaceName;
+use tombolo_mtls::{Credentials, accept_optional, agent_server_config};
+use tombolo_runtime::{clock::Clock, drain::Watch, task, telemetry::chain};
+
+/// How long a handshake may take, and how long a connection may show no token.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at a time, known or not.
+const MOST: usize = 8192;
+/// How long after a failed accept the next one is tried (no file descriptors left, as a rule).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the port can't be had.
+#[derive(Debug, Error)]
+#[error("can't listen for gateways on {address}; give another --gateway-listen, or end what listens there")]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+/// The bound port.
+#[derive(Debug)]
+pub struct PodListener {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Arc<ServerConfig>,
+}
+
+/// Who may come in: whom the API server knows.
+#[derive(Clone, Debug)]
+pub struct Doorkeeper {
+    reviews: Arc<Reviews>,
+    own: NamespaceName,
+}
+
+impl Doorkeeper {
+    /// Asks the API server of this client; `own` is the agent's namespace.
+    #[must_use]
+    pub fn new(client: kube::Client, own: NamespaceName, clock: Arc<dyn Clock>) -> Self {
+        Self::asking(by(client), own, clock)
+    }
+
+    pub(super) fn asking(ask: Ask, own: NamespaceName, clock: Arc<dyn Clock>) -> Self {
+        Self { reviews: Arc::new(Reviews::new(ask, clock)), own }
+    }
+}
+
+impl PodListener {
+    /// Binds the port. `credentials` are the agent's own.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub async fn bind(address: SocketAddr, credentials: &Credentials) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, tls: agent_server_config(credentials, &[b"h2"]) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves gateways until the draining; then their feeds end with a goodbye.
+    pub async fn run(self, context: Context, doorkeeper: Doorkeeper) {
+        let stop: Watch = context.stop.clone();
+        let places = Arc::new(Semaphore::new(MOST));
+        loop {
+            let accepted = async {
+                // The semaphore is never closed.
+                let place = Arc::clone(&places).acquire_owned().await.ok();
+                (self.listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                biased;
+                () = stop.signaled() => break,
+                accepted = accepted => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let (context, keeper) = (context.clone(), doorkeeper.clone());
+                    let tls = Arc::clone(&self.tls);
+                    task::spawn("gateway connection", serve(stream, address, tls, context, keeper, place));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "the port for gateways could not accept; trying again");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Arc<ServerConfig>,
+    context: Context,
+    keeper: Doorkeeper,
+    _place: Option<OwnedSemaphorePermit>,
+) {
+    // Small lines that should arrive at once.
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(PATIENCE, accept_optional(stream, tls)).await {
+        Ok(Ok((stream, _))) => stream,
+        Ok(Err(error)) => {
+            return tracing::debug!(peer = %address, error = chain(&error), "a gateway's handshake failed");
+        }
+        Err(_) => return tracing::debug!(peer = %address, "a gateway's handshake took too long"),
+    };
+    let stop = context.stop.clone();
+    let known = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&known);
+    let respond = move |request: http::Request<hyper::body::Incoming>| {
+        let (context, keeper, seen) = (context.clone(), keeper.clone(), Arc::clone(&seen));
+        async move {
+            match keeper.whose(request.headers()).await {
+                Ok(peer) => {
+                    seen.store(true, Ordering::Relaxed);
+                    context.respond(request, peer).await
+                }
+                Err(problem) => {
+                    tracing::warn!(peer = %address, error = problem.detail(), "who asks for a gateway is not known");
+                    problem.into_response()
+                }
+            }
+        }
+    };
+    // A stranger does not keep a place.
+    let stranger = async {
+        sleep(PATIENCE).await;
+        if known.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    connection::serve(stream, respond, stranger, &stop).await;
+}
+
+impl Doorkeeper {
+    async fn whose(&self, headers: &http::HeaderMap) -> Result<Peer, Problem> {
+        let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(Problem::no_token)?;
+        let caller = self.reviews.whose(token.trim()).await?;
+        Ok(Peer::Pod { caller, own: self.own.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! What the proxy of a node stands before: the pods on it that are captured there.
+
+use super::Gateways;
+use crate::{index::View, source::PodObject};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+use tombolo_model::{
+    GatewayRole, SpiffeId,
+    snapshot::{
+        GatewayResource, Resource as _, ResourceKey, Resources, SelfSpec, WorkloadSelector, WorkloadSpec,
+    },
+};
+
+/// How the pods of a namespace are captured; `node` is what counts here.
+const CAPTURE: &str = "tombolo.io/capture";
+
+/// The workloads of each node that has a proxy, by the node's name.
+pub(super) type Workloads = BTreeMap<String, Resources<GatewayResource>>;
+
+/// Whether the proxy of its node stands before a pod: its namespace says so, and its addresses are its own.
+pub(crate) fn captured(view: &View, pod: &PodObject) -> bool {
+    let labels = view.namespaces.get(&pod.namespace);
+    let mode = labels.and_then(|labels| labels.get(CAPTURE)).map(String::as_str);
+    mode == Some("node") && !pod.host_network
+}
+
+/// Where the proxy of each node takes tunnels: one that is connected before one that is not.
+pub(super) fn proxies(gateways: &Gateways) -> BTreeMap<&str, SocketAddr> {
+    let mut proxies = BTreeMap::new();
+    for wanted in [true, false] {
+        let nodes = gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Node);
+        for gateway in nodes {
+            if let Some(node) = &gateway.hello.node {
+                proxies.entry(node.as_str()).or_insert(gateway.hello.tunnel);
+            }
+        }
+    }
+    proxies
+}
+
+/// What the proxy of each node is told of workloads: those of the captured pods on it, known by their addresses.
+pub(super) fn workloads(own: &SelfSpec, view: &View, gateways: &Gateways) -> Workloads {
+    let nodes = proxies(gateways);
+    let mut all = Workloads::new();
+    for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
+        let Some(node) = pod.node.as_deref().filter(|node| nodes.contains_key(node)) else { continue };
+        if pod.addresses.is_empty() || !captured(view, pod) {
+            continue;
+        }
+        let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, &pod.namespace, &pod.account);
+        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() });
+        let resource =
+            all.entry(node.to_owned()).or_default().entry(fresh.key()).or_insert_with(|| fresh.clone());
+        if let GatewayResource::Workload(workload) = resource {
+            workload.selectors.extend(pod.addresses.iter().copied().map(WorkloadSelector::Address));
+        }
+    }
+    all
+}
+
+/// The keys under which any node is told something else.
+pub(super) fn differing(old: &Workloads, new: &Workloads) -> BTreeSet<ResourceKey> {
+    let none = Resources::new();
+    let mut keys = BTreeSet::new();
+    for node in old.keys().chain(new.keys()) {
+        let (a, b) = (old.get(node).unwrap_or(&none), new.get(node).unwrap_or(&none));
+        keys.extend(a.keys().chain(b.keys()).filter(|key| a.get(*key) != b.get(*key)).cloned());
+    }
+    keys
+}

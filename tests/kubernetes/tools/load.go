@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"sort"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// loaded is the sum of a load run. Servers counts answers by the name of the server that gave them.
+type loaded struct {
+	Requests int            `json:"requests"`
+	Failed   int            `json:"failed"`
+	Errors   map[string]int `json:"errors"`
+	Servers  map[string]int `json:"servers"`
+	P50      float64        `json:"p50_ms"`
+	P99      float64        `json:"p99_ms"`
+	Max      float64        `json:"max_ms"`
+}
+
+// load asks until the time is over or it gets SIGTERM, then prints the sum. A failed request is counted, not repeated.
+func load(args []string) error {
+	fs := flag.NewFlagSet("load", flag.ExitOnError)
+	for_ := fs.Duration("for", 10*time.Second, "how long")
+	clients := fs.Int("clients", 4, "how many at once")
+	pause := fs.Duration("pause", 0, "between one client's requests")
+	timeout := fs.Duration("timeout", dialWait, "of a request")
+	h2 := fs.Bool("h2", false, "HTTP/2 in clear, without an upgrade")
+	fresh := fs.Bool("fresh", false, "a connection of its own for each request")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	stop := make(chan struct{})
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		select {
+		case <-end:
+		case <-time.After(*for_):
+		}
+		close(stop)
+	}()
+	c := client(*h2, *timeout, *clients)
+	if *fresh {
+		c.Transport.(*http.Transport).DisableKeepAlives = true
+	}
+	sum := loaded{Errors: map[string]int{}, Servers: map[string]int{}}
+	var took []float64
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range *clients {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(*pause):
+				}
+				t := time.Now()
+				server, err := ask(c, fs.Arg(0))
+				ms := float64(time.Since(t).Microseconds()) / 1000
+				mu.Lock()
+				sum.Requests++
+				took = append(took, ms)
+				if err != nil {
+					sum.Failed++
+					sum.Errors[err.Error()]++
+				} else {
+					sum.Servers[server]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	sort.Float64s(took)
+	if n := len(took); n > 0 {
+		sum.P50, sum.P99, sum.Max = took[n/2], took[n*99/100], took[n-1]
+	}
+	return json.NewEncoder(os.Stdout).Encode(sum)
+}
+
+func ask(c *http.Client, url string) (string, error) {
+	a, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer a.Body.Close()
+	body, err := io.ReadAll(a.Body)
+	if err != nil {
+		return "", err
+	}
+	if a.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s %s", a.Status, a.Header.Get("tombolo-reason"))
+	}
+	var s seen
+	_ = json.Unmarshal(body, &s) // another server's answer has no name
+	return s.Server, nil
+}

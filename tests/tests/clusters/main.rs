@@ -1,0 +1,4 @@
+//! Real clusters: API server, kubelet, containerd, CoreDNS, pods. `make test-clusters` runs it; `tests/kubernetes/README.md` says what it needs.
+
+mod lab;
+mod smoke;

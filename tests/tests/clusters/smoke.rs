@@ -1,0 +1,266 @@
+//! The lab itself: what the other tests stand on.
+
+use crate::lab::{Act, Cluster, Component, Lab};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, api::ListParams};
+use serde_json::{Value, json};
+use std::{fs, path::Path, time::Duration};
+use tombolo_testkit::wait::{until, until_ok};
+
+/// A pod is ready in seconds; on a machine that does other things, in more.
+const SOON: Duration = Duration::from_secs(180);
+const SPACE: &str = "smoke";
+
+/// What a pod of the test tools' server needs.
+fn pod(cluster: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "tools", "image": "localhost/tools:dev", "imagePullPolicy": "Never", "args": ["serve", "-name", cluster],
+                "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+                "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    })
+}
+
+/// A namespace with `replicas` servers, reached by the Service `web`, by a node's port, and by a load balancer.
+async fn serve(cluster: &Cluster, replicas: usize) {
+    let meta = |name: &str| json!({"name": name, "namespace": SPACE});
+    let service = |name: &str, kind: &str| {
+        let ports = json!([{"name": "http", "port": 8080}, {"name": "echo", "port": 9001}]);
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": meta(name),
+            "spec": {"type": kind, "selector": {"app": "web"}, "ports": ports}})
+    };
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta("web"), "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": pod(&cluster.name)}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta("resolve"), "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "localhost/resolve:dev", "imagePullPolicy": "Never"}]}},
+        service("web", "ClusterIP"), service("port", "NodePort"), service("balanced", "LoadBalancer"),
+    ]});
+    cluster.apply(&all.to_string()).await.expect("applied");
+    let wait = ["-n", SPACE, "rollout", "status", "deploy/web", "--timeout=180s"];
+    cluster.kubectl(&wait).await.expect("the servers are ready");
+    let wait = ["-n", SPACE, "wait", "--for=condition=Ready", "pod/resolve", "--timeout=180s"];
+    cluster.kubectl(&wait).await.expect("the pod is ready");
+}
+
+async fn clear(cluster: &Cluster) {
+    cluster.kubectl(&["delete", "namespace", SPACE, "--timeout=120s"]).await.expect("the namespace goes");
+}
+
+/// The name of the cluster whose server answers at `url`, asked from a pod.
+async fn who(cluster: &Cluster, url: &str) -> Result<String, String> {
+    let said = cluster.exec(SPACE, "deploy/web", &["/tools", "get", "-timeout", "3s", url]).await?;
+    let said: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
+    said["server"].as_str().map(str::to_owned).ok_or_else(|| format!("no server in {said}"))
+}
+
+async fn field(cluster: &Cluster, what: &str, path: &str) -> String {
+    let path = format!("jsonpath={{{path}}}");
+    cluster.kubectl(&["-n", SPACE, "get", what, "-o", &path]).await.expect("a field")
+}
+
+async fn pods(cluster: &Cluster) -> Vec<String> {
+    let all = field(cluster, "pods", ".items[*].status.podIP").await;
+    all.split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn two_clusters() {
+    let lab = Lab::up(2).await;
+    let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
+    tokio::join!(serve(one, 3), serve(other, 1));
+
+    for (here, there) in [(one, other), (other, one)] {
+        let nodes = Api::<Node>::all(here.client().await).list(&ListParams::default()).await.expect("nodes");
+        assert!(!nodes.items.is_empty(), "{} has a node", here.name);
+
+        // By name, which CoreDNS answers for each C library as well; then by the other cluster's node.
+        let name = until_ok("a Service", SOON, || who(here, "http://web.smoke:8080/")).await;
+        assert_eq!(name, here.name);
+        let port = field(there, "svc/port", ".spec.ports[0].nodePort").await;
+        let url = format!("http://{}:{port}/", there.node_address(1).await.expect("an address"));
+        assert_eq!(until_ok("a NodePort", SOON, || who(here, &url)).await, there.name);
+
+        let address = field(here, "svc/web", ".spec.clusterIP").await;
+        for program in ["resolve-glibc", "resolve-musl"] {
+            let said =
+                here.exec(SPACE, "pod/resolve", &[program, "web", "web.smoke.svc.cluster.local"]).await;
+            let said = said.expect("the names resolve");
+            assert_eq!(said, format!("web {address}\nweb.smoke.svc.cluster.local {address}\n"), "{program}");
+        }
+        for nowhere in ["nowhere.smoke.svc.cluster.local", "nowhere.example.com"] {
+            let said = here.exec(SPACE, "deploy/web", &["/tools", "dns", nowhere, "A"]).await;
+            assert!(said.as_ref().is_ok_and(|said| said.starts_with("NXDOMAIN")), "{nowhere}: {said:?}");
+        }
+    }
+
+    // The same addresses in both: one that only the first cluster uses leads nowhere from the second.
+    let (mine, theirs) = (pods(one).await, pods(other).await);
+    let only =
+        mine.iter().find(|address| !theirs.contains(address)).expect("the first cluster has more pods");
+    assert_eq!(who(one, &format!("http://{only}:8080/")).await, Ok(one.name.clone()));
+    let refused = who(other, &format!("http://{only}:8080/")).await;
+    assert!(refused.is_err(), "a pod of another cluster answered: {refused:?}");
+
+    if lab.is_ours() {
+        assert_eq!(
+            mine[0].rsplit_once('.').map(|(net, _)| net),
+            theirs[0].rsplit_once('.').map(|(net, _)| net)
+        );
+        one.balance().await.expect("an address");
+        let address = one.node_address(1).await.expect("an address");
+        assert_eq!(field(one, "svc/balanced", ".status.loadBalancer.ingress[0].ip").await, address);
+        let url = format!("http://{address}:8080/");
+        assert_eq!(until_ok("a LoadBalancer", SOON, || who(other, &url)).await, one.name);
+    }
+    tokio::join!(clear(one), clear(other));
+}
+
+#[tokio::test]
+async fn protocols_of_the_tools() {
+    let lab = Lab::up(1).await;
+    let [one] = lab.clusters.as_slice() else { panic!("a cluster") };
+    serve(one, 1).await;
+    let tools =
+        async |command: &[&str]| one.exec(SPACE, "deploy/web", &[&["/tools"], command].concat()).await;
+    for (command, part) in [
+        (["get", "-h2", "http://localhost:8080/"].as_slice(), r#""proto":"HTTP/2.0""#),
+        (&["get", "-H", "a: b", "http://localhost:8080/"], r#""A":["b"]"#),
+        (&["grpc", "localhost:9000", "hello"], "hello [c1] SERVING"),
+        (&["ws", "ws://localhost:8080/ws", "hello"], "hello"),
+        (&["tcp", "localhost:9001", "hello"], "hello"),
+        (&["udp", "localhost:9001", "hello"], "hello"),
+        (&["greet", "localhost:9002"], "220 c1"),
+        (&["half-close", "localhost:9003", "1000000"], "1000000 "),
+        (&["bulk", "localhost:9004", "10000000"], "10000000 "),
+        (&["load", "-for", "300ms", "http://localhost:8080/"], r#""failed":0"#),
+        (&["resolve", "web"], "10.96."),
+        (&["cat", "/etc/resolv.conf"], "nameserver "),
+    ] {
+        let said = tools(command).await;
+        assert!(said.as_ref().is_ok_and(|said| said.contains(part)), "{command:?}: {said:?}");
+    }
+    let failed = tools(&["load", "-for", "300ms", "http://localhost:8080/?status=503"]).await.expect("a sum");
+    assert!(failed.contains(r#""503 Service Unavailable "#), "{failed}");
+    clear(one).await;
+}
+
+#[tokio::test]
+async fn faults() {
+    let lab = Lab::up(2).await;
+    if !lab.is_ours() {
+        eprintln!("not run: the clusters were given");
+        return;
+    }
+    let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
+    tokio::join!(serve(one, 1), serve(other, 1));
+    let port = field(other, "svc/port", ".spec.ports[0].nodePort").await;
+    let url = format!("http://{}:{port}/", other.node_address(1).await.expect("an address"));
+    until_ok("the other cluster", SOON, || who(one, &url)).await;
+
+    lab.cut(one, other).await.expect("cut");
+    assert!(who(one, &url).await.is_err(), "the clusters are cut");
+    lab.heal(one, other).await.expect("healed");
+    until_ok("the other cluster, again", SOON, || who(one, &url)).await;
+
+    // A packet with an address that is no node's is seen when it leaves.
+    let before = lab.leaks().await.expect("a count");
+    assert!(who(one, "http://240.0.0.1:8080/").await.is_err());
+    assert!(lab.leaks().await.expect("a count") > before, "the leak is counted");
+
+    let ready = || one.kubectl(&["get", "--raw", "/readyz", "--request-timeout=3s"]);
+    for component in [Component::ApiServer, Component::Etcd] {
+        one.service(Act::Stop, component).await.expect("stopped");
+        let _ = until("the API server is away", SOON, ready, Result::is_err).await;
+        one.service(Act::Start, component).await.expect("started");
+        until_ok("the API server is back", SOON, ready).await;
+    }
+    one.service(Act::Kill, Component::Kubelet).await.expect("killed");
+    until_ok("a Service, still", SOON, || who(one, "http://web.smoke:8080/")).await;
+    tokio::join!(clear(one), clear(other));
+}
+
+/// Whatever on this machine has to do with `cluster`.
+fn traces(cluster: &str) -> Vec<String> {
+    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let mut found = Vec::new();
+    let mut look = |what: &str, text: &str, part: &str| {
+        found.extend(text.lines().filter(|line| line.contains(part)).map(|line| format!("{what}: {line}")));
+    };
+    let state = format!("/.run/kubernetes/{cluster}/");
+    for process in fs::read_dir("/proc").expect("processes").flatten() {
+        let arguments = lines(&process.path().join("cmdline")).replace('\0', " ");
+        look("process", &arguments, &state);
+        look("mount", &lines(&process.path().join("mountinfo")), &state);
+        look("cgroup", &lines(&process.path().join("cgroup")), &format!("/tombolo/{cluster}n"));
+    }
+    for (folder, part) in
+        [("/run/netns", format!("tombolo-{cluster}n")), ("/sys/fs/cgroup", "tombolo".to_owned())]
+    {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let here = entry.path().join(format!("tombolo/{cluster}n1"));
+            if folder == "/run/netns" {
+                look("network namespace", &entry.path().display().to_string(), &part);
+            } else if here.exists() {
+                look("cgroup", &here.display().to_string(), &part);
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_third_cluster_comes_and_goes() {
+    let lab = Lab::up(2).await;
+    if !lab.is_ours() {
+        eprintln!("not run: the clusters were given");
+        return;
+    }
+    drop(lab);
+    let lab = Lab::up(3).await;
+    let [one, _, third] = lab.clusters.as_slice() else { panic!("three clusters") };
+    serve(third, 1).await;
+    assert!(traces(&third.name).len() > 5, "the traces of what runs are seen: {:?}", traces(&third.name));
+    lab.down(third).await.expect("down");
+    let left = || async { traces(&third.name) };
+    until("no trace of the cluster", SOON, left, Vec::is_empty).await;
+    assert!(!third.kubeconfig.exists());
+    one.kubectl(&["get", "--raw", "/readyz"]).await.expect("the others stay");
+}
+
+#[tokio::test]
+async fn a_second_node_comes_and_goes() {
+    let lab = Lab::up(1).await;
+    if !lab.is_ours() {
+        eprintln!("not run: the clusters were given");
+        return;
+    }
+    let [one] = lab.clusters.as_slice() else { panic!("a cluster") };
+    one.add_node(2).await.expect("a second node");
+    serve(one, 1).await;
+    // Its pods are reached from the first node's, and have its name.
+    let mut pod = pod("second");
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"] = json!({"name": "second", "namespace": SPACE});
+    pod["spec"]["nodeName"] = json!(one.node(2));
+    one.apply(&pod.to_string()).await.expect("applied");
+    let ready = ["-n", SPACE, "wait", "--for=condition=Ready", "pod/second", "--timeout=180s"];
+    one.kubectl(&ready).await.expect("the pod is ready");
+    let address = field(one, "pod/second", ".status.podIP").await;
+    let name = one.node_exec(2, &["hostname"]).await.expect("a name");
+    assert_eq!(name.trim(), one.node(2));
+    let url = format!("http://{address}:8080/");
+    assert_eq!(until_ok("the second node's pod", SOON, || who(one, &url)).await, "second");
+    clear(one).await;
+    one.remove_node(2).await.expect("removed");
+    let nodes = one.kubectl(&["get", "nodes", "-o", "name"]).await.expect("nodes");
+    assert_eq!(nodes.trim(), format!("node/{}", one.node(1)));
+}
