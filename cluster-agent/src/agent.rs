@@ -11,6 +11,7 @@ use crate::{
     gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
+    inject::{self, Injector},
     locality,
     mcs::apply::Multicluster,
     report::{Reporter, new_epoch},
@@ -68,6 +69,8 @@ pub enum SourceConfig {
         cluster: kubernetes::Config,
         /// Whether imported names become Services, so that pods without a proxy reach them (capture mode `gateway`).
         expose: bool,
+        /// How pods get proxies (capture mode `sidecar`), where they do.
+        inject: Option<inject::Config>,
     },
 }
 
@@ -126,6 +129,9 @@ pub enum BuildError {
     /// The API server.
     #[error(transparent)]
     Kubernetes(#[from] kubernetes::ConnectError),
+    /// The webhook.
+    #[error(transparent)]
+    Inject(#[from] inject::BuildError),
     /// The admin port.
     #[error("can't listen on {address} for the admin port; give another --admin, or end what listens there")]
     Admin {
@@ -143,6 +149,8 @@ pub struct Bound {
     pub dns: Option<SocketAddr>,
     /// Where the admin port is.
     pub admin: Option<SocketAddr>,
+    /// Where the API server asks about pods, where it does.
+    pub webhook: Option<SocketAddr>,
     /// The socket for gateways, where there is one.
     pub gateway_socket: Option<PathBuf>,
     /// Where gateways in pods come, where they do.
@@ -161,6 +169,7 @@ struct Parts {
     exposing: Option<Exposing>,
     multicluster: Option<Multicluster>,
     mcs: watch::Sender<Option<McsVersion>>,
+    injector: Option<Injector>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -215,18 +224,19 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let (mut exposing, mut mcs_client, mut keeper) = (None, None, None);
+    let (mut exposing, mut injecting, mut mcs_client, mut keeper) = (None, None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes { cluster, expose } => {
+        SourceConfig::Kubernetes { cluster, expose, inject } => {
             let follows_mcs = cluster.mcs;
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
             keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             mcs_client = follows_mcs.then(|| cluster.client());
+            injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
     };
@@ -268,7 +278,27 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         clock: Arc::clone(&deps.clock),
         problems: mcs_problems,
     });
-    let (view, _) = watch::channel(Arc::new(View::default()));
+    let (view, views) = watch::channel(Arc::new(View::default()));
+    let membership = Arc::new(membership);
+    let (injection_problems, found_injecting) = watch::channel(Vec::new());
+    let injector = match injecting {
+        None => None,
+        Some((config, client, namespace)) => {
+            let parts = inject::Parts {
+                client,
+                namespace,
+                membership: Arc::clone(&membership),
+                authority: Arc::clone(&authority),
+                snapshot: feed.state(),
+                view: views,
+                chosen: watch::channel(Arc::default()).1,
+                writes: watch::channel(true).1,
+                problems: injection_problems,
+                clock: Arc::clone(&deps.clock),
+            };
+            Some(Injector::build(config, parts, &metrics).await?)
+        }
+    };
     let (checks, checker) = health::checks(config.health);
     let (inventory, inventories) = watch::channel(None);
     let (names, name_problems) = watch::channel(Vec::new());
@@ -277,11 +307,11 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         source: found,
         exposing: found_exposing,
         multicluster: found_mcs,
+        injecting: found_injecting,
         names: name_problems,
         certificates: renewal.problem(),
         hub: Arc::clone(&hub),
     };
-    let membership = Arc::new(membership);
     let shown = Shown {
         membership: Arc::clone(&membership),
         snapshot: feed.state(),
@@ -307,6 +337,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     Ok(Bound {
         dns: dns.as_ref().map(dns::Server::address),
         admin: admin_address,
+        webhook: injector.as_ref().map(Injector::address),
         gateway_socket: config.gateway_socket,
         gateways: pods.as_ref().map(|(listener, _)| listener.address()),
         membership,
@@ -318,6 +349,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             exposing,
             multicluster,
             mcs,
+            injector,
             source,
             source_problems,
             checker,
@@ -433,6 +465,10 @@ impl Parts {
         }
         if let Some(multicluster) = self.multicluster {
             tasks.spawn("multicluster", multicluster.run());
+        }
+        if let Some(injector) = self.injector {
+            let stop = drain.watch();
+            tasks.spawn("injector", async move { injector.run(stop).await });
         }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());

@@ -13,7 +13,7 @@ use tombolo_model::{
     ClusterName, SpiffeId,
     snapshot::{CaFingerprint, ClusterResource, Resources},
 };
-use tombolo_mtls::{Credentials, Intermediate, PrivateKey, Validity, certificate_info};
+use tombolo_mtls::{Credentials, Intermediate, PrivateKey, Secret, Validity, certificate_info};
 use tombolo_runtime::{clock::Clock, telemetry::chain};
 use tombolo_wire::message::{IntermediateRequest, IntermediateResponse, LeafResponse, Problem};
 
@@ -88,6 +88,22 @@ impl Authority {
         let chain = self.intermediate().sign_leaf(csr, identity, validity).map_err(failed("sign a leaf"))?;
         let info = certificate_info(&chain).map_err(failed("read the leaf"))?;
         Ok(LeafResponse { chain, not_after_s: seconds(info.validity.not_after) })
+    }
+
+    /// A certificate for the agent's own HTTPS under these names: chain and key, both PEM, who signed it, and how long it is good.
+    ///
+    /// # Errors
+    /// [`CertificateError::Mtls`]: an intermediate that ended.
+    pub fn issue_https(
+        &self,
+        names: &[String],
+    ) -> Result<(String, Secret, CaFingerprint, Validity), CertificateError> {
+        let (now, intermediate) = (self.clock.now(), self.intermediate());
+        let validity = Validity { not_before: now - SKEW, not_after: now + LEAF_LIFE };
+        let (chain, key) =
+            intermediate.sign_https(names, validity).map_err(failed("sign an HTTPS certificate"))?;
+        let info = certificate_info(&chain).map_err(failed("read the HTTPS certificate"))?;
+        Ok((chain, key, intermediate.fingerprint(), info.validity))
     }
 
     fn replace(&self, new: Intermediate) {

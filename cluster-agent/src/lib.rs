@@ -4,6 +4,7 @@
 mod admin;
 pub mod agent;
 pub mod ages;
+pub mod capture;
 pub mod certificate;
 pub mod controller;
 pub mod dns;
@@ -12,6 +13,7 @@ pub mod expose;
 pub mod gateways;
 pub mod health;
 pub mod index;
+pub mod inject;
 pub mod join;
 pub mod lease;
 pub mod locality;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use std::{
     io::Read,
     net::SocketAddr,
@@ -14,6 +15,7 @@ use tombolo_agent::{
     dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
+    inject::{self, configuration::FailurePolicy},
     join::{JoinConfig, join},
     source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
@@ -46,7 +48,7 @@ enum Command {
     /// Join this cluster to a controller with a one-time token.
     Join(Join),
     /// Run the agent of a cluster that joined.
-    Run(Run),
+    Run(Box<Run>),
     /// Answer DNS from what the agent keeps on disk, as a process of its own: names resolve while no agent runs.
     Dns(Dns),
 }
@@ -163,6 +165,27 @@ struct Kubernetes {
     /// Whether services that the Multi-Cluster Services API (ServiceExport) exports are shared by the organization's clusters.
     #[arg(long, requires = "kubernetes", value_enum, default_value_t = Mcs::On)]
     mcs: Mcs,
+    /// Where the API server asks about new pods of namespaces in capture mode sidecar: IP:PORT. Nobody is asked without.
+    #[arg(long, requires = "kubernetes", requires = "gateway_image")]
+    webhook_listen: Option<SocketAddr>,
+    /// The gateway's image, for the proxies in pods.
+    #[arg(long, requires = "webhook_listen")]
+    gateway_image: Option<String>,
+    /// Where proxies in pods find the agent [default: https://tombolo-agent.NAMESPACE.svc:15012].
+    #[arg(long, requires = "webhook_listen", value_name = "https://HOST:PORT")]
+    gateway_agent: Option<String>,
+    /// What becomes of such pods while no agent answers: ignore starts them without a proxy, fail does not start them.
+    #[arg(long, requires = "webhook_listen", value_enum, default_value_t = Failure::Ignore)]
+    webhook_failure: Failure,
+    /// The virtual addresses of the installation, as the controller was told.
+    #[arg(
+        long,
+        requires = "webhook_listen",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
+    )]
+    vips: Vec<IpNet>,
     /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
@@ -186,12 +209,37 @@ enum Mcs {
     Off,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Failure {
+    /// Pods start without a proxy.
+    Ignore,
+    /// Pods do not start.
+    Fail,
+}
+
+impl Kubernetes {
+    fn inject(&self) -> Option<inject::Config> {
+        let policy = match self.webhook_failure {
+            Failure::Ignore => FailurePolicy::Ignore,
+            Failure::Fail => FailurePolicy::Fail,
+        };
+        Some(inject::Config {
+            listen: self.webhook_listen?,
+            image: self.gateway_image.clone()?,
+            agent: self.gateway_agent.clone(),
+            vips: self.vips.clone(),
+            policy,
+        })
+    }
+}
+
 impl Source {
     /// Clap has seen to it that there is exactly one.
     fn config(self, kubernetes: Kubernetes) -> SourceConfig {
         if let Some(manifests) = self.manifests {
             return SourceConfig::Manifests(manifests);
         }
+        let inject = kubernetes.inject();
         let access = match kubernetes.kubeconfig {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,
@@ -202,7 +250,7 @@ impl Source {
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
             mcs: kubernetes.mcs == Mcs::On,
         };
-        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway }
+        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway, inject }
     }
 }
 
@@ -213,7 +261,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match options.command {
                 Command::Join(options) => join_cluster(options).await,
-                Command::Run(options) => run(options).await,
+                Command::Run(options) => run(*options).await,
                 Command::Dns(options) => answer(options).await,
             }
         })
@@ -303,6 +351,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let ready = serde_json::json!({
         "dns": bound.dns.map(|address| address.to_string()),
         "admin": bound.admin.map(|address| address.to_string()),
+        "webhook": bound.webhook.map(|address| address.to_string()),
         "gateway_socket": bound.gateway_socket,
         "gateways": bound.gateways.map(|address| address.to_string()),
         "cluster": bound.membership.cluster,

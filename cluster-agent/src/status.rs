@@ -33,6 +33,8 @@ pub struct Reporting {
     pub exposing: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the objects of the cluster set.
     pub multicluster: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with the injection of proxies into pods.
+    pub injecting: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
@@ -48,6 +50,7 @@ impl Reporting {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
         problems.extend(self.multicluster.borrow().iter().cloned());
+        problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
@@ -76,6 +79,7 @@ impl Reporting {
             self.source.borrow_and_update();
             self.exposing.borrow_and_update();
             self.multicluster.borrow_and_update();
+            self.injecting.borrow_and_update();
             self.names.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();

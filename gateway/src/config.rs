@@ -72,6 +72,8 @@ pub struct Config {
     pub workload: Option<(NamespaceName, AccountName)>,
     /// Where redirected connections arrive.
     pub outbound_port: u16,
+    /// Where redirected incoming connections arrive, where they are redirected.
+    pub inbound_port: Option<u16>,
     /// Its admin port.
     pub admin: Option<SocketAddr>,
     /// Where the access log goes: a file, or `-` for stdout.
@@ -102,6 +104,7 @@ impl Config {
             serve: BTreeSet::new(),
             workload: None,
             outbound_port: 15001,
+            inbound_port: None,
             admin: None,
             access_log: None,
             cache: None,

@@ -7,6 +7,7 @@ pub(crate) mod captured;
 mod door;
 mod egress;
 mod ingress;
+pub(crate) mod plain;
 mod sidecar;
 
 pub use door::serve;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 use tombolo_gateway::{
-    capture::redirect::Redirect,
+    capture::redirect::{Inbound, Redirect},
     config::{Capture, Config, Timing},
 };
 use tombolo_model::{AccountName, GatewayRole, NamespaceName};
@@ -34,8 +34,9 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Runs a gateway until it is told to end.
     Run(Box<Run>),
-    /// Installs (or removes) the nftables rules that bring this network namespace's connections to virtual addresses
-    /// to a sidecar. Needs root in the namespace, and a route to the addresses: a pod's default route is enough.
+    /// Installs (or removes) the nftables rules that bring this network namespace's connections to virtual addresses, and
+    /// incoming ones, to a sidecar. Needs the program nft and CAP_NET_ADMIN in the namespace, and a route to the addresses: a pod's
+    /// default route is enough.
     Redirect(RedirectOptions),
 }
 
@@ -67,6 +68,9 @@ pub(crate) struct Run {
     /// For capture mode sidecar: the port to which connections are redirected.
     #[arg(long, value_name = "PORT", default_value_t = 15001)]
     outbound_port: u16,
+    /// For capture mode sidecar: the port to which incoming connections are redirected, where they are.
+    #[arg(long, value_name = "PORT")]
+    inbound_port: Option<u16>,
     /// From keep-alive to keep-alive of a tunnel; one that answers none of two is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     keepalive: u64,
@@ -111,8 +115,8 @@ impl From<CaptureMode> for Capture {
 
 #[derive(Debug, Args)]
 pub(crate) struct RedirectOptions {
-    /// The virtual addresses; may be given several times.
-    #[arg(long, value_name = "CIDR", required_unless_present = "remove")]
+    /// The virtual addresses; several with commas between, or the option given several times.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', required_unless_present = "remove")]
     vips: Vec<IpNet>,
     /// The sidecar's --outbound-port.
     #[arg(long, default_value_t = 15001)]
@@ -123,8 +127,17 @@ pub(crate) struct RedirectOptions {
     /// Connections with this socket mark pass untouched.
     #[arg(long, value_name = "MARK")]
     exclude_mark: Option<u32>,
+    /// Connections to these ports pass untouched.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    exclude_outbound_ports: Vec<u16>,
+    /// The ports whose incoming connections are redirected too.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', requires = "inbound_port")]
+    inbound: Vec<u16>,
+    /// The sidecar's --inbound-port.
+    #[arg(long, value_name = "PORT", requires = "inbound")]
+    inbound_port: Option<u16>,
     /// Removes the rules.
-    #[arg(long, conflicts_with_all = ["vips", "exclude_uid", "exclude_mark"])]
+    #[arg(long, conflicts_with_all = ["vips", "exclude_uid", "exclude_mark", "exclude_outbound_ports", "inbound"])]
     remove: bool,
 }
 
@@ -136,6 +149,10 @@ impl RedirectOptions {
             port: self.port,
             exclude_uid: self.exclude_uid,
             exclude_mark: self.exclude_mark,
+            exclude_ports: self.exclude_outbound_ports.iter().copied().collect(),
+            inbound: self
+                .inbound_port
+                .map(|port| Inbound { port, ports: self.inbound.iter().copied().collect() }),
         })
     }
 }
@@ -192,6 +209,7 @@ impl Run {
             ("--capture", self.capture != CaptureMode::None),
             ("--serve", !self.serve.is_empty()),
             ("--workload", self.workload.is_some()),
+            ("--inbound-port", self.inbound_port.is_some()),
         ];
         for (option, given) in only_sidecar {
             if given && !sidecar {
@@ -232,6 +250,7 @@ impl Run {
             serve,
             workload,
             outbound_port: self.outbound_port,
+            inbound_port: self.inbound_port,
             admin: self.admin,
             access_log: self.access_log,
             cache: self.cache,

@@ -64,6 +64,8 @@ pub struct Bound {
     pub admin: Option<SocketAddr>,
     /// Where redirected connections are taken.
     pub outbound: Vec<SocketAddr>,
+    /// Where redirected incoming connections are taken.
+    pub inbound: Vec<SocketAddr>,
     /// What its parts share.
     pub shared: Arc<Shared>,
     control: Option<Arc<control::Handle>>,
@@ -124,6 +126,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>, control: Handle) -> Re
         tunnel,
         admin: admin_address,
         outbound: capture.outbound().to_vec(),
+        inbound: capture.inbound().to_vec(),
         shared,
         control,
         capture,

@@ -62,7 +62,8 @@ pub struct Entry {
 ///
 /// A name without a place is in [`Zone::problems`]; it still resolves to what it has.
 ///
-/// In capture mode `gateway` a name is at the Service that it is `exposed` by, and nowhere before it has one.
+/// Where names are `exposed` by Services, one is at its virtual IPs as far as its Service carries them. Where Services may not carry any,
+/// it is at its Service's own address, and nowhere before it has one.
 #[must_use]
 pub fn build(
     resources: &Resources<ClusterResource>,
@@ -72,12 +73,14 @@ pub fn build(
 ) -> Zone {
     let mut zone = Zone { generation, ..Zone::default() };
     let set = ClusterSet::of(resources);
+    let refused = exposed.is_some_and(|exposed| exposed.values().any(|exposure| exposure.refused));
+    let at_services = exposed.map(|exposed| Services { exposed, refused });
     for resource in resources.values() {
         match resource {
             ClusterResource::Itself(this) => zone.cluster = Some(this.cluster.clone()),
             ClusterResource::Domain(spec) => drop(zone.domains.insert(spec.domain.clone())),
             ClusterResource::Name(spec) if set.hides(spec) => {}
-            ClusterResource::Name(spec) => zone.add(spec, mode, exposed),
+            ClusterResource::Name(spec) => zone.add(spec, mode, at_services),
             ClusterResource::Bundle(_) | ClusterResource::Peer(_) | ClusterResource::Import(_) => {}
         }
     }
@@ -99,7 +102,7 @@ pub fn build(
 }
 
 impl Zone {
-    fn add(&mut self, spec: &NameSpec, mode: &AddressMode, exposed: Option<&Exposed>) {
+    fn add(&mut self, spec: &NameSpec, mode: &AddressMode, services: Option<Services<'_>>) {
         let (name, domain) = (&spec.name, &spec.domain);
         if name.as_str() == domain.as_str() || !domain.covers(name.as_str()) {
             self.problems
@@ -107,8 +110,8 @@ impl Zone {
             return;
         }
         self.domains.insert(domain.clone());
-        let (v4, v6, unmapped) = match exposed {
-            Some(exposed) => at_its_service(exposed.get(name)),
+        let (v4, v6, unmapped) = match services.and_then(|services| services.of(name)) {
+            Some(exposure) => at_its_service(exposure),
             None => match mode.v4(&spec.vip) {
                 Ok(v4) => (Some(v4), mode.v6(&spec.vip), None),
                 Err(error) => (None, mode.v6(&spec.vip), Some(error.to_string())),
@@ -212,25 +215,36 @@ impl Zone {
     }
 }
 
+/// The Services of the names.
+#[derive(Clone, Copy)]
+struct Services<'a> {
+    exposed: &'a Exposed,
+    /// Whether any of them may not carry virtual IPs.
+    refused: bool,
+}
+
+impl<'a> Services<'a> {
+    /// How a name is exposed; none where its virtual IPs stand for it whatever its Service is.
+    fn of(self, name: &GlobalName) -> Option<&'a Exposure> {
+        static NOT_YET: Exposure =
+            Exposure { addresses: BTreeSet::new(), refused: true, ports: BTreeMap::new() };
+        self.exposed.get(name).or(self.refused.then_some(&NOT_YET))
+    }
+}
+
 /// The addresses of an exposed name, or why it has none.
-fn at_its_service(exposure: Option<&Exposure>) -> (Option<Ipv4Addr>, Option<Ipv6Addr>, Option<String>) {
-    let addresses = || exposure.into_iter().flat_map(|exposure| &exposure.addresses);
-    let v4 = addresses().find_map(|address| match address {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
+fn at_its_service(exposure: &Exposure) -> (Option<Ipv4Addr>, Option<Ipv6Addr>, Option<String>) {
+    let mut found = (None, None);
+    for address in &exposure.addresses {
+        match address {
+            IpAddr::V4(v4) => found.0 = found.0.or(Some(*v4)),
+            IpAddr::V6(v6) => found.1 = found.1.or(Some(*v6)),
+        }
+    }
+    let missing = exposure.addresses.is_empty().then(|| {
+        "has no Service in this cluster yet; the agent makes one for each name with TCP ports".to_owned()
     });
-    let v6 = addresses().find_map(|address| match address {
-        IpAddr::V6(v6) => Some(*v6),
-        IpAddr::V4(_) => None,
-    });
-    let missing = v4.is_none() && v6.is_none();
-    (
-        v4,
-        v6,
-        missing.then(|| {
-            "has no Service in this cluster yet; the agent makes one for each name with TCP ports".to_owned()
-        }),
-    )
+    (found.0, found.1, missing)
 }
 
 /// What KEP-1645 says of names of the cluster set beyond the names themselves.

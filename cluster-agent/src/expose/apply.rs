@@ -2,7 +2,8 @@
 
 use super::{
     Exposed, FILE,
-    plan::{Action, Found, plan},
+    objects::{stands_for, without_external_ips},
+    plan::{Action, Found, Refused, plan},
 };
 use crate::{gateways::Hub, source::kubernetes::MANAGED_BY, state::DataDir};
 use futures::{StreamExt, stream};
@@ -20,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tombolo_feed::State;
-use tombolo_model::{Generation, NamespaceName, snapshot::ClusterResource};
+use tombolo_model::{Generation, GlobalName, NamespaceName, snapshot::ClusterResource};
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::message::Problem;
 
@@ -30,6 +31,8 @@ const MANAGER: &str = "tombolo-agent";
 const TOGETHER: usize = 8;
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How long after external IPs were refused they are tried again: somebody may have allowed them.
+const ALLOWED: Duration = Duration::from_secs(300);
 
 /// Keeps names exposed.
 pub(crate) struct Exposing {
@@ -42,6 +45,30 @@ pub(crate) struct Exposing {
     pub(crate) exposed: watch::Sender<Option<Arc<Exposed>>>,
     /// What is wrong.
     pub(crate) problems: watch::Sender<Vec<Problem>>,
+}
+
+/// How an action ended.
+enum Done {
+    Well,
+    Failed(String),
+    /// It was done without the external IPs of this name, and why.
+    Refused(GlobalName, String),
+}
+
+impl Done {
+    fn failed(self) -> Option<String> {
+        match self {
+            Self::Failed(why) => Some(why),
+            Self::Well | Self::Refused(..) => None,
+        }
+    }
+
+    fn refused(&self) -> Option<(GlobalName, String)> {
+        match self {
+            Self::Refused(name, why) => Some((name.clone(), why.clone())),
+            Self::Well | Self::Failed(_) => None,
+        }
+    }
 }
 
 /// What was exposed when the agent ended.
@@ -62,6 +89,7 @@ impl Exposing {
         let (slices, mut slice_events) = self.watched::<EndpointSlice>(&config);
         let mut set = self.hub.watch_set();
         let mut failed = false;
+        let mut refused = Refused::new();
         loop {
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             set.borrow_and_update();
@@ -70,15 +98,28 @@ impl Exposing {
             if read && snapshot.generation != Generation::ZERO && !failed {
                 let found = Found { services: services.state(), slices: slices.state() };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
-                let plan = plan(&snapshot.resources, &self.hub.gateways(), &self.namespace, &before, &found);
+                let plan = plan(
+                    &snapshot.resources,
+                    &self.hub.gateways(),
+                    &self.namespace,
+                    &before,
+                    &found,
+                    &refused,
+                );
                 self.publish(plan.exposed);
                 let mut problems = plan.problems;
-                let results: Vec<Option<String>> = stream::iter(plan.actions)
+                let results: Vec<Done> = stream::iter(plan.actions)
                     .map(|action| self.act(action))
                     .buffer_unordered(TOGETHER)
                     .collect()
                     .await;
-                if let Some(why) = results.into_iter().flatten().next() {
+                let known = refused.len();
+                refused.extend(results.iter().filter_map(Done::refused));
+                if refused.len() > known {
+                    // What is told and resolved is different now.
+                    continue;
+                }
+                if let Some(why) = results.into_iter().find_map(Done::failed) {
                     failed = true;
                     let subject = format!("namespace {}", self.namespace);
                     let message =
@@ -97,6 +138,7 @@ impl Exposing {
                 _ = service_events.next() => {}
                 _ = slice_events.next() => {}
                 () = sleep(AGAIN), if failed => failed = false,
+                () = sleep(ALLOWED), if !refused.is_empty() => refused.clear(),
             }
         }
     }
@@ -139,16 +181,11 @@ impl Exposing {
         }
     }
 
-    /// Why it failed, where it did.
-    async fn act(&self, action: Action) -> Option<String> {
+    async fn act(&self, action: Action) -> Done {
         let result = match &action {
             Action::ApplyService(service) => self.apply(&**service).await,
+            Action::ReplaceService(service) => self.replace(service).await,
             Action::ApplySlice(slice) => self.apply(&**slice).await,
-            Action::ReplaceService(service) => {
-                let name = service.metadata.name.as_deref().unwrap_or_default();
-                let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-                self.api::<Service>().replace(name, &params, service).await.map(drop)
-            }
             Action::DeleteService(name) => {
                 self.api::<Service>().delete(name, &DeleteParams::default()).await.map(drop)
             }
@@ -157,12 +194,33 @@ impl Exposing {
             }
         };
         match result {
-            Ok(()) => None,
+            Ok(()) => Done::Well,
             // Somebody was faster.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => None,
-            Err(kube::Error::Api(status)) => Some(status.message.clone()),
-            Err(error) => Some(chain(&error)),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Done::Well,
+            Err(kube::Error::Api(status)) => self
+                .without(&action, &status.message)
+                .await
+                .unwrap_or_else(|| Done::Failed(status.message.clone())),
+            Err(error) => Done::Failed(chain(&error)),
         }
+    }
+
+    /// A Service that was refused is written without its external IPs. Where that is taken, it were those.
+    async fn without(&self, action: &Action, why: &str) -> Option<Done> {
+        let (Action::ApplyService(service) | Action::ReplaceService(service)) = action else { return None };
+        let plain = without_external_ips(service)?;
+        let result = match action {
+            Action::ReplaceService(_) => self.replace(&plain).await,
+            _ => self.apply(&plain).await,
+        };
+        let name = stands_for(&service.metadata)?;
+        result.ok().map(|()| Done::Refused(name, why.to_owned()))
+    }
+
+    async fn replace(&self, service: &Service) -> Result<(), kube::Error> {
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        self.api::<Service>().replace(name, &params, service).await.map(drop)
     }
 
     async fn apply<K>(&self, object: &K) -> Result<(), kube::Error>

@@ -1,9 +1,10 @@
 //! Capture mode `gateway`: every imported name is a Service of this cluster, whose endpoints are the egress gateways.
 //!
-//! An unchanged pod, with nothing in it and no privileges, resolves the name to the Service's ClusterIP; the cluster's own
-//! proxying brings the connection to an egress gateway, at a port that stands for this (name, port). [`plan`] decides what
-//! there should be, from the snapshot, the gateways and what there is: a function. [`apply`] does it, and does it again
-//! when somebody else changes or deletes it.
+//! The Service carries the name's virtual IP as an external IP. So an unchanged pod, with nothing in it and no privileges,
+//! resolves the name to the same address as one with a proxy, and the cluster's own proxying brings the connection to an egress
+//! gateway, at a port that stands for this (name, port). Where the API server takes no external IPs, the name resolves to the
+//! Service's ClusterIP, in the whole cluster. [`plan`] decides what there should be, from the snapshot, the gateways and what
+//! there is: a function. [`apply`] does it, and does it again when somebody else changes or deletes it.
 
 pub(crate) mod apply;
 mod objects;
@@ -21,8 +22,11 @@ use tombolo_model::GlobalName;
 /// How a name is reached in capture mode `gateway`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exposure {
-    /// The ClusterIPs of its Service.
+    /// What the name resolves to: its virtual IPs, or the ClusterIPs of its Service where that may not carry them.
     pub addresses: BTreeSet<IpAddr>,
+    /// Whether its Service does not carry its virtual IPs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
     /// For each port, the number at which egress gateways take its connections.
     pub ports: BTreeMap<u16, u16>,
 }

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{GlobalName, NamespaceName, inventory::PortSpec};
@@ -59,8 +59,13 @@ fn port_name(port: &Port) -> String {
     format!("p-{}", port.spec.port)
 }
 
-/// The Service of a name. No selector: its endpoints are ours to say.
-pub(super) fn service(namespace: &NamespaceName, name: &GlobalName, ports: &[Port]) -> Service {
+/// The Service of a name, and the virtual IPs that it carries. No selector: its endpoints are ours to say.
+pub(super) fn service(
+    namespace: &NamespaceName,
+    name: &GlobalName,
+    ports: &[Port],
+    external: &BTreeSet<IpAddr>,
+) -> Service {
     let port = |port: &Port| ServicePort {
         name: Some(port_name(port)),
         port: i32::from(port.spec.port),
@@ -74,6 +79,7 @@ pub(super) fn service(namespace: &NamespaceName, name: &GlobalName, ports: &[Por
         ports: Some(ports.iter().map(port).collect()),
         // Said, so that one that somebody added is taken away.
         selector: Some(BTreeMap::new()),
+        external_ips: Some(external.iter().map(ToString::to_string).collect()),
         ..ServiceSpec::default()
     };
     let metadata = meta(namespace, &object_name(name), name);
@@ -141,6 +147,22 @@ pub(super) fn cluster_ips(service: &Service) -> impl Iterator<Item = IpAddr> {
         .filter_map(|ip| ip.parse().ok())
 }
 
+/// The external IPs of a Service.
+pub(super) fn external_ips(service: &Service) -> BTreeSet<IpAddr> {
+    let all = service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    all.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// The same Service without its external IPs; none where it has none.
+pub(super) fn without_external_ips(service: &Service) -> Option<Service> {
+    if external_ips(service).is_empty() {
+        return None;
+    }
+    let mut service = service.clone();
+    service.spec.get_or_insert_default().external_ips = Some(Vec::new());
+    Some(service)
+}
+
 /// How what is there differs from what should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
@@ -168,6 +190,7 @@ pub(super) fn service_differs(wanted: &Service, found: &Service) -> Difference {
     let same = wanted_ports == found_ports
         && !has_selector(found)
         && type_of(wanted) == type_of(found)
+        && external_ips(wanted) == external_ips(found)
         && marked_as(&wanted.metadata, &found.metadata);
     if same { Difference::None } else { Difference::Lacks }
 }
@@ -200,6 +223,7 @@ pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
         spec.ports.clone_from(&wanted.ports);
         spec.selector = None;
         spec.type_.clone_from(&wanted.type_);
+        spec.external_ips.clone_from(&wanted.external_ips);
     }
     mended
 }

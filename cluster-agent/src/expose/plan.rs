@@ -17,7 +17,7 @@ use std::{
 use tombolo_model::{
     GatewayRole, GlobalName, NamespaceName,
     inventory::{PortSpec, Protocol},
-    snapshot::{ClusterResource, Resources},
+    snapshot::{ClusterResource, Resources, Vip},
 };
 use tombolo_wire::message::Problem;
 
@@ -32,6 +32,9 @@ pub(super) struct Found {
     pub(super) slices: Vec<Arc<EndpointSlice>>,
 }
 
+/// The names whose Services may not have external IPs, and what the API server said.
+pub(super) type Refused = BTreeMap<GlobalName, String>;
+
 /// Something to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
@@ -45,7 +48,7 @@ pub(super) enum Action {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Plan {
     pub(super) actions: Vec<Action>,
-    /// The names; those without an address have no Service yet.
+    /// The names, and what they resolve to.
     pub(super) exposed: Exposed,
     pub(super) problems: Vec<Problem>,
 }
@@ -57,6 +60,7 @@ pub(super) fn plan(
     namespace: &NamespaceName,
     before: &Exposed,
     found: &Found,
+    refused: &Refused,
 ) -> Plan {
     let mut plan = Plan::default();
     let wanted = wanted(resources);
@@ -65,7 +69,7 @@ pub(super) fn plan(
     let numbers = numbers(&wanted, before, &found.services, gateways);
     let gateways = endpoints(gateways);
     let mut kept = BTreeSet::new();
-    for (name, specs) in &wanted {
+    for (name, Wanted { ports: specs, vip }) in &wanted {
         let given = |spec: &&PortSpec| {
             Some(Port { spec: (*spec).clone(), at: *numbers.get(&(name.clone(), spec.port))? })
         };
@@ -78,9 +82,10 @@ pub(super) fn plan(
             plan.problems.push(Problem { subject: name.to_string(), message });
             continue;
         }
-        let service = objects::service(namespace, name, &ports);
         let object = objects::object_name(name);
         let there = services.get(&object).copied();
+        let external = if refused.contains_key(name) { BTreeSet::new() } else { external(*vip, there) };
+        let service = objects::service(namespace, name, &ports, &external);
         match there.map(|found| (objects::service_differs(&service, found), found)) {
             Some((Difference::None, _)) => {}
             Some((Difference::Foreign, found)) => {
@@ -97,27 +102,73 @@ pub(super) fn plan(
             }
         }
         // The gateways take connections at the numbers before anybody is sent there.
-        let addresses = there.into_iter().flat_map(objects::cluster_ips).collect();
+        let addresses = addresses(*vip, there, refused);
+        let refused = match there {
+            Some(found) => objects::external_ips(found).is_empty(),
+            None => refused.contains_key(name),
+        };
         let ports = ports.iter().map(|port| (port.spec.port, port.at)).collect();
-        plan.exposed.insert(name.clone(), Exposure { addresses, ports });
+        plan.exposed.insert(name.clone(), Exposure { addresses, refused, ports });
         kept.insert(object);
     }
     // Endpoints go before their Service, which no longer leads anywhere.
     plan.actions.extend(slices.into_keys().map(Action::DeleteSlice));
     let gone = services.into_keys().filter(|own| !kept.contains(own));
     plan.actions.extend(gone.map(Action::DeleteService));
+    plan.problems.extend(told(refused, namespace));
     plan
 }
 
-/// The imported names that have TCP ports, and these.
-fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Vec<PortSpec>> {
+/// What a cluster that takes no external IPs is told, once for all names.
+fn told(refused: &Refused, namespace: &NamespaceName) -> Option<Problem> {
+    let why = refused.values().next()?;
+    let message = format!(
+        "{} Services may not have external IPs ({why}): their names resolve to the ClusterIP, so that pods with a sidecar or a node \
+         proxy reach them as pods without do, and are not known by name; let Services of this namespace have externalIPs",
+        refused.len()
+    );
+    Some(Problem { subject: format!("namespace {namespace}"), message })
+}
+
+/// The virtual IPs that a Service carries: of the families that the cluster gave it addresses of.
+fn external(vip: Vip, there: Option<&Service>) -> BTreeSet<IpAddr> {
+    let families: BTreeSet<bool> =
+        there.into_iter().flat_map(objects::cluster_ips).map(|ip| ip.is_ipv6()).collect();
+    let (v4, v6) = (IpAddr::V4(vip.v4), IpAddr::V6(vip.v6));
+    if families.is_empty() {
+        return BTreeSet::from([v4]);
+    }
+    [v4, v6].into_iter().filter(|ip| families.contains(&ip.is_ipv6())).collect()
+}
+
+/// What a name resolves to. Before it has a Service its virtual IP: pods with a proxy need none. But not where others had theirs
+/// refused, for the address would change.
+fn addresses(vip: Vip, there: Option<&Service>, refused: &Refused) -> BTreeSet<IpAddr> {
+    let Some(found) = there else {
+        return if refused.is_empty() { external(vip, None) } else { BTreeSet::new() };
+    };
+    let carried = objects::external_ips(found);
+    let of_family = |ip: IpAddr| if ip.is_ipv4() { IpAddr::V4(vip.v4) } else { IpAddr::V6(vip.v6) };
+    let address = |ip: IpAddr| if carried.contains(&of_family(ip)) { of_family(ip) } else { ip };
+    objects::cluster_ips(found).map(address).collect()
+}
+
+/// A name that there should be a Service for.
+struct Wanted {
+    /// Its TCP ports.
+    ports: Vec<PortSpec>,
+    vip: Vip,
+}
+
+/// The imported names that have TCP ports.
+fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted> {
     let mut wanted = BTreeMap::new();
     for resource in resources.values() {
         let ClusterResource::Name(name) = resource else { continue };
         let tcp = name.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
         let ports: Vec<PortSpec> = tcp.cloned().collect();
         if !ports.is_empty() {
-            wanted.insert(name.name.clone(), ports);
+            wanted.insert(name.name.clone(), Wanted { ports, vip: name.vip });
         }
     }
     wanted
@@ -130,7 +181,7 @@ fn by_name<K>(found: &[Arc<K>], meta: impl Fn(&K) -> &ObjectMeta) -> BTreeMap<St
 /// A number for each (name, port): the one it had, in memory or else in its Service; a free one where it had none. No
 /// number stands for two.
 fn numbers(
-    wanted: &BTreeMap<GlobalName, Vec<PortSpec>>,
+    wanted: &BTreeMap<GlobalName, Wanted>,
     before: &Exposed,
     services: &[Arc<Service>],
     gateways: &Gateways,
@@ -151,14 +202,14 @@ fn numbers(
         objects::targets(service).map(move |(port, at)| (name.clone(), port, at))
     });
     for (name, port, at) in remembered.chain(read) {
-        let asked = wanted.get(&name).is_some_and(|ports| ports.iter().any(|spec| spec.port == port));
+        let asked = wanted.get(&name).is_some_and(|wanted| wanted.ports.iter().any(|spec| spec.port == port));
         let key = (name, port);
         if asked && (FIRST..=LAST).contains(&at) && !known.contains_key(&key) && taken.insert(at) {
             known.insert(key, at);
         }
     }
     let mut free = (FIRST..=LAST).filter(|at| !taken.contains(at));
-    for (name, ports) in wanted {
+    for (name, Wanted { ports, .. }) in wanted {
         for spec in ports {
             let key = (name.clone(), spec.port);
             if known.contains_key(&key) {

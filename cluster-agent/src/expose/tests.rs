@@ -1,11 +1,14 @@
 use super::{
     Exposed,
     objects::{object_name, stands_for},
-    plan::{Action, Found, Plan, plan},
+    plan::{Action, Found, Plan, Refused, plan},
 };
 use crate::synthesis::{Gateway, Gateways};
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tombolo_model::{
     GatewayRole, GlobalName, NamespaceName,
     inventory::{PortSpec, Protocol},
@@ -63,18 +66,21 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
 struct World {
     found: Found,
     exposed: Exposed,
+    refused: Refused,
+    problems: Vec<String>,
 }
 
 impl World {
     fn plan(&self, names: Vec<ClusterResource>, gateways: &Gateways) -> Plan {
         let namespace = NamespaceName::parse("tombolo-system").unwrap();
-        plan(&resources(names), gateways, &namespace, &self.exposed, &self.found)
+        plan(&resources(names), gateways, &namespace, &self.exposed, &self.found, &self.refused)
     }
 
     /// Plans and does it; gives what was done.
     fn step(&mut self, names: Vec<ClusterResource>, gateways: &Gateways) -> Vec<String> {
         let plan = self.plan(names, gateways);
         self.exposed = plan.exposed;
+        self.problems = plan.problems.into_iter().map(|p| format!("{}: {}", p.subject, p.message)).collect();
         plan.actions.into_iter().map(|action| self.act(action)).collect()
     }
 
@@ -134,13 +140,15 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
             format!("apply slice {object}-ipv6")
         ]
     );
-    assert!(world.exposed[&global(CATALOG)].addresses.is_empty(), "not yet there");
+    let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
+    assert_eq!(world.exposed[&global(CATALOG)].addresses, vip, "pods with a proxy need no Service");
     assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
     let exposure = &world.exposed[&global(CATALOG)];
     assert_eq!(exposure.ports, BTreeMap::from([(80, 16_384), (8082, 16_385)]));
-    assert_eq!(exposure.addresses.len(), 1);
+    assert_eq!((&exposure.addresses, exposure.refused), (&vip, false));
     let service = &world.found.services[0];
     assert_eq!(stands_for(&service.metadata), Some(global(CATALOG)));
+    assert_eq!(service.spec.as_ref().unwrap().external_ips.as_deref().unwrap(), ["240.0.0.1"]);
     let slice = &world.found.slices[0];
     assert_eq!(slice.endpoints[0].addresses, ["10.1.0.5"], "loopback is no endpoint");
     assert_eq!(slice.ports.as_ref().unwrap()[1].port, Some(16_385));
@@ -190,7 +198,7 @@ fn what_others_change_is_mended() {
     world.step(names(), &gateways);
     world.step(names(), &gateways);
     let spec = |service: &mut Service| service.spec.take().unwrap();
-    let changes: [&dyn Fn(&mut Service); 4] = [
+    let changes: [&dyn Fn(&mut Service); 5] = [
         &|service| {
             let mut changed = spec(service);
             changed.ports.as_mut().unwrap()[0].target_port = Some(IntOrString::Int(20_000));
@@ -204,6 +212,11 @@ fn what_others_change_is_mended() {
         &|service| service.metadata.annotations = None,
         &|service| {
             let mut changed = spec(service);
+            changed.external_ips = Some(vec!["203.0.113.7".to_owned()]);
+            service.spec = Some(changed);
+        },
+        &|service| {
+            let mut changed = spec(service);
             let mut more = changed.ports.as_ref().unwrap()[0].clone();
             (more.port, more.name) = (22, Some("more".to_owned()));
             changed.ports.as_mut().unwrap().push(more);
@@ -212,7 +225,7 @@ fn what_others_change_is_mended() {
     ];
     for (number, change) in changes.iter().enumerate() {
         world.change(change);
-        let verb = if number == 3 { "replace" } else { "apply" };
+        let verb = if number == 4 { "replace" } else { "apply" };
         assert_eq!(world.step(names(), &gateways), [format!("{verb} {object}")], "{number}");
         assert_eq!(world.step(names(), &gateways), [""; 0], "{number}");
     }
@@ -221,6 +234,56 @@ fn what_others_change_is_mended() {
     assert_eq!(world.step(names(), &gateways), [""; 0]);
     world.found.services.clear();
     assert_eq!(world.step(names(), &gateways), [format!("apply {object}")], "deleted by hand");
+}
+
+#[test]
+fn families_are_those_of_the_cluster() {
+    let gateways = egress(&[("10.1.0.5:15008", true)]);
+    let names = || vec![name(CATALOG, &[80])];
+    let mut world = World::default();
+    world.step(names(), &gateways);
+    for (addresses, external) in [
+        (["10.96.0.9", "fd00::9"].as_slice(), ["240.0.0.1", "fd74::1"].as_slice()),
+        (["fd00::9"].as_slice(), ["fd74::1"].as_slice()),
+    ] {
+        world.change(|service| {
+            let spec = service.spec.as_mut().unwrap();
+            spec.cluster_ip = addresses.first().map(ToString::to_string);
+            spec.cluster_ips = Some(addresses.iter().map(ToString::to_string).collect());
+        });
+        let planned = world.plan(names(), &gateways).actions;
+        let [Action::ApplyService(service)] = planned.as_slice() else { panic!("{planned:?}") };
+        assert_eq!(service.spec.as_ref().unwrap().external_ips.as_deref().unwrap(), external);
+    }
+}
+
+/// The API server takes no external IPs.
+#[test]
+fn refused_names_are_at_their_services() {
+    let gateways = egress(&[("10.1.0.5:15008", true)]);
+    let names = || vec![name(CART, &[80]), name(CATALOG, &[80])];
+    let mut world = World::default();
+    world.refused.insert(global(CATALOG), "denied by policy".to_owned());
+    world.step(names(), &gateways);
+    assert!(world.exposed[&global(CATALOG)].addresses.is_empty(), "its address is not known yet");
+    assert!(world.exposed[&global(CART)].addresses.is_empty(), "nor what becomes of this one");
+    assert_eq!(world.step(names(), &gateways), [""; 0]);
+    let exposure = &world.exposed[&global(CATALOG)];
+    let address = exposure.addresses.first().unwrap().to_string();
+    assert!(exposure.refused && address.starts_with("10.96.0."), "{exposure:?}");
+    assert!(!world.exposed[&global(CART)].refused, "it was taken");
+    assert!(
+        matches!(&*world.problems, [one] if one.contains("1 Services") && one.contains("denied by policy")),
+        "{:?}",
+        world.problems
+    );
+    // It is tried again, and taken now.
+    world.refused.clear();
+    assert!(world.step(names(), &gateways)[0].starts_with("apply g-catalog"));
+    assert!(world.exposed[&global(CATALOG)].refused, "not before it was read back");
+    world.step(names(), &gateways);
+    assert_eq!(world.exposed[&global(CATALOG)].addresses, BTreeSet::from(["240.0.0.1".parse().unwrap()]));
+    assert!(world.problems.is_empty());
 }
 
 #[test]

@@ -8,7 +8,11 @@ use crate::{
     snapshot::CaFingerprint,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 /// Labels of a cluster or a namespace.
 pub type Labels = BTreeMap<String, String>;
@@ -39,6 +43,45 @@ pub struct Cluster {
     pub intermediates: BTreeSet<CaFingerprint>,
     /// `host:port` of its ingress gateways, as its agent reported them.
     pub ingress: BTreeSet<String>,
+}
+
+/// How the pods of a namespace reach global names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureMode {
+    /// Through the cluster's Services: nothing is in the pods, and who calls is not known.
+    Gateway,
+    /// A proxy in each pod.
+    Sidecar,
+    /// A proxy on each node.
+    Node,
+    /// Not by our doing. What the cluster's Services take, they take.
+    None,
+}
+
+impl CaptureMode {
+    /// The mode as it stands in labels, options and files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Sidecar => "sidecar",
+            Self::Node => "node",
+            Self::None => "none",
+        }
+    }
+}
+impl fmt::Display for CaptureMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+impl FromStr for CaptureMode {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let all = [Self::Gateway, Self::Sidecar, Self::Node, Self::None];
+        all.into_iter().find(|mode| mode.as_str() == text).ok_or("is none of gateway, sidecar, node, none")
+    }
 }
 
 /// Chooses clusters or namespaces: by name, or by labels that must all be there.

@@ -230,6 +230,24 @@ impl Intermediate {
         let leaf = params.signed_by(&public, &issuer(&self.cert_pem, &self.key)?).map_err(Error::Sign)?;
         Ok(format!("{}{}", leaf.pem(), self.cert_pem))
     }
+
+    /// A certificate for the HTTPS that this cluster's agent offers to its own API server, with a new key: chain and key, both PEM. It names
+    /// DNS names and nobody: no peer of ours believes it.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a name that is no DNS name; [`Error::Key`], [`Error::Validity`], [`Error::Sign`].
+    pub fn sign_https(&self, names: &[String], validity: Validity) -> Result<(String, Secret), Error> {
+        let key = PrivateKey::generate()?;
+        let mut params = params("https", &key.public_der(), validity.within(self.validity)?)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = CertificateParams::new(names)
+            .map_err(|_| Error::Request { what: "a TLS name that is neither a DNS name nor an IP address" })?
+            .subject_alt_names;
+        let leaf = params.signed_by(key.pair(), &issuer(&self.cert_pem, &self.key)?).map_err(Error::Sign)?;
+        Ok((format!("{}{}", leaf.pem(), self.cert_pem), key.to_pem()))
+    }
 }
 
 impl fmt::Debug for Intermediate {

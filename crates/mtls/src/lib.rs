@@ -38,7 +38,9 @@ pub use handshake::{HandshakeError, accept, accept_optional, connect, connect_pi
 pub use https::{LiveServerCertificate, ServerAuthority};
 pub use key::{PrivateKey, Secret};
 pub use pinned::{InvalidPin, format_pin, parse_pin, pinned_client_config};
-pub use server::{BundleLookup, agent_server_config, optional_server_config, server_config};
+pub use server::{
+    BundleLookup, agent_server_config, https_server_config, optional_server_config, server_config,
+};
 
 /// The one provider of cryptography, passed to every configuration by hand: nothing depends on a process-wide default.
 pub(crate) fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {

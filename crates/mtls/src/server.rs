@@ -48,6 +48,21 @@ pub fn optional_server_config(
     build(Arc::new(verify::OptionalClient(bundles)), certificate, alpn)
 }
 
+/// An ordinary HTTPS server's configuration: a certificate that names DNS names, and nothing asked of the client.
+///
+/// # Panics
+/// Never: the provider is built in and knows TLS 1.3.
+#[must_use]
+pub fn https_server_config(certificate: Arc<dyn ResolvesServerCert>, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the built-in provider has TLS 1.3 suites and key exchanges")
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
 fn build(
     verifier: Arc<dyn ClientCertVerifier>,
     certificate: Arc<dyn ResolvesServerCert>,

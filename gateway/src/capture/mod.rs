@@ -5,6 +5,7 @@
 mod attest;
 mod explicit;
 mod listener;
+mod nft;
 mod original;
 mod problems;
 pub mod redirect;
@@ -47,6 +48,8 @@ pub enum Mode {
         port: u16,
         /// Whose connections they are, where the proxy stands beside one pod; each caller is attested where there is none.
         workload: Option<(NamespaceName, AccountName)>,
+        /// The port, on all addresses, to which incoming connections are redirected, where they are.
+        inbound: Option<u16>,
     },
     /// At this address, each name's port has a port of ours that the agent chose; nobody knows who calls.
     Gateway(IpAddr),
@@ -61,7 +64,8 @@ impl Mode {
             Capture::None => Self::None,
             Capture::Explicit => Self::Explicit,
             Capture::Sidecar => {
-                Self::Sidecar { port: config.outbound_port, workload: config.workload.clone() }
+                let (port, inbound) = (config.outbound_port, config.inbound_port);
+                Self::Sidecar { port, workload: config.workload.clone(), inbound }
             }
         }
     }
@@ -71,6 +75,7 @@ impl Mode {
 #[derive(Debug)]
 pub struct Handle {
     outbound: Vec<SocketAddr>,
+    inbound: Vec<SocketAddr>,
     following: Option<JoinHandle<()>>,
     /// The number of the table whose addresses were bound last.
     followed: Option<watch::Receiver<u64>>,
@@ -81,6 +86,12 @@ impl Handle {
     #[must_use]
     pub fn outbound(&self) -> &[SocketAddr] {
         &self.outbound
+    }
+
+    /// Where redirected incoming connections are taken.
+    #[must_use]
+    pub fn inbound(&self) -> &[SocketAddr] {
+        &self.inbound
     }
 
     /// Waits until the addresses of the table in force are bound, or known to be problems. Cancel-safe.
@@ -112,7 +123,7 @@ pub async fn start(
     drain: drain::Watch,
 ) -> io::Result<Handle> {
     let attestor = Attestor::new();
-    let mut handle = Handle { outbound: Vec::new(), following: None, followed: None };
+    let mut handle = Handle { outbound: Vec::new(), inbound: Vec::new(), following: None, followed: None };
     match mode {
         Mode::None => {}
         Mode::Explicit => {
@@ -157,8 +168,9 @@ pub async fn start(
                 follow(shared, listeners, wanted, problems, done, drain),
             ));
         }
-        Mode::Sidecar { port, workload } => {
+        Mode::Sidecar { port, workload, inbound } => {
             let workload = Arc::new(workload);
+            let plain = plain(shared.clone(), drain.clone());
             let accept = accept(shared, drain.clone(), move |shared, stream, client| {
                 let (attestor, workload) = (attestor.clone(), workload.clone());
                 async move {
@@ -172,8 +184,13 @@ pub async fn start(
                     Ok(Accepted { stream, client, original, source })
                 }
             });
-            let redirected = sidecar::bind(port, &accept)?;
+            let mut redirected = sidecar::bind(port, &accept)?;
             handle.outbound = redirected.iter().map(Listener::local).collect();
+            if let Some(port) = inbound {
+                let incoming = sidecar::bind_inbound(port, &plain)?;
+                handle.inbound = incoming.iter().map(Listener::local).collect();
+                redirected.extend(incoming);
+            }
             handle.following = Some(task::spawn("sidecar capture", async move {
                 let redirected = redirected;
                 drain.signaled().await;
@@ -184,6 +201,23 @@ pub async fn start(
         }
     }
     Ok(handle)
+}
+
+/// What a listener does with an incoming connection that was redirected: passes it on to where it meant to go.
+fn plain(shared: Arc<Shared>, drain: drain::Watch) -> Accept {
+    Arc::new(move |stream, client| {
+        let (held, shared) = (drain.clone(), shared.clone());
+        task::spawn("plain connection", async move {
+            let _held = held;
+            match stream.local_addr() {
+                Ok(local) => {
+                    let original = original::destination(&stream, local).unwrap_or(local);
+                    inbound::plain::serve(stream, client, (local, original), shared).await;
+                }
+                Err(error) => tracing::debug!(%client, %error, "the caller went at once"),
+            }
+        });
+    })
 }
 
 /// What a listener does with a connection: finds out about it, and carries it, in a task of its own. The draining waits

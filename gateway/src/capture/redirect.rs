@@ -1,42 +1,59 @@
-//! The nftables rules that bring an application's connections to virtual addresses to the sidecar.
+//! The nftables rules that bring a pod's connections to its sidecar.
 //!
-//! One table of our own, `inet tombolo`, replaced whole in one transaction: running it twice leaves it once, and
-//! nothing of anybody else's is touched. Only output is redirected, of this network namespace, to the given prefixes:
-//! all other traffic of the pod goes as before. There must be a route to the prefixes (a pod's default route is
-//! enough); the kernel looks for one before the rules see the packet.
+//! Outgoing: those to virtual addresses, and no others. There must be a route to the addresses (a pod's default route is enough); the kernel
+//! looks for one before the rules see the packet. Incoming: those to the ports that are named. The sidecar passes them on as they are: a
+//! plain connection of the cluster, or a probe, works as before, and stands in the access log and the metrics. What comes over loopback is
+//! left alone, so an application's own connections to itself and the sidecar's to the application are not seen twice.
 
+use super::nft::{
+    Place, address_field, any_of, cleared, is, is_tcp, meta, number, passes, prefix, redirect, table,
+    tcp_port,
+};
 use ipnet::IpNet;
 use nftables::{
-    batch::Batch,
-    expr::{Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix},
+    expr::{Expression, MetaKey},
     helper::{self, NftablesError},
-    schema::{Chain, NfListObject, Nftables, Rule, Table},
-    stmt::{Match, NAT, Operator, Return, Statement},
-    types::{NfChainType, NfFamily, NfHook},
+    schema::Nftables,
+    types::NfHook,
 };
-use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 const TABLE: &str = "tombolo";
-const CHAIN: &str = "output";
 /// `dstnat`: where destination NAT belongs among the hooks.
 const PRIORITY: i32 = -100;
+const OUTPUT: Place = Place { table: TABLE, chain: "output", hook: NfHook::Output, priority: PRIORITY };
+const PREROUTING: Place =
+    Place { table: TABLE, chain: "prerouting", hook: NfHook::Prerouting, priority: PRIORITY };
 
 /// What to redirect, and what not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// The virtual addresses.
     pub vips: Vec<IpNet>,
-    /// The sidecar's port, on loopback.
+    /// The sidecar's port for outgoing connections, on loopback.
     pub port: u16,
     /// The user whose connections pass untouched: the sidecar's own, where it has a user of its own.
     pub exclude_uid: Option<u32>,
     /// The socket mark whose connections pass untouched.
     pub exclude_mark: Option<u32>,
+    /// Ports to which outgoing connections pass untouched.
+    pub exclude_ports: BTreeSet<u16>,
+    /// What is redirected of incoming connections.
+    pub inbound: Option<Inbound>,
+}
+
+/// Incoming connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// The sidecar's port for them.
+    pub port: u16,
+    /// Those to these ports.
+    pub ports: BTreeSet<u16>,
 }
 
 impl Redirect {
     /// Installs the rules in this network namespace, in place of what an earlier run installed. Runs `nft`; needs
-    /// root in the namespace.
+    /// `CAP_NET_ADMIN` in the namespace, and nothing else.
     ///
     /// # Errors
     /// What `nft` said. The rules before stay in force then.
@@ -49,91 +66,36 @@ impl Redirect {
     /// # Errors
     /// What `nft` said.
     pub fn remove() -> Result<(), NftablesError> {
-        helper::apply_ruleset(&cleared().to_nftables())
+        helper::apply_ruleset(&cleared(TABLE).to_nftables())
     }
 
     fn rules(&self) -> Nftables<'static> {
-        let mut batch = cleared();
-        batch.add(NfListObject::Table(table()));
-        batch.add(NfListObject::Chain(Chain {
-            family: NfFamily::INet,
-            table: TABLE.into(),
-            name: CHAIN.into(),
-            _type: Some(NfChainType::NAT),
-            hook: Some(NfHook::Output),
-            prio: Some(PRIORITY),
-            ..Chain::default()
-        }));
-        let passes = [(MetaKey::Skuid, self.exclude_uid), (MetaKey::Mark, self.exclude_mark)];
-        for (key, value) in passes {
-            if let Some(value) = value {
-                batch.add(rule(vec![
-                    is(meta(key), Expression::Number(value)),
-                    Statement::Return(Some(Return {})),
-                ]));
-            }
+        let mut batch = cleared(TABLE);
+        batch.add(table(TABLE));
+        OUTPUT.add_to(&mut batch);
+        let pass = [(MetaKey::Skuid, self.exclude_uid), (MetaKey::Mark, self.exclude_mark)];
+        for (key, value) in pass.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            batch.add(OUTPUT.rule(vec![is(meta(key), Expression::Number(value)), passes()]));
+        }
+        if !self.exclude_ports.is_empty() {
+            let ports = any_of(self.exclude_ports.iter().copied().map(number));
+            batch.add(OUTPUT.rule(vec![is_tcp(), is(tcp_port(), ports), passes()]));
         }
         for vips in &self.vips {
-            batch.add(rule(vec![
-                // without this match first, nft refuses a redirect to a port
-                is(meta(MetaKey::L4proto), Expression::String("tcp".into())),
-                is(destination(vips), prefix(vips)),
-                Statement::Redirect(Some(NAT {
-                    addr: None,
-                    family: None,
-                    port: Some(Expression::Number(self.port.into())),
-                    flags: None,
-                })),
-            ]));
+            let to = address_field(matches!(vips, IpNet::V6(_)), "daddr");
+            batch.add(OUTPUT.rule(vec![is_tcp(), is(to, prefix(vips)), redirect(self.port)]));
+        }
+        if let Some(Inbound { port, ports }) =
+            self.inbound.as_ref().filter(|inbound| !inbound.ports.is_empty())
+        {
+            PREROUTING.add_to(&mut batch);
+            let loopback = is(meta(MetaKey::Iifname), Expression::String("lo".into()));
+            batch.add(PREROUTING.rule(vec![loopback, passes()]));
+            let to = any_of(ports.iter().copied().map(number));
+            batch.add(PREROUTING.rule(vec![is_tcp(), is(tcp_port(), to), redirect(*port)]));
         }
         batch.to_nftables()
     }
-}
-
-/// Adding a table that is there does nothing, so the deletion after it never fails.
-fn cleared() -> Batch<'static> {
-    let mut batch = Batch::new();
-    batch.add(NfListObject::Table(table()));
-    batch.delete(NfListObject::Table(table()));
-    batch
-}
-
-fn table() -> Table<'static> {
-    Table { family: NfFamily::INet, name: TABLE.into(), handle: None }
-}
-
-fn rule(statements: Vec<Statement<'static>>) -> NfListObject<'static> {
-    NfListObject::Rule(Rule {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        chain: CHAIN.into(),
-        expr: Cow::Owned(statements),
-        ..Rule::default()
-    })
-}
-
-fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match { left, right, op: Operator::EQ })
-}
-
-fn meta(key: MetaKey) -> Expression<'static> {
-    Expression::Named(NamedExpression::Meta(Meta { key }))
-}
-
-fn destination(vips: &IpNet) -> Expression<'static> {
-    let protocol = match vips {
-        IpNet::V4(_) => "ip",
-        IpNet::V6(_) => "ip6",
-    };
-    let field = PayloadField { protocol: protocol.into(), field: "daddr".into() };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
-}
-
-fn prefix(vips: &IpNet) -> Expression<'static> {
-    Expression::Named(NamedExpression::Prefix(Prefix {
-        addr: Box::new(Expression::String(vips.network().to_string().into())),
-        len: vips.prefix_len().into(),
-    }))
 }
 
 #[cfg(test)]
@@ -147,9 +109,26 @@ mod tests {
             port: 15001,
             exclude_uid: Some(1337),
             exclude_mark: None,
+            exclude_ports: [25].into(),
+            inbound: Some(Inbound { port: 15006, ports: [8080].into() }),
         };
         let text = serde_json::to_string(&redirect.rules()).unwrap();
-        let order = ["\"add\":{\"table\"", "\"delete\"", "skuid", "l4proto", "\"ip\"", "redirect", "\"ip6\""];
+        let order = [
+            "\"add\":{\"table\"",
+            "\"delete\"",
+            "skuid",
+            "25",
+            "return",
+            "l4proto",
+            "\"ip\"",
+            "redirect",
+            "\"ip6\"",
+            "\"prerouting\"",
+            "\"lo\"",
+            "return",
+            "8080",
+            "15006",
+        ];
         let mut at = 0;
         for needle in order {
             let found = text[at..].find(needle);
@@ -157,5 +136,8 @@ mod tests {
             at += found.unwrap();
         }
         assert!(!text.contains("mark"));
+        let quiet = Redirect { inbound: None, exclude_ports: BTreeSet::new(), ..redirect };
+        let text = serde_json::to_string(&quiet.rules()).unwrap();
+        assert!(!text.contains("prerouting") && !text.contains("dport"), "{text}");
     }
 }

@@ -22,6 +22,21 @@ pub(super) fn bind(port: u16, accept: &Accept) -> io::Result<Vec<Listener>> {
     }
 }
 
+/// Binds the port for incoming connections on all addresses: the redirect changes a connection's destination to the address of
+/// the interface that it came by.
+///
+/// # Errors
+/// As bind(2). A machine without IPv6 is no error.
+pub(super) fn bind_inbound(port: u16, accept: &Accept) -> io::Result<Vec<Listener>> {
+    let v4 = Listener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), accept.clone())?;
+    let port = v4.local().port();
+    match Listener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), accept.clone()) {
+        Ok(v6) => Ok(vec![v4, v6]),
+        Err(error) if no_ipv6(&error) => Ok(vec![v4]),
+        Err(error) => Err(error),
+    }
+}
+
 fn no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
 }
@@ -79,6 +94,8 @@ mod tests {
             port: listeners[0].local().port(),
             exclude_uid: None,
             exclude_mark: Some(7),
+            exclude_ports: [25].into(),
+            inbound: None,
         };
         redirect.install().unwrap();
         redirect.install().unwrap();

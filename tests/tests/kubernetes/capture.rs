@@ -3,7 +3,7 @@
 
 use crate::{
     let_agent, make, make_wide, meta,
-    server::{ADMIN, Store},
+    server::{ADMIN, Server, Store},
     world::{Agent, Controller, SOON, egress},
 };
 use k8s_openapi::{
@@ -24,13 +24,16 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tombolo_testkit::wait::{until, until_ok};
+use tombolo_testkit::{
+    process::Program,
+    wait::{until, until_ok},
+};
 
 const CATALOG: &str = "catalog.acme.example.com";
 const OWN: &str = "tombolo-system";
 
 /// An address of this machine that an EndpointSlice may have: not of loopback.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.connect("192.0.2.1:9").expect("this machine needs a route to somewhere; nothing is sent");
     socket.local_addr().expect("an address").ip()
@@ -76,8 +79,16 @@ async fn let_agent_write(client: &kube::Client) {
     make::<RoleBinding>(client, binding).await;
 }
 
-/// The Service of a name: what it is called, its address, and where its port leads.
-async fn service_of(services: &Api<Service>, name: &str) -> Result<(String, IpAddr, u16), String> {
+/// The Service of a name.
+struct Found {
+    object: String,
+    cluster_ip: IpAddr,
+    external_ips: Vec<String>,
+    /// Where its port leads.
+    target: u16,
+}
+
+async fn service_of(services: &Api<Service>, name: &str) -> Result<Found, String> {
     let all = services.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
     let is = |service: &&Service| {
         service
@@ -91,50 +102,74 @@ async fn service_of(services: &Api<Service>, name: &str) -> Result<(String, IpAd
     let spec = service.spec.as_ref().ok_or("no spec")?;
     let port = spec.ports.as_ref().and_then(|ports| ports.first()).ok_or("no port")?;
     let Some(IntOrString::Int(target)) = port.target_port else { return Err("no target".to_owned()) };
-    let address = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok()).ok_or("no address")?;
+    let cluster_ip = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok()).ok_or("no address")?;
     let target = u16::try_from(target).map_err(|error| error.to_string())?;
-    Ok((service.metadata.name.clone().ok_or("no name")?, address, target))
+    let external_ips = spec.external_ips.clone().unwrap_or_default();
+    Ok(Found { object: service.metadata.name.clone().ok_or("no name")?, cluster_ip, external_ips, target })
+}
+
+/// A cluster with the service `catalog`, an application behind it, and an agent and an egress gateway.
+struct World {
+    _home: tempfile::TempDir,
+    client: kube::Client,
+    here: IpAddr,
+    controller: Controller,
+    agent: Agent,
+    gateway: Program,
+    _store: Store,
+    _server: Server,
+}
+
+impl World {
+    async fn start(server_options: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let store = Store::start(&home.path().join("kubernetes"));
+        let server = store.server_with(server_options).await;
+        let client = server.client(ADMIN).await;
+        for name in ["shop", OWN] {
+            make_wide::<Namespace>(&client, json!({"metadata": {"name": name}})).await;
+        }
+        let_agent(&client, &["namespaces", "services", "pods", "serviceaccounts", "nodes"]).await;
+        let_agent_write(&client).await;
+        let here = own_address();
+        let at = application(here).await;
+        let ports = json!([{"name": "web", "port": 80, "targetPort": at.port()}]);
+        make::<Service>(&client, json!({"metadata": meta("shop", "catalog"), "spec": {"ports": ports}}))
+            .await;
+        let mut metadata = meta("shop", "catalog-x");
+        metadata["labels"] = json!({"kubernetes.io/service-name": "catalog"});
+        let ports = json!([{"name": "web", "port": at.port()}]);
+        let endpoints = json!([{"addresses": [here], "conditions": {"ready": true}}]);
+        let slice =
+            json!({"metadata": metadata, "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
+        make::<EndpointSlice>(&client, slice).await;
+
+        let controller = Controller::start().await;
+        controller.join(home.path()).await;
+        let agent = Agent::start(home.path(), &server, &["--capture", "gateway"]).await;
+        let gateway = egress(home.path(), here).await;
+        Self { _home: home, client, here, controller, agent, gateway, _store: store, _server: server }
+    }
+
+    /// Waits until DNS answers this address.
+    async fn resolves(&self, what: &str, address: IpAddr) {
+        let asked = || self.agent.ask(CATALOG);
+        let _ = until(what, SOON, asked, |found| found.clone().map(IpAddr::V4) == Ok(address)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_are_services() {
-    let home = tempfile::tempdir().expect("a folder");
-    let store = Store::start(&home.path().join("kubernetes"));
-    let server = store.server().await;
-    let client = server.client(ADMIN).await;
-    for name in ["shop", OWN] {
-        make_wide::<Namespace>(&client, json!({"metadata": {"name": name}})).await;
-    }
-    let_agent(&client, &["namespaces", "services", "pods", "serviceaccounts", "nodes"]).await;
-    let_agent_write(&client).await;
-    let here = own_address();
-    let application = application(here).await;
-    let ports = json!([{"name": "web", "port": 80, "targetPort": application.port()}]);
-    make::<Service>(&client, json!({"metadata": meta("shop", "catalog"), "spec": {"ports": ports}})).await;
-    let mut metadata = meta("shop", "catalog-x");
-    metadata["labels"] = json!({"kubernetes.io/service-name": "catalog"});
-    let ports = json!([{"name": "web", "port": application.port()}]);
-    let endpoints = json!([{"addresses": [here], "conditions": {"ready": true}}]);
-    let slice = json!({"metadata": metadata, "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
-    make::<EndpointSlice>(&client, slice).await;
-
-    let controller = Controller::start().await;
-    controller.join(home.path()).await;
-    let agent = Agent::start(home.path(), &server, &["--capture", "gateway"]).await;
-    let mut gateway = egress(home.path(), here).await;
-
-    // The name is a Service, DNS answers its address, and its endpoints are the gateway.
-    let services: Api<Service> = Api::namespaced(client.clone(), OWN);
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), OWN);
-    let (object, address, target) =
+    let mut world = World::start(&[]).await;
+    // The name is a Service that carries its virtual IP, and its endpoints are the gateway.
+    let services: Api<Service> = Api::namespaced(world.client.clone(), OWN);
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), OWN);
+    let Found { object, external_ips, target, .. } =
         until_ok("the Service of the name", SOON, || service_of(&services, CATALOG)).await;
-    let _ = until(
-        "its address in DNS",
-        SOON,
-        || agent.ask(CATALOG),
-        |found| found.clone().map(IpAddr::V4) == Ok(address),
-    )
-    .await;
+    let vip: IpAddr = external_ips[0].parse().expect("an address");
+    assert!(external_ips.len() == 1 && vip.to_string().starts_with("240."), "{external_ips:?}");
+    world.resolves("it in DNS", vip).await;
+    let (agent, here) = (&world.agent, world.here);
     let endpoints = || async {
         let slice = slices.get_opt(&format!("{object}-ipv4")).await.expect("an answer");
         slice.map(|slice| slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect::<Vec<_>>())
@@ -149,26 +184,35 @@ async fn names_are_services() {
     services.patch(&object, &PatchParams::default(), &Patch::Merge(change)).await.expect("changed");
     let mended = || async {
         let found = services.get(&object).await.expect("it is there").spec.expect("a spec");
-        (found.selector, service_of(&services, CATALOG).await.map(|(_, _, target)| target))
+        (found.selector, service_of(&services, CATALOG).await.map(|found| found.target))
     };
     let _ = until("the change is mended", SOON, mended, |found| *found == (None, Ok(target))).await;
     services.delete(&object, &DeleteParams::default()).await.expect("deleted");
     let again = until_ok("it is made again", SOON, || service_of(&services, CATALOG)).await;
-    assert_eq!((&again.0, again.2), (&object, target));
-    let _ = until(
-        "its new address",
-        SOON,
-        || agent.ask(CATALOG),
-        |found| found.clone().map(IpAddr::V4) == Ok(again.1),
-    )
-    .await;
+    assert_eq!((again.object, again.target, again.external_ips), (object.clone(), target, external_ips));
+    world.resolves("the address stays", vip).await;
     assert_eq!(ask(SocketAddr::new(here, target)).await.expect("an answer"), "catalog: who is there");
 
     // A gateway that is gone is no endpoint; a name that is gone is no Service.
-    gateway.kill();
+    world.gateway.kill();
     until("no endpoint", SOON, endpoints, Option::is_none).await;
-    let shop: Api<Service> = Api::namespaced(client.clone(), "shop");
+    let shop: Api<Service> = Api::namespaced(world.client.clone(), "shop");
     shop.delete("catalog", &DeleteParams::default()).await.expect("deleted");
     let left = || async { services.list(&ListParams::default()).await.expect("a list").items.len() };
     until("no Service is left", SOON, left, |count| *count == 0).await;
+}
+
+/// An API server that takes no external IPs: names resolve to the Services themselves, and the status says what that means.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_where_external_ips_are_denied() {
+    let world = World::start(&["--enable-admission-plugins=DenyServiceExternalIPs"]).await;
+    let services: Api<Service> = Api::namespaced(world.client.clone(), OWN);
+    let found = until_ok("the Service of the name", SOON, || service_of(&services, CATALOG)).await;
+    assert_eq!(found.external_ips, [""; 0]);
+    world.resolves("its own address in DNS", found.cluster_ip).await;
+    let answer = until_ok("an answer", SOON, || ask(SocketAddr::new(world.here, found.target))).await;
+    assert_eq!(answer, "catalog: who is there");
+    let problems = || world.controller.problems();
+    let said = |all: &Vec<String>| all.iter().any(|text| text.contains("may not have external IPs"));
+    until("the problem is told", SOON, problems, said).await;
 }

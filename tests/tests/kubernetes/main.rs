@@ -2,6 +2,7 @@
 
 mod capture;
 mod identity;
+mod inject;
 mod mcs;
 mod server;
 mod world;

@@ -93,7 +93,13 @@ impl Store {
 
     /// An API server, once it is ready.
     pub(crate) async fn server(&self) -> Server {
-        let mut server = Server { port: free_port(), home: self.home.clone(), program: None };
+        self.server_with(&[]).await
+    }
+
+    /// The same with these options too.
+    pub(crate) async fn server_with(&self, options: &[&str]) -> Server {
+        let options = options.iter().map(ToString::to_string).collect();
+        let mut server = Server { port: free_port(), home: self.home.clone(), options, program: None };
         self.run(&mut server).await;
         server
     }
@@ -119,6 +125,7 @@ impl Store {
             format!("--service-account-key-file={}", file("accounts.pub")),
             format!("--service-account-signing-key-file={}", file("accounts.key")),
         ]);
+        command.args(&server.options);
         server.program = Some(Program::spawn("kube-apiserver", command));
         let client = server.client(ADMIN).await;
         let ready =
@@ -131,6 +138,7 @@ impl Store {
 pub(crate) struct Server {
     port: u16,
     home: PathBuf,
+    options: Vec<String>,
     program: Option<Program>,
 }
 

@@ -168,6 +168,16 @@ impl Agent {
         find(&snapshot)
     }
 
+    /// An address of its ready file.
+    pub(crate) fn address(&self, what: &str) -> SocketAddr {
+        self.program.address(what)
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.program.kill();
+    }
+
     /// What the agent reports: by service, `ready/total` and its accounts.
     pub(crate) async fn inventory(&self) -> Vec<String> {
         let inventory = self.dump("inventory").await;

@@ -1,6 +1,6 @@
 //! The lab's networks, and the programs in them.
 
-use crate::{SOON, talk};
+use crate::{SOON, image::Image, talk};
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
@@ -20,6 +20,11 @@ pub(crate) const NAME: &str = "echo.acme.example.com";
 pub(crate) const HOME: &str = "home.acme.example.com";
 /// Their port.
 pub(crate) const PORT: u16 = 7000;
+
+/// Where sidecars take incoming connections.
+pub(crate) const INBOUND: u16 = 15_006;
+/// A port that is captured, and that nobody listens on.
+pub(crate) const NOBODY: u16 = 7001;
 
 /// The controller's pool of virtual IPv6 addresses.
 const VIPS6: &str = "fd74:6f6d:6265:6c6f::/64";
@@ -242,13 +247,29 @@ impl Cluster {
         self.start("egress", self.carrier("egress")).await;
         self.start("ingress", self.carrier("ingress")).await;
 
-        let mut redirect = self.pod.command(binary("tombolo-gateway"));
-        must(redirect.args(["redirect", "--vips", "240.0.0.0/4", "--vips", VIPS6, "--port", "15001"]));
+        self.redirect();
         let mut command = self.pod.command(binary("tombolo-gateway"));
         self.options(&mut command, "sidecar", "10.0.0.2:15008");
-        command.args(["--capture", "sidecar", "--serve", "10.0.0.2", "--workload"]);
+        command.args(["--capture", "sidecar", "--inbound-port", &INBOUND.to_string()]);
+        command.args(["--serve", "10.0.0.2", "--workload"]);
         command.arg(format!("default/{account}"));
         self.start("sidecar", command).await;
+    }
+
+    /// As a pod's init container does it.
+    fn redirect(&self) {
+        let gateway = binary("tombolo-gateway");
+        let image = Image::make(self.path("image"), &[&gateway, Path::new("/usr/sbin/nft")]);
+        let vips = format!("240.0.0.0/4,{VIPS6}");
+        let (inbound, ports) = (INBOUND.to_string(), format!("{PORT},{NOBODY}"));
+        let args = ["/bin/tombolo-gateway", "redirect", "--vips", &vips, "--port", "15001"];
+        let incoming = ["--inbound", &ports, "--inbound-port", &inbound];
+        // Twice, as where the kubelet starts it again.
+        for _ in 0..2 {
+            let output = image.run(&self.pod, &[&args[..], &incoming].concat());
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "redirect: {}: {said}", output.status);
+        }
     }
 
     /// The egress or ingress gateway.

@@ -3,6 +3,7 @@
 
 mod capture;
 mod clusters;
+mod image;
 mod talk;
 
 use clusters::{Clusters, HOME, NAME, PORT};
@@ -51,7 +52,21 @@ fn only_gateways_share_a_network(clusters: &Clusters) {
     for (from, expected) in [(&clusters.one, "c1"), (&clusters.two, "c2")] {
         let heard = greeting(&from.gateway, inner).expect("a gateway reaches its own pod");
         assert_eq!(heard, expected, "10.0.0.2 is another pod in each cluster");
+        a_plain_connection_passes_the_sidecar(from);
     }
+}
+
+/// It was redirected to the sidecar, which knows where it meant to go and not who it is.
+fn a_plain_connection_passes_the_sidecar(cluster: &clusters::Cluster) {
+    let plain = |line: &serde_json::Value| {
+        line["direction"] == "inbound" && line["source"].is_null() && line["original"] == "10.0.0.2:7000"
+    };
+    let log = cluster.access_log("sidecar");
+    assert!(log.iter().any(plain), "{} has no such line: {log:?}", cluster.name);
+    let direct = open(&cluster.gateway, ([10, 0, 0, 2], clusters::INBOUND).into());
+    assert!(direct.is_err(), "the sidecar's port takes redirected connections only");
+    let nobody = open(&cluster.gateway, ([10, 0, 0, 2], clusters::NOBODY).into());
+    assert!(nobody.is_err(), "where nobody listens a connection is reset");
 }
 
 fn bytes_pass_unchanged(clusters: &Clusters, vip: std::net::SocketAddr) {

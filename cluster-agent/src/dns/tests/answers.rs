@@ -273,22 +273,42 @@ fn the_longest_names_do_not_break_anything() {
     assert!(ask(&zone, &format!("{domain}."), RecordType::SOA).contains("SOA"));
 }
 
-/// Capture mode `gateway`: a name is at its Service, and nowhere before it has one.
+/// Names that Services stand for, in mode `gateway`.
+fn exposed_zone(exposed: &[(&str, &[&str], bool)]) -> Zone {
+    use crate::expose::{Exposed, Exposure};
+    let exposure = |(name, addresses, refused): &(&str, &[&str], bool)| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        (name.parse().unwrap(), Exposure { addresses, refused: *refused, ports: Default::default() })
+    };
+    let exposed: Exposed = exposed.iter().map(exposure).collect();
+    build(&example(), Generation::new(42), &AddressMode::Allocated, Some(&exposed))
+}
+
+/// A Service that carries the virtual IPs of a family lets the name have them. One that was not planned yet changes nothing.
+#[test]
+fn exposed_names_keep_their_virtual_addresses() {
+    let zone = exposed_zone(&[("catalog.acme.example.com", &["240.0.0.1"], false)]);
+    for (name, kind, answer) in [
+        ("catalog.acme.example.com.", RecordType::A, "NoError | catalog.acme.example.com. A 240.0.0.1"),
+        ("catalog.acme.example.com.", RecordType::AAAA, &format!("NoError | auth {ACME}")),
+        (
+            "catalog.cluster-2.acme.example.com.",
+            RecordType::A,
+            "NoError | catalog.cluster-2.acme.example.com. A 240.0.0.2",
+        ),
+    ] {
+        assert_eq!(ask(&zone, name, kind), answer, "{name} {kind}");
+    }
+    assert!(zone.problems().is_empty());
+}
+
+/// Where Services may not carry virtual IPs, a name is at its Service, and nowhere before it has one.
 #[test]
 fn exposed_names_are_at_their_services() {
-    use crate::expose::{Exposed, Exposure};
-    let exposure = |addresses: &[&str]| Exposure {
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        ports: Default::default(),
-    };
-    let exposed: Exposed = [
-        ("catalog.acme.example.com", exposure(&["10.96.0.7"])),
-        ("catalog.cluster-2.acme.example.com", exposure(&[])),
-        ("db-0.db.acme.example.com", exposure(&["10.96.0.8", "fd00::8"])),
-    ]
-    .map(|(name, exposure)| (name.parse().unwrap(), exposure))
-    .into();
-    let zone = build(&example(), Generation::new(42), &AddressMode::Allocated, Some(&exposed));
+    let zone = exposed_zone(&[
+        ("catalog.acme.example.com", &["10.96.0.7"], true),
+        ("db-0.db.acme.example.com", &["10.96.0.8", "fd00::8"], true),
+    ]);
     let nodata = format!("NoError | auth {ACME}");
     for (name, kind, answer) in [
         ("catalog.acme.example.com.", RecordType::A, "NoError | catalog.acme.example.com. A 10.96.0.7"),

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tombolo_model::TrustDomain;
 use tombolo_mtls::{
     BundleLookup, Credentials, HandshakeError, LiveServerCertificate, Peer, ServerAuthority, TrustBundle,
-    VerifyError, accept_optional, connect_pinned, format_pin, optional_server_config, parse_pin,
-    pinned_client_config,
+    VerifyError, accept_optional, connect_pinned, format_pin, https_server_config, optional_server_config,
+    parse_pin, pinned_client_config,
 };
 use tombolo_testkit::ca::{Organization, over, valid};
 
@@ -72,6 +72,27 @@ async fn a_person_comes_without_a_certificate() {
         dialled.unwrap();
         assert_eq!(served.unwrap(), None);
     }
+}
+
+/// What an agent offers to its API server: certified by the cluster's intermediate, which the API server is told to believe.
+#[tokio::test]
+async fn an_agents_https_is_vouched_for_by_its_intermediate() {
+    let mut organization = Organization::new("acme.test");
+    let one = organization.join("c1");
+    let host = "tombolo-agent.tombolo-system.svc".to_owned();
+    let (chain, key) = one.intermediate.sign_https(std::slice::from_ref(&host), valid()).unwrap();
+    let certificate = LiveServerCertificate::new(&chain, &key).unwrap();
+    let server = https_server_config(Arc::new(certificate.clone()), &[b"http/1.1"]);
+    for (asked, taken) in [(host.as_str(), true), ("tombolo-agent.other.svc", false)] {
+        let (left, right) = duplex(64 * 1024);
+        let client = pinned_client_config(certificate.fingerprint(), None, &[b"http/1.1"]);
+        let name = ServerName::try_from(asked.to_owned()).unwrap();
+        let (dialled, served) =
+            tokio::join!(connect_pinned(left, client, name), accept_optional(right, server.clone()));
+        assert_eq!((dialled.is_ok(), served.is_ok()), (taken, taken), "{asked}");
+        assert!(!taken || served.unwrap().1.is_none());
+    }
+    assert!(one.intermediate.sign_https(&["not a name".to_owned()], valid()).is_err());
 }
 
 #[tokio::test]

@@ -1,0 +1,124 @@
+//! Keeps the configuration in the API server as it should be, and the certificate one that it is told to believe.
+
+use super::{
+    certificate::HttpsCertificate,
+    configuration::{self, FailurePolicy, NAME, agrees, believes, bundle, bundle_of},
+};
+use crate::{capture::Chosen, certificate::Authority};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
+use tombolo_model::NamespaceName;
+use tombolo_runtime::{clock::Clock, telemetry::chain};
+use tombolo_wire::message::Problem;
+
+/// The one field manager.
+const MANAGER: &str = "tombolo-agent";
+/// The first version that has native sidecars without being asked to.
+const SIDECARS: (u32, u32) = (1, 29);
+/// How often it is looked at. The agent may read this one object by its name only, so it can't watch it.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What keeps it right.
+pub(super) struct Keeping {
+    /// The API server.
+    pub(super) client: Client,
+    /// The agent's namespace.
+    pub(super) namespace: NamespaceName,
+    /// What signs.
+    pub(super) authority: Arc<Authority>,
+    /// What is shown.
+    pub(super) certificate: HttpsCertificate,
+    /// Which namespaces have which mode.
+    pub(super) chosen: watch::Receiver<Arc<Chosen>>,
+    /// What happens to pods while no agent answers.
+    pub(super) policy: FailurePolicy,
+    /// Whether this replica writes; the others only look.
+    pub(super) writes: watch::Receiver<bool>,
+    /// What is wrong.
+    pub(super) problems: watch::Sender<Vec<Problem>>,
+    /// What time it is.
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Keeping {
+    /// Runs for as long as it is polled.
+    pub(super) async fn run(mut self) {
+        loop {
+            let chosen = Arc::clone(&self.chosen.borrow_and_update());
+            let writes = *self.writes.borrow_and_update();
+            let problem = self
+                .look(&chosen, writes)
+                .await
+                .err()
+                .map(|message| Problem { subject: format!("MutatingWebhookConfiguration {NAME}"), message });
+            let problems = Vec::from_iter(problem);
+            self.problems.send_if_modified(|old| {
+                let differs = *old != problems;
+                *old = problems;
+                differs
+            });
+            tokio::select! {
+                Ok(()) = self.chosen.changed() => {}
+                Ok(()) = self.writes.changed() => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Whether the API server knows sidecars that are init containers; an older one would wait for them to end.
+    async fn is_new_enough(&self) -> Result<bool, String> {
+        let version =
+            self.client.apiserver_version().await.map_err(|error| refused(error, "get /version of"))?;
+        let number = |text: &str| text.trim_end_matches('+').parse::<u32>().ok();
+        let (major, minor) = (number(&version.major), number(&version.minor));
+        Ok(major.zip(minor).is_none_or(|version| version >= SIDECARS))
+    }
+
+    /// Why it is not as it should be.
+    async fn look(&self, chosen: &Chosen, writes: bool) -> Result<(), String> {
+        if !self.is_new_enough().await? {
+            return Err(format!(
+                "pods get no proxies: that needs Kubernetes {}.{}; use capture mode node or gateway",
+                SIDECARS.0, SIDECARS.1
+            ));
+        }
+        let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let found = match api.get_opt(NAME).await {
+            Ok(found) => found.unwrap_or_default(),
+            Err(error) => {
+                // It is not asked for pods either, then. What it believed it goes on to believe.
+                let _ = self.certificate.renew(|_| false);
+                return Err(refused(error, "get"));
+            }
+        };
+        let intermediate = self.authority.intermediate();
+        let mut believed = bundle_of(&found);
+        let whom = bundle(&intermediate, &believed, self.clock.now());
+        let wanted = configuration::configuration(&self.namespace, chosen, self.policy, &whom);
+        if writes && !agrees(&wanted, &found) {
+            let params = PatchParams::apply(MANAGER).force();
+            let written = api.patch(NAME, &params, &Patch::Apply(&wanted)).await;
+            let written = written.map_err(|error| refused(error, "patch"))?;
+            tracing::info!("the API server is told about which pods to ask");
+            believed = bundle_of(&written);
+        }
+        let renewed = self.certificate.renew(|signs| believes(&believed, signs));
+        renewed.map_err(|error| chain(&error))
+    }
+}
+
+fn refused(error: kube::Error, verb: &str) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => format!(
+            "{}; let the agent {verb} this one object (the manifest's ClusterRole does), or pods get no proxies",
+            status.message
+        ),
+        kube::Error::Api(status) => format!("{}; it is tried again", status.message),
+        error => format!("{}; it is tried again", chain(&error)),
+    }
+}
