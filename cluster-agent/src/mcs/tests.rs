@@ -377,7 +377,9 @@ fn conditions_of_an_export() {
         let yaml = "apiVersion: v1\nkind: Service\nmetadata: {name: catalog, namespace: shop}\nspec: {ports: [{port: 80}]}";
         let mut files = crate::source::Files::default();
         let mut index = Index::default();
-        files.load("f", yaml.as_bytes()).into_iter().for_each(|change| drop(index.change(change)));
+        files.load("f", yaml.as_bytes()).into_iter().for_each(|change| {
+            index.change(change);
+        });
         world.view.services = index.view().services;
     };
     service(&mut world);
