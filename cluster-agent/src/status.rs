@@ -1,6 +1,6 @@
 //! How the cluster is, told to the controller: at a change (no oftener than once a second), and every ten seconds.
 
-use crate::gateways::Hub;
+use crate::{gateways::Hub, install::Installed};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -33,12 +33,16 @@ pub struct Reporting {
     pub exposing: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the objects of the cluster set.
     pub multicluster: watch::Receiver<Vec<Problem>>,
+    /// What the controller asked to install.
+    pub(crate) installed: watch::Receiver<Installed>,
     /// What is wrong with the injection of proxies into pods.
     pub injecting: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
     pub certificates: Arc<Mutex<Option<Problem>>>,
+    /// What is wrong with what all replicas keep.
+    pub state: Arc<Mutex<Option<Problem>>>,
     /// The gateways.
     pub hub: Arc<Hub>,
 }
@@ -50,9 +54,12 @@ impl Reporting {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
         problems.extend(self.multicluster.borrow().iter().cloned());
+        let installed = self.installed.borrow().clone();
+        problems.extend(installed.problems);
         problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
         if problems.len() > MAX_PROBLEMS {
             let more = problems.len() - MAX_PROBLEMS;
@@ -64,14 +71,18 @@ impl Reporting {
             software: Hello::current("tombolo-agent").software,
             generation: self.snapshot.borrow().generation,
             problems,
-            ingress: self.hub.ingress(),
+            ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
             gateways: self.hub.gateway_reports(),
+            install: installed.status,
         }
     }
 
     /// Reports for as long as it is polled.
     pub async fn run(mut self, requests: Requests) {
         let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
+        if self.installed.wait_for(|installed| installed.known).await.is_err() {
+            return;
+        }
         let mut logged = Vec::new();
         let mut failed = None;
         loop {
@@ -81,6 +92,7 @@ impl Reporting {
             self.multicluster.borrow_and_update();
             self.injecting.borrow_and_update();
             self.names.borrow_and_update();
+            self.installed.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();
             let status = self.status();
@@ -104,6 +116,7 @@ impl Reporting {
                     changed = self.snapshot.changed() => changed,
                     changed = self.source.changed() => changed,
                     changed = self.names.changed() => changed,
+                    changed = self.installed.changed() => changed,
                     changed = set.changed() => changed,
                     changed = reports.changed() => changed,
                 }

@@ -1,6 +1,7 @@
 //! Does what the plan says, and keeps doing it: the objects are watched, and what somebody else changed is mended.
 
 use super::{
+    MANAGER,
     objects::{SOURCE_CLUSTER, Schema},
     plan::{Action, Found, Known, plan},
 };
@@ -29,8 +30,6 @@ use tombolo_model::{Generation, snapshot::ClusterResource};
 use tombolo_runtime::{clock::Clock, telemetry::chain};
 use tombolo_wire::message::Problem;
 
-/// The one field manager.
-const MANAGER: &str = "tombolo-agent";
 /// Requests at the same time.
 const TOGETHER: usize = 8;
 /// What changes within this time is worked out together.

@@ -14,3 +14,6 @@ mod plan;
 mod status;
 #[cfg(test)]
 mod tests;
+
+/// The one field manager.
+const MANAGER: &str = "tombolo-agent";

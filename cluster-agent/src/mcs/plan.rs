@@ -17,6 +17,7 @@ use std::{
 };
 use tombolo_model::{
     ClusterName, GlobalName,
+    install::InstallOrder,
     inventory::{Protocol, ServiceKey},
     mcs::{ImportKind, ImportSpec},
     snapshot::{ClusterResource, NameKind, NameSpec, ResourceKey, Resources},
@@ -97,8 +98,19 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
     }
     let gone = by_key.keys().filter(|key| !wanted_imports.contains(key));
     actions.extend(gone.cloned().map(Action::DeleteImport));
-    exports(known, &own.cluster, found, &mut actions);
+    if removed {
+        let ours = found.exports.iter().filter_map(|export| status::none(known.schema, export));
+        actions.extend(ours.map(|object| Action::ExportStatus(Box::new(object))));
+    } else {
+        exports(known, &own.cluster, found, &mut actions);
+    }
     actions
+}
+
+/// Whether nothing of the agent's is to be there any more.
+fn is_removed(resources: &Resources<ClusterResource>) -> bool {
+    let order = resources.get(&ResourceKey::new("install", ""));
+    matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
 }
 
 fn imports(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &ImportSpec> {

@@ -1,6 +1,10 @@
 //! The conditions of ServiceExports and ServiceImports, with KEP-1645's reasons.
 
-use super::objects::{Schema, key_of};
+use super::{
+    MANAGER,
+    objects::{Schema, key_of},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use tombolo_model::{
@@ -122,6 +126,19 @@ pub(super) fn import_status(
     let conditions = new.or_else(|| there("conditions").map(|conditions| ours(&conditions, &["Ready"])));
     let value = json!({ "clusters": clusters, "endpointSliceObjects": slices, "conditions": conditions });
     status(schema, "ServiceImport", found, value)
+}
+
+/// The export without any condition of ours; none where it has none.
+pub(super) fn none(schema: Schema, found: &DynamicObject) -> Option<DynamicObject> {
+    let of_us = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(MANAGER) && entry.subresource.as_deref() == Some("status")
+    };
+    let there = found.data.get("status").and_then(|status| status["conditions"].as_array());
+    let managed = found.metadata.managed_fields.iter().flatten().any(of_us);
+    if !managed || there.is_none_or(Vec::is_empty) {
+        return None;
+    }
+    status(schema, "ServiceExport", found, json!({}))
 }
 
 fn status(schema: Schema, kind: &str, found: &DynamicObject, status: Value) -> Option<DynamicObject> {

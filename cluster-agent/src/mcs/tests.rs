@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use tombolo_model::{
     Domain, GlobalName, Locality, Proximity,
+    install::InstallOrder,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
     mcs::{
@@ -403,6 +404,24 @@ fn conditions_of_an_export() {
     );
     assert_eq!(conditions[0]["lastTransitionTime"], json!("2026-01-01T00:00:00Z"), "its status stayed");
     assert_eq!(conditions[1]["lastTransitionTime"], json!("2026-01-01T00:01:00Z"));
+}
+
+#[test]
+fn an_uninstalled_agent_leaves_nothing() {
+    let mut world = World::new();
+    world.export();
+    world.settle(&told());
+    let mut export = (*world.found.exports[0]).clone();
+    let of_us = json!({"manager": "tombolo-agent", "operation": "Apply", "subresource": "status"});
+    export.metadata.managed_fields = Some(vec![serde_json::from_value(of_us).unwrap()]);
+    world.found.exports = vec![Arc::new(export)];
+    let mut all = told();
+    let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
+    all.insert(order.key(), order);
+    let done = world.step(&all);
+    assert!(done.len() == 3 && done[0].starts_with("delete slice") && done[2] == "export status", "{done:?}");
+    assert_eq!(world.found.exports[0].data["status"], json!({}));
+    assert_eq!(world.step(&all), [""; 0]);
 }
 
 #[test]
