@@ -71,13 +71,13 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
         .iter()
         .filter_map(|import| Some((objects::key_of(&import.metadata)?, &**import)))
         .collect();
+    let removed = is_removed(known.resources);
     let mut actions = Vec::new();
     let mut wanted_imports = BTreeSet::new();
     let mut wanted_slices = BTreeMap::new();
     let pods = pods(known.resources);
-    for import in
-        imports(known.resources).filter(|import| known.view.spaces.contains(&import.service.namespace))
-    {
+    let here = |import: &&ImportSpec| !removed && known.view.spaces.contains(&import.service.namespace);
+    for import in imports(known.resources).filter(here) {
         let there = by_key.get(&import.service).copied();
         let mut all = Importing { known, import, there, pods: &pods, actions: &mut actions };
         let slices = all.object();
