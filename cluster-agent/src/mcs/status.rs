@@ -179,5 +179,5 @@ fn merged(found: &DynamicObject, wanted: &[Condition], now: &str) -> Option<Valu
             new
         })
         .collect();
-    differs.then(|| Value::Array(conditions))
+    differs.then_some(Value::Array(conditions))
 }
