@@ -129,6 +129,8 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
         "serviceAccountName": name,
         "automountServiceAccountToken": false,
         "terminationGracePeriodSeconds": GRACE_S,
+        // on a node that runs out of something, applications go before the way between them
+        "priorityClassName": "system-cluster-critical",
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "seccompProfile": { "type": "RuntimeDefault" },
