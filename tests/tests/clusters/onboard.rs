@@ -112,10 +112,10 @@ async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
     }
     // a new connection for each call, so that each is a choice of gateways
     let calls = ["/tools", "load", "-for", "5s", "-clients", "4", "-pause", "20ms", "-fresh", URL];
-    let done = AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     let calling = async {
         let (mut requests, mut failures) = (0, Vec::new());
-        while !done.load(Ordering::Relaxed) {
+        while !over.load(Ordering::Relaxed) {
             let said = one.exec(SHOP, "deploy/caller", &calls).await.expect("counts");
             let counts: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
             requests += counts["requests"].as_u64().expect("a count");
@@ -141,7 +141,7 @@ async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
                 assert!(image.ends_with(&format!(":{tag}")), "{}: {deployment}: {image}", cluster.name);
             }
         }
-        done.store(true, Ordering::Relaxed);
+        over.store(true, Ordering::Relaxed);
     };
     let ((requests, failures), ()) = tokio::join!(calling, upgrading);
     println!("calls during upgrade and rollback: {requests}, failed: {failures:?}");
@@ -177,9 +177,12 @@ async fn two_clusters_two_commands_each_one_name() {
     let gns = ["gns", "create", "acme", "--domain", "acme.example.com", "--namespace", SHOP];
     world.tombolo(&gns).await.expect("a global namespace");
     tokio::join!(run(one, 0), run(other, 2));
-    for cluster in [one, other] {
+    let install = async |cluster: &Cluster| {
         let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
-        let said = world.tombolo(&install).await.expect("it is installed");
+        world.tombolo(&install).await.expect("it is installed")
+    };
+    let (here, there) = tokio::join!(install(one), install(other));
+    for said in [here, there] {
         for step in ["agent", "egress", "ingress", "address", "dns"] {
             let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
             assert!(done, "{step}: {said}");
