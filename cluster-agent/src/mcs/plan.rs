@@ -75,9 +75,9 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
     let mut wanted_imports = BTreeSet::new();
     let mut wanted_slices = BTreeMap::new();
     let pods = pods(known.resources);
-    for import in
-        imports(known.resources).filter(|import| known.view.spaces.contains(&import.service.namespace))
-    {
+    let removed = is_removed(known.resources);
+    let here = |import: &&ImportSpec| !removed && known.view.spaces.contains(&import.service.namespace);
+    for import in imports(known.resources).filter(here) {
         let there = by_key.get(&import.service).copied();
         let mut all = Importing { known, import, there, pods: &pods, actions: &mut actions };
         let slices = all.object();
