@@ -39,6 +39,8 @@ pub struct Reporting {
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
     pub certificates: Arc<Mutex<Option<Problem>>>,
+    /// What is wrong with what all replicas keep.
+    pub state: Arc<Mutex<Option<Problem>>>,
     /// The gateways.
     pub hub: Arc<Hub>,
 }
@@ -54,6 +56,7 @@ impl Reporting {
         problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
         if problems.len() > MAX_PROBLEMS {
             let more = problems.len() - MAX_PROBLEMS;

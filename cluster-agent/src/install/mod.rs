@@ -16,6 +16,7 @@ mod steps;
 mod tests;
 
 pub(crate) use apply::{Installed, Installing};
+pub(crate) use object::COMPONENT;
 
 use std::sync::Arc;
 use tokio::sync::watch;

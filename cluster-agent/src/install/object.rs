@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt};
 /// The sum of what was applied: a part that should be there no more is found by it.
 pub(super) const APPLIED: &str = "tombolo.io/applied";
 /// Which part of the installation an object belongs to.
-pub(super) const COMPONENT: &str = "app.kubernetes.io/component";
+pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// The kinds of objects that an installation is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -70,12 +70,19 @@ impl Standings {
         }
     }
 
-    /// Waits until the standing may be another one.
+    /// Tells whether this replica may write, for as long as it is polled.
+    pub async fn tell(mut self, writes: watch::Sender<bool>) {
+        loop {
+            let now = self.own.borrow_and_update().writes();
+            writes.send_if_modified(|old| std::mem::replace(old, now) != now);
+            self.changed().await;
+        }
+    }
+
+    /// Waits until this replica's standing changes. Cancel-safe.
     pub async fn changed(&mut self) {
-        tokio::select! {
-            Ok(()) = self.own.changed() => {}
-            Ok(()) = self.another_leads.changed() => {}
-            else => std::future::pending().await,
+        if self.own.changed().await.is_err() {
+            std::future::pending().await
         }
     }
 

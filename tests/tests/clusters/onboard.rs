@@ -45,12 +45,11 @@ async fn join(world: &World, cluster: &Cluster) {
     let lines: Vec<&str> = printed.lines().map(str::trim).collect();
     let from = |start: &str| lines.iter().position(|line| line.starts_with(start)).expect("a command");
     let manifest = lines[from("tombolo cluster manifest")];
-    let secret = from("kubectl -n tombolo-system create secret");
-    let secret = [lines[secret].trim_end_matches('\\'), lines[secret + 1]].concat();
+    let secret = lines[from("kubectl -n tombolo-system create secret")];
     let secret_of_token = std::fs::read_to_string(&token).expect("a token");
     assert!(!printed.contains(secret_of_token.trim()), "the token is in no command");
     world.paste(cluster, manifest, "").await.expect("the manifest is applied");
-    world.paste(cluster, &secret, "").await.expect("the token is there");
+    world.paste(cluster, secret, "").await.expect("the token is there");
 }
 
 async fn connected(world: &World, name: &str) -> Result<(), String> {
