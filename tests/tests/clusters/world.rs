@@ -87,7 +87,8 @@ impl World {
     }
 }
 
-async fn said(mut command: Command, input: &str) -> Result<String, String> {
+/// Runs a command to its end; gives what it printed, or what it complained of.
+pub(crate) async fn said(mut command: Command, input: &str) -> Result<String, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     if let Some(mut pipe) = child.stdin.take() {
