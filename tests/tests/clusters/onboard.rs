@@ -1,5 +1,7 @@
 //! Two clusters, two commands each, one name: from nothing to a pod's call that another cluster answers, and back to nothing.
 
+#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
+
 use crate::{
     lab::{Cluster, Lab},
     world::{SOON, World},
