@@ -1,0 +1,32 @@
+//! All that a cluster has of something, while another one serves the name.
+
+use crate::{Load, World};
+use tokio::time::Instant;
+
+const WHOLE: [&str; 5] =
+    ["cluster-2-agent", "cluster-2-dns", "cluster-2-ingress", "cluster-2-ingress-b", "cluster-2-sidecar"];
+
+async fn killed(world: &mut World, load: &Load, names: &[&str]) {
+    load.whole().await;
+    let begin = Instant::now();
+    for name in names {
+        world.kill(name);
+    }
+    load.since(begin, Instant::now()).await.no_request_failed();
+    for name in names {
+        world.restart(name).await;
+    }
+    load.whole().await;
+}
+
+pub(crate) async fn the_servers_sidecar_is_killed(world: &mut World, load: &Load) {
+    killed(world, load, &["cluster-2-sidecar"]).await;
+}
+
+pub(crate) async fn all_ingress_gateways_are_killed(world: &mut World, load: &Load) {
+    killed(world, load, &["cluster-2-ingress", "cluster-2-ingress-b"]).await;
+}
+
+pub(crate) async fn a_whole_cluster_is_killed(world: &mut World, load: &Load) {
+    killed(world, load, &WHOLE).await;
+}
