@@ -234,6 +234,21 @@ impl World {
         text.lines().rfind(|line| line.contains(word)).unwrap_or_default().to_owned()
     }
 
+    /// How many connections an access log has for each reason, apart from those that went well.
+    #[must_use]
+    pub fn refused(&self, log: &str) -> BTreeMap<String, usize> {
+        let text = fs::read_to_string(self.path(log)).unwrap_or_default();
+        let mut refused = BTreeMap::new();
+        for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let reason = line["reason"].as_str().unwrap_or_default();
+            if reason != "ok" {
+                let detail = line["detail"].as_str().unwrap_or_default();
+                *refused.entry(format!("{reason}: {detail}")).or_default() += 1;
+            }
+        }
+        refused
+    }
+
     fn of_clusters(&self) -> impl Iterator<Item = &Program> {
         self.programs.iter().filter(|(name, _)| name.starts_with("cluster-")).map(|(_, program)| program)
     }

@@ -12,7 +12,7 @@ async fn killed(world: &mut World, load: &Load, names: &[&str]) {
     for name in names {
         world.kill(name);
     }
-    load.since(begin, Instant::now()).await.no_request_failed();
+    load.since(begin, Instant::now()).await.no_request_failed(world);
     for name in names {
         world.restart(name).await;
     }

@@ -20,7 +20,7 @@ pub(crate) async fn a_replica_of_the_controller_is_killed(world: &mut World, loa
         let begin = Instant::now();
         world.kill(name);
         written(world, &format!("without-{turn}")).await;
-        load.since(begin, Instant::now()).await.nothing_noticed();
+        load.since(begin, Instant::now()).await.nothing_noticed(world);
         world.restart(name).await;
     }
 }
@@ -30,12 +30,12 @@ pub(crate) async fn both_replicas_are_killed(world: &mut World, load: &Load) {
     let begin = Instant::now();
     world.kill("controller");
     world.kill("controller-b");
-    load.since(begin, begin).await.nothing_noticed();
+    load.since(begin, begin).await.nothing_noticed(world);
     let back = Instant::now();
     world.restart("controller").await;
     world.restart("controller-b").await;
     written(world, "both-back").await;
-    load.since(back, back).await.nothing_noticed();
+    load.since(back, back).await.nothing_noticed(world);
 }
 
 pub(crate) async fn postgres_is_killed(world: &mut World, load: &Load) {
@@ -46,7 +46,7 @@ pub(crate) async fn postgres_is_killed(world: &mut World, load: &Load) {
     written(world, "after-the-crash").await;
     let all = world.api.get("/organizations/acme/global-namespaces").await.to_string();
     assert!(all.contains("before-the-crash.example.com"), "what was acknowledged is there: {all}");
-    load.since(begin, begin).await.nothing_noticed();
+    load.since(begin, begin).await.nothing_noticed(world);
 }
 
 pub(crate) async fn an_agent_is_killed(world: &mut World, load: &Load) {
@@ -54,10 +54,10 @@ pub(crate) async fn an_agent_is_killed(world: &mut World, load: &Load) {
         load.whole().await;
         let begin = Instant::now();
         world.kill(name);
-        load.since(begin, begin).await.nothing_noticed();
+        load.since(begin, begin).await.nothing_noticed(world);
         let back = Instant::now();
         world.restart(name).await;
-        load.since(back, back).await.nothing_noticed();
+        load.since(back, back).await.nothing_noticed(world);
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn an_agent_starts_without_a_controller(world: &mut World, load
         world.kill(name);
         world.restart(name).await;
     }
-    load.since(begin, Instant::now()).await.nothing_noticed();
+    load.since(begin, Instant::now()).await.nothing_noticed(world);
     world.restart("controller").await;
     world.restart("controller-b").await;
     load.whole().await;

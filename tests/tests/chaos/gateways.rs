@@ -9,10 +9,10 @@ async fn killed(world: &mut World, load: &Load, name: &str) {
     load.whole().await;
     let begin = Instant::now();
     world.kill(name);
-    load.since(begin, Instant::now()).await.no_request_failed();
+    load.since(begin, Instant::now()).await.no_request_failed(world);
     let back = Instant::now();
     world.restart(name).await;
-    load.since(back, back).await.nothing_noticed();
+    load.since(back, back).await.nothing_noticed(world);
 }
 
 pub(crate) async fn an_egress_gateway_is_killed(world: &mut World, load: &Load) {
@@ -32,7 +32,7 @@ async fn drains(world: &mut World, load: &Load, name: &str) {
     load.whole().await;
     let begin = Instant::now();
     world.program(name).signal(Signal::SIGTERM);
-    load.since(begin, begin).await.nothing_noticed();
+    load.since(begin, begin).await.nothing_noticed(world);
     // The long-lived connections would keep it for as long as it waits.
     world.kill(name);
     world.restart(name).await;
@@ -52,7 +52,7 @@ async fn hangs(world: &mut World, load: &Load, name: &str) {
     load.whole().await;
     let begin = Instant::now();
     world.program(name).signal(Signal::SIGSTOP);
-    load.since(begin, Instant::now()).await.no_request_failed();
+    load.since(begin, Instant::now()).await.no_request_failed(world);
     world.program(name).signal(Signal::SIGCONT);
     load.whole().await;
     assert!(world.program_mut(name).status().is_none(), "{name} runs on after {SOON:?}");

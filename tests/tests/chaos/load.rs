@@ -142,15 +142,16 @@ impl Report {
     }
 
     /// No request that began after the fault failed.
-    pub(crate) fn no_request_failed(self) -> Self {
+    pub(crate) fn no_request_failed(self, world: &World) -> Self {
         eprintln!("  {self}");
-        assert!(self.failed.is_empty(), "{self}");
+        let refused = || world.refused("cluster-1/sidecar-access.log");
+        assert!(self.failed.is_empty(), "{self}\n    the caller's sidecar: {:#?}", refused());
         self
     }
 
     /// Nor was any cut, nor a connection ended: what failed carries no bytes.
-    pub(crate) fn nothing_noticed(self) {
-        let this = self.no_request_failed();
+    pub(crate) fn nothing_noticed(self, world: &World) {
+        let this = self.no_request_failed(world);
         assert!(this.cut == 0 && this.streams == 0, "{this}");
     }
 }
