@@ -118,7 +118,8 @@ fn lines(nets: &[IpNet], map: i32) -> Vec<Line> {
     use Line::{Do, Here};
     const CONTEXT: u8 = 6;
     const STACK: u8 = 10;
-    let mut all = vec![Do(copy(CONTEXT, 1)), Do(load(2, CONTEXT, PROTOCOL)), jump_unless(2, TCP, Label::Pass)];
+    let mut all =
+        vec![Do(copy(CONTEXT, 1)), Do(load(2, CONTEXT, PROTOCOL)), jump_unless(2, TCP, Label::Pass)];
     for (number, net) in nets.iter().enumerate() {
         let next = Label::Next(number);
         let (family, first, words) = match net {
