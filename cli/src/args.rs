@@ -180,6 +180,55 @@ pub enum ClusterCommand {
         #[arg(long)]
         join_token_file: Option<PathBuf>,
     },
+    /// Print what a Kubernetes cluster needs to run the agent, for `kubectl apply -f -`. No secret is in it.
+    Manifest {
+        /// The cluster.
+        name: ClusterName,
+        /// Where the images are (default: as the controller was told).
+        #[arg(long)]
+        registry: Option<String>,
+        /// Their tag (default: the controller's version).
+        #[arg(long, value_name = "TAG")]
+        image_version: Option<String>,
+    },
+    /// Make a Kubernetes cluster join, all in one go: look whether all that is needed is there, name the cluster, apply
+    /// the agent's manifest and a one-time token, and wait until it is connected.
+    Join(JoinArgs),
+    /// Install gateways, name resolution and injection in a Kubernetes cluster, and show how it goes.
+    Install(Box<InstallArgs>),
+    /// Another version of what is installed, the agent included.
+    Upgrade {
+        /// The cluster.
+        name: ClusterName,
+        /// The version (default: the controller's).
+        #[arg(long = "to", value_name = "VERSION")]
+        to: Option<String>,
+        /// How the command waits.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// What was installed before the last change.
+    Rollback {
+        /// The cluster.
+        name: ClusterName,
+        /// How the command waits.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Take out everything that was installed; with --kubeconfig, the agent too.
+    Uninstall {
+        /// The cluster.
+        name: ClusterName,
+        /// Don't ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Where the cluster is, to take out the agent too.
+        #[command(flatten)]
+        kube: Kube,
+        /// How the command waits.
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// The one-time tokens of a cluster (never their secrets).
     Tokens {
         /// The cluster.
@@ -205,6 +254,91 @@ pub enum ClusterCommand {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// `tombolo cluster join`
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The cluster's name; it is made where there is none of it yet.
+    pub name: ClusterName,
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub kube: Kube,
+    /// Where the images are (default: as the controller was told).
+    #[arg(long)]
+    pub registry: Option<String>,
+    /// Their tag (default: the controller's version).
+    #[arg(long, value_name = "TAG")]
+    pub image_version: Option<String>,
+    /// Only look whether all that is needed is there.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// A Kubernetes cluster.
+#[derive(Clone, Debug, Args)]
+pub struct Kube {
+    /// The kubeconfig (default: KUBECONFIG, or ~/.kube/config).
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it (default: the current one).
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// `tombolo cluster install`
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The cluster.
+    pub name: ClusterName,
+    /// Leave this namespace out (several: repeat). Those of the system are left out anyway.
+    #[arg(long, value_delimiter = ',', conflicts_with = "include_namespace")]
+    pub exclude_namespace: Vec<NamespaceName>,
+    /// Take this namespace in, and no others (several: repeat).
+    #[arg(long, value_delimiter = ',')]
+    pub include_namespace: Vec<NamespaceName>,
+    /// How other clusters reach this one: load-balancer, node-port[=PORT], host-network, or HOST:PORT (several: repeat;
+    /// default: load-balancer).
+    #[arg(long = "ingress", value_name = "WAY")]
+    pub ingress: Vec<String>,
+    /// Ingress gateways.
+    #[arg(long, value_name = "COUNT")]
+    pub ingress_replicas: Option<u32>,
+    /// Egress gateways.
+    #[arg(long, value_name = "COUNT")]
+    pub egress_replicas: Option<u32>,
+    /// Leave the cluster's DNS as it is.
+    #[arg(long)]
+    pub no_dns: bool,
+    /// No webhook that puts proxies into pods.
+    #[arg(long)]
+    pub no_injector: bool,
+    /// A proxy on each node.
+    #[arg(long)]
+    pub node: bool,
+    /// Where the images are (default: as the controller was told).
+    #[arg(long)]
+    pub registry: Option<String>,
+    /// The version to install (default: the controller's).
+    #[arg(long, value_name = "TAG")]
+    pub image_version: Option<String>,
+    /// Only show what would be written.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the command waits.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// How a command waits for what it asked for.
+#[derive(Clone, Debug, Args)]
+pub struct Wait {
+    /// Ask for it, and don't wait.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
 }
 
 /// `tombolo gns`

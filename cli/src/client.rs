@@ -119,6 +119,22 @@ impl Client {
         body: Option<&Value>,
         headers: &[(&str, String)],
     ) -> Result<Versioned> {
+        let (bytes, etag) = self.exchange(method, path, body, headers).await?;
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).context("read the answer")?
+        };
+        Ok(Versioned { body, etag })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, String)],
+    ) -> Result<(bytes::Bytes, Option<String>)> {
         let url = format!("{}{path}", self.context.server.trim_end_matches('/'));
         let mut request = self.http.request(method, url).bearer_auth(&self.context.token);
         for (name, value) in headers {
@@ -136,12 +152,7 @@ impl Client {
         let etag = answer.headers().get(header::ETAG).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let bytes = answer.bytes().await.map_err(unreachable)?;
         if status.is_success() {
-            let body = if bytes.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_slice(&bytes).context("read the answer")?
-            };
-            return Ok(Versioned { body, etag });
+            return Ok((bytes, etag));
         }
         let mut problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
         problem.status = status.as_u16();
@@ -160,6 +171,15 @@ impl Client {
     /// The controller said no, or did not answer.
     pub async fn get(&self, path: &str) -> Result<Versioned> {
         self.send(Method::GET, path, None, &[]).await
+    }
+
+    /// Reads a text that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn text(&self, path: &str) -> Result<String> {
+        let bytes = self.exchange(Method::GET, path, None, &[]).await?.0;
+        String::from_utf8(bytes.to_vec()).context("read the answer")
     }
 
     /// Reads an object; none is `None`.

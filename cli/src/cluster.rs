@@ -3,6 +3,7 @@
 use crate::{
     args::ClusterCommand,
     client::Client,
+    install, kubernetes,
     org::text,
     output::{Mood, Output, SecretFile, cell},
     problem::CliError,
@@ -64,6 +65,19 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
             }
             Ok(())
         }
+        ClusterCommand::Manifest { name, registry, image_version } => {
+            let text =
+                kubernetes::manifest(client, &name, registry.as_deref(), image_version.as_deref()).await?;
+            out.line(text.trim_end());
+            Ok(())
+        }
+        ClusterCommand::Join(args) => kubernetes::join(client, args, out).await,
+        ClusterCommand::Install(args) => install::install(client, *args, out).await,
+        ClusterCommand::Upgrade { name, to, wait } => install::upgrade(client, &name, to, &wait, out).await,
+        ClusterCommand::Rollback { name, wait } => install::rollback(client, &name, &wait, out).await,
+        ClusterCommand::Uninstall { name, yes, kube, wait } => {
+            install::uninstall(client, &name, yes, &kube, &wait, out).await
+        }
         ClusterCommand::Show { name } => {
             let mut cluster = client.get(&format!("{path}/{name}")).await?.body;
             cluster["status"] = client.get(&format!("{path}/{name}/status")).await?.body;
@@ -122,6 +136,17 @@ async fn join_token(
         None => out
             .line(&format!("its one-time token, good until {}:\n\n  {secret}\n", text(&token, "expires_at"))),
     }
+    let (manifest, put) = (text(&token, "manifest_command"), text(&token, "secret_command"));
+    if !manifest.is_empty() && !put.is_empty() {
+        let put = match file {
+            Some(file) => put.replace("/dev/stdin", &quoted(file)),
+            None => put,
+        };
+        let where_from =
+            if file.is_some() { "" } else { " (the token goes to the second one's standard input)" };
+        out.line(&format!("in Kubernetes{where_from}:\n\n  {manifest}\n  {put}\n"));
+        out.line(&format!("then: tombolo cluster install {name}\n"));
+    }
     let command = text(&token, "join_command");
     if !command.is_empty() {
         let command = match file {
@@ -131,6 +156,13 @@ async fn join_token(
         out.line(&format!("on a machine of {name} (the token goes to its standard input):\n\n  {command}\n"));
     }
     Ok(())
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn state_mood(state: &str) -> Mood {
@@ -231,6 +263,9 @@ fn show(cluster: &Value, out: &Output) {
         });
         out.line("");
         out.line(&out.table(&["ingress address", "state", "by"], rows.collect()));
+    }
+    for line in install::lines(&status["install"], out) {
+        out.line(&line);
     }
     let certificates: Vec<_> = cluster["certificates"].as_array().into_iter().flatten().collect();
     if !certificates.is_empty() {

@@ -12,6 +12,8 @@ pub mod demo;
 pub mod doctor;
 pub mod explain;
 pub mod gns;
+pub mod install;
+pub mod kubernetes;
 pub mod login;
 pub mod org;
 pub mod output;

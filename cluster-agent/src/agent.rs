@@ -8,11 +8,14 @@ use crate::{
     dns,
     engine::{self, Inputs, Outputs, Source},
     expose::{self, apply::Exposing},
-    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, first_generation},
+    gateways::{self, Doorkeeper, Hub, HubConfig, Listener, PodListener, Siblings, first_generation},
     health::{self, Checker, HealthConfig},
     index::{Index, View},
     inject::{self, Injector},
+    install::{self, Installing},
+    lease::{Standing, Standings},
     locality,
+    pod::{Following, snapshot::Keeping},
     report::{Reporter, new_epoch},
     source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
@@ -23,8 +26,8 @@ use crate::{
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tombolo_feed::{Client, Options, Requests, Running, TlsConnector};
-use tombolo_model::snapshot::ClusterResource;
+use tombolo_feed::{Client, Options, Requests, Running, TlsConnector, TokenFile};
+use tombolo_model::{AccountName, snapshot::ClusterResource};
 use tombolo_runtime::{
     admin::{self, Readiness},
     clock::{Clock, SystemClock},
@@ -89,15 +92,30 @@ impl Reader {
 }
 
 /// What an agent is given.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Deps {
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What makes it one of several, in Kubernetes.
+    pub replica: Option<Replica>,
+}
+
+/// One of several agents of a cluster.
+#[derive(Debug)]
+pub struct Replica {
+    /// The name of its pod.
+    pub name: AccountName,
+    /// Whether it holds the Lease.
+    pub standing: watch::Receiver<Standing>,
+    /// Where the token is with which it asks the others.
+    pub token: Option<PathBuf>,
+    /// Keeps what all of them share.
+    pub following: Option<Following>,
 }
 
 impl Default for Deps {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock) }
+        Self { clock: Arc::new(SystemClock), replica: None }
     }
 }
 
@@ -166,7 +184,13 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    installing: install::Task,
     injector: Option<Injector>,
+    standings: Standings,
+    writes: watch::Sender<bool>,
+    siblings: Option<Siblings>,
+    following: Option<Following>,
+    keeping: Option<Keeping>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
     checker: Checker,
@@ -221,7 +245,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         }
     };
 
-    let (mut exposing, mut injecting, mut keeper) = (None, None, None);
+    let (installed, found_installed) = watch::channel(install::Installed::default());
+    let mut installing = None;
+    let (mut exposing, mut injecting, mut keeper, mut own) = (None, None, None, None);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
@@ -230,6 +256,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
             keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
+            installing = Some((cluster.client(), cluster.namespace().clone()));
+            own = Some((cluster.client(), cluster.namespace().clone()));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
@@ -239,6 +267,45 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         (None, _) => None,
         (Some(address), Some(keeper)) => Some((PodListener::bind(address, &credentials).await?, keeper)),
         (Some(_), None) => return Err(BuildError::NoApiServer),
+    };
+    let membership = Arc::new(membership);
+    let (another_leads, others) = watch::channel(false);
+    let (mut standings, mut siblings, mut following) = (Standings::alone(), None, None);
+    let (view, _) = watch::channel(Arc::new(View::default()));
+    if let Some(replica) = deps.replica {
+        standings = Standings::new(replica.standing, others);
+        following = replica.following;
+        let port = pods.as_ref().map(|(listener, _)| listener.address().port());
+        siblings =
+            replica.token.zip(port).zip(own.as_ref()).map(|((token, port), (_, namespace))| Siblings {
+                own: replica.name,
+                namespace: namespace.clone(),
+                port,
+                token: TokenFile::new(token),
+                membership: Arc::clone(&membership),
+                view: view.subscribe(),
+                snapshot: feed.state(),
+                hub: Arc::clone(&hub),
+                another_leads,
+            });
+    }
+    let keeping = own.filter(|_| following.is_some()).map(|(client, namespace)| Keeping {
+        client,
+        namespace,
+        file: data.file(dns::kept::SNAPSHOT),
+        states: feed.state(),
+        status: feed.status(),
+    });
+    let installing = match installing {
+        Some((client, namespace)) => install::Task::Kubernetes(Box::new(Installing {
+            client,
+            namespace,
+            snapshot: feed.state(),
+            hub: Arc::clone(&hub),
+            standings: standings.clone(),
+            installed,
+        })),
+        None => install::Task::Machine(feed.state(), installed),
     };
     let (exposure_problems, found_exposing) = watch::channel(Vec::new());
     let (exposed, exposures) = watch::channel(None);
@@ -262,9 +329,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
-    let (view, views) = watch::channel(Arc::new(View::default()));
-    let membership = Arc::new(membership);
     let (injection_problems, found_injecting) = watch::channel(Vec::new());
+    let (writes, writing) = watch::channel(standings.own().writes());
     let injector = match injecting {
         None => None,
         Some((config, client, namespace)) => {
@@ -274,9 +340,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 membership: Arc::clone(&membership),
                 authority: Arc::clone(&authority),
                 snapshot: feed.state(),
-                view: views,
+                view: view.subscribe(),
                 chosen: watch::channel(Arc::default()).1,
-                writes: watch::channel(true).1,
+                writes: writing,
                 problems: injection_problems,
                 clock: Arc::clone(&deps.clock),
             };
@@ -290,9 +356,11 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        installed: found_installed,
         injecting: found_injecting,
         names: name_problems,
         certificates: renewal.problem(),
+        state: following.as_ref().map(Following::problem).unwrap_or_default(),
         hub: Arc::clone(&hub),
     };
     let shown = Shown {
@@ -330,7 +398,13 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            installing,
             injector,
+            standings,
+            writes,
+            siblings,
+            following,
+            keeping,
             source,
             source_problems,
             checker,
@@ -414,6 +488,7 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             membership: Arc::clone(membership),
             view: self.view.subscribe(),
+            standings: self.standings.clone(),
             stop: drain.watch(),
         };
         if let Some((listener, keeper)) = self.pods {
@@ -436,30 +511,52 @@ impl Parts {
         let snapshot = self.feed.state();
         tasks.spawn("certificates", {
             let (requests, snapshot) = (requests.clone(), snapshot.clone());
-            self.renewal.run(requests, move || Arc::clone(&snapshot.borrow().resources))
+            let resources = move || Arc::clone(&snapshot.borrow().resources);
+            self.renewal.run(requests, resources, self.standings.clone())
         });
         let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
         tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
         if let Some(exposing) = self.exposing {
-            tasks.spawn("exposing", exposing.run());
+            tasks.spawn("exposing", exposing.run(self.standings.clone()));
         }
+        tasks.spawn("installing", self.installing.run());
         if let Some(injector) = self.injector {
             let stop = drain.watch();
             tasks.spawn("injector", async move { injector.run(stop).await });
         }
         tasks.spawn("health", self.checker.run());
         tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
-        report(&mut tasks, &requests, &self.outputs, self.shown.reporting);
+        tasks.spawn("standing", self.standings.clone().tell(self.writes));
+        if let Some(siblings) = self.siblings {
+            tasks.spawn("replicas", siblings.run());
+        }
+        if let Some(following) = self.following {
+            tasks.spawn("membership", following.run());
+        }
+        if let Some(keeping) = self.keeping {
+            let work = self.standings.clone().while_writing(move || keeping.clone().run());
+            tasks.spawn("kept snapshot", work);
+        }
+        report(&mut tasks, &requests, &self.outputs, self.shown.reporting, &self.standings);
         tasks.spawn("engine", engine::run(self.inputs, self.outputs, self.ages));
         tasks.spawn("readiness", ready(readiness, snapshot));
         (tasks, self.lock)
     }
 }
 
-fn report(tasks: &mut Tasks, requests: &Requests, outputs: &Outputs, reporting: Reporting) {
-    let reporter = Reporter::new(new_epoch(&mut rand::rng()));
-    tasks.spawn("inventory", reporter.run(requests.clone(), outputs.inventory.subscribe()));
-    tasks.spawn("status", reporting.run(requests.clone()));
+fn report(
+    tasks: &mut Tasks,
+    requests: &Requests,
+    outputs: &Outputs,
+    reporting: Reporting,
+    standings: &Standings,
+) {
+    let (to, inventory) = (requests.clone(), outputs.inventory.subscribe());
+    // Whoever begins to speak begins with all of it.
+    let whole = move || Reporter::new(new_epoch(&mut rand::rng())).run(to.clone(), inventory.clone());
+    tasks.spawn("inventory", standings.clone().while_speaking(whole));
+    let to = requests.clone();
+    tasks.spawn("status", standings.clone().while_speaking(move || reporting.clone().run(to.clone())));
 }
 
 async fn read_source(

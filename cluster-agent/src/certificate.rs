@@ -1,7 +1,10 @@
 //! The cluster's certificates: leaves for gateways and workloads, the agent's own, and the intermediate that signs
 //! both. All are renewed at half of their life, so that an outage of the controller may last the other half.
 
-use crate::state::{DataDir, Membership, StateError};
+use crate::{
+    lease::Standings,
+    state::{DataDir, Membership, StateError},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -176,13 +179,18 @@ impl Renewal {
     }
 
     /// Renews what is due, for as long as it is polled. `resources` gives the snapshot in force.
+    ///
+    /// Where there are several replicas, the one that writes renews the intermediate; the others take over what it kept.
     pub async fn run(
         mut self,
         requests: Requests,
         resources: impl Fn() -> Arc<Resources<ClusterResource>> + Send,
+        standings: Standings,
     ) {
         loop {
-            let result = self.look(&requests, &listed(&resources(), &self.membership.cluster)).await;
+            let result = self
+                .look(&requests, &listed(&resources(), &self.membership.cluster), standings.own().writes())
+                .await;
             let problem = result.err().map(|error| {
                 let error = chain(&error);
                 tracing::warn!(error, "a certificate could not be renewed; trying again");
@@ -197,14 +205,24 @@ impl Renewal {
         &mut self,
         requests: &Requests,
         listed: &BTreeSet<CaFingerprint>,
+        writes: bool,
     ) -> Result<(), CertificateError> {
         let now = self.clock.now();
         self.adopt()?;
-        self.switch(now, listed)?;
+        if writes {
+            if self.next.is_none() {
+                // The replica that wrote before may have begun.
+                let next = self.data.intermediate(NEXT, &self.membership)?;
+                self.next = next.map(|intermediate| Next { intermediate, listed_since: None });
+            }
+            self.switch(now, listed)?;
+        } else {
+            self.next = None;
+        }
         if self.credentials.subscribe().borrow().as_ref().is_none_or(|l| l.info.validity.half_life() <= now) {
             self.renew_own()?;
         }
-        if self.next.is_none() && self.authority.intermediate().validity().half_life() <= now {
+        if writes && self.next.is_none() && self.authority.intermediate().validity().half_life() <= now {
             let key = PrivateKey::generate().map_err(failed("make a key"))?;
             let csr = key.csr(&self.membership.cluster_id()).map_err(failed("make a signing request"))?;
             let answer: IntermediateResponse = requests

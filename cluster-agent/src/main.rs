@@ -8,22 +8,27 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
+use tokio::{sync::oneshot, task::JoinHandle};
 use tombolo_agent::{
-    agent::{self, Config, Deps, Ended, SourceConfig},
+    agent::{self, Config, Deps, Ended, Replica, SourceConfig},
     dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
     inject::{self, configuration::FailurePolicy},
     join::{JoinConfig, join},
+    lease::Election,
+    pod::{self, Prepared},
     source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
 };
-use tombolo_model::{ClusterName, Locality, NamespaceName};
+use tombolo_model::{AccountName, ClusterName, Locality, NamespaceName};
 use tombolo_runtime::{
     limits, ready,
     signal::Signals,
+    task,
     telemetry::{self, LogFormat},
 };
 
@@ -109,6 +114,8 @@ struct Run {
     source: Source,
     #[command(flatten)]
     kubernetes: Kubernetes,
+    #[command(flatten)]
+    pod: Pod,
     /// Where DNS is answered, UDP and TCP. Without, `tombolo-agent dns` answers, whether or not the agent runs.
     #[arg(long, requires = "dns_forward")]
     dns: Option<SocketAddr>,
@@ -187,6 +194,57 @@ struct Kubernetes {
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
     exclude_namespace: Vec<NamespaceName>,
+}
+
+/// In a pod: one of several replicas, which join by themselves.
+#[derive(Args)]
+struct Pod {
+    /// The Secret tombolo-state as it is mounted: what joining gave. It is read at the start and followed; the replica that
+    /// holds the Lease writes it.
+    #[arg(long, requires_all = ["kubernetes", "replica"])]
+    state_dir: Option<PathBuf>,
+    /// The name of this replica's pod.
+    #[arg(long, env = "POD_NAME")]
+    replica: Option<AccountName>,
+    /// The token of this pod's service account, with the audience tombolo-agent: with it, it asks the other replicas.
+    #[arg(long, requires = "state_dir", value_name = "FILE")]
+    replica_token_file: Option<PathBuf>,
+    /// Where the one-time token is, or will be: the cluster joins with it where there is no state, and again where there is a
+    /// new one.
+    #[arg(long, requires_all = ["state_dir", "controller", "ca_fingerprint", "cluster"], value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// The controller, as https://host:port.
+    #[arg(long, requires = "join_token_file")]
+    controller: Option<String>,
+    /// The fingerprint of the controller's CA, as sha256:HEX.
+    #[arg(long, requires = "join_token_file")]
+    ca_fingerprint: Option<String>,
+    /// The name of this cluster, as the controller knows it.
+    #[arg(long, requires = "join_token_file")]
+    cluster: Option<ClusterName>,
+    /// The region that this cluster runs in.
+    #[arg(long, requires = "join_token_file")]
+    region: Option<String>,
+    /// The zone in the region.
+    #[arg(long, requires = "region")]
+    zone: Option<String>,
+}
+
+impl Pod {
+    /// Nothing outside of a pod.
+    fn config(self) -> Option<(pod::Config, AccountName, Option<PathBuf>)> {
+        let (state_dir, name) = self.state_dir.zip(self.replica)?;
+        let locality = Locality { region: self.region, zone: self.zone };
+        let to = self.join_token_file.zip(self.controller).zip(self.ca_fingerprint).zip(self.cluster);
+        let join = to.map(|(((token_file, controller), ca_fingerprint), cluster)| pod::Join {
+            token_file,
+            controller,
+            ca_fingerprint,
+            cluster,
+            locality,
+        });
+        Some((pod::Config { state_dir, join }, name, self.replica_token_file))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -334,7 +392,26 @@ async fn run(options: Run) -> anyhow::Result<()> {
         health: HealthConfig::default(),
         hub: HubConfig::default(),
     };
-    let bound = agent::build(config, Deps::default()).await?;
+    let mut deps = Deps::default();
+    let mut election = None;
+    if let (Some((pod, name, token)), SourceConfig::Kubernetes { cluster, .. }) =
+        (options.pod.config(), &config.source)
+    {
+        let (client, namespace) = kubernetes::connected(cluster).await?;
+        let candidate = Election::new(client.clone(), &namespace, name.as_str(), Arc::clone(&deps.clock));
+        let standing = candidate.standing();
+        election = Some(Candidate::start(candidate));
+        let prepared = Prepared { config: pod, client, namespace, standing: standing.clone() };
+        let prepared = tokio::select! {
+            prepared = prepared.joined(&config.data, config.admin) => prepared?,
+            _ = signals.terminate() => {
+                end(election).await;
+                return Ok(());
+            }
+        };
+        deps.replica = Some(Replica { name, standing, token, following: Some(prepared) });
+    }
+    let bound = agent::build(config, deps).await?;
     let ready = serde_json::json!({
         "dns": bound.dns.map(|address| address.to_string()),
         "admin": bound.admin.map(|address| address.to_string()),
@@ -359,12 +436,36 @@ async fn run(options: Run) -> anyhow::Result<()> {
     if let Some(path) = &ready_file {
         ready::write(path, &ready).with_context(|| format!("write the ready file {}", path.display()))?;
     }
-    match running.await {
+    let ended = running.await;
+    end(election).await;
+    match ended {
         Ended::Stopped(drained) => {
             tracing::info!(drained = ?drained, "ended");
             Ok(())
         }
         Ended::Failed => bail!("a part of the agent failed; the log says which"),
+    }
+}
+
+/// This replica's part in the election.
+struct Candidate {
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<()>,
+}
+
+impl Candidate {
+    fn start(election: Election) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let running = task::spawn("lease", election.run(async { drop(stopped.await) }));
+        Self { stop, running }
+    }
+}
+
+/// Lets go of the Lease.
+async fn end(candidate: Option<Candidate>) {
+    if let Some(Candidate { stop, running }) = candidate {
+        let _ = stop.send(());
+        let _ = running.await;
     }
 }
 

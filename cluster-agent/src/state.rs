@@ -123,6 +123,11 @@ impl DataDir {
         Ok(Self(path.to_owned()))
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The file of this name in it.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
@@ -248,7 +253,8 @@ impl DataDir {
         }
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> Result<(), StateError> {
+    /// Writes a file, for this user alone.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), StateError> {
         let path = self.file(name);
         let beside = self.file(&format!("{name}.{}.new", std::process::id()));
         let write = || -> io::Result<()> {

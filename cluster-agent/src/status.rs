@@ -1,6 +1,6 @@
 //! How the cluster is, told to the controller: at a change (no oftener than once a second), and every ten seconds.
 
-use crate::gateways::Hub;
+use crate::{gateways::Hub, install::Installed};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -31,12 +31,16 @@ pub struct Reporting {
     pub source: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the Services of imported names.
     pub exposing: watch::Receiver<Vec<Problem>>,
+    /// What the controller asked to install.
+    pub(crate) installed: watch::Receiver<Installed>,
     /// What is wrong with the injection of proxies into pods.
     pub injecting: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the certificates.
     pub certificates: Arc<Mutex<Option<Problem>>>,
+    /// What is wrong with what all replicas keep.
+    pub state: Arc<Mutex<Option<Problem>>>,
     /// The gateways.
     pub hub: Arc<Hub>,
 }
@@ -47,9 +51,12 @@ impl Reporting {
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
+        let installed = self.installed.borrow().clone();
+        problems.extend(installed.problems);
         problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
         if problems.len() > MAX_PROBLEMS {
             let more = problems.len() - MAX_PROBLEMS;
@@ -61,14 +68,18 @@ impl Reporting {
             software: Hello::current("tombolo-agent").software,
             generation: self.snapshot.borrow().generation,
             problems,
-            ingress: self.hub.ingress(),
+            ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
             gateways: self.hub.gateway_reports(),
+            install: installed.status,
         }
     }
 
     /// Reports for as long as it is polled.
     pub async fn run(mut self, requests: Requests) {
         let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
+        if self.installed.wait_for(|installed| installed.known).await.is_err() {
+            return;
+        }
         let mut logged = Vec::new();
         let mut failed = None;
         loop {
@@ -77,6 +88,7 @@ impl Reporting {
             self.exposing.borrow_and_update();
             self.injecting.borrow_and_update();
             self.names.borrow_and_update();
+            self.installed.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();
             let status = self.status();
@@ -100,6 +112,7 @@ impl Reporting {
                     changed = self.snapshot.changed() => changed,
                     changed = self.source.changed() => changed,
                     changed = self.names.changed() => changed,
+                    changed = self.installed.changed() => changed,
                     changed = set.changed() => changed,
                     changed = reports.changed() => changed,
                 }

@@ -94,6 +94,12 @@ pub struct ServeOptions {
     /// Take loopback addresses of ingress gateways: for clusters that all run on one machine.
     #[arg(long)]
     pub allow_loopback_gateways: bool,
+    /// Where clusters find the images of agent and gateways: REGISTRY/tombolo-agent:VERSION.
+    #[arg(long, value_name = "REGISTRY", default_value = "localhost")]
+    pub image_registry: String,
+    /// Their version, where nobody asks for another.
+    #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
+    pub image_version: String,
     /// Where to write, once ready, how to reach this process (JSON).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -190,6 +196,10 @@ pub struct Config {
     pub limits: Limits,
     /// Whether an ingress gateway may be at a loopback address.
     pub allow_loopback_gateways: bool,
+    /// Where clusters find the images.
+    pub image_registry: String,
+    /// Their version.
+    pub image_version: String,
 }
 
 /// What is wrong with the options: all of it.
@@ -271,6 +281,8 @@ impl Config {
                     idle: options.idle_timeout,
                 },
                 allow_loopback_gateways: options.allow_loopback_gateways,
+                image_registry: options.image_registry.trim_end_matches('/').to_owned(),
+                image_version: options.image_version,
             }),
             _ => Err(ConfigError { problems }),
         }
@@ -296,6 +308,8 @@ impl Config {
             max_connections_per_source: 256,
             idle_timeout: Duration::from_secs(30),
             allow_loopback_gateways: true,
+            image_registry: "localhost".to_owned(),
+            image_version: env!("CARGO_PKG_VERSION").to_owned(),
             ready_file: None,
             log_format: LogFormat::Text,
         };

@@ -142,6 +142,8 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         view: view.clone(),
         public_url: public_url.clone(),
         ca_fingerprint: ca_fingerprint.clone(),
+        image_registry: config.image_registry,
+        image_version: config.image_version,
         catalogs: app::service::Catalogs::default(),
         followers: Arc::new(Semaphore::new(app::MOST_FOLLOWERS)),
         stop: drain.watch(),

@@ -56,7 +56,8 @@ const HEAVY: Table = &[
     ("utoipa*", &["tombolo-controller"]),
     ("aws-lc-rs", &["tombolo-controller"]),
     ("k8s-openapi", &["tombolo-agent"]),
-    ("kube*", &["tombolo-agent"]),
+    // the command line makes a cluster join: it applies the manifest, and looks first whether it may
+    ("kube*", &["tombolo-agent", "tombolo"]),
     ("notify", &["tombolo-agent"]),
     ("hickory-*", &["tombolo-agent", "tombolo"]),
     ("serde-saphyr", &["tombolo-agent", "tombolo"]),

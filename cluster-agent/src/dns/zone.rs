@@ -76,7 +76,10 @@ pub fn build(
             ClusterResource::Itself(this) => zone.cluster = Some(this.cluster.clone()),
             ClusterResource::Domain(spec) => drop(zone.domains.insert(spec.domain.clone())),
             ClusterResource::Name(spec) => zone.add(spec, mode, at_services),
-            ClusterResource::Bundle(_) | ClusterResource::Peer(_) | ClusterResource::Import(_) => {}
+            ClusterResource::Bundle(_)
+            | ClusterResource::Peer(_)
+            | ClusterResource::Import(_)
+            | ClusterResource::Install(_) => {}
         }
     }
     for resource in resources.values() {

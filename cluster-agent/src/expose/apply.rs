@@ -3,9 +3,11 @@
 use super::{
     Exposed, FILE,
     objects::{stands_for, without_external_ips},
-    plan::{Action, Found, Refused, plan},
+    plan::{Action, Found, Refused, plan, refused_elsewhere},
 };
-use crate::{gateways::Hub, source::kubernetes::MANAGED_BY, state::DataDir};
+use crate::{
+    gateways::Hub, install::COMPONENT, lease::Standings, source::kubernetes::MANAGED_BY, state::DataDir,
+};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
@@ -21,7 +23,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tombolo_feed::State;
-use tombolo_model::{Generation, GlobalName, NamespaceName, snapshot::ClusterResource};
+use tombolo_model::{
+    Generation, GlobalName, NamespaceName,
+    install::InstallOrder,
+    snapshot::{ClusterResource, ResourceKey, Resources},
+};
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::message::Problem;
 
@@ -33,6 +39,11 @@ const TOGETHER: usize = 8;
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long after external IPs were refused they are tried again: somebody may have allowed them.
 const ALLOWED: Duration = Duration::from_secs(300);
+
+fn is_removed(resources: &Resources<ClusterResource>) -> bool {
+    let order = resources.get(&ResourceKey::new("install", ""));
+    matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
+}
 
 /// Keeps names exposed.
 pub(crate) struct Exposing {
@@ -82,9 +93,12 @@ pub(crate) fn kept(data: &DataDir) -> Exposed {
 
 impl Exposing {
     /// Runs for as long as it is polled.
-    pub(crate) async fn run(mut self) {
-        let config =
-            watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)).timeout(60);
+    ///
+    /// A replica that does not write reads what the one that does has made.
+    pub(crate) async fn run(mut self, mut standings: Standings) {
+        // what an installation is made of says which part of it it is, and is not ours to take out
+        let ours = format!("{}={},!{COMPONENT}", MANAGED_BY.0, MANAGED_BY.1);
+        let config = watcher::Config::default().labels(&ours).timeout(60);
         let (services, mut service_events) = self.watched::<Service>(&config);
         let (slices, mut slice_events) = self.watched::<EndpointSlice>(&config);
         let mut set = self.hub.watch_set();
@@ -98,14 +112,17 @@ impl Exposing {
             if read && snapshot.generation != Generation::ZERO && !failed {
                 let found = Found { services: services.state(), slices: slices.state() };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
-                let plan = plan(
-                    &snapshot.resources,
-                    &self.hub.gateways(),
-                    &self.namespace,
-                    &before,
-                    &found,
-                    &refused,
-                );
+                // an order to take everything out is one to expose nothing
+                let none = Resources::new();
+                let resources = if is_removed(&snapshot.resources) { &none } else { &*snapshot.resources };
+                let writes = standings.own().writes();
+                let elsewhere = if writes { Refused::new() } else { refused_elsewhere(&found) };
+                let refusals = if writes { &refused } else { &elsewhere };
+                let mut plan =
+                    plan(resources, &self.hub.gateways(), &self.namespace, &before, &found, refusals);
+                if !writes {
+                    plan.leave_to_others(&before);
+                }
                 self.publish(plan.exposed);
                 let mut problems = plan.problems;
                 let results: Vec<Done> = stream::iter(plan.actions)
@@ -135,6 +152,7 @@ impl Exposing {
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 changed = set.changed() => if changed.is_err() { return },
+                () = standings.changed() => {}
                 _ = service_events.next() => {}
                 _ = slice_events.next() => {}
                 () = sleep(AGAIN), if failed => failed = false,

@@ -53,6 +53,35 @@ pub(super) struct Plan {
     pub(super) problems: Vec<Problem>,
 }
 
+/// The names whose Services another replica had to make without external IPs.
+pub(super) fn refused_elsewhere(found: &Found) -> Refused {
+    let without = found.services.iter().filter(|service| objects::external_ips(service).is_empty());
+    without.filter_map(|service| Some((objects::stands_for(&service.metadata)?, String::new()))).collect()
+}
+
+impl Plan {
+    /// Does nothing, for another replica does it: a name whose Service is not as it should be yet stays as it was.
+    pub(super) fn leave_to_others(&mut self, before: &Exposed) {
+        let pending: BTreeSet<String> = self
+            .actions
+            .drain(..)
+            .filter_map(|action| match action {
+                Action::ApplyService(service) | Action::ReplaceService(service) => service.metadata.name,
+                _ => None,
+            })
+            .collect();
+        for (name, exposure) in &mut self.exposed {
+            match before.get(name) {
+                _ if !pending.contains(&objects::object_name(name)) => {}
+                Some(old) => exposure.clone_from(old),
+                // Which numbers it gets, the other one says.
+                None => exposure.ports.clear(),
+            }
+        }
+        self.problems.clear();
+    }
+}
+
 /// Works out what to do. `before` is what was exposed last: its numbers are kept, whatever became of the objects.
 pub(super) fn plan(
     resources: &Resources<ClusterResource>,

@@ -1,7 +1,7 @@
 use super::{
     Exposed,
     objects::{object_name, stands_for},
-    plan::{Action, Found, Plan, Refused, plan},
+    plan::{Action, Found, Plan, Refused, plan, refused_elsewhere},
 };
 use crate::synthesis::{Gateway, Gateways};
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
@@ -284,6 +284,40 @@ fn refused_names_are_at_their_services() {
     world.step(names(), &gateways);
     assert_eq!(world.exposed[&global(CATALOG)].addresses, BTreeSet::from(["240.0.0.1".parse().unwrap()]));
     assert!(world.problems.is_empty());
+}
+
+/// A replica that only reads comes to what the one that writes has made.
+#[test]
+fn one_replica_writes() {
+    let (mut writer, mut reader) = (World::default(), World::default());
+    let gateways = egress(&[("10.1.0.5:15008", true)]);
+    let names = || vec![name(CATALOG, &[80]), name(CART, &[80])];
+    let read = |reader: &mut World, found: Found| {
+        reader.found = found;
+        reader.refused = refused_elsewhere(&reader.found);
+        let mut plan = reader.plan(names(), &gateways);
+        plan.leave_to_others(&reader.exposed);
+        assert_eq!((plan.actions.len(), plan.problems.len()), (0, 0));
+        reader.exposed = plan.exposed;
+    };
+    read(&mut reader, Found::default());
+    let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
+    let early = reader.exposed[&global(CATALOG)].clone();
+    assert_eq!((early.addresses, early.ports.len()), (vip, 0), "the numbers are not its own to give");
+    writer.refused.insert(global(CATALOG), "a policy".to_owned());
+    for _ in 0..2 {
+        writer.step(names(), &gateways);
+    }
+    read(&mut reader, writer.found.clone());
+    assert_eq!(reader.exposed, writer.exposed);
+    assert!(reader.exposed[&global(CATALOG)].refused);
+    // What somebody changed is as it was until it is mended.
+    let mut changed = writer.found.clone();
+    let mut service = (*changed.services[0]).clone();
+    service.spec.as_mut().unwrap().ports = None;
+    changed.services[0] = Arc::new(service);
+    read(&mut reader, changed);
+    assert_eq!(reader.exposed, writer.exposed);
 }
 
 #[test]

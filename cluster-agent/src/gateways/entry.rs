@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) streams: usize,
     /// Since when it has no stream; none while it has one.
     pub(super) vanished: Option<Instant>,
+    /// When it changed last, as the journal counts.
+    pub(super) stamp: u64,
     /// When its port was last found open, since it vanished.
     pub(super) seen: Option<Instant>,
 }
@@ -45,6 +47,7 @@ impl Entry {
             streams: 0,
             vanished: Some(Instant::now()),
             seen: None,
+            stamp: 0,
         }
     }
 

@@ -76,6 +76,7 @@ impl Hub {
             } else if entry.session == session && entry.vanished.is_some() {
                 tracing::info!(gateway.instance = instance, gateway.role = %entry.hello.role, "a gateway is gone");
                 inner.entries.remove(&instance);
+                inner.journal.gone(&instance);
             }
         }
         if inner.entries.len() != before {

@@ -1,6 +1,14 @@
 //! The set of gateways: what each is told, what each said. One lock, never held across an await.
+//!
+//! With several replicas of the agent, each gateway is connected to one of them, and each replica tells the others of its
+//! own ([`super::replica`]): the set is the union, so all gateways are told the same, wherever they are connected.
 
-use super::{entry::Entry, kept::Kept, stream::Stream};
+use super::{
+    entry::Entry,
+    kept::Kept,
+    replica::{Journal, Others},
+    stream::Stream,
+};
 use crate::{
     state::DataDir,
     synthesis::{Changed, Gateway, Gateways, Synthesis},
@@ -53,6 +61,10 @@ pub(super) struct Inner {
     /// Which of the controller's generations each of ours came from, newest last.
     pub(super) sources: Vec<(Generation, Generation)>,
     sessions: u64,
+    /// What the other replicas have.
+    pub(super) others: Others,
+    /// What changed, for the other replicas.
+    pub(super) journal: Journal,
 }
 
 /// Why a gateway is not taken.
@@ -77,10 +89,18 @@ impl Hub {
     /// generation that an agent gave before.
     #[must_use]
     pub fn new(config: HubConfig, data: DataDir, first: Generation) -> Arc<Self> {
-        let mut inner =
-            Inner { entries: BTreeMap::new(), generation: first, sources: Vec::new(), sessions: 0 };
+        let mut inner = Inner {
+            entries: BTreeMap::new(),
+            generation: first,
+            sources: Vec::new(),
+            sessions: 0,
+            others: Others::default(),
+            journal: Journal::new(),
+        };
         for hello in Kept::read(&data).gateways {
-            inner.entries.insert(hello.instance.clone(), Entry::new(hello, 0, config.history));
+            let instance = hello.instance.clone();
+            inner.entries.insert(instance.clone(), Entry::new(hello, 0, config.history));
+            inner.touch(&instance);
         }
         let (set, reports) = (watch::Sender::new(0), watch::Sender::new(0));
         Arc::new(Self { config, data, inner: Mutex::new(inner), keeping: Mutex::new(()), set, reports })
@@ -111,13 +131,25 @@ impl Hub {
         self.reports.subscribe()
     }
 
-    /// The set.
+    pub(super) fn reported(&self) {
+        self.reports.send_modify(|count| *count += 1);
+    }
+
+    /// The set, over all replicas.
     #[must_use]
     pub fn gateways(&self) -> Gateways {
         let inner = self.lock();
         let gateway =
             |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.vanished.is_none() };
-        inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect()
+        let mut all: Gateways =
+            inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect();
+        for (instance, there) in inner.others.known() {
+            if all.get(instance).is_none_or(|here| !here.connected && there.connected) {
+                let gateway = Gateway { hello: there.hello.clone(), connected: there.connected };
+                all.insert(instance.clone(), gateway);
+            }
+        }
+        all
     }
 
     /// Tells every gateway what follows from this synthesis of the controller's generation `of`, in which `changed`
@@ -145,12 +177,15 @@ impl Hub {
     pub(crate) fn hello(&self, hello: GatewayHello) -> Result<u64, Refusal> {
         let mut inner = self.lock();
         inner.sessions += 1;
-        let session = inner.sessions;
-        // Who listens at the address now is not who did before, whatever the name. (Ingress gateways may listen on
-        // all addresses of a network namespace; that names no place.)
-        inner.entries.retain(|name, entry| {
-            let same_place = entry.hello.tunnel == hello.tunnel && !hello.tunnel.ip().is_unspecified();
-            !same_place || *name == hello.instance
+        let (session, instance) = (inner.sessions, hello.instance.clone());
+        // Who listens at the address now is not who did before, whatever the name.
+        let Inner { entries, journal, .. } = &mut *inner;
+        entries.retain(|name, entry| {
+            let keep = *name == hello.instance || !same_place(&entry.hello, &hello);
+            if !keep {
+                journal.gone(name);
+            }
+            keep
         });
         let full = inner.entries.len() >= self.config.most;
         match inner.entries.get_mut(&hello.instance) {
@@ -169,6 +204,7 @@ impl Hub {
                 inner.entries.insert(hello.instance.clone(), entry);
             }
         }
+        inner.touch(&instance);
         drop(inner);
         self.keep();
         self.changed();
@@ -187,7 +223,19 @@ impl Hub {
         resume: Option<(Generation, Digest)>,
     ) -> Result<(Stream, Vec<FeedLine<GatewayResource>>), Refusal> {
         let mut inner = self.lock();
-        let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
+        // Another replica gave it a later generation than this one has given: it goes on from there.
+        let Inner { entries, generation, .. } = &mut *inner;
+        let entry = entries.get_mut(instance).ok_or(Refusal::Unknown)?;
+        if let Some((held, _)) = &resume
+            && *held > entry.publisher.generation()
+        {
+            *generation = (*generation).max(*held).next();
+            let same = entry.publisher.resources().clone();
+            // Without a state there is none to be sent; the next one will be later.
+            if entry.current {
+                entry.publisher.publish(*generation, same);
+            }
+        }
         entry.streams += 1;
         entry.seen = None;
         let came = entry.vanished.take().is_some();
@@ -199,6 +247,9 @@ impl Hub {
             sent: entry.publisher.generation(),
             wake: entry.wake.subscribe(),
         };
+        if came {
+            inner.touch(instance);
+        }
         drop(inner);
         if came {
             self.changed();
@@ -220,15 +271,37 @@ impl Hub {
         }
         entry.acked = ack.generation;
         entry.refused = ack.refused;
+        inner.touch(instance);
         drop(inner);
-        self.reports.send_modify(|count| *count += 1);
+        self.reported();
         Ok(())
     }
 
     /// A gateway said how it is.
     pub(crate) fn status(&self, instance: &str, status: GatewayStatus) -> Result<(), Refusal> {
-        self.lock().entries.get_mut(instance).ok_or(Refusal::Unknown)?.status = status;
-        self.reports.send_modify(|count| *count += 1);
+        let mut inner = self.lock();
+        let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
+        let differs = entry.status != status;
+        entry.status = status;
+        if differs {
+            inner.touch(instance);
+        }
+        drop(inner);
+        self.reported();
         Ok(())
     }
+}
+
+impl Inner {
+    /// The other replicas are to hear of this gateway.
+    pub(super) fn touch(&mut self, instance: &str) {
+        if let Some(entry) = self.entries.get_mut(instance) {
+            entry.stamp = self.journal.next();
+        }
+    }
+}
+
+/// Whether two gateways say that they listen at one address. All addresses of a network namespace name no place.
+pub(super) fn same_place(one: &GatewayHello, other: &GatewayHello) -> bool {
+    one.tunnel == other.tunnel && !other.tunnel.ip().is_unspecified()
 }

@@ -15,10 +15,12 @@ mod expiry;
 mod hub;
 mod kept;
 mod permit;
+mod replica;
 mod reports;
 mod review;
 mod routes;
 mod server;
+mod siblings;
 mod stream;
 mod tls;
 
@@ -27,6 +29,7 @@ pub use hub::{Hub, HubConfig};
 pub use kept::first_generation;
 pub use routes::Context;
 pub use server::{BindError, Listener};
+pub use siblings::Siblings;
 pub use tls::{Doorkeeper, ListenError, PodListener};
 
 #[cfg(test)]

@@ -1,33 +1,34 @@
 //! What the set of gateways says of itself: to the controller, and to people.
 
-use super::hub::{Hub, Inner};
-use std::collections::BTreeSet;
+use super::{
+    entry::Entry,
+    hub::{Hub, Inner},
+};
+use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{GatewayRole, Generation};
-use tombolo_wire::message::{GatewayReport, GatewayStatus, Problem};
+use tombolo_wire::message::{GatewayHello, GatewayReport, GatewayStatus, Problem};
 
 impl Hub {
     /// The gateways as the controller is told of them. Those that vanished are not in it.
     #[must_use]
     pub fn gateway_reports(&self) -> Vec<GatewayReport> {
         let inner = self.lock();
-        let connected = inner.entries.iter().filter(|(_, entry)| entry.vanished.is_none());
-        connected
-            .map(|(instance, entry)| GatewayReport {
-                instance: instance.clone(),
-                role: entry.hello.role,
-                software: entry.hello.hello.software.clone(),
-                admin: entry.hello.admin,
-                status: GatewayStatus { generation: inner.source_of(entry.acked), ..entry.status.clone() },
-            })
-            .collect()
+        let connected = inner.entries.values().filter(|entry| entry.vanished.is_none());
+        let mut all: BTreeMap<String, GatewayReport> =
+            connected.map(|entry| report(&entry.hello, inner.status_of(entry))).collect();
+        for there in inner.others.known().map(|(_, there)| there).filter(|there| there.connected) {
+            let (instance, report) = report(&there.hello, there.status.clone());
+            all.entry(instance).or_insert(report);
+        }
+        all.into_values().collect()
     }
 
     /// Where other clusters may reach the ingress gateways.
     #[must_use]
     pub fn ingress(&self) -> BTreeSet<String> {
-        let inner = self.lock();
-        let ingress = inner.entries.values().filter(|entry| entry.hello.role == GatewayRole::Ingress);
-        ingress.flat_map(|entry| entry.hello.advertise.iter().cloned()).collect()
+        let gateways = self.gateways();
+        let ingress = gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Ingress);
+        ingress.flat_map(|gateway| gateway.hello.advertise.iter().cloned()).collect()
     }
 
     /// What the gateways say is wrong.
@@ -48,21 +49,23 @@ impl Hub {
     #[must_use]
     pub fn dump(&self) -> Vec<serde_json::Value> {
         let inner = self.lock();
-        inner
-            .entries
-            .values()
-            .map(|entry| {
-                serde_json::json!({
-                    "hello": entry.hello,
-                    "connected": entry.vanished.is_none(),
-                    "generation": entry.publisher.generation(),
-                    "acknowledged": entry.acked,
-                    "refused": entry.refused,
-                    "resources": entry.publisher.resources().len(),
-                    "status": entry.status,
-                })
+        let here = inner.entries.values().map(|entry| {
+            serde_json::json!({
+                "hello": entry.hello,
+                "connected": entry.vanished.is_none(),
+                "generation": entry.publisher.generation(),
+                "acknowledged": entry.acked,
+                "refused": entry.refused,
+                "resources": entry.publisher.resources().len(),
+                "status": entry.status,
             })
-            .collect()
+        });
+        let there = inner.others.known().map(|(_, there)| {
+            serde_json::json!({
+                "hello": there.hello, "connected": there.connected, "status": there.status, "replica": there.replica,
+            })
+        });
+        here.chain(there).collect()
     }
 
     /// What one gateway is told, for a dump.
@@ -73,7 +76,23 @@ impl Hub {
     }
 }
 
+fn report(hello: &GatewayHello, status: GatewayStatus) -> (String, GatewayReport) {
+    let report = GatewayReport {
+        instance: hello.instance.clone(),
+        role: hello.role,
+        software: hello.hello.software.clone(),
+        admin: hello.admin,
+        status,
+    };
+    (hello.instance.clone(), report)
+}
+
 impl Inner {
+    /// How a gateway of ours is, with the controller's generation.
+    pub(super) fn status_of(&self, entry: &Entry) -> GatewayStatus {
+        GatewayStatus { generation: self.source_of(entry.acked), ..entry.status.clone() }
+    }
+
     /// The controller's generation that a generation of ours came from.
     fn source_of(&self, ours: Generation) -> Generation {
         let at = self.sources.partition_point(|(generation, _)| *generation <= ours);

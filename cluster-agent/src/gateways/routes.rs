@@ -7,22 +7,29 @@ use super::{
     hub::{Hub, Refusal},
     permit::{Denied, permit},
     review::ReviewError,
+    siblings,
     stream::Stream,
 };
-use crate::{certificate::Authority, index::View, state::Membership};
+use crate::{certificate::Authority, index::View, lease::Standings, state::Membership};
 use bytes::Bytes;
 use futures::stream;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{convert::Infallible, fmt::Display, sync::Arc};
-use tokio::sync::watch;
+use std::{convert::Infallible, fmt::Display, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tombolo_model::{GatewayRole, Generation, NamespaceName, snapshot::GatewayResource};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
-    message::{Ack, Digest, FeedLine, GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest},
+    message::{
+        Ack, Digest, FeedLine, GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest, ReplicaAnswer,
+        ReplicaRequest,
+    },
     problem::ProblemDetails,
     session::HEARTBEAT,
     version::{Hello, ProtocolVersion},
@@ -45,9 +52,16 @@ pub struct Context {
     pub membership: Arc<Membership>,
     /// What runs in the cluster.
     pub view: watch::Receiver<Arc<View>>,
+    /// Whether this replica holds the Lease.
+    pub standings: Standings,
     /// When the agent ends.
     pub stop: Watch,
 }
+
+/// How long another replica waits for news.
+const NEWS: Duration = Duration::from_secs(2);
+/// What comes within this goes together.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -64,6 +78,12 @@ pub(super) enum Peer {
 }
 
 impl Peer {
+    /// Whether it is another replica of this agent.
+    fn is_replica(&self) -> bool {
+        matches!(self, Self::Pod { caller, own }
+            if caller.namespace == *own && caller.account.as_str() == siblings::ACCOUNT)
+    }
+
     fn caller(&self) -> Option<&Caller> {
         match self {
             Self::Process => None,
@@ -222,8 +242,52 @@ impl Context {
             (&Method::POST, "/gateway/v1/certificate") => {
                 self.certificate(query.instance()?, read(request).await?, peer)
             }
+            (&Method::POST, "/gateway/v1/replica") => {
+                if !peer.is_replica() {
+                    let detail = "only other replicas of this agent are told of its gateways";
+                    return Err(problem(StatusCode::FORBIDDEN, detail));
+                }
+                self.replica(read(request).await?).await
+            }
             (method, path) => {
                 Err(problem(StatusCode::NOT_FOUND, format_args!("there is no {method} {path} here")))
+            }
+        }
+    }
+
+    /// Answers another replica: at once where there is news, else when there is, or after a while.
+    async fn replica(&self, request: ReplicaRequest) -> Result<Response<Body>, Problem> {
+        let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
+        let deadline = Instant::now() + NEWS;
+        let mut over = false;
+        loop {
+            set.borrow_and_update();
+            reports.borrow_and_update();
+            let leads = self.standings.own().writes();
+            if let Some(news) = self.hub.news(&request.process, request.since, leads) {
+                return Ok(json(&news));
+            }
+            if over {
+                let (process, stamp) = self.hub.stands();
+                let hello = Hello::current("tombolo-agent");
+                let (gateways, gone) = (Vec::new(), Default::default());
+                let (whole, more) = (false, false);
+                return Ok(json(&ReplicaAnswer {
+                    hello,
+                    process,
+                    leads,
+                    stamp,
+                    whole,
+                    more,
+                    gateways,
+                    gone,
+                }));
+            }
+            tokio::select! {
+                _ = set.changed() => sleep(TOGETHER).await,
+                _ = reports.changed() => sleep(TOGETHER).await,
+                () = sleep_until(deadline) => over = true,
+                () = self.stop.signaled() => over = true,
             }
         }
     }

@@ -47,6 +47,7 @@ impl Drop for Stream {
         entry.streams = entry.streams.saturating_sub(1);
         if entry.streams == 0 {
             entry.vanished = Some(Instant::now());
+            inner.touch(&self.instance);
             drop(inner);
             self.hub.changed();
         }

@@ -103,6 +103,7 @@ impl Lab {
                 authority,
                 membership: Arc::new(membership()),
                 view: views,
+                standings: crate::lease::Standings::alone(),
                 stop,
             }),
         );

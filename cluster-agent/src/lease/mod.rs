@@ -70,6 +70,22 @@ impl Standings {
         }
     }
 
+    /// Tells whether this replica may write, for as long as it is polled.
+    pub async fn tell(mut self, writes: watch::Sender<bool>) {
+        loop {
+            let now = self.own.borrow_and_update().writes();
+            writes.send_if_modified(|old| std::mem::replace(old, now) != now);
+            self.changed().await;
+        }
+    }
+
+    /// Waits until this replica's standing changes. Cancel-safe.
+    pub async fn changed(&mut self) {
+        if self.own.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Does `work` while this replica may write; anew each time it may again. What is under way when it may no more is
     /// dropped.
     pub async fn while_writing<F: Future<Output = ()>>(self, work: impl FnMut() -> F) {

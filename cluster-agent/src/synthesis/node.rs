@@ -1,29 +1,26 @@
 //! What the proxy of a node stands before: the pods on it that are captured there.
 
 use super::Gateways;
-use crate::{index::View, source::PodObject};
+use crate::{capture::LABEL, index::View, source::PodObject};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
 use tombolo_model::{
     GatewayRole, SpiffeId,
+    intent::CaptureMode,
     snapshot::{
         GatewayResource, Resource as _, ResourceKey, Resources, SelfSpec, WorkloadSelector, WorkloadSpec,
     },
 };
-
-/// How the pods of a namespace are captured; `node` is what counts here.
-const CAPTURE: &str = "tombolo.io/capture";
 
 /// The workloads of each node that has a proxy, by the node's name.
 pub(super) type Workloads = BTreeMap<String, Resources<GatewayResource>>;
 
 /// Whether the proxy of its node stands before a pod: its namespace says so, and its addresses are its own.
 pub(crate) fn captured(view: &View, pod: &PodObject) -> bool {
-    let labels = view.namespaces.get(&pod.namespace);
-    let mode = labels.and_then(|labels| labels.get(CAPTURE)).map(String::as_str);
-    mode == Some("node") && !pod.host_network
+    let labels = view.namespaces.get(&pod.namespace).and_then(|labels| labels.get(LABEL));
+    labels.is_some_and(|mode| mode.parse() == Ok(CaptureMode::Node)) && !pod.host_network
 }
 
 /// Where the proxy of each node takes tunnels: one that is connected before one that is not.

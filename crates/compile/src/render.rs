@@ -16,6 +16,7 @@ use tombolo_model::{
 pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resources<ClusterResource> {
     let Some(receiver) = world.clusters.get(&id) else { return BTreeMap::new() };
     let mut all = vec![itself(world, receiver), bundle(world)];
+    all.extend(install(receiver));
     all.extend(derived.peers(id).into_iter().filter_map(|other| peer(world, receiver, other)));
     for (gns, state) in derived.gns.iter().filter(|(_, state)| state.members.contains(&id)) {
         all.extend(domain(world, derived, *gns));
@@ -51,6 +52,15 @@ pub(crate) fn bundle(world: &World) -> ClusterResource {
         roots: world.roots.clone(),
         clusters: joined.map(|cluster| (cluster.name.clone(), cluster.intermediates.clone())).collect(),
     })
+}
+
+/// Nothing where nobody said what is to be installed.
+pub(crate) fn install(receiver: &Cluster) -> Option<ClusterResource> {
+    receiver.install.as_deref().cloned().map(ClusterResource::Install)
+}
+
+pub(crate) fn install_key() -> ResourceKey {
+    ResourceKey::new("install", "")
 }
 
 fn proximity(receiver: &Cluster, other: &Cluster) -> Proximity {

@@ -6,6 +6,7 @@ use std::{
 };
 use tombolo_model::{
     Locality,
+    install::{Exposure, InstallOrder},
     inventory::Protocol,
     mcs::{ExportedPort, ImportSpec},
     snapshot::{ClusterResource, NameSpec, ResourceKey, Resources},
@@ -84,8 +85,38 @@ fn facts(resource: &ClusterResource) -> Vec<String> {
             vec![format!("of: {}", domain.gns), format!("members: {}", list(&domain.members))]
         }
         ClusterResource::Name(name) => name_facts(name),
+        ClusterResource::Install(order) => install_facts(order),
         ClusterResource::Import(import) => import_facts(import),
     }
+}
+
+fn install_facts(order: &InstallOrder) -> Vec<String> {
+    let InstallOrder::Installed(spec) = order else {
+        return vec![format!("removed, order {}", order.revision())];
+    };
+    let trial = if spec.dry_run { ", only to say what would be done" } else { "" };
+    let way = |way: &Exposure| match way {
+        Exposure::LoadBalancer { .. } => "a load balancer".to_owned(),
+        Exposure::NodePort { port } => {
+            port.map_or("a node port".to_owned(), |port| format!("node port {port}"))
+        }
+        Exposure::HostNetwork => "the nodes' network".to_owned(),
+        Exposure::Address { addresses } => list(addresses),
+    };
+    vec![
+        format!("order {}: {}, images in {}{trial}", spec.revision, spec.version, spec.registry),
+        format!("namespaces: {:?}", spec.namespaces),
+        format!("egress: {:?}", spec.gateways.egress),
+        format!(
+            "ingress: {:?} by {}",
+            spec.gateways.ingress.replicas,
+            list(spec.gateways.ingress.exposure.iter().map(way))
+        ),
+        format!(
+            "corefile: {}, injector: {:?}, node: {}, mode: {:?}",
+            spec.dns.corefile, spec.injector, spec.node.enabled, spec.default_mode
+        ),
+    ]
 }
 
 fn import_facts(import: &ImportSpec) -> Vec<String> {

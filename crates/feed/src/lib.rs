@@ -17,6 +17,6 @@ pub mod token;
 pub use backoff::Backoff;
 pub use client::{Client, Options, Running, State};
 pub use connect::{Connector, TlsConnector, UnixConnector};
-pub use request::{RequestError, Requests, post_once};
+pub use request::{RequestError, Requests, dial, post_once};
 pub use status::Status;
 pub use token::TokenFile;

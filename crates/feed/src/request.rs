@@ -264,6 +264,25 @@ impl Requests {
     }
 }
 
+/// Makes a connection for requests alone. Beside them the second part is to be polled; it ends with the connection.
+///
+/// # Errors
+/// [`RequestError`].
+pub async fn dial<C: Connector>(
+    connector: &C,
+    token: Option<TokenFile>,
+) -> Result<(Requests, impl Future<Output = ()> + Send + use<C>), RequestError> {
+    let opened = async {
+        let io = connector.connect().await?;
+        Ok::<_, RequestError>(handshake(io).await?)
+    };
+    let limit = REQUEST_TIMEOUT;
+    let late = || RequestError::Timeout { path: connector.authority().to_owned(), limit };
+    let (send, connection) = timeout(limit, opened).await.unwrap_or_else(|_| Err(late()))?;
+    let requests = Requests::fixed(Link::new(send, connector, token), limit);
+    Ok((requests, async move { drop(connection.await) }))
+}
+
 /// Makes a connection for one request, as for joining, before there is an identity to keep a feed with.
 /// `bearer` goes into the authorization header.
 ///

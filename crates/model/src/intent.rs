@@ -3,6 +3,7 @@
 use crate::{
     TrustDomain,
     id::{ClusterId, GnsId, OrgId},
+    install::InstallOrder,
     locality::Locality,
     name::{ClusterName, DnsLabel, Domain, NamespaceName, OrgName},
     snapshot::CaFingerprint,
@@ -43,6 +44,9 @@ pub struct Cluster {
     pub intermediates: BTreeSet<CaFingerprint>,
     /// `host:port` of its ingress gateways, as its agent reported them.
     pub ingress: BTreeSet<String>,
+    /// What its agent is to install there; none where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<Box<InstallOrder>>,
 }
 
 /// How the pods of a namespace reach global names.

@@ -8,6 +8,7 @@ pub mod generation;
 pub mod health;
 pub mod id;
 pub mod identity;
+pub mod install;
 pub mod intent;
 pub mod inventory;
 pub mod locality;

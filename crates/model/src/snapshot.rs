@@ -6,6 +6,7 @@
 
 use crate::{
     identity::{SpiffeId, TrustDomain},
+    install::InstallOrder,
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
     mcs::ImportSpec,
@@ -250,10 +251,13 @@ pub enum ClusterResource {
     Name(NameSpec),
     /// A service of the cluster set: `import/<namespace>/<name>`.
     Import(ImportSpec),
+    /// What to install in the cluster: `install/`.
+    Install(InstallOrder),
 }
 
 impl Resource for ClusterResource {
-    const TYPES: &'static [&'static str] = &["itself", "bundle", "peer", "domain", "name", "import"];
+    const TYPES: &'static [&'static str] =
+        &["itself", "bundle", "peer", "domain", "name", "import", "install"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -262,6 +266,7 @@ impl Resource for ClusterResource {
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+            Self::Install(_) => ResourceKey::new("install", ""),
             Self::Import(import) => ResourceKey::new("import", &import.service.to_string()),
         }
     }

@@ -13,6 +13,7 @@
 //! | `POST /gateway/v1/ack?instance=I` | gateway → agent | [`Ack`] | 204 |
 //! | `POST /gateway/v1/certificate?instance=I` | gateway → agent | [`LeafRequest`] | [`LeafResponse`] |
 //! | `POST /gateway/v1/status?instance=I` | gateway → agent | [`GatewayStatus`] | 204 |
+//! | `POST /gateway/v1/replica` | agent → another replica of it | [`ReplicaRequest`] | [`ReplicaAnswer`], once there is news, or after a while |
 //!
 //! Requests from an agent carry its certificate in the TLS session; requests from a gateway come over the agent's
 //! unix socket, whose peer the kernel names, or over TLS with a bearer token of its pod's service account. Each request has the header `tombolo-protocol: <major>.<minor>`.
@@ -28,6 +29,7 @@ use tombolo_model::{
     AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId,
     TrustDomain,
     health::Health,
+    install::InstallStatus,
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
     snapshot::{ResourceKey, Resources, TrustBundleSpec},
 };
@@ -223,6 +225,9 @@ pub struct AgentStatus {
     /// Its gateways.
     #[serde(default)]
     pub gateways: Vec<GatewayReport>,
+    /// How what it was told to install goes; none where it was told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<InstallStatus>,
 }
 
 /// Something that was left out, and why.
@@ -363,4 +368,53 @@ pub struct EdgeCount {
     pub bytes_up: u64,
     /// Bytes to the client.
     pub bytes_down: u64,
+}
+
+/// A replica of an agent asks another one for its gateways. Answered when there is news, or after some seconds without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRequest {
+    /// Who asks.
+    pub hello: Hello,
+    /// The process that gave `since`; what another one gave means nothing.
+    #[serde(default)]
+    pub process: String,
+    /// Up to where it was told.
+    #[serde(default)]
+    pub since: u64,
+}
+
+/// The gateways that are connected to a replica, or were last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaAnswer {
+    /// Who answers.
+    pub hello: Hello,
+    /// The process that answers.
+    pub process: String,
+    /// Whether it holds the Lease.
+    pub leads: bool,
+    /// Up to where this tells.
+    pub stamp: u64,
+    /// Whether this begins to tell everything: what is not told until `more` is false is gone.
+    #[serde(default)]
+    pub whole: bool,
+    /// Whether more follows at once.
+    #[serde(default)]
+    pub more: bool,
+    /// New and changed gateways.
+    #[serde(default)]
+    pub gateways: Vec<ReplicaGateway>,
+    /// Those that are gone.
+    #[serde(default)]
+    pub gone: BTreeSet<String>,
+}
+
+/// A gateway of another replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaGateway {
+    /// What it said of itself.
+    pub hello: GatewayHello,
+    /// Whether it is connected there.
+    pub connected: bool,
+    /// How it is, with the controller's generation.
+    pub status: GatewayStatus,
 }

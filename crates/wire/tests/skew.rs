@@ -58,6 +58,21 @@ fn a_nodes_proxy_of_today_follows_an_agent_of_1_1() {
 }
 
 #[test]
+fn requests_of_1_1_are_read() {
+    for line in REQUESTS_1_1.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let body = &line["body"];
+        let ok = match line["message"].as_str().unwrap() {
+            "gateway hello" => reads::<GatewayHello>(body),
+            "replica request" => reads::<ReplicaRequest>(body),
+            "replica answer" => reads::<ReplicaAnswer>(body),
+            _ => false,
+        };
+        assert!(ok, "{line}");
+    }
+}
+
+#[test]
 fn an_agent_of_today_follows_a_controller_of_1_0() {
     assert_eq!(steps(&play::<ClusterResource>(AGENT_1_0)), [(0, 0), (3, 5), (4, 4), (4, 4)]);
 }

@@ -7,6 +7,8 @@ use tombolo_wire::message::AgentStatus;
 
 /// How many problems and gateways may be reported; more are left out.
 const MOST: usize = 1000;
+/// The same of the steps of an installation.
+const MOST_STEPS: usize = 32;
 
 /// `POST /agent/v1/status`
 pub(super) async fn status(
@@ -19,6 +21,10 @@ pub(super) async fn status(
     status.problems.splice(0..0, left_out);
     status.problems.truncate(MOST);
     status.gateways.truncate(MOST);
+    if let Some(install) = &mut status.install {
+        install.steps.truncate(MOST_STEPS);
+        install.plan.truncate(MOST);
+    }
     let (org, cluster) = (peer.org.id, peer.cluster);
     let now = agent.deps.now();
     let mut tx = agent.deps.store.begin().await?;

@@ -8,7 +8,9 @@ pub(crate) mod cluster;
 pub(crate) mod error;
 pub(crate) mod follow;
 pub(crate) mod gns;
+pub(crate) mod install;
 pub(crate) mod labels;
+pub(crate) mod manifest;
 pub(crate) mod onboarding;
 pub(crate) mod once;
 pub(crate) mod organization;
@@ -41,6 +43,10 @@ pub(crate) struct Deps {
     pub(crate) public_url: String,
     /// `sha256:<hex>` of the CA that signs the controller's own certificate.
     pub(crate) ca_fingerprint: String,
+    /// Where the images are that clusters install, where the request does not say.
+    pub(crate) image_registry: String,
+    /// Their version, the same.
+    pub(crate) image_version: String,
     /// What was worked out of services.
     pub(crate) catalogs: service::Catalogs,
     /// How many more may follow events.

@@ -5,6 +5,7 @@ use super::{
     caller::{Scope, Secret},
     cluster,
     error::{Checks, Kind, Refusal, Result},
+    manifest,
     once::{Answer, OnceKey},
     page::{List, Page},
     token::lifetime,
@@ -80,7 +81,20 @@ pub(crate) struct CreatedOnboardingToken {
     /// The command to run on the machine that joins. It reads the token on standard input, so that the token is in no
     /// list of processes and no shell history.
     pub(crate) join_command: String,
+    /// Where the manifest of the cluster's agent is, for Kubernetes. Anybody may read it; no secret is in it.
+    #[schema(
+        example = "https://controller.example.com:8443/install/agent.yaml?organization=acme&cluster=cluster-1"
+    )]
+    pub(crate) manifest_url: String,
+    /// For Kubernetes: what puts the manifest there.
+    pub(crate) manifest_command: String,
+    /// For Kubernetes: what puts the token there. It reads the token on standard input, too.
+    pub(crate) secret_command: String,
 }
+
+/// What puts a token into a cluster, whether or not one is there.
+const SECRET_COMMAND: &str = "kubectl -n tombolo-system create secret generic tombolo-join \
+    --from-file=token=/dev/stdin --dry-run=client -o yaml | kubectl apply -f -";
 
 /// How long a token can be used where the request does not say.
 const DEFAULT: TimeDelta = TimeDelta::minutes(15);
@@ -165,6 +179,9 @@ pub(crate) async fn create(
         controller: deps.public_url.clone(),
         ca_fingerprint: deps.ca_fingerprint.clone(),
         join_command,
+        manifest_url: manifest::url(deps, &scope.org.name, &cluster.name),
+        manifest_command: format!("tombolo cluster manifest {} | kubectl apply -f -", cluster.name),
+        secret_command: SECRET_COMMAND.to_owned(),
     };
     work.answer(Answer::new(location, None, &created)?).await
 }

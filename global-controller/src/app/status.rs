@@ -9,7 +9,10 @@ use super::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use tombolo_model::Generation;
+use tombolo_model::{
+    Generation,
+    install::{InstallStatus, InstallStep, StepState},
+};
 use utoipa::ToSchema;
 
 /// How a cluster is.
@@ -38,6 +41,9 @@ pub(crate) struct ClusterStatus {
     /// Files, objects, ports or names that were left out, and why: by its agent, or because an older service of another
     /// cluster has the port.
     pub(crate) problems: Vec<LeftOut>,
+    /// How what it was told to install goes; absent where it was told nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) install: Option<Installing>,
     /// When its agent was last heard of; absent before it ever was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_seen: Option<DateTime<Utc>>,
@@ -58,6 +64,40 @@ pub(crate) struct LeftOut {
     pub(crate) subject: String,
     /// Why, and what to do.
     pub(crate) message: String,
+}
+
+/// How an installation goes.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Installing {
+    /// The order that it is about.
+    pub(crate) revision: u64,
+    /// Its steps, in their order.
+    pub(crate) steps: Vec<InstallingStep>,
+    /// For a dry run: what would be written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) plan: Vec<String>,
+}
+
+/// A step of an installation.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct InstallingStep {
+    /// Which.
+    #[schema(example = "egress")]
+    pub(crate) step: String,
+    /// `waiting`, `working`, `done` or `failed`.
+    #[schema(value_type = String, example = "done")]
+    pub(crate) state: StepState,
+    /// What is there, what is waited for, or what is wrong and what to do.
+    pub(crate) message: String,
+}
+
+impl Installing {
+    fn show(status: InstallStatus) -> Self {
+        let steps = status.steps.into_iter();
+        let step =
+            |step: InstallStep| InstallingStep { step: step.step, state: step.state, message: step.message };
+        Self { revision: status.revision, steps: steps.map(step).collect(), plan: status.plan }
+    }
 }
 
 /// A gateway, as its agent sees it.
@@ -117,6 +157,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             agent: None,
             gateways: Vec::new(),
             problems: conflicts,
+            install: None,
             last_seen: (state == State::Connected).then_some(now),
         });
     };
@@ -140,6 +181,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             .map(|problem| LeftOut { subject: problem.subject, message: problem.message })
             .chain(conflicts)
             .collect(),
+        install: report.install.map(Installing::show),
         last_seen,
     })
 }

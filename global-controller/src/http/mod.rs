@@ -14,6 +14,8 @@ mod certificate;
 mod cluster;
 mod conditional;
 mod gns;
+mod install;
+mod manifest;
 mod meta;
 mod onboarding;
 mod organization;

@@ -91,7 +91,7 @@ fn add_parameters(path: &str, method: &str, operation: &mut Value) {
                     "schema": { "type": "string" } })
         })
         .collect();
-    let versioned = path.ends_with("{cluster}") || path.ends_with("{gns}");
+    let versioned = path.ends_with("{cluster}") || path.ends_with("{gns}") || path.ends_with("/install");
     match method {
         "post" => found.push(header(
             "Idempotency-Key",

@@ -3,8 +3,8 @@
 use super::{
     audit,
     auth::{self, Api},
-    certificate, cluster, conditional, events, gns, meta, onboarding, openapi, organization, owner, service,
-    status, token,
+    certificate, cluster, conditional, events, gns, install, manifest, meta, onboarding, openapi,
+    organization, owner, service, status, token,
 };
 use crate::app::{
     Deps,
@@ -30,6 +30,7 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(cluster::list, cluster::create))
         .routes(routes!(cluster::get, cluster::patch, cluster::delete))
         .routes(routes!(status::get))
+        .routes(routes!(install::get, install::put, install::delete))
         .routes(routes!(onboarding::list, onboarding::create))
         .routes(routes!(onboarding::revoke))
         .routes(routes!(gns::list, gns::create))
@@ -56,6 +57,6 @@ pub(crate) fn router(deps: Arc<Deps>) -> Router {
         })
         .layer(middleware::from_fn(conditional::layer))
         .layer(middleware::from_fn_with_state(api.clone(), auth::layer))
-        .with_state(api);
-    Router::new().nest("/api/v1", operations)
+        .with_state(api.clone());
+    Router::new().nest("/api/v1", operations).merge(manifest::router(api))
 }

@@ -179,6 +179,7 @@ impl Tx {
              SET labels = excluded.labels, region = excluded.region, zone = excluded.zone, ingress = '{}',
                  version = clusters.version + 1, created_at = excluded.created_at,
                  updated_at = excluded.updated_at, joined_at = NULL, revoked_at = NULL,
+                 install = NULL, install_before = NULL,
                  inventory_epoch = NULL, inventory_sequence = NULL
              WHERE clusters.revoked_at IS NOT NULL
              RETURNING id",

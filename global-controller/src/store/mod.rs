@@ -2,6 +2,7 @@
 //! caller, `Option` says that something is not there, and the organization is an argument of every query of a tenant's row.
 
 pub(crate) mod change;
+pub(crate) mod install;
 pub(crate) mod installation;
 pub(crate) mod intermediate;
 pub(crate) mod inventory;

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use tombolo_model::{
     ClusterName, Generation,
     id::{ClusterId, OrgId},
+    install::InstallStatus,
     snapshot::CaFingerprint,
 };
 use tombolo_wire::message::{GatewayReport, Problem};
@@ -21,6 +22,8 @@ pub(crate) struct ReportRow {
     pub(crate) applied: Generation,
     pub(crate) applied_at: Option<DateTime<Utc>>,
     pub(crate) refused: Option<String>,
+    /// How what it was told to install goes.
+    pub(crate) install: Option<InstallStatus>,
     /// When its last feed ended.
     pub(crate) last_seen_at: Option<DateTime<Utc>>,
 }
@@ -58,7 +61,7 @@ impl Tx {
     ) -> Result<Option<ReportRow>, Error> {
         let row = sqlx::query!(
             "SELECT software, problems, gateways, reported_at, published_generation, published_at,
-                    applied_generation, applied_at, refused, last_seen_at
+                    applied_generation, applied_at, refused, last_seen_at, install
              FROM cluster_status WHERE org_id = $1 AND cluster_id = $2",
             org.as_uuid(),
             cluster.as_uuid()
@@ -77,6 +80,11 @@ impl Tx {
             applied: super::generation(row.applied_generation)?,
             applied_at: row.applied_at,
             refused: row.refused,
+            install: row
+                .install
+                .map(serde_json::from_value)
+                .transpose()
+                .map_err(|e| Error::corrupt("state of an installation", &e))?,
             last_seen_at: row.last_seen_at,
         }))
     }

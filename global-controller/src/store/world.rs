@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     ClusterName, DnsLabel, Domain, Generation, Locality, NamespaceName, OrgName, TrustDomain,
     id::{ClusterId, GnsId, OrgId},
+    install::InstallOrder,
     intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization},
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
 };
@@ -41,6 +42,7 @@ impl Tx {
     ) -> Result<Vec<Cluster>, Error> {
         let rows = sqlx::query!(
             r#"SELECT id, name, labels AS "labels: Json<Labels>", region, zone, ingress,
+                install AS "install: Json<InstallOrder>",
                 array(SELECT i.fingerprint FROM cluster_intermediates i
                       WHERE i.org_id = c.org_id AND i.cluster_id = c.id AND i.revoked_at IS NULL) AS "prints!: Vec<Vec<u8>>"
              FROM clusters c
@@ -60,6 +62,7 @@ impl Tx {
                     locality: Locality { region: row.region, zone: row.zone },
                     intermediates: row.prints.iter().map(|p| fingerprint(p)).collect::<Result<_, _>>()?,
                     ingress: row.ingress.into_iter().collect::<BTreeSet<_>>(),
+                    install: row.install.map(|order| Box::new(order.0)),
                 })
             })
             .collect()

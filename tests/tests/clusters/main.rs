@@ -1,4 +1,7 @@
 //! Real clusters: API server, kubelet, containerd, CoreDNS, pods. `make test-clusters` runs it; `tests/kubernetes/README.md` says what it needs.
 
+mod images;
 mod lab;
+mod onboard;
 mod smoke;
+mod world;

@@ -287,6 +287,7 @@ impl Agent {
             problems: Vec::new(),
             ingress: ingress.iter().map(ToString::to_string).collect(),
             gateways,
+            install: None,
         };
         self.post(site, "/agent/v1/status", &status).await
     }

@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::Arc};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, process::Command, sync::Arc};
 use tombolo_feed::{Client as Feed, Options, Requests, TlsConnector, TokenFile};
 use tombolo_model::{GatewayRole, SpiffeId, snapshot::GatewayResource};
 use tombolo_mtls::{BundleStore, PrivateKey, agent_client_config};
@@ -29,11 +29,11 @@ use tombolo_wire::{
     version::Hello,
 };
 
-const OWN: &str = "tombolo-system";
-const AUDIENCE: &str = "tombolo-agent";
+pub(crate) const OWN: &str = "tombolo-system";
+pub(crate) const AUDIENCE: &str = "tombolo-agent";
 
 /// A pod on a node, with an address, as scheduler and kubelet would leave it.
-async fn pod(client: &Client, namespace: &str, account: &str, name: &str, node: &str, ip: &str) {
+pub(crate) async fn pod(client: &Client, namespace: &str, account: &str, name: &str, node: &str, ip: &str) {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     if accounts.get_opt(account).await.expect("asked").is_none() {
         make::<ServiceAccount>(client, json!({"metadata": meta(namespace, account)})).await;
@@ -47,7 +47,13 @@ async fn pod(client: &Client, namespace: &str, account: &str, name: &str, node: 
 }
 
 /// A token as the kubelet projects it. Without a pod, one that somebody had made by hand.
-async fn token(client: &Client, namespace: &str, account: &str, pod: Option<&str>, audience: &str) -> String {
+pub(crate) async fn token(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    pod: Option<&str>,
+    audience: &str,
+) -> String {
     let mut spec = json!({"audiences": [audience], "expirationSeconds": 600});
     if let Some(pod) = pod {
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -63,7 +69,7 @@ async fn token(client: &Client, namespace: &str, account: &str, pod: Option<&str
 }
 
 /// What a gateway in a pod would be told. Dropping it ends it.
-struct Gateway {
+pub(crate) struct Gateway {
     feed: Feed<GatewayResource>,
     running: tokio::task::JoinHandle<()>,
 }
@@ -75,11 +81,21 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    fn start(home: &Path, agent: &Agent, root: &str, token: &str, hello: GatewayHello) -> Self {
+    pub(crate) fn start(home: &Path, agent: &Agent, root: &str, token: &str, hello: GatewayHello) -> Self {
+        Self::at(home, (agent.gateways(), &agent.trust_domain), root, token, hello)
+    }
+
+    pub(crate) fn at(
+        home: &Path,
+        (agent, trust_domain): (SocketAddr, &str),
+        root: &str,
+        token: &str,
+        hello: GatewayHello,
+    ) -> Self {
         let id = "spiffe://acme.tombolo.internal/cluster/cluster-1/agent";
-        let id = SpiffeId::parse(&id.replace("acme.tombolo.internal", &agent.trust_domain)).expect("an id");
+        let id = SpiffeId::parse(&id.replace("acme.tombolo.internal", trust_domain)).expect("an id");
         let tls = agent_client_config(&[root.to_owned()], &BundleStore::new(), &id, &[b"h2"]).expect("roots");
-        let connector = TlsConnector::new("127.0.0.1", agent.gateways().port(), tls).expect("an address");
+        let connector = TlsConnector::new(&agent.ip().to_string(), agent.port(), tls).expect("an address");
         let instance = hello.instance.clone();
         let path = |what: &str| format!("/gateway/v1/{what}?instance={instance}");
         let mut options = Options::new(path("feed"), path("ack"));
@@ -103,7 +119,7 @@ impl Gateway {
         status.error.clone().unwrap_or_default()
     }
 
-    async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         let status = || async { self.feed.status().borrow().clone() };
         until("connected", SOON, status, |status| status.connected).await;
     }
@@ -118,7 +134,7 @@ impl Gateway {
     }
 }
 
-fn hello(role: GatewayRole, instance: &str, ip: &str) -> GatewayHello {
+pub(crate) fn hello(role: GatewayRole, instance: &str, ip: &str) -> GatewayHello {
     GatewayHello {
         hello: Hello::current("tombolo-gateway"),
         instance: instance.to_owned(),

@@ -3,6 +3,7 @@
 mod capture;
 mod identity;
 mod inject;
+mod replicas;
 mod server;
 mod world;
 

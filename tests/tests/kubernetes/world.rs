@@ -58,7 +58,7 @@ impl Controller {
         this
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}/api/v1{path}", self.bound.public_url);
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {
@@ -69,6 +69,11 @@ impl Controller {
         let body: Value = response.json().await.unwrap_or_default();
         assert!(status.is_success(), "{path}: {status} {body}");
         body
+    }
+
+    /// It goes away.
+    pub(crate) async fn stop(self) {
+        self.bound.drain().await;
     }
 
     /// What the controller has of the cluster's status.
@@ -84,10 +89,21 @@ impl Controller {
         status["problems"].as_array().into_iter().flatten().map(text).collect()
     }
 
-    /// Joins the cluster, with the agent's state in `home`.
-    pub(crate) async fn join(&self, home: &Path) {
+    /// A one-time token for the cluster.
+    pub(crate) async fn onboarding_token(&self) -> String {
         let path = "/organizations/acme/clusters/cluster-1/onboarding-tokens";
         let token = self.call(Method::POST, path, Some(json!({}))).await;
+        token["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Where it is, and the fingerprint of its CA.
+    pub(crate) fn place(&self) -> (&str, &str) {
+        (&self.bound.public_url, &self.bound.ca_fingerprint)
+    }
+
+    /// Joins the cluster, with the agent's state in `home`.
+    pub(crate) async fn join(&self, home: &Path) {
+        let token = self.onboarding_token().await;
         let config = JoinConfig {
             controller: self.bound.public_url.clone(),
             ca_fingerprint: self.bound.ca_fingerprint.clone(),
@@ -95,7 +111,7 @@ impl Controller {
             data: home.join("data"),
             locality: Locality::default(),
         };
-        join(&config, token["token"].as_str().expect("a token")).await.expect("joined");
+        join(&config, &token).await.expect("joined");
     }
 }
 
@@ -146,18 +162,7 @@ impl Agent {
 
     /// The organization's root, once there is a snapshot.
     pub(crate) async fn root(&self) -> Option<String> {
-        let snapshot = self.dump("snapshot").await;
-        fn find(value: &Value) -> Option<String> {
-            match value {
-                Value::Object(map) => match map.get("roots").and_then(|roots| roots[0].as_str()) {
-                    Some(root) => Some(root.to_owned()),
-                    None => map.values().find_map(find),
-                },
-                Value::Array(all) => all.iter().find_map(find),
-                _ => None,
-            }
-        }
-        find(&snapshot)
+        root_in(&self.dump("snapshot").await)
     }
 
     /// An address of its ready file.
@@ -181,26 +186,40 @@ impl Agent {
 
     /// The A record of a name, or what is answered instead.
     pub(crate) async fn ask(&self, name: &str) -> Result<Ipv4Addr, String> {
-        use hickory_proto::{
-            op::{Message, MessageType, OpCode, Query},
-            rr::{Name, RData, RecordType},
-        };
-        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
-        let name = Name::from_ascii(format!("{name}.")).expect("a name");
-        message.add_query(Query::query(name, RecordType::A));
-        let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.expect("a socket");
-        socket
-            .send_to(&message.to_vec().expect("a packet"), self.program.address("dns"))
-            .await
-            .expect("sent");
-        let mut packet = [0; 1500];
-        let received = tokio::time::timeout(SOON, socket.recv(&mut packet)).await.expect("in time");
-        let packet = &packet[..received.expect("a packet")];
-        let answer = Message::from_vec(packet).expect("DNS");
-        let address = |data: &RData| match data {
-            RData::A(address) => Some(address.0),
-            _ => None,
-        };
-        answer.answers.iter().find_map(|record| address(&record.data)).ok_or_else(|| answer.to_string())
+        ask(self.program.address("dns"), name).await
     }
+}
+
+/// The root that stands in a snapshot.
+pub(crate) fn root_in(value: &Value) -> Option<String> {
+    match value {
+        Value::Object(map) => match map.get("roots").and_then(|roots| roots[0].as_str()) {
+            Some(root) => Some(root.to_owned()),
+            None => map.values().find_map(root_in),
+        },
+        Value::Array(all) => all.iter().find_map(root_in),
+        _ => None,
+    }
+}
+
+/// The A record of a name at this server, or what is answered instead.
+pub(crate) async fn ask(server: SocketAddr, name: &str) -> Result<Ipv4Addr, String> {
+    use hickory_proto::{
+        op::{Message, MessageType, OpCode, Query},
+        rr::{Name, RData, RecordType},
+    };
+    let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+    let name = Name::from_ascii(format!("{name}.")).expect("a name");
+    message.add_query(Query::query(name, RecordType::A));
+    let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.expect("a socket");
+    socket.send_to(&message.to_vec().expect("a packet"), server).await.expect("sent");
+    let mut packet = [0; 1500];
+    let received = tokio::time::timeout(SOON, socket.recv(&mut packet)).await.expect("in time");
+    let packet = &packet[..received.expect("a packet")];
+    let answer = Message::from_vec(packet).expect("DNS");
+    let address = |data: &RData| match data {
+        RData::A(address) => Some(address.0),
+        _ => None,
+    };
+    answer.answers.iter().find_map(|record| address(&record.data)).ok_or_else(|| answer.to_string())
 }

@@ -126,6 +126,7 @@ impl Lab {
             authority: Arc::new(Authority::new(cluster.intermediate, Arc::new(SystemClock))),
             membership: Arc::new(membership()),
             view: watch::channel(Arc::clone(&view)).1,
+            standings: crate::lease::Standings::alone(),
             stop,
         };
         let own = "tombolo-system".parse().unwrap();

@@ -65,6 +65,17 @@ pub struct Watching {
     clock: Arc<dyn Clock>,
 }
 
+/// A client, and the agent's own namespace. The API server need not be there.
+///
+/// # Errors
+/// Says which setting can't be used.
+pub async fn connected(config: &Config) -> Result<(Client, NamespaceName), ConnectError> {
+    let connected = connect::connect(&config.access).await?;
+    let own = || NamespaceName::parse(OWN).expect("a constant name");
+    let namespace = config.namespace.clone().or(connected.namespace).unwrap_or_else(own);
+    Ok((connected.client, namespace))
+}
+
 impl Watching {
     /// Prepares to watch. The API server need not be there.
     ///

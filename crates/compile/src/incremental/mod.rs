@@ -51,6 +51,8 @@ struct Dirty {
     /// The cluster set's.
     set: DirtySet,
     bundle: bool,
+    /// Clusters that are to be told anew what to install.
+    installs: BTreeSet<ClusterId>,
     /// Receivers that get everything.
     whole: BTreeSet<ClusterId>,
     gone: BTreeSet<ClusterId>,
@@ -187,6 +189,9 @@ impl Incremental {
         if moved {
             dirty.whole.insert(id);
             dirty.peers.insert(id);
+        }
+        if part(was, |c| c.install.clone()).flatten() != part(now, |c| c.install.clone()).flatten() {
+            dirty.installs.insert(id);
         }
         let called = was.or(now).and_then(|cluster| DnsLabel::parse(cluster.name.as_str()).ok());
         for (gns_id, state) in &mut self.derived.gns {

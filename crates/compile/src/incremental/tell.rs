@@ -59,6 +59,13 @@ impl Incremental {
                 parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
             }
         }
+        for receiver in dirty.installs.difference(&dirty.whole).filter_map(|id| world.clusters.get(id)) {
+            let (upserts, removes) = parts.entry(receiver.id).or_default();
+            match render::install(receiver) {
+                Some(resource) => drop(upserts.insert(resource.key(), resource)),
+                None => drop(removes.insert(render::install_key())),
+            }
+        }
         self.tell_set(&dirty, &mut parts);
         self.tell_peers(&dirty, &mut parts);
 

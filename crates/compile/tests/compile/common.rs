@@ -9,6 +9,7 @@ use tombolo_compile::{Change, Incremental, World};
 use tombolo_model::{
     AccountName, ClusterName, DnsLabel, Domain, GlobalName, Locality, NamespaceName, OrgName, TrustDomain,
     id::{ClusterId, GnsId, OrgId},
+    install::InstallOrder,
     intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization, Selector},
     inventory::{Inventory, NamespaceRecord, PodRecord, PortSpec, Protocol, ServiceKey, ServiceRecord},
     mcs::{ExportRecord, ExportedPort, SessionAffinity, Traits, Transport},
@@ -58,6 +59,7 @@ pub(crate) fn cluster(n: u8) -> Cluster {
         locality: Locality { region: Some("eu".to_owned()), zone: Some(format!("eu-{n}")) },
         intermediates: BTreeSet::from([CaFingerprint::new([n; 32])]),
         ingress: BTreeSet::from([format!("192.0.2.{n}:15443")]),
+        install: None,
     }
 }
 
@@ -166,6 +168,8 @@ pub(crate) enum Tweak {
     /// Zero: revoked.
     Prints(u8),
     Name,
+    /// Zero: nobody said.
+    Install(u8),
 }
 
 impl Tweak {
@@ -176,6 +180,10 @@ impl Tweak {
             Self::Labels(labels) => cluster.labels = labels,
             Self::Prints(prints) => {
                 cluster.intermediates = (0..prints).map(|print| CaFingerprint::new([print; 32])).collect();
+            }
+            Self::Install(0) => cluster.install = None,
+            Self::Install(revision) => {
+                cluster.install = Some(Box::new(InstallOrder::Removed { revision: u64::from(revision) }));
             }
             // names are one in an organization
             Self::Name => cluster.name = ClusterName::parse(&format!("was-{}", cluster.id)).unwrap(),
@@ -191,6 +199,7 @@ fn some_tweak() -> impl Strategy<Value = Tweak> {
         2 => some_labels().prop_map(Tweak::Labels),
         2 => (0u8..3).prop_map(Tweak::Prints),
         1 => Just(Tweak::Name),
+        2 => (0u8..3).prop_map(Tweak::Install),
     ]
 }
 

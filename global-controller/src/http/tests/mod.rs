@@ -7,6 +7,7 @@ mod conditional;
 mod document;
 mod events;
 mod gns;
+mod install;
 mod limits;
 mod onboarding;
 mod once;

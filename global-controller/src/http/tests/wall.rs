@@ -81,7 +81,10 @@ const CASES: [Case; 24] = [
 ];
 
 /// The rest of them: one array of all would be too long for a line of reason each.
-const MORE: [Case; 11] = [
+const MORE: [Case; 14] = [
+    case("get", "/organizations/{org}/clusters/{cluster}/install", For::Viewer, none),
+    case("put", "/organizations/{org}/clusters/{cluster}/install", For::Editor, || Some(json!({}))),
+    case("delete", "/organizations/{org}/clusters/{cluster}/install", For::Editor, none),
     case("get", "/owner-tokens", For::Owner, none),
     case("post", "/owner-tokens", For::Owner, || Some(json!({ "name": "made" }))),
     case("delete", "/owner-tokens/{token}", For::Owner, none),
@@ -284,7 +287,7 @@ async fn every_body_is_bounded_and_known() {
         assert_eq!(problem.errors[0].field, "colour", "{} {}", case.method, case.path);
         with("colour", json!("x".repeat(300 * 1024))).await.problem(413, "body-too-large");
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 9);
     assert_eq!(walls.stored().await, before);
 }
 

@@ -140,6 +140,8 @@ impl Controller {
             view: View::new(),
             public_url: "https://controller.example.com:8443".to_owned(),
             ca_fingerprint: format!("sha256:{}", "ab".repeat(32)),
+            image_registry: "registry.example.com/tombolo".to_owned(),
+            image_version: env!("CARGO_PKG_VERSION").to_owned(),
             catalogs: Catalogs::default(),
             followers: Arc::new(tokio::sync::Semaphore::new(MOST_FOLLOWERS)),
             stop: watch,

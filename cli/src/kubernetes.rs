@@ -1,0 +1,169 @@
+//! `tombolo cluster manifest` and `join`: the agent's manifest, and putting it into a cluster, after a look at whether all
+//! that is needed is there.
+
+mod apply;
+mod preflight;
+
+use crate::{
+    args::{JoinArgs, Kube},
+    client::Client,
+    org::text,
+    output::{Mood, Output},
+    problem::CliError,
+};
+use anyhow::{Context as _, Result};
+use apply::Document;
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tombolo_model::ClusterName;
+
+/// Where everything of the agent is.
+const NAMESPACE: &str = "tombolo-system";
+/// How long the agent may take until it is connected: images may have to be pulled.
+const CONNECTED: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_millis(300);
+
+/// The manifest of a cluster's agent.
+///
+/// # Errors
+/// The controller said no, or did not answer.
+pub async fn manifest(
+    client: &Client,
+    name: &ClusterName,
+    registry: Option<&str>,
+    version: Option<&str>,
+) -> Result<String> {
+    let mut path = format!("/install/agent.yaml?organization={}&cluster={name}", client.organization()?);
+    for (key, value) in [("registry", registry), ("version", version)] {
+        let Some(value) = value else { continue };
+        // the controller takes no other characters
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
+        if !value.chars().all(plain) {
+            return Err(CliError::Usage(format!("{value:?} is no {key} of images")).into());
+        }
+        path.push_str(&format!("&{key}={value}"));
+    }
+    client.text(&path).await
+}
+
+/// A cluster that can be written to.
+pub struct Cluster {
+    client: kube::Client,
+}
+
+/// The cluster that these options name, if it is this one of ours or none yet.
+///
+/// # Errors
+/// It can't be reached, or joined under another name.
+pub async fn of(kube: &Kube, name: &ClusterName) -> Result<Cluster> {
+    let cluster = Cluster { client: connect(kube).await? };
+    match cluster.joined_as().await? {
+        Some(other) if other != name.as_str() => {
+            let message =
+                format!("the cluster there joined as {other}, not as {name}; is it the right --context?");
+            Err(CliError::No(message).into())
+        }
+        _ => Ok(cluster),
+    }
+}
+
+async fn connect(kube: &Kube) -> Result<kube::Client> {
+    use kube::config::{KubeConfigOptions, Kubeconfig};
+    let file = match &kube.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?,
+        None => Kubeconfig::read().context("read the kubeconfig; name it with --kubeconfig")?,
+    };
+    let options = KubeConfigOptions { context: kube.context.clone(), ..KubeConfigOptions::default() };
+    let mut config = kube::Config::from_custom_kubeconfig(file, &options)
+        .await
+        .context("use the kubeconfig; see --context")?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(Duration::from_secs(30));
+    kube::Client::try_from(config).context("make a client for the API server")
+}
+
+/// Makes a cluster join.
+///
+/// # Errors
+/// Something that is needed is missing; the controller or the API server said no; the agent did not connect in time.
+pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
+    let cluster = of(&args.kube, &args.name).await?;
+    let text_of =
+        manifest(client, &args.name, args.registry.as_deref(), args.image_version.as_deref()).await?;
+    let documents = apply::documents(&text_of)?;
+    let findings = preflight::look(&cluster.client, &documents).await;
+    let mut missing = 0;
+    for finding in &findings {
+        let (mood, mark) = match finding.verdict {
+            preflight::Verdict::Good => (Mood::Good, "ok"),
+            preflight::Verdict::Less => (Mood::Warn, "less"),
+            preflight::Verdict::Missing => (Mood::Bad, "missing"),
+        };
+        missing += usize::from(mood == Mood::Bad);
+        if out.for_people() {
+            out.line(&format!(
+                "{} {}: {}",
+                out.paint(mood, &format!("{mark:<7}")),
+                finding.what,
+                finding.said
+            ));
+        }
+    }
+    if missing > 0 {
+        return Err(
+            CliError::No(format!("{missing} of what is needed is missing; nothing was changed")).into()
+        );
+    }
+    if args.check {
+        return Ok(());
+    }
+    let path = client.in_org("/clusters")?;
+    let one = format!("{path}/{}", args.name);
+    let found = client.find(&one).await?;
+    if found.as_ref().is_none_or(|found| found.body["state"] == "revoked") {
+        client.create(&path, &json!({ "name": args.name })).await?;
+    }
+    let connected = found.is_some_and(|found| found.body["state"] == "connected");
+    // the namespace, then the token, so that no agent starts without one
+    let (first, rest): (Vec<&Document>, Vec<&Document>) =
+        documents.iter().partition(|one| one.kind == "Namespace");
+    cluster.apply(&first).await?;
+    if !connected {
+        let token = client.create(&format!("{one}/onboarding-tokens"), &json!({})).await?;
+        cluster.put_token(&text(&token, "token")).await?;
+    }
+    cluster.apply(&rest).await?;
+    if !connected {
+        // an agent that waits for a token looks at it once a minute; a new pod does at once
+        cluster.restart_agent().await?;
+    }
+    if out.for_people() {
+        out.line(&format!("the agent of {} is applied", args.name));
+    }
+    await_connected(client, &args.name, out).await
+}
+
+async fn await_connected(client: &Client, name: &ClusterName, out: &Output) -> Result<()> {
+    let path = client.in_org(&format!("/clusters/{name}"))?;
+    let deadline = Instant::now() + CONNECTED;
+    loop {
+        let found = client.get(&path).await?.body;
+        if found["state"] == "connected" {
+            if out.for_people() {
+                out.line(&out.paint(Mood::Good, &format!("{name} is connected")));
+                out.line(&format!("next: tombolo cluster install {name}"));
+                return Ok(());
+            }
+            return out.value(&found);
+        }
+        if Instant::now() >= deadline {
+            let message = format!(
+                "{name} is not connected after {} s; look at kubectl -n {NAMESPACE} get pods, and logs deploy/tombolo-agent",
+                CONNECTED.as_secs()
+            );
+            return Err(CliError::No(message).into());
+        }
+        sleep(LOOK).await;
+    }
+}

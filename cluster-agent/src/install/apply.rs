@@ -1,0 +1,361 @@
+//! Does what the plan says, and keeps doing it.
+
+use super::{
+    address::Node,
+    object::{COMPONENT, Key, Kind, Objects},
+    objects::{AGENT, Abilities, INGRESS},
+    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, plan},
+};
+use crate::{gateways::Hub, lease::Standings, source::kubernetes::MANAGED_BY};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    stream::{BoxStream, SelectAll},
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PropagationPolicy},
+    core::{ApiResource, DynamicObject},
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, Store, store::Writer},
+        watcher::{self, watcher},
+    },
+};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tombolo_feed::State;
+use tombolo_model::{
+    GatewayRole, Generation, NamespaceName,
+    install::{InstallOrder, InstallSpec, InstallStatus},
+    snapshot::ClusterResource,
+};
+use tombolo_runtime::telemetry::chain;
+use tombolo_wire::message::Problem;
+
+/// The one field manager.
+const MANAGER: &str = "tombolo-agent";
+/// How long after a failure it is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often is asked what the API server can do.
+const ABILITIES: Duration = Duration::from_secs(60);
+/// What a watch told: of what, and what is wrong with it.
+type Told = (&'static str, Option<String>);
+/// What the watches are of, for people.
+const DNS: &str = "the cluster's DNS";
+const OBJECTS: &str = "the objects of the installation";
+
+/// Where the cluster's own DNS lives.
+const SYSTEM: &str = "kube-system";
+const COREDNS: &str = "coredns";
+
+/// What others show of an installation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Installed {
+    /// Whether what is here is so. Before, nothing is told of it.
+    pub(crate) known: bool,
+    /// How it goes; none where nothing was ordered.
+    pub(crate) status: Option<InstallStatus>,
+    /// Where peers reach the ingress gateways.
+    pub(crate) addresses: BTreeSet<String>,
+    /// What is wrong.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Keeps what was ordered there.
+pub(crate) struct Installing {
+    pub(crate) client: Client,
+    pub(crate) namespace: NamespaceName,
+    pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
+    pub(crate) hub: Arc<Hub>,
+    /// Whether this replica is the one that writes.
+    pub(crate) standings: Standings,
+    pub(crate) installed: watch::Sender<Installed>,
+}
+
+impl Installing {
+    /// Runs for as long as it is polled.
+    pub(crate) async fn run(mut self) {
+        // what is not known yet is not told: it would take the addresses from the peers
+        if self.snapshot.wait_for(|state| state.generation != Generation::ZERO).await.is_err() {
+            return;
+        }
+        let ordered = |state: &Arc<State<ClusterResource>>| Asked::of(&state.resources).is_some();
+        if !ordered(&self.snapshot.borrow()) {
+            self.installed.send_modify(|installed| installed.known = true);
+        }
+        if self.snapshot.wait_for(ordered).await.is_err() {
+            return;
+        }
+        let (reading, mut events) = self.read();
+        let mut reports = self.hub.watch_reports();
+        let mut failed = BTreeMap::new();
+        let mut troubles = BTreeMap::new();
+        let (mut again, mut ask) = (None, Instant::now());
+        let mut abilities = Abilities::default();
+        loop {
+            if Instant::now() >= ask {
+                abilities = self.abilities().await.unwrap_or(abilities);
+                ask = Instant::now() + ABILITIES;
+            }
+            let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
+            reports.borrow_and_update();
+            let leads = self.standings.own().writes();
+            let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
+            if let Some(asked) = asked.filter(|_| reading.is_complete(&troubles)) {
+                let found = Found { abilities, failed, reached: self.reached(), ..reading.found() };
+                let plan = plan(&asked, &self.namespace, &found);
+                failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
+                again = (!failed.is_empty()).then(|| Instant::now() + AGAIN);
+                self.tell(asked.order, plan, &failed, &troubles);
+            } else {
+                failed = BTreeMap::new();
+            }
+            let retry = again.unwrap_or(ask).min(ask);
+            tokio::select! {
+                changed = self.snapshot.changed() => if changed.is_err() { return },
+                () = self.standings.changed() => {}
+                changed = reports.changed() => if changed.is_err() { return },
+                Some((what, trouble)) = events.next() => match trouble {
+                    Some(why) => drop(troubles.insert(what, why)),
+                    None => drop(troubles.remove(what)),
+                },
+                () = sleep_until(retry) => {}
+            }
+        }
+    }
+
+    /// The watches, and what they know.
+    fn read(&self) -> (Reading, SelectAll<BoxStream<'static, Told>>) {
+        let mut events = SelectAll::new();
+        let ours = format!("{}={},{COMPONENT} in (egress,ingress,node)", MANAGED_BY.0, MANAGED_BY.1);
+        let (own, system) = (self.namespace.as_str(), SYSTEM);
+        let mut watched = |resource: &ApiResource, namespace: Option<&str>, config: watcher::Config| {
+            let api = match namespace {
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+                None => Api::all_with(self.client.clone(), resource),
+            };
+            let writer = Writer::<DynamicObject>::new(resource.clone());
+            let store = writer.as_reader();
+            let told = reflector::reflector(writer, watcher(api, config.timeout(60)).default_backoff());
+            let what = if namespace == Some(SYSTEM) { DNS } else { OBJECTS };
+            events.push(told.ready_chunks(256).map(move |all| (what, all.last().and_then(trouble))).boxed());
+            store
+        };
+        let core = |kind: &str, plural: &str| ApiResource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            api_version: "v1".to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+        };
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let labelled = |labels: &str| watcher::Config::default().labels(labels);
+        let (deployment, service) = (Kind::Deployment.resource(), Kind::Service.resource());
+        let reading = Reading {
+            objects: Kind::ALL
+                .map(|kind| (kind, watched(&kind.resource(), Some(own), labelled(&ours))))
+                .into(),
+            agent: watched(&deployment, Some(own), named(AGENT)),
+            answers: watched(&service, Some(own), named("tombolo-dns")),
+            config: watched(&core("ConfigMap", "configmaps"), Some(system), named(COREDNS)),
+            deployment: watched(&deployment, Some(system), named(COREDNS)),
+            nodes: watched(&core("Node", "nodes"), None, watcher::Config::default()),
+            pods: watched(
+                &core("Pod", "pods"),
+                Some(own),
+                labelled(&format!("app.kubernetes.io/name={INGRESS}")),
+            ),
+        };
+        (reading, events)
+    }
+
+    /// What the API server can do, where it says so.
+    async fn abilities(&self) -> Option<Abilities> {
+        let groups = self.client.list_api_groups().await.ok()?;
+        let version = self.client.apiserver_version().await.ok()?;
+        let minor = version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
+        let measures = groups.groups.iter().any(|group| group.name == "metrics.k8s.io");
+        Some(Abilities { measures, sleeps: version.major == "1" && minor >= 30 })
+    }
+
+    /// The peers' gateways that our egress gateways got through to.
+    fn reached(&self) -> BTreeMap<tombolo_model::ClusterName, BTreeSet<String>> {
+        let mut all: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+        for report in
+            self.hub.gateway_reports().into_iter().filter(|report| report.role == GatewayRole::Egress)
+        {
+            for (cluster, addresses) in report.status.peers {
+                let through =
+                    addresses.into_iter().filter(|(_, state)| state.handshake).map(|(address, _)| address);
+                all.entry(cluster).or_default().extend(through);
+            }
+        }
+        all
+    }
+
+    /// What failed, by step.
+    async fn act(&self, plan: &Plan) -> BTreeMap<&'static str, String> {
+        let mut failed = BTreeMap::new();
+        for (step, action) in &plan.actions {
+            match self.write(action).await {
+                Ok(()) => {}
+                // somebody was faster; what is there now is being told
+                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
+                Err(kube::Error::Api(status)) => {
+                    failed
+                        .entry(*step)
+                        .or_insert_with(|| format!("the API server refuses it: {}", status.message));
+                }
+                Err(error) => {
+                    failed
+                        .entry(*step)
+                        .or_insert_with(|| format!("the API server does not answer: {}", chain(&error)));
+                }
+            }
+        }
+        failed
+    }
+
+    async fn write(&self, action: &Action) -> Result<(), kube::Error> {
+        let own = |kind: Kind| -> Api<DynamicObject> {
+            Api::namespaced_with(self.client.clone(), self.namespace.as_str(), &kind.resource())
+        };
+        let coredns = |resource: &ApiResource| -> Api<DynamicObject> {
+            Api::namespaced_with(self.client.clone(), SYSTEM, resource)
+        };
+        let plain = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match action {
+            Action::Apply(key, value) => {
+                let params = PatchParams::apply(MANAGER).force();
+                own(key.kind).patch(&key.name, &params, &Patch::Apply(&**value)).await.map(drop)
+            }
+            Action::Delete(key) => {
+                let params = DeleteParams {
+                    propagation_policy: Some(PropagationPolicy::Background),
+                    ..DeleteParams::default()
+                };
+                own(key.kind).delete(&key.name, &params).await.map(drop)
+            }
+            Action::Corefile { text, version } => {
+                let resource = ApiResource {
+                    group: String::new(),
+                    version: "v1".to_owned(),
+                    api_version: "v1".to_owned(),
+                    kind: "ConfigMap".to_owned(),
+                    plural: "configmaps".to_owned(),
+                };
+                let patch =
+                    json!({ "metadata": { "resourceVersion": version }, "data": { "Corefile": text } });
+                coredns(&resource).patch(COREDNS, &plain, &Patch::Merge(&patch)).await.map(drop)
+            }
+            Action::Restart { mark } => {
+                let template = json!({ "metadata": { "annotations": { RESTARTED_FOR: mark } } });
+                let patch = json!({ "spec": { "template": template } });
+                coredns(&Kind::Deployment.resource())
+                    .patch(COREDNS, &plain, &Patch::Merge(&patch))
+                    .await
+                    .map(drop)
+            }
+            Action::Agent { image } => {
+                let containers = json!([{ "name": "agent", "image": image }]);
+                let patch = json!({ "spec": { "template": { "spec": { "containers": containers } } } });
+                own(Kind::Deployment).patch(AGENT, &plain, &Patch::Strategic(&patch)).await.map(drop)
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        order: &InstallOrder,
+        plan: Plan,
+        failed: &BTreeMap<&'static str, String>,
+        troubles: &BTreeMap<&'static str, String>,
+    ) {
+        let problem = |(subject, message): (String, String)| Problem { subject, message };
+        let mut problems: Vec<Problem> = plan.problems.into_iter().map(problem).collect();
+        problems.extend(failed.iter().map(|(step, why)| Problem {
+            subject: format!("installation, {step}"),
+            message: format!("{why}; it is tried again"),
+        }));
+        problems.extend(troubles.iter().map(|(what, why)| Problem {
+            subject: (*what).to_owned(),
+            message: format!("it can't be read: {why}; it is as it was when it could"),
+        }));
+        let status = InstallStatus { revision: order.revision(), steps: plan.steps, plan: plan.lines };
+        let trial = matches!(order, InstallOrder::Installed(InstallSpec { dry_run: true, .. }));
+        self.installed.send_if_modified(|old| {
+            // a dry run changes nothing, and so not what peers are told
+            let addresses = if trial { old.addresses.clone() } else { plan.addresses };
+            let new = Installed { known: true, status: Some(status), addresses, problems };
+            let differs = *old != new;
+            *old = new;
+            differs
+        });
+    }
+}
+
+/// What the watches know.
+struct Reading {
+    objects: BTreeMap<Kind, Store<DynamicObject>>,
+    agent: Store<DynamicObject>,
+    answers: Store<DynamicObject>,
+    config: Store<DynamicObject>,
+    deployment: Store<DynamicObject>,
+    nodes: Store<DynamicObject>,
+    pods: Store<DynamicObject>,
+}
+
+impl Reading {
+    /// Whether all of it was read once.
+    fn is_complete(&self, troubles: &BTreeMap<&'static str, String>) -> bool {
+        let is_read = |store: &Store<DynamicObject>| store.wait_until_ready().now_or_never().is_some();
+        let own = [&self.agent, &self.answers, &self.nodes, &self.pods];
+        let dns = is_read(&self.config) && is_read(&self.deployment);
+        // that the cluster's DNS may not be read holds up nothing else
+        self.objects.values().chain(own).all(is_read) && (dns || troubles.contains_key(DNS))
+    }
+
+    fn found(&self) -> Found {
+        let values = |store: &Store<DynamicObject>| store.state().into_iter().filter_map(|one| value(&one));
+        let one = |store: &Store<DynamicObject>| values(store).next();
+        let mut objects = Objects::new();
+        for (kind, store) in &self.objects {
+            // what is being deleted already is not there to be mended, and not there to be deleted again
+            let living = store.state().into_iter().filter(|one| one.metadata.deletion_timestamp.is_none());
+            objects.extend(living.filter_map(|one| Some((Key::new(*kind, &one.name_any()), value(&one)?))));
+        }
+        let answers = one(&self.answers);
+        let hosts = values(&self.pods).filter_map(|pod| {
+            let ready = pod["status"]["conditions"]
+                .as_array()?
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True");
+            ready.then(|| pod["spec"]["nodeName"].as_str().map(str::to_owned))?
+        });
+        Found {
+            objects,
+            agent: one(&self.agent),
+            dns: Dns { config: one(&self.config), deployment: one(&self.deployment) },
+            answers_at: answers.and_then(|service| service["spec"]["clusterIP"].as_str()?.parse().ok()),
+            nodes: values(&self.nodes).filter_map(|node| Node::read(&node)).collect(),
+            hosts: hosts.collect(),
+            ..Found::default()
+        }
+    }
+}
+
+fn trouble(event: &Result<watcher::Event<DynamicObject>, watcher::Error>) -> Option<String> {
+    event.as_ref().err().map(|error| chain(error))
+}
+
+fn value(object: &DynamicObject) -> Option<Value> {
+    serde_json::to_value(object).ok()
+}

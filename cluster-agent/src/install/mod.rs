@@ -1,0 +1,69 @@
+//! What the controller asks for is there: gateways with their Service, addresses for peers, the cluster's DNS.
+//!
+//! [`plan`] decides, from the order, the snapshot and what was read: a function. [`apply`] writes it by server-side apply
+//! under one field manager, and does so again when somebody else changes or deletes it, because all of it is watched.
+//! Objects that are in no plan any more are taken out. Nothing is done before an order came, and nothing is taken out
+//! without one that says so.
+
+mod address;
+pub(crate) mod apply;
+mod corefile;
+mod object;
+mod objects;
+mod plan;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use apply::{Installed, Installing};
+pub(crate) use object::COMPONENT;
+
+use std::sync::Arc;
+use tokio::sync::watch;
+use tombolo_feed::State;
+use tombolo_model::{
+    install::{InstallStatus, InstallStep, StepState},
+    snapshot::{ClusterResource, ResourceKey},
+};
+
+/// Does what is ordered, or says why it can't.
+pub(crate) enum Task {
+    /// Of a Kubernetes cluster.
+    Kubernetes(Box<Installing>),
+    /// Of machines, where nobody can install anything: the snapshot, and where to say it.
+    Machine(watch::Receiver<Arc<State<ClusterResource>>>, watch::Sender<Installed>),
+}
+
+impl Task {
+    /// Runs for as long as it is polled.
+    pub(crate) async fn run(self) {
+        let (mut snapshot, installed) = match self {
+            Self::Kubernetes(installing) => return installing.run().await,
+            Self::Machine(snapshot, installed) => (snapshot, installed),
+        };
+        loop {
+            let resources = Arc::clone(&snapshot.borrow_and_update().resources);
+            let status = match resources.get(&ResourceKey::new("install", "")) {
+                Some(ClusterResource::Install(order)) => Some(InstallStatus {
+                    revision: order.revision(),
+                    steps: vec![InstallStep {
+                        step: "agent".to_owned(),
+                        state: StepState::Failed,
+                        message: "this agent does not read Kubernetes (--kubernetes): it can install nothing"
+                            .to_owned(),
+                    }],
+                    plan: Vec::new(),
+                }),
+                _ => None,
+            };
+            installed.send_if_modified(|old| {
+                let differs = !old.known || old.status != status;
+                (old.known, old.status) = (true, status);
+                differs
+            });
+            if snapshot.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

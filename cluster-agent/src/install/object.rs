@@ -1,0 +1,140 @@
+//! Objects as they are written and read, whatever their kind; and whether one is as it should be.
+
+use crate::source::kubernetes::MANAGED_BY;
+use kube::core::ApiResource;
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, fmt};
+
+/// The sum of what was applied: a part that should be there no more is found by it.
+pub(super) const APPLIED: &str = "tombolo.io/applied";
+/// Which part of the installation an object belongs to.
+pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
+
+/// The kinds of objects that an installation is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Service,
+    Deployment,
+    DaemonSet,
+    PodDisruptionBudget,
+    HorizontalPodAutoscaler,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Service,
+        Self::Deployment,
+        Self::DaemonSet,
+        Self::PodDisruptionBudget,
+        Self::HorizontalPodAutoscaler,
+    ];
+
+    pub(super) fn resource(self) -> ApiResource {
+        let (group, version, kind, plural) = match self {
+            Self::Service => ("", "v1", "Service", "services"),
+            Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Self::DaemonSet => ("apps", "v1", "DaemonSet", "daemonsets"),
+            Self::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+            Self::HorizontalPodAutoscaler => {
+                ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            }
+        };
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        ApiResource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            api_version,
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+        }
+    }
+}
+
+/// An object of the agent's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+}
+
+impl Key {
+    pub(super) fn new(kind: Kind, name: &str) -> Self {
+        Self { kind, name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.name)
+    }
+}
+
+/// Objects by kind and name.
+pub(super) type Objects = BTreeMap<Key, Value>;
+
+/// The labels of an object of ours.
+pub(super) fn labels(component: &str) -> Value {
+    json!({
+        MANAGED_BY.0: MANAGED_BY.1,
+        "app.kubernetes.io/name": format!("tombolo-{component}"),
+        COMPONENT: component,
+    })
+}
+
+/// An object to be applied: its kind, name and labels, and the sum of all of it.
+pub(super) fn object(
+    key: &Key,
+    namespace: &str,
+    component: &str,
+    annotations: Map<String, Value>,
+    spec: Value,
+) -> Value {
+    let resource = key.kind.resource();
+    let mut object = json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": { "name": key.name, "namespace": namespace, "labels": labels(component), "annotations": annotations },
+        "spec": spec,
+    });
+    object["metadata"]["annotations"][APPLIED] = json!(sum(&object.to_string()));
+    object
+}
+
+/// FNV-1a: the standard library's hashes may change from version to version.
+pub(super) fn sum(text: &str) -> String {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
+}
+
+/// Whether what was read is what was wanted, and last applied as it is wanted now. What others added is no difference.
+pub(super) fn is_as(wanted: &Value, found: &Value) -> bool {
+    match (wanted, found) {
+        (Value::Object(wanted), Value::Object(found)) => {
+            wanted.iter().all(|(key, wanted)| match found.get(key) {
+                Some(found) => is_as(wanted, found),
+                None => is_nothing(wanted),
+            })
+        }
+        (Value::Array(wanted), Value::Array(found)) => {
+            let named = |value: &Value| value.get("name").is_some();
+            if !wanted.is_empty() && wanted.iter().all(named) {
+                let by_name = |one: &Value| found.iter().find(|other| other.get("name") == one.get("name"));
+                wanted.iter().all(|one| by_name(one).is_some_and(|other| is_as(one, other)))
+            } else {
+                wanted.len() == found.len() && wanted.iter().zip(found).all(|(a, b)| is_as(a, b))
+            }
+        }
+        (wanted, found) => wanted == found,
+    }
+}
+
+/// What the API server leaves out when it writes an object.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.values().all(is_nothing),
+        Value::Array(list) => list.is_empty(),
+        Value::Bool(yes) => !yes,
+        _ => false,
+    }
+}

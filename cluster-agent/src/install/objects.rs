@@ -1,0 +1,238 @@
+//! The objects of an installation.
+
+use super::object::{COMPONENT, Key, Kind, Objects, labels, object};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use tombolo_model::{
+    ClusterName, GatewayRole, NamespaceName, TrustDomain,
+    install::{Exposure, InstallSpec, Replicas},
+};
+
+/// The Deployment and Service of the ingress gateways.
+pub(super) const INGRESS: &str = "tombolo-ingress";
+/// The Deployment of the egress gateways.
+pub(super) const EGRESS: &str = "tombolo-egress";
+/// The agent's own Deployment, which is applied by a person.
+pub(super) const AGENT: &str = "tombolo-agent";
+/// Where peers' tunnels come in.
+pub(super) const TUNNEL: u16 = 15443;
+/// Where the gateways' metrics and health are.
+const ADMIN: u16 = 15014;
+/// The user of agent and gateways.
+const USER: u32 = 65532;
+/// How long a pod that ends goes on to take connections: until all nodes have heard that it ends.
+const LAST_CALLS_S: u32 = 5;
+/// How long it may take to end altogether.
+const GRACE_S: u32 = 60;
+
+/// What objects are made from.
+#[derive(Clone, Debug)]
+pub(super) struct Context<'a> {
+    pub(super) spec: &'a InstallSpec,
+    pub(super) namespace: &'a NamespaceName,
+    pub(super) cluster: &'a ClusterName,
+    pub(super) trust_domain: &'a TrustDomain,
+    /// The organization's roots, PEM.
+    pub(super) roots: String,
+    pub(super) abilities: Abilities,
+    /// How many pods there are now, by Deployment: an autoscaler may have said so.
+    pub(super) replicas: BTreeMap<&'static str, u32>,
+}
+
+/// What the API server can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// It has the metrics that an autoscaler reads.
+    pub(super) measures: bool,
+    /// Its nodes can let a pod sleep before it ends (1.30).
+    pub(super) sleeps: bool,
+}
+
+/// All that is to be there.
+pub(super) fn wanted(context: &Context<'_>) -> Objects {
+    let mut all = Objects::new();
+    let mut add = |key: Key, component: &str, annotations: Map<String, Value>, spec: Value| {
+        let value = object(&key, context.namespace.as_str(), component, annotations, spec);
+        all.insert(key, value);
+    };
+    let gateways = &context.spec.gateways;
+    for (name, role, replicas) in [
+        (EGRESS, GatewayRole::Egress, gateways.egress),
+        (INGRESS, GatewayRole::Ingress, gateways.ingress.replicas),
+    ] {
+        let component = role.as_str();
+        let scaled = context.abilities.measures && replicas.min < replicas.max;
+        add(
+            Key::new(Kind::Deployment, name),
+            component,
+            Map::new(),
+            deployment(context, name, role, replicas, scaled),
+        );
+        let budget = json!({ "maxUnavailable": 1, "selector": selector(name) });
+        add(Key::new(Kind::PodDisruptionBudget, name), component, Map::new(), budget);
+        if scaled {
+            add(
+                Key::new(Kind::HorizontalPodAutoscaler, name),
+                component,
+                Map::new(),
+                autoscaler(name, replicas),
+            );
+        }
+    }
+    let (annotations, service) = service(&gateways.ingress.exposure);
+    add(Key::new(Kind::Service, INGRESS), GatewayRole::Ingress.as_str(), annotations, service);
+    all
+}
+
+fn selector(name: &str) -> Value {
+    json!({ "matchLabels": { "app.kubernetes.io/name": name } })
+}
+
+fn on_hosts(context: &Context<'_>, role: GatewayRole) -> bool {
+    role == GatewayRole::Ingress
+        && context.spec.gateways.ingress.exposure.iter().any(|way| matches!(way, Exposure::HostNetwork))
+}
+
+fn deployment(
+    context: &Context<'_>,
+    name: &str,
+    role: GatewayRole,
+    replicas: Replicas,
+    scaled: bool,
+) -> Value {
+    let count = match context.replicas.get(name) {
+        Some(found) if scaled => (*found).clamp(replicas.min, replicas.max),
+        _ if scaled => replicas.replicas.clamp(replicas.min, replicas.max),
+        _ => replicas.replicas,
+    };
+    // on the hosts' network, two pods do not fit on one node
+    let strategy = if on_hosts(context, role) {
+        json!({ "maxSurge": 0, "maxUnavailable": 1 })
+    } else {
+        json!({ "maxSurge": 1, "maxUnavailable": 0 })
+    };
+    let mut labels = labels(role.as_str());
+    labels["tombolo.io/inject"] = json!("false");
+    json!({
+        "replicas": count,
+        "selector": selector(name),
+        "strategy": { "type": "RollingUpdate", "rollingUpdate": strategy },
+        "progressDeadlineSeconds": 120,
+        "template": { "metadata": { "labels": labels }, "spec": pod(context, name, role) },
+    })
+}
+
+fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
+    let spread = |key: &str| json!({ "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name) });
+    let token = json!({ "serviceAccountToken": { "audience": "tombolo-agent", "expirationSeconds": 3600, "path": "token" } });
+    let mut pod = json!({
+        "serviceAccountName": name,
+        "automountServiceAccountToken": false,
+        "terminationGracePeriodSeconds": GRACE_S,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "topologySpreadConstraints": [spread("topology.kubernetes.io/zone"), spread("kubernetes.io/hostname")],
+        "containers": [container(context, role)],
+        "volumes": [
+            { "name": "token", "projected": { "sources": [token] } },
+            { "name": "cache", "emptyDir": {} },
+        ],
+    });
+    if on_hosts(context, role) {
+        pod["hostNetwork"] = json!(true);
+        pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
+    }
+    pod
+}
+
+fn container(context: &Context<'_>, role: GatewayRole) -> Value {
+    let Context { spec, namespace, cluster, trust_domain, roots, abilities, .. } = context;
+    let args = [
+        "run".to_owned(),
+        format!("--role={role}"),
+        format!("--agent=https://{AGENT}.{namespace}.svc:15012"),
+        "--agent-token-file=/var/run/tombolo/token/token".to_owned(),
+        format!("--cluster={cluster}"),
+        format!("--trust-domain={trust_domain}"),
+        "--cache=/var/lib/tombolo/table".to_owned(),
+        format!("--admin=0.0.0.0:{ADMIN}"),
+    ];
+    let field =
+        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    let tunnel = if role == GatewayRole::Ingress { TUNNEL } else { 15008 };
+    let port = |name: &str, port: u16| json!({ "name": name, "containerPort": port, "protocol": "TCP" });
+    let probe = |path: &str, period: u32, failures: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "failureThreshold": failures });
+    let mut container = json!({
+        "name": "gateway",
+        "image": image(spec, "tombolo-gateway"),
+        "imagePullPolicy": "IfNotPresent",
+        "args": args,
+        "env": [
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_IP", "status.podIP"),
+            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+            { "name": "TOMBOLO_AGENT_ROOTS", "value": roots },
+        ],
+        "ports": [port("tunnel", tunnel), port("admin", ADMIN)],
+        "startupProbe": probe("/healthz", 1, 60),
+        "livenessProbe": probe("/healthz", 10, 6),
+        "readinessProbe": probe("/readyz", 2, 2),
+        "resources": { "requests": { "cpu": "50m", "memory": "64Mi" }, "limits": { "memory": "512Mi" } },
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
+        },
+        "volumeMounts": [
+            { "name": "token", "mountPath": "/var/run/tombolo/token", "readOnly": true },
+            { "name": "cache", "mountPath": "/var/lib/tombolo" },
+        ],
+    });
+    if abilities.sleeps {
+        container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": LAST_CALLS_S } } });
+    }
+    container
+}
+
+/// An image of this order.
+pub(super) fn image(spec: &InstallSpec, name: &str) -> String {
+    format!("{}/{name}:{}", spec.registry, spec.version)
+}
+
+fn autoscaler(name: &str, replicas: Replicas) -> Value {
+    json!({
+        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": name },
+        "minReplicas": replicas.min,
+        "maxReplicas": replicas.max,
+        "metrics": [{
+            "type": "Resource",
+            "resource": { "name": "cpu", "target": { "type": "AverageValue", "averageValue": "500m" } },
+        }],
+    })
+}
+
+/// The ingress gateways' Service, and its annotations.
+fn service(ways: &[Exposure]) -> (Map<String, Value>, Value) {
+    let (mut kind, mut annotations) = ("ClusterIP", Map::new());
+    let mut port = json!({ "name": "tunnel", "port": TUNNEL, "targetPort": "tunnel", "protocol": "TCP" });
+    for way in ways {
+        match way {
+            Exposure::LoadBalancer { annotations: given } => {
+                kind = "LoadBalancer";
+                annotations.extend(given.iter().map(|(key, value)| (key.clone(), json!(value))));
+            }
+            Exposure::NodePort { port: number } => {
+                if kind == "ClusterIP" {
+                    kind = "NodePort";
+                }
+                if let Some(number) = number {
+                    port["nodePort"] = json!(number);
+                }
+            }
+            Exposure::HostNetwork | Exposure::Address { .. } => {}
+        }
+    }
+    let selector = json!({ "app.kubernetes.io/name": INGRESS, COMPONENT: GatewayRole::Ingress.as_str() });
+    (annotations, json!({ "type": kind, "selector": selector, "ports": [port] }))
+}

@@ -1,0 +1,307 @@
+//! What there should be, and what is to be written for it. Pure: an order, a snapshot and what was read go in.
+
+use super::{
+    address::{Addresses, Node, addresses},
+    corefile::{self, CorefileError},
+    object::{Key, Kind, Objects, is_as, sum},
+    objects::{self, AGENT, Abilities, Context, INGRESS, image, wanted},
+    steps,
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use tombolo_model::{
+    ClusterName, NamespaceName,
+    install::{InstallOrder, InstallSpec, InstallStep},
+    snapshot::{ClusterResource, ResourceKey, Resources, SelfSpec, TrustBundleSpec},
+};
+
+/// The annotation on the pods of the cluster's DNS by which they are replaced.
+pub(super) const RESTARTED_FOR: &str = "tombolo.io/corefile";
+/// The names of the Multi-Cluster Services API.
+const CLUSTERSET: &str = "clusterset.local";
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Found {
+    /// Our objects.
+    pub(super) objects: Objects,
+    /// The agent's own Deployment, where it runs in one.
+    pub(super) agent: Option<Value>,
+    /// The cluster's DNS.
+    pub(super) dns: Dns,
+    /// Where the agents answer DNS.
+    pub(super) answers_at: Option<IpAddr>,
+    pub(super) nodes: BTreeSet<Node>,
+    /// The nodes on which ready ingress gateways run.
+    pub(super) hosts: BTreeSet<String>,
+    pub(super) abilities: Abilities,
+    /// What failed when it was tried last, by step.
+    pub(super) failed: BTreeMap<&'static str, String>,
+    /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
+    pub(super) reached: BTreeMap<ClusterName, BTreeSet<String>>,
+}
+
+/// `CoreDNS` as the cluster has it, where it does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Dns {
+    pub(super) config: Option<Value>,
+    pub(super) deployment: Option<Value>,
+}
+
+/// Something to write.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Action {
+    Apply(Key, Box<Value>),
+    Delete(Key),
+    /// The whole Corefile, in place of the version that was read.
+    Corefile {
+        text: String,
+        version: String,
+    },
+    /// The mark on the pods of the cluster's DNS; none takes it away.
+    Restart {
+        mark: Option<String>,
+    },
+    /// The image of the agent itself.
+    Agent {
+        image: String,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// With the step that each belongs to.
+    pub(super) actions: Vec<(&'static str, Action)>,
+    pub(super) steps: Vec<InstallStep>,
+    /// Where peers reach the ingress gateways.
+    pub(super) addresses: BTreeSet<String>,
+    /// What is wrong, and whose it is.
+    pub(super) problems: Vec<(String, String)>,
+    /// For a dry run: all of it in words.
+    pub(super) lines: Vec<String>,
+}
+
+/// What the snapshot says of an installation; none where it says nothing.
+pub(super) struct Asked<'a> {
+    pub(super) order: &'a InstallOrder,
+    pub(super) itself: &'a SelfSpec,
+    bundle: &'a TrustBundleSpec,
+    domains: BTreeSet<String>,
+    pub(super) peers: BTreeSet<ClusterName>,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(resources: &'a Resources<ClusterResource>) -> Option<Self> {
+        let get = |kind: &str| resources.get(&ResourceKey::new(kind, ""));
+        let Some(ClusterResource::Install(order)) = get("install") else { return None };
+        let Some(ClusterResource::Itself(itself)) = get("self") else { return None };
+        let Some(ClusterResource::Bundle(bundle)) = get("bundle") else { return None };
+        let (mut domains, mut peers) = (BTreeSet::from([CLUSTERSET.to_owned()]), BTreeSet::new());
+        for resource in resources.values() {
+            match resource {
+                ClusterResource::Domain(domain) => drop(domains.insert(domain.domain.to_string())),
+                ClusterResource::Peer(peer) => drop(peers.insert(peer.cluster.clone())),
+                _ => {}
+            }
+        }
+        Some(Self { order, itself, bundle, domains, peers })
+    }
+}
+
+/// Decides.
+pub(super) fn plan(asked: &Asked<'_>, namespace: &NamespaceName, found: &Found) -> Plan {
+    let mut plan = match asked.order {
+        InstallOrder::Removed { .. } => removal(found),
+        InstallOrder::Installed(spec) => installation(asked, spec, namespace, found),
+    };
+    if let InstallOrder::Installed(InstallSpec { dry_run: true, .. }) = asked.order {
+        plan.lines = lines(&plan.actions, found);
+        plan.actions.clear();
+        plan.steps = vec![steps::trial(plan.lines.len())];
+    }
+    plan
+}
+
+fn installation(asked: &Asked<'_>, spec: &InstallSpec, namespace: &NamespaceName, found: &Found) -> Plan {
+    let mut plan = Plan::default();
+    let wanted_image = image(spec, AGENT);
+    let agent_is_current = found.agent.as_ref().is_none_or(|agent| agent_image(agent) == Some(&wanted_image));
+    if !agent_is_current {
+        plan.actions.push(("agent", Action::Agent { image: wanted_image }));
+    }
+    let agent = found.agent.as_ref().map(|agent| steps::agent(agent, agent_is_current, found));
+    let agent_is_done = agent.as_ref().is_none_or(steps::is_done);
+    plan.steps.extend(agent);
+
+    let replicas = |name: &'static str| {
+        let deployment = found.objects.get(&Key::new(Kind::Deployment, name))?;
+        Some((name, u32::try_from(deployment["spec"]["replicas"].as_u64()?).ok()?))
+    };
+    let wanted = wanted(&Context {
+        spec,
+        namespace,
+        cluster: &asked.itself.cluster,
+        trust_domain: &asked.itself.trust_domain,
+        roots: asked.bundle.roots.join("\n"),
+        abilities: found.abilities,
+        replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
+    });
+    // a new agent first: an older one may not know what a newer gateway asks. What is there stays as it is until then.
+    let has_gateways = found.objects.contains_key(&Key::new(Kind::Deployment, objects::EGRESS));
+    if agent_is_done || !has_gateways {
+        for (key, value) in &wanted {
+            if found.objects.get(key).is_none_or(|there| !is_as(value, there)) {
+                plan.actions.push((step_of(key), Action::Apply(key.clone(), Box::new(value.clone()))));
+            }
+        }
+        let over = found.objects.keys().filter(|key| !wanted.contains_key(key));
+        plan.actions.extend(over.map(|key| (step_of(key), Action::Delete(key.clone()))));
+    }
+    for name in [objects::EGRESS, INGRESS] {
+        plan.steps.push(steps::gateways(name, &wanted, found));
+    }
+    let ways = &spec.gateways.ingress.exposure;
+    let service = found.objects.get(&Key::new(Kind::Service, INGRESS));
+    let Addresses { found: at, waiting } = addresses(ways, service, &found.nodes, &found.hosts);
+    plan.steps.push(steps::address(&at, &waiting, ways.is_empty()));
+    plan.addresses = at;
+    dns(&mut plan, if spec.dns.corefile { &asked.domains } else { EMPTY }, spec.dns.corefile, found);
+    plan.steps.push(steps::peers(&asked.peers, &found.reached));
+    plan
+}
+
+static EMPTY: &BTreeSet<String> = &BTreeSet::new();
+
+fn removal(found: &Found) -> Plan {
+    let mut plan = Plan::default();
+    dns(&mut plan, EMPTY, false, found);
+    // names go before what they lead to
+    if plan.actions.is_empty() {
+        plan.actions.extend(found.objects.keys().map(|key| (step_of(key), Action::Delete(key.clone()))));
+    }
+    plan.steps.push(steps::removed(&found.objects, &found.failed));
+    plan
+}
+
+fn step_of(key: &Key) -> &'static str {
+    if key.name == INGRESS { "ingress" } else { "egress" }
+}
+
+fn agent_image(agent: &Value) -> Option<&str> {
+    let containers = agent["spec"]["template"]["spec"]["containers"].as_array()?;
+    containers.iter().find(|container| container["name"] == "agent")?["image"].as_str()
+}
+
+/// The cluster's own DNS: these domains forwarded to the agents.
+fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) {
+    let text = found.dns.config.as_ref().and_then(|config| config["data"]["Corefile"].as_str());
+    let (Some(config), Some(text)) = (&found.dns.config, text) else {
+        if asked {
+            let message = by_hand(domains, found.answers_at);
+            plan.problems.push(("the cluster's DNS".to_owned(), message.clone()));
+            plan.steps.push(steps::dns_by_hand(message));
+        }
+        return;
+    };
+    let merged = match (asked, found.answers_at) {
+        (false, _) => corefile::without(text).map(|text| corefile::Merged { text, taken: BTreeSet::new() }),
+        (true, Some(to)) => corefile::with(text, domains, to),
+        (true, None) => {
+            plan.steps.push(steps::dns_waits());
+            return;
+        }
+    };
+    let merged = match merged {
+        Ok(merged) => merged,
+        Err(error) => return odd_corefile(plan, &error, domains, found),
+    };
+    for domain in &merged.taken {
+        let message = format!(
+            "the cluster's Corefile has a server block for it already, which is left as it is; let it forward to {}, or take \
+             it out",
+            found.answers_at.map_or_else(|| "the Service tombolo-dns".to_owned(), |ip| ip.to_string())
+        );
+        plan.problems.push((format!("domain {domain}"), message));
+    }
+    let differs = merged.text != text;
+    if differs {
+        let version = config["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        plan.actions.push(("dns", Action::Corefile { text: merged.text.clone(), version }));
+    }
+    // the pods read the file once a minute or two: they are replaced, so that it is in force now
+    let ours = corefile::without(&merged.text).is_ok_and(|rest| rest != merged.text);
+    let mark = ours.then(|| sum(&merged.text));
+    let deployment = found.dns.deployment.as_ref();
+    let marked = deployment.and_then(|d| {
+        d["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR].as_str().map(str::to_owned)
+    });
+    if deployment.is_some() && marked != mark {
+        plan.actions.push(("dns", Action::Restart { mark }));
+    }
+    let domains = domains.difference(&merged.taken).cloned().collect();
+    let pending = plan.actions.iter().any(|(step, _)| *step == "dns");
+    plan.steps.push(steps::dns(&domains, asked, pending, found));
+}
+
+fn odd_corefile(plan: &mut Plan, error: &CorefileError, domains: &BTreeSet<String>, found: &Found) {
+    let message = format!(
+        "the Corefile in the ConfigMap kube-system/coredns is left as it is: {error}. {}",
+        by_hand(domains, found.answers_at)
+    );
+    plan.problems.push(("the cluster's DNS".to_owned(), message.clone()));
+    plan.steps.push(steps::dns_by_hand(message));
+}
+
+/// What a person has to add where we can't.
+fn by_hand(domains: &BTreeSet<String>, to: Option<IpAddr>) -> String {
+    let to = to.map_or_else(
+        || "the ClusterIP of the Service tombolo-system/tombolo-dns".to_owned(),
+        |ip| ip.to_string(),
+    );
+    let list = domains.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let stubs =
+        domains.iter().map(|domain| format!("\"{domain}\": [\"{to}\"]")).collect::<Vec<_>>().join(", ");
+    format!(
+        "where this cluster's DNS is no CoreDNS with the ConfigMap kube-system/coredns, forward {list} to {to} yourself: with \
+         kube-dns, put stubDomains: {{{stubs}}} into the ConfigMap kube-system/kube-dns; with AKS, a server block for each domain \
+         with `forward . {to}` into the ConfigMap kube-system/coredns-custom; with NodeLocal DNSCache, the same into its Corefile"
+    )
+}
+
+/// A plan in words.
+fn lines(actions: &[(&'static str, Action)], found: &Found) -> Vec<String> {
+    let mut all = Vec::new();
+    for (_, action) in actions {
+        match action {
+            Action::Apply(key, _) if found.objects.contains_key(key) => all.push(format!("change {key}")),
+            Action::Apply(key, _) => all.push(format!("make {key}")),
+            Action::Delete(key) => all.push(format!("delete {key}")),
+            Action::Agent { image } => all.push(format!("change Deployment {AGENT}: image {image}")),
+            Action::Restart { .. } => {
+                all.push("replace the pods of Deployment kube-system/coredns".to_owned())
+            }
+            Action::Corefile { text, .. } => {
+                all.push("change ConfigMap kube-system/coredns, Corefile:".to_owned());
+                let config = found.dns.config.as_ref();
+                let before =
+                    config.and_then(|config| config["data"]["Corefile"].as_str()).unwrap_or_default();
+                all.extend(difference(before, text));
+            }
+        }
+    }
+    all
+}
+
+/// The lines that differ between two texts of which the beginning and the end are the same.
+fn difference(before: &str, after: &str) -> Vec<String> {
+    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[same..], &new[same..]);
+    let end = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let removed = old[..old.len() - end].iter().map(|line| format!("- {line}"));
+    removed.chain(new[..new.len() - end].iter().map(|line| format!("+ {line}"))).collect()
+}

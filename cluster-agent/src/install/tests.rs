@@ -1,0 +1,380 @@
+//! Whole installations, without a cluster: what is planned is put into what was read, until nothing is planned any more.
+
+use super::{
+    address::Node,
+    object::{Key, Kind},
+    objects::{AGENT, Abilities, EGRESS, INGRESS},
+    plan::{Action, Asked, Found, Plan, RESTARTED_FOR, plan},
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use tombolo_model::{
+    ClusterName, Locality, NamespaceName, Proximity,
+    install::{InstallOrder, InstallSpec, StepState},
+    snapshot::{ClusterResource, DomainSpec, PeerSpec, Resource as _, Resources, SelfSpec, TrustBundleSpec},
+};
+
+const COREFILE: &str = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
+
+fn spec() -> InstallSpec {
+    let spec = json!({ "revision": 1, "version": "1.0.0", "registry": "r.example.com/t" });
+    InstallSpec {
+        gateways: gateways(&[json!({ "type": "node_port" })]),
+        ..serde_json::from_value(spec).unwrap()
+    }
+}
+
+fn gateways(ways: &[Value]) -> tombolo_model::install::Gateways {
+    let ingress = json!({ "replicas": 2, "min": 2, "max": 4, "exposure": ways });
+    serde_json::from_value(json!({ "ingress": ingress })).unwrap()
+}
+
+fn snapshot(order: InstallOrder) -> Resources<ClusterResource> {
+    let trust_domain: tombolo_model::TrustDomain = "acme.tombolo.internal".parse().unwrap();
+    let cluster = ClusterName::parse("east").unwrap();
+    let all = [
+        ClusterResource::Itself(SelfSpec {
+            cluster: cluster.clone(),
+            trust_domain: trust_domain.clone(),
+            locality: Locality::default(),
+        }),
+        ClusterResource::Bundle(TrustBundleSpec {
+            trust_domain,
+            roots: vec!["ROOT".to_owned()],
+            clusters: BTreeMap::new(),
+        }),
+        ClusterResource::Domain(DomainSpec {
+            domain: "acme.example.com".parse().unwrap(),
+            gns: "acme".parse().unwrap(),
+            members: BTreeSet::from([cluster]),
+        }),
+        ClusterResource::Peer(PeerSpec {
+            cluster: "west".parse().unwrap(),
+            proximity: Proximity::Elsewhere,
+            ingress: BTreeSet::new(),
+        }),
+        ClusterResource::Install(order),
+    ];
+    all.into_iter().map(|one| (one.key(), one)).collect()
+}
+
+/// A cluster that does what it is told.
+struct Cluster {
+    found: Found,
+    order: InstallOrder,
+}
+
+impl Cluster {
+    fn new(order: InstallOrder) -> Self {
+        let ready = json!([{ "type": "Ready", "status": "True" }]);
+        let node = json!({
+            "metadata": { "name": "n1" },
+            "status": { "addresses": [{ "type": "InternalIP", "address": "192.0.2.1" }], "conditions": ready },
+        });
+        let mut found = Found {
+            answers_at: Some("10.96.0.53".parse().unwrap()),
+            nodes: BTreeSet::from([Node::read(&node).unwrap()]),
+            ..Found::default()
+        };
+        found.dns.config =
+            Some(json!({ "metadata": { "resourceVersion": "7" }, "data": { "Corefile": COREFILE } }));
+        found.dns.deployment = Some(rolled_out(json!({ "spec": { "replicas": 2 } })));
+        Self { found, order }
+    }
+
+    fn plan(&self) -> Plan {
+        let resources = snapshot(self.order.clone());
+        plan(&Asked::of(&resources).unwrap(), &NamespaceName::parse("tombolo-system").unwrap(), &self.found)
+    }
+
+    /// Does what is planned, and says what that was.
+    fn step(&mut self) -> Vec<String> {
+        let plan = self.plan();
+        let mut done = Vec::new();
+        for (_, action) in plan.actions {
+            match action {
+                Action::Apply(key, value) => {
+                    done.push(format!("apply {key}"));
+                    let mut value = *value;
+                    if key.kind == Kind::Service && value["spec"]["type"] != "ClusterIP" {
+                        value["spec"]["ports"][0]["nodePort"] = json!(31_443);
+                    }
+                    if key.kind == Kind::Deployment {
+                        value = rolled_out(value);
+                    }
+                    self.found.objects.insert(key, value);
+                }
+                Action::Delete(key) => {
+                    done.push(format!("delete {key}"));
+                    self.found.objects.remove(&key);
+                }
+                Action::Corefile { text, version } => {
+                    assert_eq!(version, "7");
+                    done.push("corefile".to_owned());
+                    self.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(text);
+                }
+                Action::Restart { mark } => {
+                    done.push("restart".to_owned());
+                    let template = &mut self.found.dns.deployment.as_mut().unwrap()["spec"]["template"];
+                    template["metadata"]["annotations"][RESTARTED_FOR] = json!(mark);
+                }
+                Action::Agent { image } => {
+                    done.push(format!("agent {image}"));
+                    self.found.agent = Some(agent(&image));
+                }
+            }
+        }
+        done
+    }
+
+    fn settle(&mut self) {
+        self.step();
+        assert_eq!(self.step(), [""; 0], "what is there is written again");
+    }
+
+    fn steps(&self) -> BTreeMap<String, (StepState, String)> {
+        self.plan().steps.into_iter().map(|step| (step.step, (step.state, step.message))).collect()
+    }
+
+    fn object(&mut self, kind: Kind, name: &str) -> &mut Value {
+        self.found.objects.get_mut(&Key::new(kind, name)).unwrap()
+    }
+}
+
+fn rolled_out(mut deployment: Value) -> Value {
+    let count = deployment["spec"]["replicas"].clone();
+    deployment["status"] = json!({ "replicas": count, "updatedReplicas": count, "availableReplicas": count });
+    deployment
+}
+
+fn agent(image: &str) -> Value {
+    let containers = json!([{ "name": "agent", "image": image }]);
+    rolled_out(json!({ "spec": { "replicas": 2, "template": { "spec": { "containers": containers } } } }))
+}
+
+#[test]
+fn all_that_is_asked_for_is_made_once() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    let mut done = cluster.step();
+    done.sort();
+    assert_eq!(
+        done,
+        [
+            "apply Deployment tombolo-egress",
+            "apply Deployment tombolo-ingress",
+            "apply PodDisruptionBudget tombolo-egress",
+            "apply PodDisruptionBudget tombolo-ingress",
+            "apply Service tombolo-ingress",
+            "corefile",
+            "restart",
+        ]
+    );
+    assert_eq!(cluster.step(), [""; 0]);
+    assert_eq!(cluster.plan().addresses, BTreeSet::from(["192.0.2.1:31443".to_owned()]));
+    let steps = cluster.steps();
+    for step in ["egress", "ingress", "address", "dns"] {
+        assert_eq!(steps[step].0, StepState::Done, "{step}: {steps:?}");
+    }
+    assert_eq!(steps["peers"], (StepState::Waiting, "for a first handshake with west".to_owned()));
+    let through = BTreeSet::from(["198.51.100.1:31443".to_owned()]);
+    cluster.found.reached.insert(ClusterName::parse("west").unwrap(), through);
+    assert_eq!(cluster.steps()["peers"], (StepState::Done, "west through 198.51.100.1:31443".to_owned()));
+}
+
+#[test]
+fn what_others_change_is_mended_and_what_they_add_stays() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"]["containers"][0]["image"] =
+        json!("evil");
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"]);
+    cluster.object(Kind::PodDisruptionBudget, INGRESS)["metadata"]["annotations"] = json!({});
+    assert_eq!(cluster.step(), ["apply PodDisruptionBudget tombolo-ingress"]);
+    cluster.found.objects.remove(&Key::new(Kind::Service, INGRESS));
+    assert_eq!(cluster.step(), ["apply Service tombolo-ingress"]);
+    cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(COREFILE);
+    assert_eq!(cluster.step(), ["corefile"], "the same text: no pod has to be replaced for it");
+    let containers = &mut cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"]["containers"];
+    containers.as_array_mut().unwrap().push(json!({ "name": "theirs" }));
+    cluster.object(Kind::Service, INGRESS)["metadata"]["labels"]["team"] = json!("a");
+    assert_eq!(cluster.step(), [""; 0]);
+    let stranger = Key::new(Kind::DaemonSet, "tombolo-node");
+    cluster.found.objects.insert(stranger, json!({}));
+    assert_eq!(cluster.step(), ["delete DaemonSet tombolo-node"], "what is in no plan goes");
+}
+
+#[test]
+fn what_is_taken_out_leaves_nothing() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    let before = cluster.found.dns.clone();
+    cluster.settle();
+    cluster.order = InstallOrder::Removed { revision: 2 };
+    assert_eq!(cluster.step(), ["corefile", "restart"], "names go before what they lead to");
+    assert_eq!(cluster.steps()["gateways"].0, StepState::Working);
+    assert_eq!(cluster.step().len(), 5);
+    assert_eq!(cluster.step(), [""; 0]);
+    assert!(cluster.found.objects.is_empty() && cluster.plan().addresses.is_empty());
+    assert_eq!(cluster.found.dns.config, before.config, "byte for byte");
+    assert!(cluster.steps().values().all(|(state, _)| *state == StepState::Done), "{:?}", cluster.steps());
+}
+
+#[test]
+fn a_trial_writes_nothing() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { dry_run: true, ..spec() }));
+    let plan = cluster.plan();
+    assert!(plan.actions.is_empty());
+    for line in ["make Deployment tombolo-egress", "+ acme.example.com:53 {", "+     forward . 10.96.0.53"] {
+        assert!(plan.lines.iter().any(|one| one == line), "{line}: {:?}", plan.lines);
+    }
+    assert!(!plan.lines.iter().any(|line| line.starts_with("- ")), "nothing of what is there goes");
+    cluster.order = InstallOrder::Installed(spec());
+    cluster.settle();
+    cluster.order = InstallOrder::Installed(InstallSpec { dry_run: true, version: "2".to_owned(), ..spec() });
+    let lines = cluster.plan().lines;
+    assert_eq!(lines, ["change Deployment tombolo-egress", "change Deployment tombolo-ingress"]);
+}
+
+#[test]
+fn an_agent_is_upgraded_before_its_gateways() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:1.0.0"));
+    cluster.settle();
+    cluster.order = InstallOrder::Installed(InstallSpec { version: "1.1.0".to_owned(), ..spec() });
+    assert_eq!(cluster.step(), ["agent r.example.com/t/tombolo-agent:1.1.0"]);
+    cluster.found.agent.as_mut().unwrap()["status"]["availableReplicas"] = json!(1);
+    assert_eq!(cluster.step(), [""; 0], "not before the agent is there");
+    assert_eq!(cluster.steps()["agent"].0, StepState::Working);
+    assert_eq!(cluster.steps()["egress"].0, StepState::Working);
+    cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:1.1.0"));
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress", "apply Deployment tombolo-ingress"]);
+    assert!(
+        cluster
+            .steps()
+            .iter()
+            .filter(|(step, _)| *step != "peers")
+            .all(|(_, (state, _))| *state == StepState::Done)
+    );
+    assert_eq!(
+        cluster.found.agent.unwrap()["metadata"]["name"],
+        Value::Null,
+        "{AGENT} is a person's to apply"
+    );
+}
+
+#[test]
+fn an_autoscaler_has_the_last_word_on_how_many() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.abilities = Abilities { measures: true, sleeps: true };
+    cluster.settle();
+    let scalers =
+        cluster.found.objects.keys().filter(|key| key.kind == Kind::HorizontalPodAutoscaler).count();
+    assert_eq!(scalers, 2);
+    cluster.object(Kind::Deployment, INGRESS)["spec"]["replicas"] = json!(3);
+    let mut plan = cluster.plan();
+    // the sum is another one, the count is the autoscaler's
+    if let Some((_, Action::Apply(_, value))) = plan.actions.pop() {
+        assert_eq!(value["spec"]["replicas"], 3);
+    }
+    cluster.found.abilities.measures = false;
+    let done = cluster.step();
+    assert!(done.contains(&"delete HorizontalPodAutoscaler tombolo-egress".to_owned()), "{done:?}");
+    assert_eq!(cluster.object(Kind::Deployment, INGRESS)["spec"]["replicas"], 2);
+}
+
+#[test]
+fn each_way_to_the_ingress_gateways_has_its_addresses() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    let mut ask = |ways: &[Value]| {
+        let gateways = gateways(ways);
+        cluster.order = InstallOrder::Installed(InstallSpec { gateways, ..spec() });
+        cluster.settle();
+        let kind = cluster.object(Kind::Service, INGRESS)["spec"]["type"].as_str().unwrap().to_owned();
+        let plan = cluster.plan();
+        (kind, plan.addresses.into_iter().collect::<Vec<_>>(), cluster.steps()["address"].0)
+    };
+    let (given, balanced) = (
+        json!({ "type": "address", "addresses": ["gw.example.com:443"] }),
+        json!({ "type": "load_balancer" }),
+    );
+    assert_eq!(
+        ask(std::slice::from_ref(&given)),
+        ("ClusterIP".to_owned(), vec!["gw.example.com:443".to_owned()], StepState::Done)
+    );
+    assert_eq!(ask(std::slice::from_ref(&balanced)), ("LoadBalancer".to_owned(), vec![], StepState::Waiting));
+    let (kind, addresses, state) = ask(&[balanced.clone(), json!({ "type": "node_port" }), given]);
+    assert_eq!((kind.as_str(), state), ("LoadBalancer", StepState::Working));
+    assert_eq!(addresses, ["192.0.2.1:31443", "gw.example.com:443"]);
+    assert_eq!(ask(&[]).2, StepState::Done);
+
+    cluster.order = InstallOrder::Installed(InstallSpec { gateways: gateways(&[balanced]), ..spec() });
+    cluster.settle();
+    let ways = json!([{ "ip": "203.0.113.5" }, { "hostname": "lb.example.com" }, { "ip": "2001:db8::5" }]);
+    cluster.object(Kind::Service, INGRESS)["status"]["loadBalancer"]["ingress"] = ways;
+    let addresses: Vec<_> = cluster.plan().addresses.into_iter().collect();
+    assert_eq!(addresses, ["203.0.113.5:15443", "[2001:db8::5]:15443", "lb.example.com:15443"]);
+
+    cluster.order = InstallOrder::Installed(InstallSpec {
+        gateways: gateways(&[json!({ "type": "host_network" })]),
+        ..spec()
+    });
+    cluster.settle();
+    assert_eq!(cluster.object(Kind::Deployment, INGRESS)["spec"]["template"]["spec"]["hostNetwork"], true);
+    assert!(cluster.plan().addresses.is_empty());
+    cluster.found.hosts.insert("n1".to_owned());
+    assert_eq!(cluster.plan().addresses, BTreeSet::from(["192.0.2.1:15443".to_owned()]));
+}
+
+#[test]
+fn another_dns_is_said_how_to_be_told() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.dns = super::plan::Dns::default();
+    cluster.settle();
+    let (subject, message) = cluster.plan().problems.remove(0);
+    assert_eq!(subject, "the cluster's DNS");
+    for part in ["acme.example.com, clusterset.local to 10.96.0.53", "\"acme.example.com\": [\"10.96.0.53\"]"]
+    {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(cluster.steps()["dns"].0, StepState::Failed);
+    // and one that has the domain already
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    let theirs = format!("{COREFILE}acme.example.com {{\n}}\n");
+    cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(theirs);
+    cluster.settle();
+    let problems = cluster.plan().problems;
+    assert!(problems.len() == 1 && problems[0].0 == "domain acme.example.com", "{problems:?}");
+}
+
+#[test]
+fn what_failed_is_said_with_its_step() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    cluster.found.failed.insert("dns", "the API server refuses it: no".to_owned());
+    assert_eq!(cluster.steps()["dns"], (StepState::Failed, "the API server refuses it: no".to_owned()));
+    let stuck = json!([{ "type": "Progressing", "status": "False", "message": "it hangs" }]);
+    let status = &mut cluster.object(Kind::Deployment, EGRESS)["status"];
+    (status["availableReplicas"], status["conditions"]) = (json!(1), stuck);
+    assert_eq!(cluster.steps()["egress"], (StepState::Failed, "it hangs (look at its pods)".to_owned()));
+}
+
+#[test]
+fn without_an_order_nothing_is_asked() {
+    let mut resources = snapshot(InstallOrder::Removed { revision: 1 });
+    resources.retain(|key, _| !key.as_str().starts_with("install"));
+    assert!(Asked::of(&resources).is_none());
+}
+
+#[test]
+fn nodes_that_nobody_hears_of_are_no_worse_than_none() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    let node = |name: &str, ready: bool, n: u8| {
+        let condition = json!([{ "type": "Ready", "status": if ready { "True" } else { "Unknown" } }]);
+        let addresses = json!([{ "type": "InternalIP", "address": format!("192.0.2.{n}") }]);
+        Node::read(&json!({ "metadata": { "name": name }, "status": { "addresses": addresses, "conditions": condition } })).unwrap()
+    };
+    cluster.found.nodes = BTreeSet::from([node("n1", true, 1), node("n2", false, 2)]);
+    cluster.settle();
+    assert_eq!(cluster.plan().addresses, BTreeSet::from(["192.0.2.1:31443".to_owned()]));
+    cluster.found.nodes = BTreeSet::from([node("n1", false, 1), node("n2", false, 2)]);
+    assert_eq!(cluster.plan().addresses.len(), 2);
+}

@@ -1,0 +1,260 @@
+//! The state of the cluster's agent, as a Secret that all replicas have mounted.
+
+use crate::{
+    private,
+    state::{DataDir, StateError},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+use tombolo_model::NamespaceName;
+use tombolo_mtls::certificate_info;
+use tombolo_runtime::telemetry::chain;
+
+/// The one Secret that the agent may write.
+const NAME: &str = "tombolo-state";
+const MANAGER: &str = "tombolo-agent";
+const STATE: &str = "state.json";
+const CURRENT: &str = "intermediate.pem";
+/// The SHA-256 of the token that it joined with: that one is not tried again.
+pub(super) const TOKEN: &str = "token.sha256";
+/// All that is kept. The membership comes last: without it nothing is joined.
+const FILES: [&str; 4] = [CURRENT, "intermediate-next.pem", TOKEN, STATE];
+
+/// What is kept, by file. Keys are in it, so it is never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Kept(BTreeMap<&'static str, Vec<u8>>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What became of looking at the mounted Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// There was nothing newer.
+    Nothing,
+    /// Something of the same membership.
+    State,
+    /// Another membership, or the first one.
+    Membership,
+}
+
+impl Kept {
+    /// As the Secret is mounted. The kubelet changes all of it at once, behind a link.
+    pub(crate) fn mounted(dir: &Path) -> io::Result<Self> {
+        let versioned = fs::canonicalize(dir.join("..data")).unwrap_or_else(|_| dir.to_owned());
+        Self::read(|name| match fs::read(versioned.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        })
+    }
+
+    /// As it is in the data directory.
+    pub(crate) fn here(data: &DataDir) -> io::Result<Self> {
+        Self::read(|name| private::read_secret(&data.file(name)))
+    }
+
+    fn read(file: impl Fn(&str) -> io::Result<Option<Vec<u8>>>) -> io::Result<Self> {
+        let mut all = BTreeMap::new();
+        for name in FILES {
+            // A key that was taken away may stay as an empty one.
+            if let Some(content) = file(name)?.filter(|content| !content.is_empty()) {
+                all.insert(name, content);
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// The mark of the token that it joined with.
+    pub(super) fn token(&self) -> Option<String> {
+        String::from_utf8(self.0.get(TOKEN)?.clone()).ok()
+    }
+
+    /// When its intermediate was made; none where it is not whole.
+    fn made(&self) -> Option<SystemTime> {
+        let (_, current) = (self.0.get(STATE)?, self.0.get(CURRENT)?);
+        let text = std::str::from_utf8(current).ok()?;
+        let at = text.find("-----BEGIN CERTIFICATE")?;
+        certificate_info(&text[at..]).ok().map(|info| info.validity.not_before)
+    }
+}
+
+/// Takes over what is mounted, where it is later than what is here. A replica that writes is ahead of its mount, so it
+/// takes only what another one made later.
+pub(crate) fn take_over(mounted: &Kept, data: &DataDir, writes: bool) -> Result<Took, StateError> {
+    let io = |source| StateError::Io { action: "read", path: data.file(CURRENT), source };
+    let here = Kept::here(data).map_err(io)?;
+    let later = match (mounted.made(), here.made()) {
+        (None, _) => return Ok(Took::Nothing),
+        (Some(_), None) => true,
+        (Some(theirs), Some(ours)) => theirs > ours,
+    };
+    let same = mounted.made() == here.made() && !writes;
+    if !(later || same) || *mounted == here {
+        return Ok(Took::Nothing);
+    }
+    for name in FILES {
+        match mounted.0.get(name) {
+            Some(content) if here.0.get(name) != Some(content) => data.write(name, content)?,
+            Some(_) => {}
+            None => data.remove(name)?,
+        }
+    }
+    let member = |kept: &Kept| serde_json::from_slice::<Value>(kept.0.get(STATE)?).ok();
+    let another = member(mounted) != member(&here);
+    Ok(if another { Took::Membership } else { Took::State })
+}
+
+/// The Secret, for the replica that writes it.
+#[derive(Clone)]
+pub(super) struct StateSecret {
+    client: Client,
+    namespace: NamespaceName,
+    dir: PathBuf,
+    written: Option<Kept>,
+}
+
+impl fmt::Debug for StateSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateSecret").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl StateSecret {
+    /// The Secret of this namespace, mounted at `dir`.
+    #[must_use]
+    pub(super) const fn new(client: Client, namespace: NamespaceName, dir: PathBuf) -> Self {
+        Self { client, namespace, dir, written: None }
+    }
+
+    /// Where it is mounted.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes what is in the data directory, unless that is written. Nothing is written before something is joined.
+    ///
+    /// # Errors
+    /// Why not, for people; to be tried again.
+    pub(super) async fn write(&mut self, data: &DataDir) -> Result<(), String> {
+        let here = Kept::here(data).map_err(|error| chain(&error))?;
+        let is_mounted = || Kept::mounted(&self.dir).is_ok_and(|mounted| mounted == here);
+        if here.made().is_none() || self.written.as_ref() == Some(&here) || is_mounted() {
+            return Ok(());
+        }
+        let value =
+            |name: &&str| here.0.get(*name).map_or(Value::Null, |content| json!(STANDARD.encode(content)));
+        let content: Map<String, Value> =
+            FILES.iter().map(|name| ((*name).to_owned(), value(name))).collect();
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace.as_str());
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        // Named by its keys: what else is in the Secret stays. The answer has the Secret in it, which is not looked at.
+        let written = api.patch(NAME, &params, &Patch::Merge(json!({ "data": content }))).await;
+        written.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 404 => {
+                format!(
+                    "there is no Secret {}/{NAME}; apply the agent's manifest, which has it",
+                    self.namespace
+                )
+            }
+            kube::Error::Api(status) if status.code == 403 => {
+                format!("{}; let the agent's role patch the Secret {NAME}", status.message)
+            }
+            error => chain(&error),
+        })?;
+        tracing::info!(secret.name = NAME, "the agent's state is kept");
+        self.written = Some(here);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        os::unix::fs::symlink,
+        time::{Duration, UNIX_EPOCH},
+    };
+    use tombolo_mtls::{Intermediate, PrivateKey, Root, Validity};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn intermediate(day: u32) -> String {
+        let begin = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let root = Root::create(
+            &"acme.internal".parse().unwrap(),
+            Validity { not_before: begin, not_after: begin + 999 * DAY },
+        );
+        let key = PrivateKey::generate().unwrap();
+        let id = "spiffe://acme.internal/cluster/c1".parse().unwrap();
+        let from = begin + day * DAY;
+        let pem = root.unwrap().sign_intermediate(
+            &key.csr(&id).unwrap(),
+            &id,
+            Validity { not_before: from, not_after: from + 90 * DAY },
+        );
+        let made = Intermediate::new(key, &pem.unwrap()).unwrap();
+        format!("{}{}", *made.key_pem(), made.cert_pem())
+    }
+
+    fn kept(files: &[(&'static str, &str)]) -> Kept {
+        Kept(files.iter().map(|(name, content)| (*name, content.as_bytes().to_vec())).collect())
+    }
+
+    #[test]
+    fn a_mount_is_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Kept::mounted(&dir.path().join("none")).unwrap(), Kept::default());
+        let version = dir.path().join("..2026");
+        fs::create_dir(&version).unwrap();
+        symlink("..2026", dir.path().join("..data")).unwrap();
+        fs::write(version.join(STATE), "{}").unwrap();
+        fs::write(version.join(TOKEN), "").unwrap();
+        fs::write(version.join("other"), "x").unwrap();
+        let read = Kept::mounted(dir.path()).unwrap();
+        assert_eq!(read, kept(&[(STATE, "{}")]));
+        assert_eq!(format!("{read:?}"), r#"{"state.json"}"#, "and never shown");
+    }
+
+    #[test]
+    fn the_later_intermediate_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let (one, two) = (intermediate(1), intermediate(2));
+        let first = kept(&[(STATE, r#"{"cluster":"c1"}"#), (CURRENT, &one)]);
+        let next = kept(&[(STATE, r#"{"cluster":"c1"}"#), (CURRENT, &one), ("intermediate-next.pem", &two)]);
+        let later = kept(&[(STATE, r#"{"cluster":"c1"}"#), (CURRENT, &two)]);
+        let other = kept(&[(STATE, r#"{"cluster":"c2"}"#), (CURRENT, &intermediate(3))]);
+        let half = kept(&[(STATE, "{}")]);
+        for (mounted, writes, expected) in [
+            (&half, false, Took::Nothing),
+            (&Kept::default(), false, Took::Nothing),
+            (&first, true, Took::Membership),
+            (&first, false, Took::Nothing),
+            (&next, true, Took::Nothing),
+            (&next, false, Took::State),
+            (&later, true, Took::State),
+            (&first, false, Took::Nothing),
+            (&next, true, Took::Nothing),
+            (&other, false, Took::Membership),
+        ] {
+            assert_eq!(take_over(mounted, &data, writes).unwrap(), expected, "{mounted:?} {writes}");
+            if expected != Took::Nothing {
+                assert_eq!(Kept::here(&data).unwrap(), *mounted);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What the agent of a Kubernetes cluster is to install there: gateways, DNS forwarding, the injector.
+//!
+//! The controller tells it as one resource. That there is none means "leave it as it is": only [`InstallOrder::Removed`]
+//! takes something away, so that a controller that never heard of it can't.
+
+use crate::{intent::Labels, name::NamespaceName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What a cluster is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InstallOrder {
+    /// This is to be there.
+    Installed(InstallSpec),
+    /// Nothing of it is to be there any more.
+    Removed {
+        /// Rises with each order.
+        revision: u64,
+    },
+}
+
+impl InstallOrder {
+    /// Which order it is; it rises with each.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        match self {
+            Self::Installed(spec) => spec.revision,
+            Self::Removed { revision } => *revision,
+        }
+    }
+}
+
+/// What is to be installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallSpec {
+    /// Rises with each order.
+    #[serde(default)]
+    pub revision: u64,
+    /// The tag of the images, of agent and gateways alike.
+    pub version: String,
+    /// Where the images are: `<registry>/tombolo-gateway:<version>`.
+    pub registry: String,
+    /// Only say what would be written.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Whose services are read, and whose pods take part.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// The gateways.
+    #[serde(default)]
+    pub gateways: Gateways,
+    /// Name resolution.
+    #[serde(default)]
+    pub dns: DnsInstall,
+    /// The webhook that puts proxies into pods.
+    #[serde(default)]
+    pub injector: Injector,
+    /// The proxy of each node.
+    #[serde(default)]
+    pub node: NodeProxy,
+    /// The capture mode of namespaces that say nothing themselves.
+    #[serde(default)]
+    pub default_mode: DefaultMode,
+}
+
+/// Chooses namespaces. Those of the system never take part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namespaces {
+    /// All but these.
+    Exclude(BTreeSet<NamespaceName>),
+    /// These alone.
+    Include(BTreeSet<NamespaceName>),
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self::Exclude(BTreeSet::new())
+    }
+}
+
+impl Namespaces {
+    /// Whether this one is chosen.
+    #[must_use]
+    pub fn chooses(&self, namespace: &NamespaceName) -> bool {
+        match self {
+            Self::Exclude(these) => !these.contains(namespace),
+            Self::Include(these) => these.contains(namespace),
+        }
+    }
+}
+
+/// The gateways of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateways {
+    /// Those that send to other clusters.
+    #[serde(default)]
+    pub egress: Replicas,
+    /// Those that take from other clusters.
+    #[serde(default)]
+    pub ingress: Ingress,
+}
+
+/// How many pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicas {
+    /// So many, where the cluster does not measure load.
+    pub replicas: u32,
+    /// At least so many, where it does.
+    pub min: u32,
+    /// At most so many.
+    pub max: u32,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self { replicas: 2, min: 2, max: 6 }
+    }
+}
+
+/// The ingress gateways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ingress {
+    /// How many.
+    #[serde(flatten)]
+    pub replicas: Replicas,
+    /// How other clusters reach them; several at once are fine.
+    #[serde(default)]
+    pub exposure: Vec<Exposure>,
+}
+
+impl Default for Ingress {
+    fn default() -> Self {
+        Self {
+            replicas: Replicas::default(),
+            exposure: vec![Exposure::LoadBalancer { annotations: Labels::new() }],
+        }
+    }
+}
+
+/// A way from other clusters to the ingress gateways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Exposure {
+    /// The addresses or names that a Service of type `LoadBalancer` gets.
+    LoadBalancer {
+        /// For the Service, as the cloud wants them.
+        #[serde(default)]
+        annotations: Labels,
+    },
+    /// A port of the nodes' addresses.
+    NodePort {
+        /// Which; the cluster chooses one where none is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// The gateways' pods use the network of their nodes.
+    HostNetwork,
+    /// Addresses that somebody else leads to the gateways.
+    Address {
+        /// `host:port` each.
+        addresses: BTreeSet<String>,
+    },
+}
+
+/// What is done about name resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsInstall {
+    /// Whether the cluster's `CoreDNS` is told to forward our domains.
+    pub corefile: bool,
+}
+
+impl Default for DnsInstall {
+    fn default() -> Self {
+        Self { corefile: true }
+    }
+}
+
+/// The webhook that puts proxies into pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Injector {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// What happens to pods while it does not answer.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+}
+
+impl Default for Injector {
+    fn default() -> Self {
+        Self { enabled: true, failure_policy: FailurePolicy::default() }
+    }
+}
+
+/// What happens to pods while the webhook does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailurePolicy {
+    /// They start without a proxy.
+    #[default]
+    Ignore,
+    /// They do not start.
+    Fail,
+}
+
+/// The proxy of each node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeProxy {
+    /// Whether there is one.
+    pub enabled: bool,
+}
+
+/// How pods reach global names where their namespace says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultMode {
+    /// Through Services of the egress gateways.
+    #[default]
+    Gateway,
+    /// Not at all.
+    None,
+}
+
+/// How an installation goes, as the agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallStatus {
+    /// The order that it is about.
+    pub revision: u64,
+    /// In their order.
+    #[serde(default)]
+    pub steps: Vec<InstallStep>,
+    /// For a dry run: what would be written, a line each, and the difference of texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<String>,
+}
+
+/// A step of an installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallStep {
+    /// Which: `egress`, `ingress`, `address`, `dns`, `injector`, `peers`.
+    pub step: String,
+    /// How it stands.
+    pub state: StepState,
+    /// What is there, what is waited for, or what is wrong and what to do.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// How a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// For something before it, or that is not ours to do.
+    Waiting,
+    /// It is being done.
+    Working,
+    /// It is done.
+    Done,
+    /// It failed, and is tried again.
+    Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_the_default() {
+        let spec: InstallSpec =
+            serde_json::from_str(r#"{"version":"1.2.3","registry":"r.example.com/t","later":1}"#).unwrap();
+        assert_eq!(spec.gateways.egress.replicas, 2);
+        assert_eq!(spec.gateways.ingress.exposure, [Exposure::LoadBalancer { annotations: Labels::new() }]);
+        assert!(spec.dns.corefile && spec.injector.enabled && !spec.node.enabled && !spec.dry_run);
+        let order = InstallOrder::Installed(InstallSpec { revision: 7, ..spec });
+        let text = serde_json::to_string(&order).unwrap();
+        assert_eq!(serde_json::from_str::<InstallOrder>(&text).unwrap(), order);
+        assert_eq!(order.revision(), 7);
+    }
+
+    #[test]
+    fn namespaces_are_chosen() {
+        let name = |text: &str| NamespaceName::parse(text).unwrap();
+        let these = BTreeSet::from([name("a")]);
+        assert!(Namespaces::default().chooses(&name("a")));
+        assert!(!Namespaces::Exclude(these.clone()).chooses(&name("a")));
+        assert!(Namespaces::Include(these.clone()).chooses(&name("a")));
+        assert!(!Namespaces::Include(these).chooses(&name("b")));
+    }
+}

@@ -1,0 +1,56 @@
+//! The manifest of a Kubernetes cluster's agent: a template, and what is different in each. Nothing in it is a secret, and
+//! nothing says whether there is such an organization or cluster.
+
+use super::{
+    Deps,
+    error::{Checks, Result},
+    install::{check_registry, check_version},
+};
+use tombolo_model::{ClusterName, OrgName};
+
+/// The template.
+const TEMPLATE: &str = include_str!("../../../deploy/kubernetes/agent.yaml");
+
+/// What a manifest is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ManifestRequest {
+    /// The organization.
+    pub(crate) organization: String,
+    /// The cluster.
+    pub(crate) cluster: String,
+    /// Where its images are, where not as the controller was told.
+    pub(crate) registry: Option<String>,
+    /// Their tag, where not as the controller was told.
+    pub(crate) version: Option<String>,
+}
+
+/// The manifest, YAML.
+///
+/// # Errors
+/// Values that cannot be taken.
+pub(crate) fn manifest(deps: &Deps, request: &ManifestRequest) -> Result<String> {
+    let mut checks = Checks::default();
+    checks.name("organization", &request.organization, OrgName::parse, "acme");
+    checks.name("cluster", &request.cluster, ClusterName::parse, "cluster-1");
+    let registry = request.registry.as_deref().unwrap_or(&deps.image_registry);
+    check_registry(&mut checks, registry);
+    let version = request.version.as_deref().unwrap_or(&deps.image_version);
+    check_version(&mut checks, version);
+    checks.done()?;
+    // each was checked: none has a character that YAML or a shell takes for its own
+    Ok([
+        ("controller", deps.public_url.as_str()),
+        ("ca_fingerprint", &deps.ca_fingerprint),
+        ("organization", &request.organization),
+        ("cluster", &request.cluster),
+        ("registry", registry),
+        ("version", version),
+    ]
+    .iter()
+    .fold(TEMPLATE.to_owned(), |text, (place, value)| text.replace(&format!("{{{{{place}}}}}"), value)))
+}
+
+/// Where a controller serves a cluster's manifest.
+pub(crate) fn url(deps: &Deps, organization: &OrgName, cluster: &ClusterName) -> String {
+    format!("{}/install/agent.yaml?organization={organization}&cluster={cluster}", deps.public_url)
+}

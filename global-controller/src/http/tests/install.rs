@@ -1,0 +1,140 @@
+//! What is installed in a cluster: asked for by version, taken out, and gone back to. And the manifest of the agent.
+
+use super::Controller;
+use axum::{body::Body, http::Request};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+const PATH: &str = "/organizations/acme/clusters/cluster-1/install";
+
+async fn put(controller: &Controller, admin: &str, tag: &str, body: &Value) -> super::Answered {
+    controller.call("PUT", PATH).token(admin).header("if-match", tag).json(body).send().await
+}
+
+#[tokio::test]
+async fn an_installation_is_asked_for_changed_and_taken_out() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    controller.get(&admin, PATH).await.problem(404, "not-found");
+    put(&controller, &admin, "\"3\"", &json!({})).await.problem(412, "precondition-failed");
+    let first = put(&controller, &admin, "\"0\"", &json!({})).await;
+    assert_eq!(first.header("etag"), "\"1\"");
+    let first = first.expect(200);
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["registry"], "registry.example.com/tombolo");
+    assert_eq!(first["namespaces"], json!({ "exclude": [] }));
+    assert_eq!(first["gateways"]["egress"], json!({ "replicas": 2, "min": 2, "max": 6 }));
+    assert_eq!(first["gateways"]["ingress"]["exposure"], json!([{ "type": "load_balancer" }]));
+    assert_eq!(first.get("before"), None);
+
+    let ways = json!([{ "type": "node_port", "port": 31443 }, { "type": "host_network" },
+                      { "type": "address", "addresses": ["gw.example.com:443"] }]);
+    let body = json!({ "version": "0.1.0-rc1", "namespaces": { "include": ["shop"] },
+                       "gateways": { "ingress": { "exposure": ways } }, "dns": { "corefile": false } });
+    let second = put(&controller, &admin, "\"1\"", &body).await.expect(200);
+    assert_eq!(second["gateways"]["ingress"]["exposure"], ways);
+    assert_eq!(second["gateways"]["ingress"]["replicas"], 2);
+    assert_eq!(second["before"]["version"], first["version"], "what to go back to");
+    let read = controller.get(&admin, PATH).await;
+    assert!(read.header("etag").starts_with("\"2."));
+    assert_eq!(read.expect(200), second);
+
+    // what was read can be written back as it is, without what is not asked for
+    let back = put(&controller, &admin, "*", &second["before"]).await.expect(200);
+    assert_eq!(back["revision"], 3);
+    assert_eq!(back["before"]["version"], "0.1.0-rc1");
+
+    let delete =
+        async |tag: &str| controller.call("DELETE", PATH).token(&admin).header("if-match", tag).send().await;
+    delete("\"2\"").await.problem(412, "precondition-failed");
+    delete("\"3\"").await.expect(204);
+    delete("*").await.expect(204);
+    controller.get(&admin, PATH).await.problem(404, "not-found");
+    // it is told, not forgotten: the agent must hear of it
+    let told = controller.database.sql("SELECT install FROM clusters");
+    assert!(told.contains("removed") && told.contains('4'), "{told}");
+    let again = put(&controller, &admin, "\"4\"", &json!({})).await.expect(200);
+    assert_eq!(again["revision"], 5, "orders only rise");
+    let log = controller.database.sql("SELECT action FROM audit_events");
+    assert_eq!((log.matches("cluster.install").count(), log.matches("cluster.uninstall").count()), (4, 1));
+}
+
+#[tokio::test]
+async fn a_trial_is_nothing_to_go_back_to() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    put(&controller, &admin, "*", &json!({ "version": "one" })).await.expect(200);
+    let trial =
+        put(&controller, &admin, "*", &json!({ "version": "two", "dry_run": true })).await.expect(200);
+    assert_eq!((&trial["dry_run"], &trial["before"]["version"]), (&json!(true), &json!("one")));
+    let after = put(&controller, &admin, "*", &json!({ "version": "two" })).await.expect(200);
+    assert_eq!(after["before"]["version"], "one");
+}
+
+#[tokio::test]
+async fn what_cannot_be_installed_is_named() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    let ingress = |way: Value| json!({ "gateways": { "ingress": { "exposure": way } } });
+    for (body, field) in [
+        (json!({ "version": "a b" }), "version"),
+        (json!({ "version": "99.0.0" }), "version"),
+        (json!({ "registry": "http://x" }), "registry"),
+        (json!({ "namespaces": { "include": ["A_B"] } }), "namespaces.include"),
+        (json!({ "gateways": { "egress": { "replicas": 0 } } }), "gateways.egress.replicas"),
+        (json!({ "gateways": { "egress": { "min": 3, "max": 2 } } }), "gateways.egress.min"),
+        (ingress(json!([{ "type": "address", "addresses": ["nowhere"] }])), "gateways.ingress.exposure"),
+        (ingress(json!([{ "type": "address", "addresses": [] }])), "gateways.ingress.exposure"),
+        (ingress(json!([{ "type": "node_port" }, { "type": "node_port" }])), "gateways.ingress.exposure"),
+    ] {
+        let problem = put(&controller, &admin, "*", &body).await.problem(422, "invalid-field");
+        assert_eq!(problem.errors[0].field, field, "{body}");
+    }
+    put(&controller, &admin, "*", &json!({ "colour": 1 })).await.problem(422, "unknown-field");
+    let machine = json!({ "version": "99.0.0" });
+    let problem = put(&controller, &admin, "*", &machine).await.problem(422, "invalid-field");
+    assert!(problem.errors[0].remedy.contains("controller first"), "the order to follow is said");
+}
+
+#[tokio::test]
+async fn the_manifest_is_for_anybody_and_has_no_secret() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    let tokens = "/organizations/acme/clusters/cluster-1/onboarding-tokens";
+    let token = controller.post(&admin, tokens, &json!({})).await.expect(201);
+    let url = token["manifest_url"].as_str().unwrap();
+    let path = url.strip_prefix("https://controller.example.com:8443").unwrap();
+    let get = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = controller.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    };
+    let (status, text) = get(path).await;
+    assert_eq!(status, 200, "{text}");
+    assert!(!text.contains("{{") && !text.contains("tmj_"), "{text}");
+    for part in [
+        "--cluster=cluster-1\n",
+        "--controller=https://controller.example.com:8443\n",
+        &format!("--ca-fingerprint=sha256:{}\n", "ab".repeat(32)),
+        &format!("image: \"registry.example.com/tombolo/tombolo-agent:{}\"\n", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    // nobody learns which organizations and clusters there are
+    let other = get("/install/agent.yaml?organization=no-such-org&cluster=no-such-cluster").await;
+    let same = other.1.replace("no-such-org", "acme").replace("no-such-cluster", "cluster-1") == text;
+    assert!(other.0 == 200 && same, "it says which there are");
+    let (_, chosen) = get(&format!("{path}&registry=localhost&version=dev")).await;
+    assert!(chosen.contains("image: \"localhost/tombolo-agent:dev\""));
+    for wrong in ["", "&registry=a%20b", "&version=%22", "&colour=red"] {
+        let path = if wrong.is_empty() { "/install/agent.yaml".to_owned() } else { format!("{path}{wrong}") };
+        assert_eq!(get(&path).await.0, 422, "{wrong}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Two clusters, two commands each, one name: from nothing to a pod's call that another cluster answers, and back to nothing.
+
+use crate::{
+    lab::{Cluster, Lab},
+    world::{SOON, World},
+};
+use serde_json::{Value, json};
+use std::time::Instant;
+use tombolo_testkit::wait::{until, until_ok};
+
+/// The namespace of the application.
+const SHOP: &str = "shop";
+const URL: &str = "http://catalog.acme.example.com:8082/";
+
+/// What an agent finds before it is there, to be compared with what it leaves.
+async fn objects(cluster: &Cluster) -> String {
+    let mut all = String::new();
+    for (kind, path) in [
+        ("namespaces", "{.items[*].metadata.name}"),
+        ("clusterroles,clusterrolebindings", "{.items[*].metadata.name}"),
+        (
+            "mutatingwebhookconfigurations,validatingwebhookconfigurations,customresourcedefinitions",
+            "{.items[*].metadata.name}",
+        ),
+        (
+            "-n kube-system roles,rolebindings,services,deployments,daemonsets,secrets,serviceaccounts",
+            "{.items[*].metadata.name}",
+        ),
+        ("-n kube-system configmap coredns", "{.data}"),
+        ("-n kube-system deployment coredns", "{.spec}"),
+    ] {
+        let path = format!("jsonpath={path}");
+        let args: Vec<&str> = ["get"].into_iter().chain(kind.split(' ')).chain(["-o", &path]).collect();
+        all.push_str(&format!("{kind}: {}\n", cluster.kubectl(&args).await.expect("objects")));
+    }
+    all
+}
+
+/// The cluster joins by the two commands that are printed for it.
+async fn join(world: &World, cluster: &Cluster) {
+    let token = world.path(&format!("{}-token", cluster.name));
+    let file = token.display().to_string();
+    let printed = world.tombolo(&["cluster", "create", &cluster.name, "--join-token-file", &file]).await;
+    let printed = printed.expect("a cluster is made");
+    let lines: Vec<&str> = printed.lines().map(str::trim).collect();
+    let from = |start: &str| lines.iter().position(|line| line.starts_with(start)).expect("a command");
+    let manifest = lines[from("tombolo cluster manifest")];
+    let secret = lines[from("kubectl -n tombolo-system create secret")];
+    let secret_of_token = std::fs::read_to_string(&token).expect("a token");
+    assert!(!printed.contains(secret_of_token.trim()), "the token is in no command");
+    world.paste(cluster, manifest, "").await.expect("the manifest is applied");
+    world.paste(cluster, secret, "").await.expect("the token is there");
+}
+
+async fn connected(world: &World, name: &str) -> Result<(), String> {
+    let shown = world.tombolo(&["cluster", "show", name, "-o", "json"]).await?;
+    let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
+    if shown["state"] == "connected" { Ok(()) } else { Err(format!("{name} is {}", shown["state"])) }
+}
+
+/// Servers of the name `catalog`, or a pod that only calls.
+async fn run(cluster: &Cluster, replicas: usize) {
+    let meta = |name: &str| json!({ "name": name, "namespace": SHOP });
+    let pod = |app: &str| {
+        json!({
+            "metadata": { "labels": { "app": app } },
+            "spec": { "terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "tools", "image": "localhost/tools:dev", "imagePullPolicy": "Never",
+                "args": ["serve", "-name", cluster.name],
+                "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 },
+            }] },
+        })
+    };
+    let deployment = |app: &str, replicas: usize| {
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(app), "spec": {
+            "replicas": replicas, "selector": { "matchLabels": { "app": app } }, "template": pod(app) } })
+    };
+    let mut items = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SHOP } })];
+    items.push(deployment("caller", 1));
+    if replicas > 0 {
+        items.push(deployment("catalog", replicas));
+        let ports = json!([{ "name": "http", "port": 8082, "targetPort": 8080 }]);
+        items.push(json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta("catalog"),
+                           "spec": { "selector": { "app": "catalog" }, "ports": ports } }));
+    }
+    let all = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    cluster.apply(&all.to_string()).await.expect("applied");
+    for app in ["caller", "catalog"].iter().take(if replicas > 0 { 2 } else { 1 }) {
+        let wait = ["-n", SHOP, "rollout", "status", &format!("deploy/{app}"), "--timeout=180s"];
+        cluster.kubectl(&wait).await.expect("pods are ready");
+    }
+}
+
+/// The cluster whose server answers a call from a pod of this one.
+async fn who(cluster: &Cluster) -> Result<String, String> {
+    let said = cluster.exec(SHOP, "deploy/caller", &["/tools", "get", "-timeout", "3s", URL]).await?;
+    let said: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
+    said["server"].as_str().map(str::to_owned).ok_or_else(|| format!("no server in {said}"))
+}
+
+#[tokio::test]
+async fn two_clusters_two_commands_each_one_name() {
+    let lab = Lab::up(2).await;
+    let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
+    let world = World::start().await;
+    let before = [objects(one).await, objects(other).await];
+
+    let began = Instant::now();
+    for cluster in [one, other] {
+        join(&world, cluster).await;
+    }
+    for cluster in [one, other] {
+        until_ok("the agent connects", SOON, || connected(&world, &cluster.name)).await;
+    }
+    println!("paste -> connected: {} ms", began.elapsed().as_millis());
+
+    // what would be written is shown first, and nothing is
+    let trial = ["cluster", "install", &one.name, "--ingress", "node-port", "--dry-run"];
+    let trial = world.tombolo(&trial).await.expect("a trial");
+    assert!(
+        trial.contains("make Deployment tombolo-egress") && trial.contains("+ clusterset.local:53 {"),
+        "{trial}"
+    );
+    let made = one.kubectl(&["-n", "tombolo-system", "get", "deploy", "tombolo-egress"]).await;
+    assert!(made.is_err_and(|error| error.contains("NotFound")), "a trial made something");
+
+    let gns = ["gns", "create", "acme", "--domain", "acme.example.com", "--namespace", SHOP];
+    world.tombolo(&gns).await.expect("a global namespace");
+    tokio::join!(run(one, 0), run(other, 2));
+    for cluster in [one, other] {
+        let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
+        let said = world.tombolo(&install).await.expect("it is installed");
+        for step in ["agent", "egress", "ingress", "address", "dns"] {
+            let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
+            assert!(done, "{step}: {said}");
+        }
+    }
+    let answered = until_ok("a call to another cluster", SOON, || who(one)).await;
+    println!("paste -> first cross-cluster call: {} ms", began.elapsed().as_millis());
+    assert_eq!(answered, other.name);
+    assert_eq!(who(other).await, Ok(other.name.clone()), "its own servers answer the same name");
+
+    // what somebody deletes or changes is mended
+    let generation = "jsonpath={.spec.replicas}";
+    one.kubectl(&["-n", "tombolo-system", "delete", "deploy", "tombolo-egress", "--wait=false"])
+        .await
+        .expect("deleted");
+    one.kubectl(&[
+        "-n",
+        "tombolo-system",
+        "patch",
+        "pdb",
+        "tombolo-ingress",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"maxUnavailable":2}}"#,
+    ])
+    .await
+    .expect("changed");
+    let mended = async || {
+        let at = ["-n", "tombolo-system", "get", "deploy", "tombolo-egress", "-o", generation];
+        let there = one.kubectl(&at).await.unwrap_or_default();
+        let budget = [
+            "-n",
+            "tombolo-system",
+            "get",
+            "pdb",
+            "tombolo-ingress",
+            "-o",
+            "jsonpath={.spec.maxUnavailable}",
+        ];
+        (there, one.kubectl(&budget).await.unwrap_or_default())
+    };
+    until("objects are mended", SOON, mended, |(replicas, budget)| replicas == "2" && budget == "1").await;
+    assert_eq!(until_ok("calls go on", SOON, || who(one)).await, other.name);
+
+    for cluster in [one, other] {
+        let kubeconfig = cluster.kubeconfig.display().to_string();
+        let uninstall = ["cluster", "uninstall", &cluster.name, "--yes", "--kubeconfig", &kubeconfig];
+        world.tombolo(&uninstall).await.expect("it is taken out");
+        cluster
+            .kubectl(&["delete", "namespace", SHOP, "--timeout=120s"])
+            .await
+            .expect("the application goes");
+    }
+    for (cluster, before) in [one, other].into_iter().zip(before) {
+        assert_eq!(objects(cluster).await, before, "{} is not as it was", cluster.name);
+    }
+}
