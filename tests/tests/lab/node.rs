@@ -71,9 +71,10 @@ impl Node {
         talk::serve(&node, (NODE, PLAIN).into(), "gw");
         let telling = Telling { agent: &agent, organization: &organization };
         telling.publish(1, &[(FIRST, "first"), (SECOND, "second"), (SERVER, "server")]);
+        let options = ["--node-capture", how];
         let (egress, proxy) = tokio::join!(
             gateway(&node, &files, "egress", EGRESS, &[]),
-            gateway(&node, &files, "node", TUNNEL, &["--node-capture", how])
+            gateway(&node, &files, "node", TUNNEL, &options)
         );
         Self {
             proxy,
