@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters
+.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ install: ## release programs into PREFIX/bin, systemd units beside them (deploy/
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --workspace --test kubernetes --test clusters --locked -- -D warnings
+	$(CARGO) clippy --workspace --test kubernetes --test clusters --test chart --locked -- -D warnings
 
 test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
 	scripts/test
@@ -39,8 +39,15 @@ test-kubernetes: deps ## the agent against a true API server, which is built (or
 	$(CARGO) build --workspace --bins
 	scripts/with-postgres $(CARGO) test --workspace --test kubernetes
 
+test-chart: ## the Helm charts, with the real helm, which is built where it is missing (or: TOMBOLO_HELM names the program)
+	[ -n "$${TOMBOLO_HELM:-}" ] || tests/kubernetes/binaries helm
+	$(CARGO) test --workspace --test chart
+
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
+
+test-mcs: ## the conformance suite of the Multi-Cluster Services API on the two clusters that are up and have Tombolo (docs/kubernetes.md)
+	tests/kubernetes/mcs
 
 cluster-binaries: ## what the clusters are made of: built once, 8 minutes on 2 cores
 	scripts/deps-clusters

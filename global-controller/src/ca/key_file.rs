@@ -1,4 +1,5 @@
-//! The key file: one line, `tombolo-ca-key-1 <base64 of 32 bytes>`, 0600.
+//! The key file: one line, `tombolo-ca-key-1 <base64 of 32 bytes>`, 0600; or root's and readable by a group of ours, as a
+//! Secret is in a pod.
 
 use super::seal::{KEY_LEN, SealError, Vault};
 use aws_lc_rs::rand;
@@ -28,7 +29,9 @@ pub(crate) enum KeyFileError {
         path: PathBuf,
     },
     /// Others may read it.
-    #[error("{path} may be read by others (mode {mode:o}); `chmod 600 {path}`")]
+    #[error(
+        "{path} may be read or written by others (mode {mode:o}); `chmod 600 {path}` (640 at most where it is root's)"
+    )]
     Open {
         /// Where it is.
         path: PathBuf,
@@ -65,7 +68,7 @@ impl Vault {
     pub(crate) fn from_file(path: &Path, may_create: bool) -> Result<Self, KeyFileError> {
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
         match fs::metadata(path) {
-            Ok(found) if found.mode() & 0o077 != 0 => {
+            Ok(found) if is_open(found.mode(), found.uid()) => {
                 return Err(KeyFileError::Open { path: path.to_owned(), mode: found.mode() & 0o777 });
             }
             Ok(_) => {}
@@ -82,6 +85,12 @@ impl Vault {
             .ok_or_else(|| KeyFileError::Format { path: path.to_owned() })?;
         Self::new(&key).map_err(|source| KeyFileError::Key { source })
     }
+}
+
+/// Whether others than we, root, and a group that root gave it to can get at the file. The rule is PostgreSQL's for its key.
+fn is_open(mode: u32, owner: u32) -> bool {
+    let closed = if owner == 0 { 0o037 } else { 0o077 };
+    mode & closed != 0
 }
 
 /// Writes a new key. The file is never there with less than its content, and never replaces one.
@@ -113,6 +122,22 @@ mod tests {
     use crate::ca::Purpose;
     use std::os::unix::fs::PermissionsExt as _;
     use uuid::Uuid;
+
+    #[test]
+    fn a_group_may_read_only_what_is_roots() {
+        for (mode, owner, open) in [
+            (0o600, 65532, false),
+            (0o400, 0, false),
+            (0o440, 0, false),
+            (0o640, 0, false),
+            (0o440, 65532, true),
+            (0o660, 0, true),
+            (0o450, 0, true),
+            (0o444, 0, true),
+        ] {
+            assert_eq!(is_open(mode, owner), open, "{mode:o} of {owner}");
+        }
+    }
 
     #[test]
     fn keeps_its_key() {
