@@ -49,7 +49,7 @@ impl Asked {
                     DefaultMode::None => CaptureMode::None,
                 };
                 let image = image(spec, "tombolo-gateway");
-                spec.injector.enabled.then(|| Webhook { policy: spec.injector.failure_policy, image })
+                spec.injector.enabled.then_some(Webhook { policy: spec.injector.failure_policy, image })
             }
         };
         Some(Self { chosen, webhook })

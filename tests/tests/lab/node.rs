@@ -106,8 +106,9 @@ impl Node {
     fn seen(&self) -> Option<String> {
         let text = fs::read_to_string(self.files.path().join("node-access.log")).unwrap_or_default();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-        let inbound = lines.filter(|line| line["direction"] == "inbound" && line["source_verified"] == true);
-        inbound.last().and_then(|line| Some(line["source"].as_str()?.to_owned()))
+        let mut inbound =
+            lines.filter(|line| line["direction"] == "inbound" && line["source_verified"] == true);
+        inbound.next_back().and_then(|line| Some(line["source"].as_str()?.to_owned()))
     }
 
     async fn is_seen_as(&self, pod: u8, account: &str) {
