@@ -48,8 +48,6 @@ pub(super) struct Context<'a> {
 pub(super) struct Abilities {
     /// It has the metrics that an autoscaler reads.
     pub(super) measures: bool,
-    /// Its nodes can let a pod sleep before it ends (1.30).
-    pub(super) sleeps: bool,
 }
 
 /// All that is to be there.
@@ -158,6 +156,8 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
         "serviceAccountName": name,
         "automountServiceAccountToken": false,
         "terminationGracePeriodSeconds": GRACE_S,
+        // on a node that runs out of something, applications go before the way between them
+        "priorityClassName": "system-cluster-critical",
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "seccompProfile": { "type": "RuntimeDefault" },
@@ -177,7 +177,7 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
 }
 
 fn container(context: &Context<'_>, role: GatewayRole) -> Value {
-    let Context { spec, namespace, cluster, trust_domain, roots, abilities, .. } = context;
+    let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
     let is_node = role == GatewayRole::Node;
     let admin = if is_node { NODE_ADMIN } else { ADMIN };
     let mut args = vec![
@@ -189,6 +189,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         format!("--trust-domain={trust_domain}"),
         "--cache=/var/lib/tombolo/table".to_owned(),
         if is_node { format!("--admin={admin}") } else { format!("--admin=0.0.0.0:{admin}") },
+        format!("--last-calls={LAST_CALLS_S}"),
     ];
     if is_node {
         args.push("--access-log=-".to_owned());
@@ -228,8 +229,6 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
             "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] },
         });
-    } else if abilities.sleeps {
-        container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": LAST_CALLS_S } } });
     }
     container
 }
