@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-chart
+.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
+
+test-mcs: ## the conformance suite of the Multi-Cluster Services API on the two clusters that are up and have Tombolo (docs/kubernetes.md)
+	tests/kubernetes/mcs
 
 cluster-binaries: ## what the clusters are made of: built once, 8 minutes on 2 cores
 	scripts/deps-clusters

@@ -15,9 +15,10 @@ use crate::{
     install::{self, Installing},
     lease::{Standing, Standings},
     locality,
+    mcs::apply::Multicluster,
     pod::{Following, snapshot::Keeping},
     report::{Reporter, new_epoch},
-    source::{Batch, directory::Directory, keeper::Keeper, kubernetes},
+    source::{Batch, McsVersion, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
     status::Reporting,
     synthesis,
@@ -184,6 +185,8 @@ struct Parts {
     renewal: Renewal,
     reader: Reader,
     exposing: Option<Exposing>,
+    multicluster: Option<Multicluster>,
+    mcs: watch::Sender<Option<McsVersion>>,
     installing: install::Task,
     injector: Option<Injector>,
     standings: Standings,
@@ -248,17 +251,20 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let (installed, found_installed) = watch::channel(install::Installed::default());
     let mut installing = None;
     let (mut exposing, mut injecting, mut keeper, mut own) = (None, None, None, None);
+    let mut mcs_client = None;
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
         SourceConfig::Kubernetes { cluster, expose, inject } => {
+            let follows_mcs = cluster.mcs;
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
             keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
             installing = Some((cluster.client(), cluster.namespace().clone()));
             own = Some((cluster.client(), cluster.namespace().clone()));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
+            mcs_client = follows_mcs.then(|| cluster.client());
             injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
@@ -329,6 +335,17 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
+    let (mcs, mcs_version) = watch::channel(None);
+    let (mcs_problems, found_mcs) = watch::channel(Vec::new());
+    let multicluster = mcs_client.map(|client| Multicluster {
+        client,
+        version: mcs_version,
+        snapshot: feed.state(),
+        view: sources.clone(),
+        exposed: exposures.clone(),
+        clock: Arc::clone(&deps.clock),
+        problems: mcs_problems,
+    });
     let (injection_problems, found_injecting) = watch::channel(Vec::new());
     let (writes, writing) = watch::channel(standings.own().writes());
     let injector = match injecting {
@@ -356,6 +373,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         snapshot: feed.state(),
         source: found,
         exposing: found_exposing,
+        multicluster: found_mcs,
         installed: found_installed,
         injecting: found_injecting,
         names: name_problems,
@@ -398,6 +416,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             renewal,
             reader,
             exposing,
+            multicluster,
+            mcs,
             installing,
             injector,
             standings,
@@ -514,10 +534,15 @@ impl Parts {
             let resources = move || Arc::clone(&snapshot.borrow().resources);
             self.renewal.run(requests, resources, self.standings.clone())
         });
-        let source = (self.reader, self.source, self.view, self.source_problems, Arc::clone(membership));
-        tasks.spawn("source", read_source(source.0, source.1, source.2, source.3, source.4));
+        let told =
+            Told { source: self.source, view: self.view, problems: self.source_problems, mcs: self.mcs };
+        tasks.spawn("source", read_source(self.reader, told, Arc::clone(membership)));
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run(self.standings.clone()));
+        }
+        if let Some(multicluster) = self.multicluster {
+            let work = move || multicluster.clone().run();
+            tasks.spawn("multicluster", self.standings.clone().while_writing(work));
         }
         tasks.spawn("installing", self.installing.run());
         if let Some(injector) = self.injector {
@@ -559,26 +584,34 @@ fn report(
     tasks.spawn("status", standings.clone().while_speaking(move || reporting.clone().run(to.clone())));
 }
 
-async fn read_source(
-    reader: Reader,
+/// Where what the source says goes.
+struct Told {
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
-    membership: Arc<Membership>,
-) {
+    mcs: watch::Sender<Option<McsVersion>>,
+}
+
+async fn read_source(reader: Reader, told: Told, membership: Arc<Membership>) {
     let mut index = Index::default();
     let sink = move |mut batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
             changed |= index.change(change);
         }
+        changed |= index.set_mcs(batch.mcs.is_some());
         batch.problems.extend(locality::check(&membership.locality, index.nodes()));
-        problems.send_replace(batch.problems);
-        if batch.read && (changed || source.borrow().is_none()) {
+        told.problems.send_replace(batch.problems);
+        if batch.read && (changed || told.source.borrow().is_none()) {
             let now = Arc::new(index.view());
-            view.send_replace(Arc::clone(&now));
-            source.send_replace(Some(now));
+            told.view.send_replace(Arc::clone(&now));
+            told.source.send_replace(Some(now));
         }
+        told.mcs.send_if_modified(|version| {
+            let differs = *version != batch.mcs;
+            *version = batch.mcs;
+            differs
+        });
     };
     reader.run(sink).await;
 }

@@ -60,6 +60,7 @@ mod tests {
                 accounts: Default::default(),
                 ports: vec![],
                 endpoints: BTreeMap::new(),
+                traits: Default::default(),
             })
         };
         let services =

@@ -2,8 +2,8 @@
 //! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
 
 use crate::source::{
-    AccountObject, Change, Check, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
-    ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
+    AccountObject, Change, Check, ExportObject, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject,
+    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
 };
 use serde::Serialize;
 use std::{
@@ -15,6 +15,7 @@ use tombolo_model::{
     AccountName, DnsLabel, Locality, NamespaceName,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
+    mcs::{ExportRecord, Traits},
     snapshot::WorkloadSelector,
 };
 
@@ -31,6 +32,8 @@ pub struct LocalService {
     pub ports: Vec<LocalPort>,
     /// Its endpoints by address.
     pub endpoints: BTreeMap<IpAddr, LocalAddress>,
+    /// What of it goes to other clusters where it is exported.
+    pub traits: Traits,
 }
 
 /// What is known of an address of a service.
@@ -76,8 +79,58 @@ pub struct View {
     pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
     /// Its service accounts, and those that a service names.
     pub workloads: Workloads,
+    /// The namespaces in which ServiceImports can be made; none where the cluster has no Multi-Cluster Services API.
+    pub spaces: BTreeSet<NamespaceName>,
+    /// The services that are exported to the cluster set.
+    pub exports: BTreeMap<ServiceKey, ExportObject>,
+    /// Services that stand for nothing in the cluster.
+    pub external: BTreeSet<ServiceKey>,
+    /// The address families that pods have.
+    pub families: Families,
     /// Its pods; from an API server only.
     pub pods: Arc<Pods>,
+}
+
+impl View {
+    /// The export of a service, as it is reported.
+    #[must_use]
+    pub fn export(&self, key: &ServiceKey, service: &LocalService) -> Option<ExportRecord> {
+        let export = self.exports.get(key).filter(|_| self.spaces.contains(&key.namespace))?;
+        Some(ExportRecord {
+            created_s: export.created_s,
+            traits: service.traits.clone(),
+            labels: export.labels.clone(),
+            annotations: export.annotations.clone(),
+        })
+    }
+}
+
+/// Address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Default for Families {
+    /// What a cluster without pods has.
+    fn default() -> Self {
+        Self { v4: true, v6: false }
+    }
+}
+
+impl Families {
+    /// Whether this is an address of one of them.
+    #[must_use]
+    pub const fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+    /// As Kubernetes writes them, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = &'static str> {
+        [(self.v4, "IPv4"), (self.v6, "IPv6")].into_iter().filter_map(|(has, name)| has.then_some(name))
+    }
 }
 
 /// The pods of a cluster, by namespace and name.
@@ -92,6 +145,11 @@ pub struct Index {
     accounts: BTreeMap<ObjectKey, AccountObject>,
     pods: Arc<Pods>,
     nodes: BTreeMap<AccountName, Locality>,
+    exports: BTreeMap<ServiceKey, ExportObject>,
+    /// Whether ServiceImports can be made.
+    mcs: bool,
+    /// How many pods have an address of IPv4, and of IPv6.
+    pods_with: (usize, usize),
     slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
     slices_with: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
@@ -106,8 +164,11 @@ impl Index {
             Object::Account(new) => replace(&mut self.accounts, key, new),
             Object::Service(new) => {
                 let service = new.key.clone();
-                replace(&mut self.services, service.clone(), new) && self.join(&service)
+                let was = self.services.get(&service).is_some_and(|old| old.external);
+                let differs = was != new.external;
+                replace(&mut self.services, service.clone(), new) && (self.join(&service) | differs)
             }
+            Object::Export(new) => replace(&mut self.exports, new.key.clone(), new),
             Object::Slice(new) => {
                 let service = service_of(&new);
                 if self.slices.get(&key) == Some(&new) {
@@ -129,9 +190,11 @@ impl Index {
             }
             Object::Pod(new) => {
                 let place = (new.namespace.clone(), new.name.clone());
-                if self.pods.get(&place).is_some_and(|old| **old == new) {
+                let old = self.pods.get(&place).cloned();
+                if old.as_ref().is_some_and(|old| **old == new) {
                     return false;
                 }
+                self.count(old.as_deref(), Some(&new));
                 Arc::make_mut(&mut self.pods).insert(place, Arc::new(new));
                 self.join_all_with(&key);
                 true
@@ -152,7 +215,12 @@ impl Index {
             ObjectKind::Service => {
                 let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
                 let service = ServiceKey { namespace: key.namespace.clone(), name };
-                self.services.remove(&service).is_some() && self.join(&service)
+                let Some(old) = self.services.remove(&service) else { return false };
+                self.join(&service) || old.external
+            }
+            ObjectKind::ServiceExport => {
+                let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
+                self.exports.remove(&ServiceKey { namespace: key.namespace.clone(), name }).is_some()
             }
             ObjectKind::EndpointSlice => {
                 let Some(old) = self.slices.remove(key) else { return false };
@@ -161,9 +229,8 @@ impl Index {
             }
             ObjectKind::Pod => {
                 let place = (key.namespace.clone(), key.name.clone());
-                if !self.pods.contains_key(&place) {
-                    return false;
-                }
+                let Some(old) = self.pods.get(&place).cloned() else { return false };
+                self.count(Some(&old), None);
                 Arc::make_mut(&mut self.pods).remove(&place);
                 self.join_all_with(key);
                 true
@@ -193,6 +260,30 @@ impl Index {
         }
     }
 
+    /// Whether ServiceImports can be made in the cluster. Returns whether anything is different now.
+    pub const fn set_mcs(&mut self, there: bool) -> bool {
+        let differs = self.mcs != there;
+        self.mcs = there;
+        differs
+    }
+
+    /// A pod is another one now.
+    fn count(&mut self, old: Option<&PodObject>, new: Option<&PodObject>) {
+        let has = |pod: &PodObject, v4| pod.addresses.iter().any(|address| address.is_ipv4() == v4);
+        let counts = [(true, &mut self.pods_with.0), (false, &mut self.pods_with.1)];
+        for (v4, count) in counts {
+            *count += usize::from(new.is_some_and(|pod| has(pod, v4)));
+            *count -= usize::from(old.is_some_and(|pod| has(pod, v4)));
+        }
+    }
+
+    fn families(&self) -> Families {
+        match self.pods_with {
+            (0, 0) => Families::default(),
+            (v4, v6) => Families { v4: v4 > 0, v6: v6 > 0 },
+        }
+    }
+
     /// All that runs in the cluster now.
     #[must_use]
     pub fn view(&self) -> View {
@@ -215,7 +306,18 @@ impl Index {
         for account in self.accounts.values() {
             workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
         }
-        View { namespaces, services: self.joined.clone(), workloads, pods: Arc::clone(&self.pods) }
+        let spaces = self.namespaces.values().filter(|space| self.mcs && !space.ending);
+        let external = self.services.values().filter(|service| service.external);
+        View {
+            namespaces,
+            services: self.joined.clone(),
+            workloads,
+            spaces: spaces.map(|space| space.name.clone()).collect(),
+            exports: self.exports.clone(),
+            external: external.map(|service| service.key.clone()).collect(),
+            families: self.families(),
+            pods: Arc::clone(&self.pods),
+        }
     }
 
     /// Where the nodes stand, by name; known in Kubernetes only.
@@ -256,7 +358,9 @@ impl Index {
 
     /// Works out a service again. Whether it is different now.
     fn join(&mut self, key: &ServiceKey) -> bool {
-        let Some(service) = self.services.get(key) else { return self.joined.remove(key).is_some() };
+        let Some(service) = self.services.get(key).filter(|service| !service.external) else {
+            return self.joined.remove(key).is_some();
+        };
         let none = BTreeSet::new();
         let slices: Vec<&SliceObject> = self
             .slices_of
@@ -295,6 +399,7 @@ impl Index {
             accounts,
             ports,
             endpoints,
+            traits: service.traits.clone(),
         };
         if self.joined.get(key).is_some_and(|old| **old == new) {
             return false;

@@ -18,6 +18,7 @@ mod install;
 pub mod join;
 pub mod lease;
 pub mod locality;
+mod mcs;
 pub mod pod;
 mod private;
 pub mod report;

@@ -169,6 +169,9 @@ struct Kubernetes {
     /// endpoints are the egress gateways, and DNS answers its address.
     #[arg(long, requires = "kubernetes", value_enum, default_value_t = Capture::None)]
     capture: Capture,
+    /// Whether services that the Multi-Cluster Services API (ServiceExport) exports are shared by the organization's clusters.
+    #[arg(long, requires = "kubernetes", value_enum, default_value_t = Mcs::On)]
+    mcs: Mcs,
     /// Where the API server asks about new pods of namespaces in capture mode sidecar: IP:PORT. Nobody is asked without.
     #[arg(long, requires = "kubernetes", requires = "gateway_image")]
     webhook_listen: Option<SocketAddr>,
@@ -255,6 +258,15 @@ enum Capture {
     Gateway,
 }
 
+/// Whether the Multi-Cluster Services API is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mcs {
+    /// Where the cluster has it.
+    On,
+    /// Not at all.
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Failure {
     /// Pods start without a proxy.
@@ -294,6 +306,7 @@ impl Source {
             access,
             namespace: kubernetes.namespace,
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
+            mcs: kubernetes.mcs == Mcs::On,
         };
         SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway, inject }
     }

@@ -31,6 +31,8 @@ pub struct Reporting {
     pub source: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the Services of imported names.
     pub exposing: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with the objects of the cluster set.
+    pub multicluster: watch::Receiver<Vec<Problem>>,
     /// What the controller asked to install.
     pub(crate) installed: watch::Receiver<Installed>,
     /// What is wrong with the injection of proxies into pods.
@@ -51,6 +53,7 @@ impl Reporting {
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
         problems.extend(self.exposing.borrow().iter().cloned());
+        problems.extend(self.multicluster.borrow().iter().cloned());
         let installed = self.installed.borrow().clone();
         problems.extend(installed.problems);
         problems.extend(self.injecting.borrow().iter().cloned());
@@ -86,6 +89,7 @@ impl Reporting {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
             self.exposing.borrow_and_update();
+            self.multicluster.borrow_and_update();
             self.injecting.borrow_and_update();
             self.names.borrow_and_update();
             self.installed.borrow_and_update();

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | a global name | A, AAAA; of a headless service with named pods: theirs |
 //! | `_<port>._tcp.<name>` | SRV, with the addresses of the target |
+//! | a service of the cluster set, SRV | the same for all its ports, as CoreDNS has it |
+//! | `dns-version.clusterset.local` TXT | the version of the DNS schema of KEP-1645 |
 //! | `<address>.in-addr.arpa`, `….ip6.arpa` of a virtual address | PTR; each such name is a zone of its own, so that addresses around it stay another server's |
 //! | a domain | SOA, NS |
 //! | `ns.dns.tombolo.<domain>` | this server's addresses |
@@ -25,8 +27,11 @@ use hickory_proto::{
         rdata::{A, AAAA, HINFO, NS, PTR, SOA, SRV, TXT},
     },
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use tombolo_model::inventory::Protocol;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use tombolo_model::{Domain, inventory::Protocol};
 
 /// What a server says beside its zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,9 @@ impl Default for Settings {
         Self { ttl_s: 5, negative_ttl_s: 5, software, addresses: Vec::new() }
     }
 }
+
+/// How long the version of the schema may be kept, as the KEP has it.
+const SCHEMA_TTL_S: u32 = 28_800;
 
 /// What to do with a question.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,12 +145,13 @@ impl Ask<'_> {
         let below = key.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.'));
         let Some(below) = below else { return self.apex(&apex) };
         match self.zone.node(key) {
-            Some(Node::Name(entry)) => return self.addresses(entry, &apex),
+            Some(Node::Name(entry)) => return self.addresses(key, entry, &apex),
             Some(Node::Parent) => return self.negative(ResponseCode::NoError, &apex),
             None => {}
         }
         match below {
             "_tombolo" => return self.version(&apex),
+            "dns-version" if domain == Domain::cluster_set().as_str() => return self.schema(&apex),
             NAMESERVER => {
                 let addresses = self.settings.addresses.iter();
                 return self.found(addresses.filter_map(|ip| self.address(*ip)).collect(), &apex);
@@ -183,7 +192,23 @@ impl Ask<'_> {
         self.found(vec![self.record(text(&parts))], apex)
     }
 
-    fn addresses(&self, entry: &Entry, apex: &Name) -> Reply {
+    fn schema(&self, apex: &Name) -> Reply {
+        let answers = match self.kind {
+            RecordType::TXT => vec![Record::from_rdata(self.name.clone(), SCHEMA_TTL_S, text(&["1.0.0"]))],
+            _ => Vec::new(),
+        };
+        self.found(answers, apex)
+    }
+
+    fn addresses(&self, key: &str, entry: &Entry, apex: &Name) -> Reply {
+        if entry.in_set && self.kind == RecordType::SRV {
+            // A number that stands for two transports is one record.
+            let ports: BTreeSet<u16> = entry.ports.iter().map(|port| port.port).collect();
+            return match ports.is_empty() {
+                true => self.negative(ResponseCode::NoError, apex),
+                false => self.targets(key, entry, &ports.into_iter().collect::<Vec<_>>()),
+            };
+        }
         let records = self.entries(entry).flat_map(addresses_of).filter_map(|ip| self.address(ip)).collect();
         let mut reply = self.found(records, apex);
         if reply.answers.is_empty() && self.kind == RecordType::A {
@@ -201,9 +226,9 @@ impl Ask<'_> {
     /// `_<port>._<protocol>.<name>`, and `_<protocol>.<name>` above it. None where there is no such thing.
     fn service(&self, key: &str, apex: &Name) -> Option<Reply> {
         let (first, rest) = key.split_once('.')?;
-        if let Some(protocol) = protocol(first) {
-            let ports = &self.zone.entry(rest)?.ports;
-            let any = ports.iter().any(|port| port.protocol == protocol);
+        // A port may be called like a transport; then there is one more label.
+        if let (Some(protocol), Some(entry)) = (protocol(first), self.zone.entry(rest)) {
+            let any = entry.ports.iter().any(|port| port.protocol == protocol);
             return any.then(|| self.negative(ResponseCode::NoError, apex));
         }
         let (second, base) = rest.split_once('.')?;
@@ -215,19 +240,24 @@ impl Ask<'_> {
         if self.kind != RecordType::SRV {
             return Some(self.found(Vec::new(), apex));
         }
+        Some(self.targets(base, entry, &ports))
+    }
+
+    /// These ports of a name, at each of its targets.
+    fn targets(&self, base: &str, entry: &Entry, ports: &[u16]) -> Reply {
         let own = entry.pods.is_empty().then_some(base);
         let targets: Vec<&str> = entry.pods.iter().map(|pod| pod.as_str()).chain(own).collect();
         let mut reply = Reply { authoritative: true, ..Reply::default() };
         for target in targets {
             let name = wire_name(target);
-            for port in &ports {
+            for port in ports {
                 reply.answers.push(self.record(RData::SRV(SRV::new(0, 1, *port, name.clone()))));
             }
             for ip in self.zone.entry(target).into_iter().flat_map(addresses_of) {
                 reply.additionals.push(Record::from_rdata(name.clone(), self.settings.ttl_s, rdata(ip)));
             }
         }
-        Some(reply)
+        reply
     }
 
     fn reverse(&self, address: IpAddr, below: bool) -> Reply {
@@ -270,8 +300,12 @@ impl Ask<'_> {
     fn negative(&self, code: ResponseCode, apex: &Name) -> Reply {
         let soa = self.soa(apex, self.settings.negative_ttl_s.min(self.settings.ttl_s));
         let explanation = (code == ResponseCode::NXDomain).then(|| {
-            let text =
-                "no service of this name in the global namespace; `tombolo service list` shows what there is";
+            let text = if *apex == wire_name(Domain::cluster_set().as_str()) {
+                "no service of this name is exported to the cluster set, or it is headless and has no ready pod; \
+                 `kubectl get serviceimports` shows what there is"
+            } else {
+                "no service of this name in the global namespace; `tombolo service list` shows what there is"
+            };
             Explanation::new(Why::Other, text)
         });
         Reply { code, authoritative: true, authorities: vec![soa], explanation, ..Reply::default() }

@@ -1,7 +1,7 @@
 //! What the agent answers, as a function of its snapshot: no I/O, no clock, nothing random.
 //!
 //! A zone holds names and addresses only. Whether an endpoint is ready is not in it: a name is for life, and stays
-//! in DNS while nothing serves it. Records are made when they are asked for, so a zone of 100,000 names is small.
+//! in DNS while nothing serves it; but a headless service of the cluster set has only ready pods, as KEP-1645 says. Records are made when they are asked for, so a zone of 100,000 names is small.
 
 use crate::{
     expose::{Exposed, Exposure},
@@ -14,6 +14,7 @@ use std::{
 use tombolo_model::{
     ClusterName, Domain, Generation, GlobalName,
     inventory::{PortSpec, Protocol},
+    mcs::{ExportedPort, ImportKind, ImportSpec, Transport},
     snapshot::{ClusterResource, NameKind, NameSpec, Resources},
 };
 
@@ -53,6 +54,8 @@ pub struct Entry {
     leads_elsewhere: bool,
     /// Why it has no IPv4 address, where it has none.
     pub unmapped: Option<String>,
+    /// Whether it is a name of the cluster set, for which KEP-1645 says a few things more.
+    pub in_set: bool,
 }
 
 /// Builds the zone of a snapshot. `mode` says which addresses stand for a VIP in this cluster.
@@ -69,12 +72,14 @@ pub fn build(
     exposed: Option<&Exposed>,
 ) -> Zone {
     let mut zone = Zone { generation, ..Zone::default() };
+    let set = ClusterSet::of(resources);
     let refused = exposed.is_some_and(|exposed| exposed.values().any(|exposure| exposure.refused));
     let at_services = exposed.map(|exposed| Services { exposed, refused });
     for resource in resources.values() {
         match resource {
             ClusterResource::Itself(this) => zone.cluster = Some(this.cluster.clone()),
             ClusterResource::Domain(spec) => drop(zone.domains.insert(spec.domain.clone())),
+            ClusterResource::Name(spec) if set.hides(spec) => {}
             ClusterResource::Name(spec) => zone.add(spec, mode, at_services),
             ClusterResource::Bundle(_)
             | ClusterResource::Peer(_)
@@ -85,8 +90,15 @@ pub fn build(
     for resource in resources.values() {
         if let ClusterResource::Name(spec) = resource
             && spec.kind == NameKind::Pod
+            && !set.hides(spec)
         {
             zone.add_pod(spec);
+        }
+    }
+    for import in set.imports.values() {
+        // Also those that are not carried: this is what the service has.
+        if let Some(Node::Name(entry)) = zone.nodes.get_mut(import.name.as_str()) {
+            entry.ports = import.traits.ports.iter().filter_map(spec_of).collect();
         }
     }
     zone
@@ -116,8 +128,8 @@ impl Zone {
         {
             self.reverse.entry(address).or_default().push(name.clone());
         }
-        let entry =
-            Entry { v4, v6, ports: spec.ports.clone(), pods: Vec::new(), leads_elsewhere: false, unmapped };
+        let (ports, in_set) = (spec.ports.clone(), domain.is_cluster_set());
+        let entry = Entry { v4, v6, ports, pods: Vec::new(), leads_elsewhere: false, unmapped, in_set };
         self.nodes.insert(name.as_str().into(), Node::Name(Box::new(entry)));
         for parent in parents(name.as_str(), domain) {
             self.nodes.entry(parent.into()).or_insert(Node::Parent);
@@ -127,7 +139,16 @@ impl Zone {
     /// A pod's name `<pod>.<service>.<domain>` is an address of its headless service: of `<service>.<domain>`,
     /// and of `<service>.<cluster>.<domain>` where its cluster is the only one that has the pod. An address of a pod's name that
     /// several clusters have leads to any of them; the service in one cluster is then its own address, which leads there.
+    ///
+    /// In the cluster set a pod's name has its cluster in it, and is an address of the service as a whole.
     fn add_pod(&mut self, spec: &NameSpec) {
+        if spec.domain.is_cluster_set() {
+            let service = spec.name.as_str().splitn(3, '.').nth(2);
+            if let Some(Node::Name(entry)) = service.and_then(|service| self.nodes.get_mut(service)) {
+                entry.pods.push(spec.name.clone());
+            }
+            return;
+        }
         let Some((_, service)) = spec.name.as_str().split_once('.') else { return };
         let Some(label) = service.strip_suffix(spec.domain.as_str()).and_then(|s| s.strip_suffix('.')) else {
             return;
@@ -229,13 +250,74 @@ fn at_its_service(exposure: &Exposure) -> (Option<Ipv4Addr>, Option<Ipv6Addr>, O
     (found.0, found.1, missing)
 }
 
+/// What KEP-1645 says of names of the cluster set beyond the names themselves.
+struct ClusterSet<'a> {
+    /// By the name of the service.
+    imports: BTreeMap<&'a str, &'a ImportSpec>,
+    /// Headless services that have no ready endpoint: they have no name meanwhile.
+    silent: BTreeSet<&'a str>,
+}
+
+impl<'a> ClusterSet<'a> {
+    fn of(resources: &'a Resources<ClusterResource>) -> Self {
+        let mut imports = BTreeMap::new();
+        let mut silent = BTreeSet::new();
+        for resource in resources.values() {
+            let ClusterResource::Import(import) = resource else { continue };
+            imports.insert(import.name.as_str(), import);
+            if import.kind == ImportKind::Headless {
+                silent.insert(import.name.as_str());
+            }
+        }
+        for resource in resources.values() {
+            let ClusterResource::Name(name) = resource else { continue };
+            if name.domain.is_cluster_set() && is_ready(name) {
+                let service = match name.kind {
+                    NameKind::Pod => name.name.as_str().splitn(3, '.').nth(2),
+                    _ if name.headless => None,
+                    _ => Some(name.name.as_str()),
+                };
+                silent.retain(|silent| Some(*silent) != service);
+            }
+        }
+        Self { imports, silent }
+    }
+
+    /// Whether a name of the snapshot is not one for DNS: that of a service in one cluster, which the KEP keeps for itself, and
+    /// those of a headless service and its pods while they are not ready.
+    fn hides(&self, name: &NameSpec) -> bool {
+        name.domain.is_cluster_set()
+            && match name.kind {
+                NameKind::ServiceInCluster => true,
+                NameKind::Pod => !is_ready(name),
+                NameKind::Service => self.silent.contains(name.name.as_str()),
+            }
+    }
+}
+
+fn is_ready(name: &NameSpec) -> bool {
+    name.targets.iter().any(|target| target.ready > 0)
+}
+
+/// A port as DNS knows it.
+fn spec_of(port: &ExportedPort) -> Option<PortSpec> {
+    let protocol = match port.protocol {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => Protocol::Udp,
+        Transport::Sctp => return None,
+    };
+    let (name, app_protocol) = (port.name.clone(), port.app_protocol.clone());
+    Some(PortSpec { port: port.port, protocol, name, app_protocol })
+}
+
 impl Entry {
     /// The ports that `_<label>._<protocol>.<name>` stands for: by name, or by number where a port has no name.
     pub fn ports_of<'a>(&'a self, label: &'a str, protocol: Protocol) -> impl Iterator<Item = u16> + 'a {
         self.ports.iter().filter(move |port| port.protocol == protocol).filter_map(move |port| {
             let named = match &port.name {
                 Some(name) => name.as_str() == label,
-                None => label.parse() == Ok(port.port),
+                // In the cluster set such a port has none.
+                None => !self.in_set && label.parse() == Ok(port.port),
             };
             named.then_some(port.port)
         })

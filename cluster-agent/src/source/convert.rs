@@ -7,7 +7,7 @@ use super::object::{
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Service, ServiceAccount},
+        core::v1::{Namespace, Service, ServiceAccount, ServiceSpec},
         discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -16,6 +16,7 @@ use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 use tombolo_model::{
     AccountName, DnsLabel, NameError, NamespaceName,
     inventory::{PortSpec, Protocol, ServiceKey},
+    mcs::{ExportedPort, SessionAffinity, Traits, Transport},
 };
 
 /// Who serves a service.
@@ -26,6 +27,9 @@ pub(super) const HEALTH_CHECK: &str = "tombolo.io/health-check";
 const SELECTOR: &str = "tombolo.io/selector";
 /// The service of an EndpointSlice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// `sessionAffinityConfig.clientIP.timeoutSeconds` where nothing is said, as Kubernetes has it.
+const DEFAULT_AFFINITY_S: u32 = 10_800;
 
 fn at<T, E: Display>(path: &str, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("{path}: {error}"))
@@ -60,7 +64,7 @@ fn protocol(path: &str, text: Option<&str>) -> Result<Protocol, String> {
 
 pub(super) fn namespace(object: Namespace) -> Result<NamespaceObject, String> {
     let name = name(&object.metadata, NamespaceName::parse)?;
-    Ok(NamespaceObject { name, labels: object.metadata.labels.unwrap_or_default() })
+    Ok(NamespaceObject { name, labels: object.metadata.labels.unwrap_or_default(), ending: false })
 }
 
 pub(super) fn account(object: ServiceAccount) -> Result<AccountObject, String> {
@@ -90,6 +94,7 @@ pub(super) fn service(object: Service) -> Result<ServiceObject, String> {
             "spec.type: an ExternalName has no endpoints to carry requests to; leave it out".to_owned()
         );
     }
+    let traits = traits(&spec);
     let mut ports = Vec::new();
     let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (i, port) in spec.ports.unwrap_or_default().into_iter().enumerate() {
@@ -123,7 +128,36 @@ pub(super) fn service(object: Service) -> Result<ServiceObject, String> {
         return Err("spec.ports: is empty; name the ports that clients use".to_owned());
     }
     let created_s = meta.creation_timestamp.as_ref().map(|time| time.0.as_second());
-    Ok(ServiceObject { key, created_s, ports, headless, account, check })
+    Ok(ServiceObject { key, created_s, ports, headless, account, check, traits, external: false })
+}
+
+/// What of a Service goes to other clusters. A port that can't be one is left out; the API server takes none.
+pub(super) fn traits(spec: &ServiceSpec) -> Traits {
+    let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
+        let protocol = match port.protocol.as_deref() {
+            None | Some("TCP") => Transport::Tcp,
+            Some("UDP") => Transport::Udp,
+            Some("SCTP") => Transport::Sctp,
+            Some(_) => return None,
+        };
+        let name = port.name.as_deref().and_then(|name| DnsLabel::parse(name).ok());
+        let number = u16::try_from(port.port).ok().filter(|port| *port > 0)?;
+        Some(ExportedPort { name, port: number, protocol, app_protocol: port.app_protocol.clone() })
+    };
+    let seconds = || {
+        let by_client = spec.session_affinity_config.as_ref()?.client_ip.as_ref()?;
+        u32::try_from(by_client.timeout_seconds?).ok()
+    };
+    let affinity = match spec.session_affinity.as_deref() {
+        Some("ClientIP") => SessionAffinity::ClientIp(seconds().unwrap_or(DEFAULT_AFFINITY_S)),
+        _ => SessionAffinity::None,
+    };
+    Traits {
+        ports: spec.ports.iter().flatten().filter_map(port).collect(),
+        affinity,
+        internal_traffic_policy: spec.internal_traffic_policy.clone(),
+        traffic_distribution: spec.traffic_distribution.clone(),
+    }
 }
 
 pub(super) fn slice(object: EndpointSlice) -> Result<SliceObject, String> {

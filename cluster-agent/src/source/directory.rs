@@ -95,7 +95,7 @@ impl Directory {
             }
             let now = self.problems();
             if !changes.is_empty() || problems.as_ref() != Some(&now) {
-                sink(Batch { changes, problems: now.clone(), read: self.read });
+                sink(Batch { changes, problems: now.clone(), read: self.read, mcs: None });
                 problems = Some(now);
             }
             if again {

@@ -115,7 +115,7 @@ impl Document<'_> {
             ObjectKind::Service => made(self.yaml()?, convert::service, Object::Service),
             ObjectKind::ServiceAccount => made(self.yaml()?, convert::account, Object::Account),
             ObjectKind::EndpointSlice => made(self.yaml()?, convert::slice, Object::Slice),
-            ObjectKind::Pod | ObjectKind::Node => return Err(self.fault(RUNNING)),
+            ObjectKind::Pod | ObjectKind::Node | ObjectKind::ServiceExport => return Err(self.fault(RUNNING)),
         })
     }
 
@@ -233,7 +233,7 @@ fn entry(kind: ObjectKind, value: Value) -> Result<(Result<Object, String>, Valu
         ObjectKind::Service => made(typed(value)?, convert::service, Object::Service),
         ObjectKind::ServiceAccount => made(typed(value)?, convert::account, Object::Account),
         ObjectKind::EndpointSlice => made(typed(value)?, convert::slice, Object::Slice),
-        ObjectKind::Pod | ObjectKind::Node => return Err(RUNNING.to_owned()),
+        ObjectKind::Pod | ObjectKind::Node | ObjectKind::ServiceExport => return Err(RUNNING.to_owned()),
     })
 }
 

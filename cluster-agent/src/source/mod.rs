@@ -20,10 +20,11 @@ mod unknown;
 mod tests;
 
 pub use files::Files;
+pub use kubernetes::McsVersion;
 pub(crate) use object::pod_key;
 pub use object::{
-    AccountObject, Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject,
-    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,
+    AccountObject, Check, ExportObject, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind,
+    PodObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,
 };
 
 use tombolo_wire::message::Problem;
@@ -37,6 +38,8 @@ pub struct Batch {
     pub problems: Vec<Problem>,
     /// Whether it is known what there is. Not before that is anything known to be gone.
     pub read: bool,
+    /// The version of the Multi-Cluster Services API that the cluster has, where it has one that this program knows.
+    pub mcs: Option<McsVersion>,
 }
 
 /// A change of the effective objects.

@@ -8,7 +8,9 @@ use std::{
 };
 use tombolo_model::{
     AccountName, DnsLabel, Locality, NamespaceName,
+    intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
+    mcs::Traits,
     snapshot::WorkloadSelector,
 };
 
@@ -27,6 +29,8 @@ pub enum ObjectKind {
     Pod,
     /// `v1 Node`; from an API server only.
     Node,
+    /// `multicluster.x-k8s.io ServiceExport`; from an API server only.
+    ServiceExport,
 }
 
 impl ObjectKind {
@@ -40,6 +44,7 @@ impl ObjectKind {
             Self::ServiceAccount => "ServiceAccount",
             Self::Pod => "Pod",
             Self::Node => "Node",
+            Self::ServiceExport => "ServiceExport",
         }
     }
 }
@@ -80,6 +85,8 @@ pub enum Object {
     Pod(PodObject),
     /// A node.
     Node(NodeObject),
+    /// That a service is exported to the cluster set.
+    Export(ExportObject),
 }
 
 impl Object {
@@ -98,6 +105,7 @@ impl Object {
             Self::Account(o) => key(ObjectKind::ServiceAccount, &o.namespace, o.name.as_str()),
             Self::Pod(o) => o.key(),
             Self::Node(o) => o.key(),
+            Self::Export(o) => key(ObjectKind::ServiceExport, &o.key.namespace, o.key.name.as_str()),
         }
     }
 }
@@ -115,6 +123,8 @@ pub struct NamespaceObject {
     pub name: NamespaceName,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether it is being deleted: nothing can be made in it any more.
+    pub ending: bool,
 }
 
 /// A service.
@@ -133,6 +143,10 @@ pub struct ServiceObject {
     pub account: Option<AccountName>,
     /// How its endpoints are checked: the annotation `tombolo.io/health-check`, else TCP.
     pub check: Check,
+    /// What of it goes to other clusters where it is exported.
+    pub traits: Traits,
+    /// Whether it is but another name for something outside (`ExternalName`), and so nothing to serve.
+    pub external: bool,
 }
 
 /// A port of a service, and where it leads.
@@ -240,6 +254,19 @@ pub struct AccountObject {
     pub name: AccountName,
     /// How a machine's proxy knows its processes: the annotation `tombolo.io/selector`.
     pub selectors: BTreeSet<WorkloadSelector>,
+}
+
+/// That a service is exported to the cluster set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportObject {
+    /// The service, by its own namespace and name.
+    pub key: ServiceKey,
+    /// `metadata.creationTimestamp`, seconds since 1970.
+    pub created_s: i64,
+    /// `spec.exportedLabels`, those that are labels.
+    pub labels: Labels,
+    /// `spec.exportedAnnotations`, those that are annotations.
+    pub annotations: Labels,
 }
 
 /// A pod.

@@ -17,7 +17,12 @@ pub fn inventory(local: Local<'_>) -> Inventory {
         .view
         .namespaces
         .iter()
-        .map(|(name, labels)| (name.clone(), NamespaceRecord { labels: labels.clone(), imports: false }))
+        .map(|(name, labels)| {
+            (
+                name.clone(),
+                NamespaceRecord { labels: labels.clone(), imports: local.view.spaces.contains(name) },
+            )
+        })
         .collect();
     let services = local
         .view
@@ -25,7 +30,8 @@ pub fn inventory(local: Local<'_>) -> Inventory {
         .iter()
         .map(|(key, service)| {
             let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
-            (key.clone(), service_record(service, created_s, local.passing, &sidecars))
+            let record = service_record(service, created_s, local.passing, &sidecars);
+            (key.clone(), ServiceRecord { export: local.view.export(key, service), ..record })
         })
         .collect();
     Inventory { namespaces, services }

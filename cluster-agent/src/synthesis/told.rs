@@ -33,6 +33,9 @@ impl Synthesis {
     }
 
     fn told(&self, resource: &GatewayResource, hello: &GatewayHello) -> Option<GatewayResource> {
+        if hello.hello.protocol < CLUSTER_SET && is_in_cluster_set(resource) {
+            return None;
+        }
         if let GatewayResource::Export(export) = resource
             && hello.hello.protocol < NODES
             && !self.node_tunnels.is_empty()
@@ -54,6 +57,17 @@ impl Synthesis {
 
 /// From this version on a gateway knows a node's proxy for what it is.
 const NODES: ProtocolVersion = ProtocolVersion { major: 1, minor: 1 };
+
+/// From this version on a gateway takes names of the cluster set; an older one would refuse all that it is told with them.
+const CLUSTER_SET: ProtocolVersion = ProtocolVersion { major: 1, minor: 1 };
+
+fn is_in_cluster_set(resource: &GatewayResource) -> bool {
+    match resource {
+        GatewayResource::Route(route) => route.name.is_in_cluster_set(),
+        GatewayResource::Export(export) => export.name.is_in_cluster_set(),
+        _ => false,
+    }
+}
 
 fn told(resource: &GatewayResource, hello: &GatewayHello) -> Option<GatewayResource> {
     use GatewayRole::{Egress, Ingress, Sidecar};

@@ -175,6 +175,14 @@ names! {
     GlobalName = check_global, check_global;
 }
 
+impl GlobalName {
+    /// Whether it is one of the cluster set.
+    #[must_use]
+    pub fn is_in_cluster_set(&self) -> bool {
+        ends_in(&self.0, CLUSTER_SET)
+    }
+}
+
 impl Domain {
     /// The domain of the cluster set, `clusterset.local`.
     #[must_use]

@@ -29,6 +29,7 @@ type spec struct {
 	LogDir   string            `json:"logDir"`
 	CtlDir   string            `json:"ctlDir"` // NAME.stop here keeps NAME down; NAME.pid is written (node's pid namespace)
 	Binds    map[string]string `json:"binds"`  // target in the node -> folder or file on the host
+	Own      []string          `json:"own"`    // folders that the node may write and the machine keeps as they are
 	Cgroup   string            `json:"cgroup"` // made in every hierarchy
 	Services []service         `json:"services"`
 }
@@ -58,6 +59,9 @@ func mount(src, dst, fs string, flags uintptr, data string) error {
 	return nil
 }
 
+// keep is where things are held while the node's tree is put together.
+const keep = "/mnt"
+
 func setup(s *spec) error {
 	if err := mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
 		return err
@@ -65,28 +69,16 @@ func setup(s *spec) error {
 	if err := syscall.Sethostname([]byte(s.Name)); err != nil {
 		return err
 	}
-	// A sysfs of this network namespace, with the host's cgroup trees kept.
-	const keep = "/mnt"
-	if err := mount("tmpfs", keep, "tmpfs", 0, "size=1m"); err != nil {
+	if err := mount("tmpfs", keep, "tmpfs", 0, "size=256m,mode=755"); err != nil {
 		return err
 	}
-	if err := os.Mkdir(keep+"/cg", 0o755); err != nil {
+	held, err := hold(s.Binds)
+	if err != nil {
 		return err
 	}
-	if err := mount("/sys/fs/cgroup", keep+"/cg", "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+	if err := ownSys(); err != nil {
 		return err
 	}
-	if err := mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
-		return err
-	}
-	if err := mount(keep+"/cg", "/sys/fs/cgroup", "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
-		return err
-	}
-	if err := syscall.Unmount(keep, syscall.MNT_DETACH); err != nil {
-		return err
-	}
-	// bpffs is handy for node agents; absence is not an error.
-	_ = syscall.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "")
 	if err := mount("tmpfs", "/run", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755"); err != nil {
 		return err
 	}
@@ -95,37 +87,99 @@ func setup(s *spec) error {
 			return err
 		}
 	}
-	for dst, src := range s.Binds {
-		st, err := os.Stat(src)
-		if err != nil {
+	for i, d := range s.Own {
+		if err := own(d, fmt.Sprintf("%s/own%d", keep, i)); err != nil {
 			return err
 		}
-		if st.IsDir() {
-			if err := os.MkdirAll(dst, 0o755); err != nil {
-				return err
-			}
-		} else if _, err := os.Stat(dst); err != nil {
-			if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
-				return err
-			}
-			if err := os.WriteFile(dst, nil, 0o644); err != nil {
-				return err
-			}
-		}
-		if err := mount(src, dst, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+	}
+	for dst, src := range held {
+		if err := put(src, dst); err != nil {
 			return err
 		}
+	}
+	if err := syscall.Unmount(keep, syscall.MNT_DETACH); err != nil {
+		return err
 	}
 	// Kubelet and CSI-like agents expect shared propagation inside the node.
 	if err := mount("", "/", "", syscall.MS_SHARED|syscall.MS_REC, ""); err != nil {
 		return err
 	}
 	if s.Cgroup != "" {
-		if err := makeCgroup(s.Cgroup); err != nil {
+		return makeCgroup(s.Cgroup)
+	}
+	return nil
+}
+
+// hold mounts each source below keep, so that it is had as it is on the machine whatever is mounted over its path; gives target -> there.
+func hold(binds map[string]string) (map[string]string, error) {
+	held := map[string]string{}
+	for dst, src := range binds {
+		at := fmt.Sprintf("%s/bind%d", keep, len(held))
+		if err := put(src, at); err != nil {
+			return nil, err
+		}
+		held[dst] = at
+	}
+	return held, nil
+}
+
+// put binds a folder or a file to a path, which is made where it is missing.
+func put(src, dst string) error {
+	st, err := os.Stat(src)
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		if err := os.MkdirAll(dst, 0o755); err != nil {
+			return err
+		}
+	} else if _, err := os.Stat(dst); err != nil {
+		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(dst, nil, 0o644); err != nil {
 			return err
 		}
 	}
+	return mount(src, dst, "", syscall.MS_BIND|syscall.MS_REC, "")
+}
+
+// ownSys mounts a sysfs of this network namespace, with the machine's cgroup trees.
+func ownSys() error {
+	const groups = "/sys/fs/cgroup"
+	if err := put(groups, keep+"/cgroup"); err != nil {
+		return err
+	}
+	if err := mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		return err
+	}
+	if err := mount(keep+"/cgroup", groups, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+		return err
+	}
+	// bpffs is handy for node agents; absence is not an error.
+	_ = syscall.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "")
 	return nil
+}
+
+// own lets the node write in a folder of the machine without the machine having it: what it writes is in memory, below at.
+func own(dir, at string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	}
+	for _, d := range []string{at, at + "/upper", at + "/work"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	// The merged folder has the upper one's mode.
+	if err := os.Chmod(at+"/upper", st.Mode().Perm()); err != nil {
+		return err
+	}
+	return mount("overlay", dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", dir, at, at))
 }
 
 // makeCgroup makes the folder in every hierarchy of cgroup v1, or in the one of v2 with all its controllers on.

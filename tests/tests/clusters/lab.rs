@@ -23,8 +23,19 @@ static TURN: Mutex<()> = Mutex::const_new(());
 /// The variable that names kubeconfigs of clusters to use instead.
 const GIVEN: &str = "TOMBOLO_KUBECONFIGS";
 
-fn checkout() -> &'static Path {
+pub(crate) fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a checkout")
+}
+
+/// The slot of the clusters, of which each has its own networks and names.
+pub(crate) fn slot() -> u8 {
+    let file = checkout().join(".run/kubernetes/slot");
+    std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The address of this machine for nodes and pods of its clusters.
+pub(crate) fn machine() -> String {
+    format!("172.{}.0.2", 31 - slot())
 }
 
 /// Runs a command to its end; gives what it printed, or what it complained of.
@@ -223,11 +234,12 @@ impl Lab {
     pub(crate) async fn up(count: usize) -> Self {
         let turn = TURN.lock().await;
         if let Some(paths) = std::env::var_os(GIVEN).filter(|paths| !paths.is_empty()) {
-            let clusters: Vec<_> = std::env::split_paths(&paths)
+            let mut clusters: Vec<_> = std::env::split_paths(&paths)
                 .zip(1..)
                 .map(|(kubeconfig, number)| Cluster { name: format!("c{number}"), kubeconfig, given: true })
                 .collect();
             assert!(clusters.len() >= count, "{GIVEN} names {} clusters, this needs {count}", clusters.len());
+            clusters.truncate(count);
             return Self { clusters, given: true, _turn: turn };
         }
         script("up", &[count.to_string()]).await.expect("the clusters come up");

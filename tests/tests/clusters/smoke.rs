@@ -1,6 +1,6 @@
 //! The lab itself: what the other tests stand on.
 
-use crate::lab::{Act, Cluster, Component, Lab};
+use crate::lab::{Act, Cluster, Component, Lab, checkout, slot};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
@@ -197,23 +197,23 @@ fn traces(cluster: &str) -> Vec<String> {
     let mut look = |what: &str, text: &str, part: &str| {
         found.extend(text.lines().filter(|line| line.contains(part)).map(|line| format!("{what}: {line}")));
     };
-    let state = format!("/.run/kubernetes/{cluster}/");
+    let name = checkout().file_name().unwrap_or_default().to_string_lossy();
+    let state = format!("/{name}/.run/kubernetes/{cluster}/");
+    let prefix = if slot() == 0 { "tombolo".to_owned() } else { format!("tombolo{}", slot()) };
+    let groups = format!("/{prefix}/{cluster}n");
     for process in fs::read_dir("/proc").expect("processes").flatten() {
         let arguments = lines(&process.path().join("cmdline")).replace('\0', " ");
         look("process", &arguments, &state);
         look("mount", &lines(&process.path().join("mountinfo")), &state);
-        look("cgroup", &lines(&process.path().join("cgroup")), &format!("/tombolo/{cluster}n"));
+        look("cgroup of a process", &lines(&process.path().join("cgroup")), &groups);
     }
-    for (folder, part) in
-        [("/run/netns", format!("tombolo-{cluster}n")), ("/sys/fs/cgroup", "tombolo".to_owned())]
-    {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let here = entry.path().join(format!("tombolo/{cluster}n1"));
-            if folder == "/run/netns" {
-                look("network namespace", &entry.path().display().to_string(), &part);
-            } else if here.exists() {
-                look("cgroup", &here.display().to_string(), &part);
-            }
+    for space in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        look("network namespace", &space.path().display().to_string(), &format!("/{prefix}-{cluster}n"));
+    }
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        let group = hierarchy.path().join(format!("{prefix}/{cluster}n1"));
+        if group.exists() {
+            look("cgroup", &group.display().to_string(), &groups);
         }
     }
     found
@@ -230,7 +230,10 @@ async fn a_third_cluster_comes_and_goes() {
     let lab = Lab::up(3).await;
     let [one, _, third] = lab.clusters.as_slice() else { panic!("three clusters") };
     serve(third, 1).await;
-    assert!(traces(&third.name).len() > 5, "the traces of what runs are seen: {:?}", traces(&third.name));
+    let seen = traces(&third.name);
+    for kind in ["process: ", "mount: ", "cgroup of a process: ", "network namespace: ", "cgroup: "] {
+        assert!(seen.iter().any(|line| line.starts_with(kind)), "no {kind}of what runs is seen: {seen:?}");
+    }
     lab.down(third).await.expect("down");
     let left = || async { traces(&third.name) };
     until("no trace of the cluster", SOON, left, Vec::is_empty).await;

@@ -1,6 +1,6 @@
 //! A controller on this machine, and the command line, as a person has them who makes clusters join.
 
-use crate::lab::Cluster;
+use crate::lab::{self, Cluster};
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -13,8 +13,6 @@ use tombolo_testkit::process::{Program, binary};
 
 /// A pod is ready in seconds; on a machine that does other things, in more.
 pub(crate) const SOON: Duration = Duration::from_secs(240);
-/// Where the machine is, for nodes and pods.
-const MACHINE: &str = "172.31.0.2";
 
 /// A controller, and who is logged in there.
 pub(crate) struct World {
@@ -28,7 +26,7 @@ impl World {
         let dir = tempfile::Builder::new().prefix("tombolo-clusters-").tempdir().expect("a folder");
         // As root, PostgreSQL runs as another user and must get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
-        let machine = std::env::var("TOMBOLO_MACHINE").unwrap_or_else(|_| MACHINE.to_owned());
+        let machine = std::env::var("TOMBOLO_MACHINE").unwrap_or_else(|_| lab::machine());
         let (ready, owner) = (dir.path().join("controller.json"), dir.path().join("owner-token"));
         let mut command = std::process::Command::new(binary("tombolo-controller"));
         command.args(["serve", "--listen", &format!("{machine}:0"), "--tls-name", &machine]);

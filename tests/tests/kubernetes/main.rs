@@ -3,6 +3,7 @@
 mod capture;
 mod identity;
 mod inject;
+mod mcs;
 mod replicas;
 mod server;
 mod world;
@@ -149,7 +150,8 @@ async fn discovery() {
     make::<Service>(&client, json!({"metadata": meta("shop", "db"), "spec": external})).await;
     let said = |all: &Vec<String>| {
         let has = |start: &str, part: &str| all.iter().any(|p| p.starts_with(start) && p.contains(part));
-        all.len() == 2
+        all.len() == 3
+            && has("API multicluster.x-k8s.io", "does not have it")
             && has("every Node: can't be watched since", "let its role get, list and watch")
             && has("Service shop/db: spec.type", "can't be exported")
     };

@@ -91,8 +91,12 @@ impl Controller {
 
     /// A one-time token for the cluster.
     pub(crate) async fn onboarding_token(&self) -> String {
-        let path = "/organizations/acme/clusters/cluster-1/onboarding-tokens";
-        let token = self.call(Method::POST, path, Some(json!({}))).await;
+        self.token_for("cluster-1").await
+    }
+
+    async fn token_for(&self, cluster: &str) -> String {
+        let path = format!("/organizations/acme/clusters/{cluster}/onboarding-tokens");
+        let token = self.call(Method::POST, &path, Some(json!({}))).await;
         token["token"].as_str().expect("a token").to_owned()
     }
 
@@ -103,11 +107,19 @@ impl Controller {
 
     /// Joins the cluster, with the agent's state in `home`.
     pub(crate) async fn join(&self, home: &Path) {
-        let token = self.onboarding_token().await;
+        self.join_as(home, "cluster-1").await;
+    }
+
+    /// Joins a cluster of this name, which is made where it is another one.
+    pub(crate) async fn join_as(&self, home: &Path, name: &str) {
+        if name != "cluster-1" {
+            self.call(Method::POST, "/organizations/acme/clusters", Some(json!({ "name": name }))).await;
+        }
+        let token = self.token_for(name).await;
         let config = JoinConfig {
             controller: self.bound.public_url.clone(),
             ca_fingerprint: self.bound.ca_fingerprint.clone(),
-            cluster: "cluster-1".parse().expect("a name"),
+            cluster: name.parse().expect("a name"),
             data: home.join("data"),
             locality: Locality::default(),
         };

@@ -10,7 +10,7 @@ fn settings() -> Settings {
 }
 
 /// The reply on one line: code, then each section's records.
-fn ask(zone: &Zone, name: &str, kind: RecordType) -> String {
+pub(super) fn ask(zone: &Zone, name: &str, kind: RecordType) -> String {
     show(resolve(zone, &question(name, kind), &settings()))
 }
 

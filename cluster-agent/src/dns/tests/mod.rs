@@ -4,6 +4,7 @@ mod answers;
 mod forwarding;
 mod kept;
 mod packets;
+mod set;
 mod sockets;
 
 use super::*;

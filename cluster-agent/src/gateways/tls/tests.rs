@@ -59,7 +59,7 @@ fn view() -> View {
     let mut index = Index::default();
     let labels = [("tombolo.io/capture".to_owned(), "node".to_owned())].into();
     let all = [
-        Object::Namespace(NamespaceObject { name: "shop".parse().unwrap(), labels }),
+        Object::Namespace(NamespaceObject { name: "shop".parse().unwrap(), labels, ending: false }),
         pod("shop", "cart", "cart-1", "n1", "127.0.0.7"),
         pod("shop", "catalog", "catalog-1", "n2", "127.0.0.8"),
         pod("other", "plain", "plain-1", "n1", "127.0.0.9"),

@@ -2,9 +2,9 @@
 //! be carried is left out, and said.
 
 use crate::source::{
-    Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject,
+    Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
     convert::{self, HEALTH_CHECK, SERVICE_ACCOUNT, SERVICE_NAME},
-    object::{AccountObject, default_account, node_key},
+    object::{AccountObject, ExportObject, default_account, node_key},
 };
 use k8s_openapi::{
     api::{
@@ -13,12 +13,17 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::core::PartialObjectMeta;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use serde_json::Value;
 use std::collections::BTreeSet;
-use tombolo_model::{AccountName, Locality, NamespaceName};
+use tombolo_model::{
+    AccountName, DnsLabel, Locality, NamespaceName, intent::Labels, inventory::ServiceKey, mcs::Traits,
+};
 
 /// On each object that the agent makes: it is not one to be read.
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tombolo-agent");
+/// How many bytes of labels, and of annotations, may go with an exported service.
+const MOST_EXPORTED: usize = 16_384;
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -64,9 +69,10 @@ fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
 
 pub(super) fn namespace(object: PartialObjectMeta<Namespace>) -> Read {
     let key = key(ObjectKind::Namespace, &object.metadata);
+    let ending = object.metadata.deletion_timestamp.is_some();
     let labels = object.metadata.labels.unwrap_or_default();
     let name = key.namespace.clone();
-    Read::of(key, Ok(Object::Namespace(NamespaceObject { name, labels })))
+    Read::of(key, Ok(Object::Namespace(NamespaceObject { name, labels, ending })))
 }
 
 pub(super) fn account(object: PartialObjectMeta<ServiceAccount>) -> Read {
@@ -85,15 +91,15 @@ pub(super) fn service(mut object: Service) -> Read {
     }
     let mut problems = Vec::new();
     let spec = object.spec.get_or_insert_default();
+    let traits = convert::traits(spec);
     if spec.type_.as_deref() == Some("ExternalName") {
         let target = spec.external_name.as_deref().unwrap_or_default();
-        return Read::of(
-            key,
-            Err(format!(
-                "spec.type: an ExternalName can't be exported, as it has no endpoints; call {target} itself, or make a \
-                 Service without a selector and an EndpointSlice with the addresses"
-            )),
-        );
+        problems.push(format!(
+            "spec.type: an ExternalName can't be exported, as it has no endpoints; call {target} itself, or make a \
+             Service without a selector and an EndpointSlice with the addresses"
+        ));
+        let object = external(&key, traits).map(Object::Service);
+        return Read { key, object, problems };
     }
     if let Some(ports) = &mut spec.ports {
         ports.retain(|port| {
@@ -124,6 +130,7 @@ pub(super) fn service(mut object: Service) -> Read {
     match convert::service(object) {
         Ok(mut service) => {
             service.check = Check::None;
+            service.traits = traits;
             service.account = service.account.filter(|_| declared);
             Read { key, object: Some(Object::Service(service)), problems }
         }
@@ -132,6 +139,82 @@ pub(super) fn service(mut object: Service) -> Read {
             Read { key, object: None, problems }
         }
     }
+}
+
+/// A Service that stands for nothing in the cluster: known, so that its ServiceExport can be told so.
+fn external(key: &ObjectKey, traits: Traits) -> Option<ServiceObject> {
+    let key = ServiceKey { namespace: key.namespace.clone(), name: DnsLabel::parse(key.name.as_str()).ok()? };
+    let (created_s, ports, account) = (None, Vec::new(), None);
+    Some(ServiceObject {
+        key,
+        created_s,
+        ports,
+        headless: false,
+        account,
+        check: Check::None,
+        traits,
+        external: true,
+    })
+}
+
+pub(super) fn export(object: DynamicObject) -> Read {
+    let key = key(ObjectKind::ServiceExport, &object.metadata);
+    if object.metadata.deletion_timestamp.is_some() {
+        return Read::passed_over(key);
+    }
+    let name = match DnsLabel::parse(key.name.as_str()) {
+        Ok(name) => name,
+        Err(error) => {
+            let problem = format!("metadata.name: {error}; a ServiceExport is called like its Service");
+            return Read::of(key, Err(problem));
+        }
+    };
+    let mut problems = Vec::new();
+    let mut map = |field: &str, good: fn(&str, &str) -> bool| {
+        let given = object.data.get("spec").and_then(|spec| spec.get(field)).and_then(Value::as_object);
+        let mut map = Labels::new();
+        for (name, value) in given.into_iter().flatten() {
+            match value.as_str().filter(|value| good(name, value)) {
+                Some(value) => drop(map.insert(name.clone(), value.to_owned())),
+                None => problems
+                    .push(format!("spec.{field}[{name}]: no ServiceImport can have it; it is left out")),
+            }
+        }
+        let size: usize = map.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if size > MOST_EXPORTED {
+            problems
+                .push(format!("spec.{field}: has {size} bytes; at most {MOST_EXPORTED} go with a service"));
+            map.clear();
+        }
+        map
+    };
+    let labels = map("exportedLabels", |name, value| is_qualified(name) && is_label_value(value));
+    let annotations = map("exportedAnnotations", |name, _| is_qualified(name));
+    let created_s = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let service = ServiceKey { namespace: key.namespace.clone(), name };
+    let object = ExportObject { key: service, created_s, labels, annotations };
+    Read { key, object: Some(Object::Export(object)), problems }
+}
+
+/// Whether Kubernetes takes this as the name of a label or an annotation: `[domain/]name`.
+fn is_qualified(text: &str) -> bool {
+    let (domain, name) = match text.split_once('/') {
+        Some((domain, name)) => (Some(domain), name),
+        None => (None, text),
+    };
+    domain.is_none_or(|domain| AccountName::parse(domain).is_ok_and(|parsed| parsed.as_str() == domain))
+        && !name.is_empty()
+        && is_label_value(name)
+}
+
+fn is_label_value(text: &str) -> bool {
+    let at_the_ends = |text: &str| {
+        let end = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+        end(text.chars().next()) && end(text.chars().next_back())
+    };
+    text.len() <= 63
+        && at_the_ends(text)
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 pub(super) fn slice(mut object: EndpointSlice) -> Read {

@@ -1,6 +1,9 @@
 //! The account of what the API server told: told in, changes out.
 
-use super::convert::Read;
+use super::{
+    convert::Read,
+    mcs::{Mcs, McsVersion},
+};
 use crate::source::{Change, ObjectKey, ObjectKind};
 use k8s_openapi::jiff::Timestamp;
 use std::{
@@ -17,6 +20,8 @@ const GONE: u16 = 410;
 const NEEDED: [ObjectKind; 3] = [ObjectKind::Namespace, ObjectKind::Service, ObjectKind::EndpointSlice];
 /// These add to it; where the server refuses them, the rest is reported.
 const HELPFUL: [ObjectKind; 3] = [ObjectKind::ServiceAccount, ObjectKind::Pod, ObjectKind::Node];
+/// So does this, where the agent follows the Multi-Cluster Services API.
+const EXPORTS: ObjectKind = ObjectKind::ServiceExport;
 
 /// Something that the API server told, or did not.
 #[derive(Debug)]
@@ -42,12 +47,17 @@ pub(super) enum What {
     Refused { code: u16, message: String },
     /// The server does not answer.
     Silent(String),
+    /// Which version of the Multi-Cluster Services API it has.
+    Mcs(Mcs),
 }
 
 /// What there is.
 #[derive(Debug)]
 pub(super) struct Known {
     server: String,
+    /// None where the agent does not follow it, or does not know yet.
+    mcs: Option<Mcs>,
+    follows_mcs: bool,
     kinds: BTreeMap<ObjectKind, Kind>,
     silent: Option<(SystemTime, String)>,
 }
@@ -72,8 +82,16 @@ struct Refused {
 
 impl Known {
     /// Nothing is known. `server` names the API server to people.
-    pub(super) fn new(server: String) -> Self {
-        Self { server, kinds: BTreeMap::new(), silent: None }
+    pub(super) fn new(server: String, follows_mcs: bool) -> Self {
+        Self { server, mcs: None, follows_mcs, kinds: BTreeMap::new(), silent: None }
+    }
+
+    /// The version of the Multi-Cluster Services API that the server has.
+    pub(super) fn mcs(&self) -> Option<McsVersion> {
+        match self.mcs {
+            Some(Mcs::Served(version)) => Some(version),
+            _ => None,
+        }
     }
 
     /// Something was told at `now`. What changed by it; objects that are as they were may be among it.
@@ -82,6 +100,10 @@ impl Known {
             What::Silent(why) => {
                 let since = self.silent.take().map_or(now, |(since, _)| since);
                 self.silent = Some((since, why));
+                return Vec::new();
+            }
+            What::Mcs(mcs) => {
+                self.mcs = Some(mcs);
                 return Vec::new();
             }
             What::Answers => {
@@ -112,7 +134,7 @@ impl Known {
                 kind.refused = None;
                 kind.complete()
             }
-            What::Refused { code: GONE, .. } | What::Answers | What::Silent(_) => Vec::new(),
+            What::Refused { code: GONE, .. } | What::Answers | What::Silent(_) | What::Mcs(_) => Vec::new(),
             What::Refused { code, message } => {
                 let since = kind.refused.as_ref().map_or(now, |refused| refused.since);
                 kind.refused = Some(Refused { since, last: now, code, message });
@@ -127,6 +149,7 @@ impl Known {
         NEEDED.iter().all(|needed| kind(needed).is_some_and(|kind| kind.complete))
             && HELPFUL
                 .iter()
+                .chain(self.follows_mcs.then_some(&EXPORTS))
                 .all(|helpful| kind(helpful).is_some_and(|kind| kind.complete || kind.refused.is_some()))
     }
 
@@ -138,6 +161,7 @@ impl Known {
                 format!("does not answer since {}: {why}; what it told last stays in force", written(*since));
             problems.push(Problem { subject: format!("API server {}", self.server), message });
         }
+        problems.extend(self.mcs.as_ref().and_then(Mcs::problem));
         for (kind, state) in &self.kinds {
             if let Some(refused) = &state.refused {
                 let remedy = match refused.code {

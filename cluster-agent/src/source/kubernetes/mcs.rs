@@ -86,9 +86,17 @@ impl Mcs {
 
 /// Tells which version there is, and follows the ServiceExports in it.
 pub(super) fn exports(client: Client, config: watcher::Config) -> BoxStream<'static, Told> {
-    let following =
-        Following { client, config, found: None, inner: None, doubts: 0, ask_at: Instant::now(), queue: VecDeque::new() };
-    stream::unfold(following, |mut following| async move { Some((following.next().await, following)) }).boxed()
+    let following = Following {
+        client,
+        config,
+        found: None,
+        inner: None,
+        doubts: 0,
+        ask_at: Instant::now(),
+        queue: VecDeque::new(),
+    };
+    stream::unfold(following, |mut following| async move { Some((following.next().await, following)) })
+        .boxed()
 }
 
 struct Following {

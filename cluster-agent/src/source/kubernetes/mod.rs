@@ -8,6 +8,7 @@
 mod connect;
 mod convert;
 mod known;
+mod mcs;
 mod watch;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 
 pub use connect::ConnectError;
 pub(crate) use convert::MANAGED_BY;
+pub use mcs::McsVersion;
 
 use super::Batch;
 use futures::StreamExt;
@@ -40,6 +42,8 @@ pub struct Config {
     pub namespace: Option<NamespaceName>,
     /// More namespaces that are not read.
     pub exclude: BTreeSet<NamespaceName>,
+    /// Whether the Multi-Cluster Services API is followed, where the cluster has it.
+    pub mcs: bool,
 }
 
 /// Where the API server is, and who asks.
@@ -62,6 +66,7 @@ pub struct Watching {
     server: String,
     namespace: NamespaceName,
     excluded: BTreeSet<NamespaceName>,
+    mcs: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -87,7 +92,8 @@ impl Watching {
         let namespace = config.namespace.or(connected.namespace).unwrap_or_else(own);
         let system = SYSTEM.iter().map(|name| NamespaceName::parse(name).expect("a constant name"));
         let excluded = system.chain([namespace.clone()]).chain(config.exclude).collect();
-        Ok(Self { client: connected.client, server: connected.server, namespace, excluded, clock })
+        let (client, server) = (connected.client, connected.server);
+        Ok(Self { client, server, namespace, excluded, mcs: config.mcs, clock })
     }
 
     /// The agent's own namespace.
@@ -104,15 +110,16 @@ impl Watching {
 
     /// Watches, and gives every batch to `sink`. Never ends; cancel by dropping.
     pub async fn run(self, mut sink: impl FnMut(Batch) + Send) {
-        let mut known = Known::new(self.server);
+        let mut known = Known::new(self.server, self.mcs);
         let mut reported = None;
-        let mut told = watch::all(&self.client, &self.excluded, &self.namespace).ready_chunks(TOGETHER);
+        let (own, mcs) = (&self.namespace, self.mcs);
+        let mut told = watch::all(&self.client, &self.excluded, own, mcs).ready_chunks(TOGETHER);
         while let Some(together) = told.next().await {
             let now = self.clock.now();
             let changes: Vec<_> = together.into_iter().flat_map(|one| known.take(one, now)).collect();
-            let state = (known.problems(), known.is_read());
+            let state = (known.problems(), known.is_read(), known.mcs());
             if !changes.is_empty() || reported.as_ref() != Some(&state) {
-                sink(Batch { changes, problems: state.0.clone(), read: state.1 });
+                sink(Batch { changes, problems: state.0.clone(), read: state.1, mcs: state.2 });
                 reported = Some(state);
             }
         }

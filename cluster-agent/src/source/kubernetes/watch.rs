@@ -3,6 +3,7 @@
 use super::{
     convert::{self, Read},
     known::{Told, What},
+    mcs,
 };
 use crate::source::ObjectKind;
 use futures::{
@@ -45,6 +46,7 @@ pub(super) fn all(
     client: &Client,
     excluded: &BTreeSet<NamespaceName>,
     own: &NamespaceName,
+    with_exports: bool,
 ) -> SelectAll<BoxStream<'static, Told>> {
     let terms = |field: &str, but: Option<&NamespaceName>| -> Vec<String> {
         excluded.iter().filter(|name| Some(*name) != but).map(|name| format!("{field}!={name}")).collect()
@@ -56,7 +58,8 @@ pub(super) fn all(
     living.extend(["Succeeded", "Failed"].map(|phase| format!("status.phase!={phase}")));
     let living = living.join(",");
     let everywhere = watcher::Config::default().timeout(WATCH_S);
-    select_all([
+    let exports = with_exports.then(|| mcs::exports(client.clone(), inside.clone()));
+    let mut all = select_all([
         watched::<PartialObjectMeta<Namespace>>(
             client,
             ObjectKind::Namespace,
@@ -74,7 +77,9 @@ pub(super) fn all(
         watched::<Pod>(client, ObjectKind::Pod, inside.fields(&living), convert::pod),
         watched::<PartialObjectMeta<Node>>(client, ObjectKind::Node, everywhere, convert::node),
         answers(client.clone()),
-    ])
+    ]);
+    all.extend(exports);
+    all
 }
 
 fn watched<K>(
@@ -86,6 +91,19 @@ fn watched<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    followed(Api::<K>::all(client.clone()), kind, config, read)
+}
+
+/// All that is told of the objects of an API.
+pub(super) fn followed<K>(
+    api: Api<K>,
+    kind: ObjectKind,
+    config: watcher::Config,
+    read: fn(K) -> Read,
+) -> BoxStream<'static, Told>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let what = move |event| match event {
         Ok(Event::Init) => What::Begin,
         Ok(Event::InitApply(object) | Event::Apply(object)) => What::Has(Box::new(read(object))),
@@ -94,10 +112,7 @@ where
         Err(error) => failure(&error),
     };
     let waits = ResetTimerBackoff::new(Waits::default(), WELL);
-    watcher(Api::<K>::all(client.clone()), config)
-        .backoff(waits)
-        .map(move |event| Told { kind: Some(kind), what: what(event) })
-        .boxed()
+    watcher(api, config).backoff(waits).map(move |event| Told { kind: Some(kind), what: what(event) }).boxed()
 }
 
 /// What a failure means: whether the server refuses something, or is not there.

@@ -166,7 +166,7 @@ impl World {
                 let mode = if b.is_multiple_of(4) { "none" } else { "node" };
                 let labels = BTreeMap::from([("tombolo.io/capture".to_owned(), mode.to_owned())]);
                 let name = "default".parse().unwrap();
-                self.index.apply(Object::Namespace(NamespaceObject { name, labels }));
+                self.index.apply(Object::Namespace(NamespaceObject { name, labels, ending: false }));
                 self.view = Arc::new(self.index.view());
             }
             _ => {

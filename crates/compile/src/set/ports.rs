@@ -17,23 +17,20 @@ pub(crate) struct Ports {
 impl Ports {
     /// Merges: by name first, then by transport and number, the older before the younger.
     pub(crate) fn merge<'a>(exports: impl Iterator<Item = &'a [ExportedPort]>) -> Self {
-        let mut union: Vec<ExportedPort> = Vec::new();
-        let mut served = Vec::new();
+        let (mut union, mut all): (Vec<ExportedPort>, Vec<_>) = (Vec::new(), Vec::new());
         for ports in exports {
-            let mut mine = BTreeSet::new();
             for port in ports {
-                let at = (port.protocol, port.port);
-                let known = union.iter().find(|known| (known.protocol, known.port) == at);
-                if known.is_none() && !union.iter().any(|known| known.name == port.name) {
+                let same = |known: &ExportedPort| (known.protocol, known.port) == (port.protocol, port.port);
+                if !union.iter().any(|known| same(known) || known.name == port.name) {
                     union.push(port.clone());
-                    mine.insert(at);
-                } else if known.is_some() {
-                    // Under another name maybe; what calls is the number.
-                    mine.insert(at);
                 }
             }
-            served.push(mine);
+            all.push(ports);
         }
+        // Under another name maybe; what calls is the number.
+        let known: BTreeSet<_> = union.iter().map(|port| (port.protocol, port.port)).collect();
+        let numbers = |ports: &[ExportedPort]| ports.iter().map(|port| (port.protocol, port.port)).collect();
+        let served = all.into_iter().map(|ports| &numbers(ports) & &known).collect();
         Self { union, served }
     }
 
