@@ -22,7 +22,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tombolo_feed::State;
-use tombolo_model::{Generation, inventory::Inventory, snapshot::ClusterResource};
+use tombolo_model::{
+    Generation,
+    install::{InstallOrder, Namespaces},
+    inventory::Inventory,
+    snapshot::{ClusterResource, ResourceKey, Resources},
+};
 use tombolo_runtime::clock::Clock;
 use tombolo_wire::message::Problem;
 
@@ -71,6 +76,7 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
     let mut zone_of: Option<ZoneOf> = None;
     let mut deadline = None;
     let mut synthesizer = Synthesizer::default();
+    let mut chosen = Chosen::default();
     loop {
         let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
         let source = inputs.source.borrow_and_update().clone();
@@ -78,7 +84,9 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
         set.borrow_and_update();
         let exposed = inputs.exposed.borrow_and_update().clone();
         let mut wait = None;
-        if let Some(view) = source {
+        // before anybody said which namespaces take part, none is told of
+        let source = source.filter(|_| snapshot.generation != Generation::ZERO);
+        if let Some(view) = source.map(|view| chosen.of(view, &snapshot.resources)) {
             let probes = view.probes();
             let known = probes.iter().all(|probe| results.contains_key(probe));
             inputs.checks.targets.send_if_modified(|targets| {
@@ -123,6 +131,25 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
         };
         if ended {
             return;
+        }
+    }
+}
+
+/// What runs here in the namespaces that take part, worked out once for each view and choice.
+#[derive(Default)]
+struct Chosen(Option<(Arc<View>, Namespaces, Arc<View>)>);
+
+impl Chosen {
+    fn of(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
+        let order = resources.get(&ResourceKey::new("install", ""));
+        let Some(ClusterResource::Install(InstallOrder::Installed(spec))) = order else { return view };
+        match &self.0 {
+            Some((of, by, only)) if Arc::ptr_eq(of, &view) && *by == spec.namespaces => Arc::clone(only),
+            _ => {
+                let only = Arc::new(view.only(&spec.namespaces));
+                self.0 = Some((view, spec.namespaces.clone(), Arc::clone(&only)));
+                only
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{
 };
 use tombolo_model::{
     AccountName, DnsLabel, Locality, NamespaceName,
+    install::Namespaces,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
     mcs::{ExportRecord, Traits},
@@ -491,6 +492,16 @@ impl Probe {
 }
 
 impl View {
+    /// What of it is in the namespaces that are chosen.
+    #[must_use]
+    pub fn only(&self, chosen: &Namespaces) -> Self {
+        let mut view = self.clone();
+        view.namespaces.retain(|name, _| chosen.chooses(name));
+        view.services.retain(|key, _| chosen.chooses(&key.namespace));
+        view.workloads.retain(|(namespace, _), _| chosen.chooses(namespace));
+        view
+    }
+
     /// All endpoints to check: those that their slices call ready.
     #[must_use]
     pub fn probes(&self) -> BTreeSet<Probe> {
@@ -508,6 +519,24 @@ impl View {
 mod tests {
     use super::*;
     use crate::source::Files;
+
+    #[test]
+    fn namespaces_that_are_not_chosen_are_not_there() {
+        let text = "kind: Service\napiVersion: v1\nmetadata: {name: NAME, namespace: NAME}\nspec: {ports: [{port: 80}]}\n";
+        let text = ["shop", "bank"].map(|name| text.replace("NAME", name)).join("---\n");
+        let mut index = Index::default();
+        objects(&text).into_iter().for_each(|object| {
+            index.apply(object);
+        });
+        let (view, these) = (index.view(), BTreeSet::from([NamespaceName::parse("bank").unwrap()]));
+        let names = |view: View| {
+            let services: Vec<_> = view.services.keys().map(ToString::to_string).collect();
+            (view.namespaces.keys().map(ToString::to_string).collect::<Vec<_>>(), services)
+        };
+        let all = |name: &str| (vec![name.to_owned()], vec![format!("{name}/{name}")]);
+        assert_eq!(names(view.only(&Namespaces::Include(these.clone()))), all("bank"));
+        assert_eq!(names(view.only(&Namespaces::Exclude(these))), all("shop"));
+    }
 
     fn objects(text: &str) -> Vec<Object> {
         let mut files = Files::default();

@@ -3,8 +3,9 @@
 use crate::{Error, PrivateKey, Secret, Validity, certificate, csr, provider};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SerialNumber,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustls::pki_types::ServerName;
 use sha2::{Digest, Sha256};
 use std::{
     fmt,
@@ -26,6 +27,16 @@ pub(crate) fn params(what: &str, public_der: &[u8], validity: Validity) -> Resul
     params.serial_number = Some(serial()?);
     params.use_authority_key_identifier_extension = true;
     Ok(params)
+}
+
+/// The names that a TLS server answers to.
+pub(crate) fn tls_names(names: &[String]) -> Result<Vec<SanType>, Error> {
+    const WRONG: Error = Error::Request { what: "a TLS name that is neither a DNS name nor an IP address" };
+    // rcgen takes any ASCII text for a DNS name.
+    if names.iter().any(|name| ServerName::try_from(name.as_str()).is_err()) {
+        return Err(WRONG);
+    }
+    Ok(CertificateParams::new(names).map_err(|_| WRONG)?.subject_alt_names)
 }
 
 fn moment(time: SystemTime) -> Result<OffsetDateTime, Error> {
@@ -242,9 +253,7 @@ impl Intermediate {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.subject_alt_names = CertificateParams::new(names)
-            .map_err(|_| Error::Request { what: "a TLS name that is neither a DNS name nor an IP address" })?
-            .subject_alt_names;
+        params.subject_alt_names = tls_names(names)?;
         let leaf = params.signed_by(key.pair(), &issuer(&self.cert_pem, &self.key)?).map_err(Error::Sign)?;
         Ok((format!("{}{}", leaf.pem(), self.cert_pem), key.to_pem()))
     }

@@ -1,7 +1,7 @@
 //! The controller's own HTTPS: a self-signed authority, and the server certificate of the moment.
 
 use crate::{Error, PrivateKey, Secret, Validity, authority, certificate};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose};
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose};
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -80,9 +80,7 @@ impl ServerAuthority {
     /// [`Error::Request`] for a name that is neither; [`Error::Validity`], [`Error::Sign`].
     pub fn issue(&self, names: &[String], validity: Validity) -> Result<(String, Secret), Error> {
         let key = PrivateKey::generate()?;
-        let names = CertificateParams::new(names)
-            .map_err(|_| Error::Request { what: "a TLS name that is neither a DNS name nor an IP address" })?
-            .subject_alt_names;
+        let names = authority::tls_names(names)?;
         let mut params = authority::params("controller", &key.public_der(), validity.within(self.validity)?)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

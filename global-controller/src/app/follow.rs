@@ -7,6 +7,7 @@ use super::{
     caller::Scope,
     cluster::Cluster,
     error::{Kind, Refusal, Result},
+    status::Installing,
 };
 use crate::{
     publish::{Event, News},
@@ -39,7 +40,7 @@ const MOST_CLUSTERS: i64 = 1000;
 /// Something to tell a follower.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// `hello`, `audit`, `generation`, `cluster` or `reset`.
+    /// `hello`, `audit`, `generation`, `cluster`, `install` or `reset`.
     pub(crate) kind: &'static str,
     /// Where to go on from after this; none in the middle of a generation.
     pub(crate) id: Option<u64>,
@@ -55,6 +56,7 @@ pub(crate) struct Follower {
     queue: VecDeque<Told>,
     since: Generation,
     clusters: Option<BTreeMap<String, String>>,
+    installs: Option<BTreeMap<String, String>>,
     /// When the database was read last.
     read_at: Option<Instant>,
     _permit: OwnedSemaphorePermit,
@@ -86,7 +88,17 @@ impl Follower {
         if last.is_some_and(|last| last != since) {
             queue.push_back(reset(now));
         }
-        Ok(Self { deps, scope, hints, queue, since, clusters: None, read_at: None, _permit: permit })
+        Ok(Self {
+            deps,
+            scope,
+            hints,
+            queue,
+            since,
+            clusters: None,
+            installs: None,
+            read_at: None,
+            _permit: permit,
+        })
     }
 
     /// The next thing to tell; `None` at the end: the token ended, this process ends, or the database does not answer,
@@ -191,6 +203,16 @@ impl Follower {
             clusters.insert(shown.name, data);
         }
         self.clusters = Some(clusters);
+        let mut installs = BTreeMap::new();
+        for (cluster, status) in tx.installing(org.id).await? {
+            let install = Installing::show(status);
+            let data = json!({ "cluster": cluster, "install": install }).to_string();
+            if self.installs.as_ref().is_some_and(|known| known.get(&cluster) != Some(&data)) {
+                self.tell("install", None, data.clone());
+            }
+            installs.insert(cluster, data);
+        }
+        self.installs = Some(installs);
         Ok(true)
     }
 

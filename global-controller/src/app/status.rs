@@ -92,7 +92,7 @@ pub(crate) struct InstallingStep {
 }
 
 impl Installing {
-    fn show(status: InstallStatus) -> Self {
+    pub(super) fn show(status: InstallStatus) -> Self {
         let steps = status.steps.into_iter();
         let step =
             |step: InstallStep| InstallingStep { step: step.step, state: step.state, message: step.message };

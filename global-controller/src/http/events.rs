@@ -17,6 +17,7 @@ use std::{convert::Infallible, time::Duration};
 ///
 /// Server-sent events. `audit`: someone changed something, with the audit event as data. `generation`: the
 /// organization is at a newer generation. `cluster`: a cluster connected, disconnected, or is otherwise different.
+/// `install`: an installation in a cluster went a step further; the data has the cluster and all steps.
 /// `reset`: too much happened since `Last-Event-ID`; read again what you show. A client that comes back with
 /// `Last-Event-ID` misses no audit event.
 #[utoipa::path(get, path = "/organizations/{org}/events", operation_id = "follow_events", tag = "audit",

@@ -3,7 +3,7 @@
 use super::{Change, Error, Tx};
 use tombolo_model::{
     id::{ClusterId, OrgId},
-    install::{InstallOrder, InstallSpec},
+    install::{InstallOrder, InstallSpec, InstallStatus},
 };
 
 /// An order as it is stored.
@@ -42,6 +42,26 @@ impl Tx {
                 .transpose()
                 .map_err(|e| Error::corrupt("earlier order to install", &e))?,
         }))
+    }
+
+    /// How installations go, by the names of the clusters.
+    ///
+    /// # Errors
+    /// As any query.
+    pub(crate) async fn installing(&mut self, org: OrgId) -> Result<Vec<(String, InstallStatus)>, Error> {
+        let rows = sqlx::query!(
+            r#"SELECT c.name, s.install AS "install!" FROM cluster_status s
+               JOIN clusters c ON c.org_id = s.org_id AND c.id = s.cluster_id
+               WHERE s.org_id = $1 AND s.install IS NOT NULL AND c.revoked_at IS NULL"#,
+            org.as_uuid()
+        )
+        .fetch_all(self.conn())
+        .await?;
+        // what cannot be read is told anew within seconds
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| Some((row.name, serde_json::from_value(row.install).ok()?)))
+            .collect())
     }
 
     /// Stores what a cluster is to install.

@@ -77,7 +77,7 @@ fn the_chart_is_the_manifest() {
     same(&by_identity(AGENT.render(&all).expect("rendered")), &manifest);
     // the release's namespace is helm's to make
     manifest.remove("Namespace (v1) /tombolo-system").expect("the manifest's namespace");
-    same(&by_identity(AGENT.render(&Value::Null).expect("rendered")), &manifest);
+    same(&by_identity(AGENT.render(&json!({})).expect("rendered")), &manifest);
 }
 
 #[test]

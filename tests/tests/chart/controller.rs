@@ -58,7 +58,7 @@ fn volume_of<'a>(objects: &'a [Value], path: &Path) -> &'a Value {
 
 #[test]
 fn alone_it_has_a_database_on_a_volume() {
-    let objects = CONTROLLER.render(&Value::Null).expect("rendered");
+    let objects = CONTROLLER.render(&json!({})).expect("rendered");
     let deployment = one(&objects, "Deployment");
     assert_eq!(deployment["spec"]["replicas"], 1);
     assert_eq!(deployment["spec"]["strategy"], json!({ "type": "Recreate" }), "two would want one database");
@@ -109,7 +109,7 @@ fn many_share_a_database_and_a_key() {
 
 #[test]
 fn it_runs_as_nobody_and_writes_into_volumes_only() {
-    let objects = CONTROLLER.render(&Value::Null).expect("rendered");
+    let objects = CONTROLLER.render(&json!({})).expect("rendered");
     let pod = pod(&objects);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["runAsUser"], 65532);
@@ -147,7 +147,7 @@ fn its_certificate_is_for_how_it_is_reached() {
     assert!(
         options.tls_name.contains(&service) && options.tls_name.contains(&"other.example.com".to_owned())
     );
-    let alone = self::options(&CONTROLLER.render(&Value::Null).expect("rendered"));
+    let alone = self::options(&CONTROLLER.render(&json!({})).expect("rendered"));
     assert_eq!(alone.public_url, Some(format!("https://{service}:8443")));
 }
 
@@ -158,7 +158,7 @@ fn clusters_get_images_like_its_own() {
     assert_eq!(pod(&objects)["containers"][0]["image"], "r.example.com/t/tombolo-controller:7");
     let options = options(&objects);
     assert_eq!((options.image_registry.as_str(), options.image_version.as_str()), ("r.example.com/t/", "7"));
-    let alone = self::options(&CONTROLLER.render(&Value::Null).expect("rendered"));
+    let alone = self::options(&CONTROLLER.render(&json!({})).expect("rendered"));
     assert_eq!(alone.image_version, env!("CARGO_PKG_VERSION"));
 }
 
@@ -191,7 +191,7 @@ fn what_does_not_go_together_is_named_at_once() {
 #[test]
 fn the_notes_lead_to_the_owner_token() {
     let alone = CONTROLLER.notes(&Value::Null);
-    let options = options(&CONTROLLER.render(&Value::Null).expect("rendered"));
+    let options = options(&CONTROLLER.render(&json!({})).expect("rendered"));
     let (token, ready) = (options.owner_token_file.expect("a file"), options.ready_file.expect("a file"));
     for notes in [&alone, &CONTROLLER.notes(&shared())] {
         for path in [&token, &ready] {

@@ -179,6 +179,15 @@ async fn a_follower_sees_a_cluster_become_another() {
     let (kind, id, data) = stream.next().await.unwrap();
     assert_eq!((kind.as_str(), id), ("cluster", None));
     assert_eq!((&data["name"], &data["state"]), (&"cluster-1".into(), &"disconnected".into()));
+    controller.database.sql(
+        r#"INSERT INTO cluster_status (org_id, cluster_id, install) SELECT org_id, id,
+              '{"revision": 1, "steps": [{"step": "egress", "state": "working", "message": "1 of 2 ready"}]}'
+           FROM clusters WHERE name = 'cluster-1';
+           SELECT pg_notify('tombolo_status', org_id::text) FROM clusters LIMIT 1"#,
+    );
+    let (kind, id, data) = stream.next().await.unwrap();
+    assert_eq!((kind.as_str(), id, &data["cluster"]), ("install", None, &"cluster-1".into()));
+    assert_eq!(data["install"]["steps"][0]["message"], "1 of 2 ready");
     drop(stream);
     driver.stop().await;
 }
