@@ -1,8 +1,11 @@
 //! Real clusters: API server, kubelet, containerd, CoreDNS, pods. `make test-clusters` runs it; `tests/kubernetes/README.md` says what it needs.
 
 mod chart;
+mod conformance;
+mod everything;
 mod images;
 mod lab;
 mod onboard;
+mod scale;
 mod smoke;
 mod world;
