@@ -302,6 +302,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         states: feed.state(),
         status: feed.status(),
     });
+    let (left, multicluster_left) = watch::channel(None);
     let installing = match installing {
         Some((client, namespace)) => install::Task::Kubernetes(Box::new(Installing {
             client,
@@ -310,6 +311,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub: Arc::clone(&hub),
             standings: standings.clone(),
             installed,
+            multicluster: mcs_client.is_some().then_some(multicluster_left),
         })),
         None => install::Task::Machine(feed.state(), installed),
     };
@@ -345,6 +347,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         exposed: exposures.clone(),
         clock: Arc::clone(&deps.clock),
         problems: mcs_problems,
+        left,
     });
     let (injection_problems, found_injecting) = watch::channel(Vec::new());
     let (writes, writing) = watch::channel(standings.own().writes());
@@ -602,16 +605,17 @@ async fn read_source(reader: Reader, told: Told, membership: Arc<Membership>) {
         changed |= index.set_mcs(batch.mcs.is_some());
         batch.problems.extend(locality::check(&membership.locality, index.nodes()));
         told.problems.send_replace(batch.problems);
-        if batch.read && (changed || told.source.borrow().is_none()) {
-            let now = Arc::new(index.view());
-            told.view.send_replace(Arc::clone(&now));
-            told.source.send_replace(Some(now));
-        }
         told.mcs.send_if_modified(|version| {
             let differs = *version != batch.mcs;
             *version = batch.mcs;
             differs
         });
+        // after it: once the source was read, it is known whether there is an API of that kind
+        if batch.read && (changed || told.source.borrow().is_none()) {
+            let now = Arc::new(index.view());
+            told.view.send_replace(Arc::clone(&now));
+            told.source.send_replace(Some(now));
+        }
     };
     reader.run(sink).await;
 }

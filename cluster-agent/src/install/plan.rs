@@ -42,6 +42,8 @@ pub(super) struct Found {
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
     pub(super) reached: BTreeMap<ClusterName, BTreeSet<String>>,
+    /// How much of ours there is of the Multi-Cluster Services API when all of it is to go; none where that is not known.
+    pub(super) imports: Option<usize>,
 }
 
 /// `CoreDNS` as the cluster has it, where it does.
@@ -184,6 +186,8 @@ fn removal(found: &Found) -> Plan {
         plan.actions.extend(found.objects.keys().map(|key| (step_of(key), Action::Delete(key.clone()))));
     }
     plan.steps.push(steps::removed(&found.objects, &found.failed));
+    // another part of the agent takes these out
+    plan.steps.push(steps::imports(found.imports));
     plan
 }
 

@@ -215,6 +215,12 @@ fn what_is_taken_out_leaves_nothing() {
     assert_eq!(cluster.step(), [""; 0]);
     assert!(cluster.found.objects.is_empty() && cluster.plan().addresses.is_empty());
     assert_eq!(cluster.found.dns.config, before.config, "byte for byte");
+    for (left, state) in
+        [(None, StepState::Waiting), (Some(2), StepState::Working), (Some(0), StepState::Done)]
+    {
+        cluster.found.imports = left;
+        assert_eq!(cluster.steps()["imports"].0, state, "{left:?}");
+    }
     assert!(cluster.steps().values().all(|(state, _)| *state == StepState::Done), "{:?}", cluster.steps());
 }
 

@@ -108,7 +108,7 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
 }
 
 /// Whether nothing of the agent's is to be there any more.
-fn is_removed(resources: &Resources<ClusterResource>) -> bool {
+pub(super) fn is_removed(resources: &Resources<ClusterResource>) -> bool {
     let order = resources.get(&ResourceKey::new("install", ""));
     matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
 }
