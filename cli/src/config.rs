@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    io::Read as _,
+    io::{IsTerminal as _, Read as _},
     path::{Path, PathBuf},
 };
 use tombolo_model::OrgName;
@@ -88,13 +88,16 @@ pub fn write(path: &Path, file: &File) -> Result<()> {
     std::fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
 }
 
-/// The token in a file, or on standard input for `-`.
+/// The token in a file, or on standard input for `-`; typed on a terminal, it is not shown there.
 ///
 /// # Errors
 /// It can't be read, or is empty.
 pub fn token(path: &Path) -> Result<String> {
     let mut text = String::new();
-    if path == Path::new("-") {
+    let typed = path == Path::new("-") && std::io::stdin().is_terminal();
+    if typed {
+        text = rpassword::prompt_password("API token (it is not shown): ").context("read the token")?;
+    } else if path == Path::new("-") {
         std::io::stdin()
             .take(4096)
             .read_to_string(&mut text)

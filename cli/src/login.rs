@@ -8,10 +8,7 @@ use crate::{
     problem::CliError,
 };
 use anyhow::Result;
-use std::{
-    io::{IsTerminal as _, Write as _},
-    path::Path,
-};
+use std::path::Path;
 
 /// Runs it.
 ///
@@ -19,10 +16,6 @@ use std::{
 /// The token is not good, or the file can't be written.
 pub async fn run(global: &Global, args: LoginArgs, out: &Output) -> Result<()> {
     let file = global.token_file.as_deref().unwrap_or(Path::new("-"));
-    if file == Path::new("-") && std::io::stdin().is_terminal() {
-        // What is typed stays on the screen; better the one who sees it than a token among the arguments.
-        let _ = write!(std::io::stderr(), "API token, then Ctrl-D: ");
-    }
     let mut context: Context = config::with_token(global, Some(config::token(file)?))?;
     let me = Client::new(&context)?.get("/api/v1/whoami").await?.body;
     // the organization of this token, not that of one before

@@ -567,7 +567,7 @@ impl Parts {
         }
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting, &self.standings);
         tasks.spawn("engine", engine::run(self.inputs, self.outputs, self.ages));
-        tasks.spawn("readiness", ready(readiness, snapshot));
+        tasks.spawn("readiness", ready(readiness, snapshot, self.feed.status()));
         (tasks, self.lock)
     }
 }
@@ -620,13 +620,20 @@ async fn read_source(reader: Reader, told: Told, membership: Arc<Membership>) {
     reader.run(sink).await;
 }
 
-/// Ready once there is a snapshot to serve, old or new.
+/// How long the controller may take to say whether a kept snapshot still stands.
+const CONFIRMED: Duration = Duration::from_secs(5);
+
+/// Ready once there is a snapshot to serve: the controller's, or a kept one where the controller does not answer. A replica
+/// that is new must not answer from what was kept a while ago while others know better.
 async fn ready(
     readiness: Readiness,
     mut snapshot: watch::Receiver<Arc<tombolo_feed::State<ClusterResource>>>,
+    mut feed: watch::Receiver<tombolo_feed::Status>,
 ) {
     readiness.set_not_ready("no snapshot from the controller yet");
     if snapshot.wait_for(|state| state.generation.get() > 0).await.is_ok() {
+        let confirmed = feed.wait_for(|status| !status.from_cache);
+        let _ = tokio::time::timeout(CONFIRMED, confirmed).await;
         readiness.set_ready();
     }
     std::future::pending().await

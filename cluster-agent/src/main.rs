@@ -131,6 +131,9 @@ struct Run {
     /// Where gateways in pods come, over TLS and with the token of their service account: IP:PORT.
     #[arg(long, requires = "kubernetes", value_name = "IP:PORT")]
     gateway_listen: Option<SocketAddr>,
+    /// How long everything goes on once the end was asked for: until all who ask have heard of it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
+    last_calls: u64,
     /// Answer names with addresses inside this prefix (capture mode explicit), as 127.101.0.0/16.
     #[arg(long)]
     explicit_prefix: Option<ExplicitPrefix>,
@@ -389,6 +392,7 @@ async fn answer(options: Dns) -> anyhow::Result<()> {
 }
 
 async fn run(options: Run) -> anyhow::Result<()> {
+    let last_calls = Duration::from_secs(options.last_calls);
     limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
     let config = Config {
@@ -443,6 +447,10 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let stop = async {
         let signal = signals.terminate().await;
         tracing::info!(signal = ?signal, "draining");
+        tokio::select! {
+            () = tokio::time::sleep(last_calls) => {}
+            _ = signals.terminate() => {}
+        }
     };
     let ready_file = options.ready_file;
     let running = bound.run(stop, DRAIN);

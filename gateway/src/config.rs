@@ -212,7 +212,9 @@ pub struct Timing {
     pub idle: Duration,
     /// The same for one that was taken: longer, so that mostly the side that dialled ends it.
     pub idle_taken: Duration,
-    /// How long connections may go on after the end was asked for.
+    /// How long connections are taken after the end was asked for: until all who send some have heard of it.
+    pub last_calls: Duration,
+    /// How long connections may go on after that.
     pub drain: Duration,
 }
 
@@ -232,6 +234,7 @@ impl Default for Timing {
             keepalive: Duration::from_secs(10),
             idle: Duration::from_secs(300),
             idle_taken: Duration::from_secs(600),
+            last_calls: Duration::ZERO,
             drain: Duration::from_secs(25),
         }
     }

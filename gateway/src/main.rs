@@ -57,6 +57,7 @@ async fn run(config: Config, control: Handle) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("take over the signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("take over SIGHUP")?;
     let (ready_file, deadline) = (config.ready_file.clone(), config.timing.drain);
+    let last_calls = config.timing.last_calls;
     let (role, instance) = (config.role, config.instance.clone());
     let bound = process::build(config, Arc::new(SystemClock), control).await?;
     tracing::info!(%role, instance, tunnel = %bound.tunnel, "bound");
@@ -84,8 +85,13 @@ async fn run(config: Config, control: Handle) -> anyhow::Result<()> {
         }
     };
     tracing::info!(signal = ?why, "draining; a second signal ends it at once");
+    bound.shared.leave();
+    let ending = async {
+        tokio::time::sleep(last_calls).await;
+        bound.drain(deadline).await
+    };
     tokio::select! {
-        drained = bound.drain(deadline) => match drained {
+        drained = ending => match drained {
             Drained::All => tracing::info!("drained"),
             Drained::Cut(left) => tracing::warn!(left, "the deadline passed; connections were cut"),
         },

@@ -77,6 +77,9 @@ pub(crate) struct Run {
     /// How long a tunnel without a connection in it is kept; its taker waits twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
     idle: u64,
+    /// How long connections are taken once the end was asked for: until all who send some have heard of it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
+    last_calls: u64,
     /// Where metrics, health and dumps are served.
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<SocketAddr>,
@@ -240,6 +243,7 @@ impl Run {
             keepalive: Duration::from_secs(self.keepalive),
             idle: Duration::from_secs(self.idle),
             idle_taken: Duration::from_secs(self.idle * 2),
+            last_calls: Duration::from_secs(self.last_calls),
             ..Timing::default()
         };
         Ok(Config {

@@ -18,7 +18,10 @@ use arc_swap::ArcSwap;
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +99,7 @@ pub struct Shared {
     /// Connections by endpoint.
     pub endpoint_loads: Loads<SocketAddr>,
     tunnel: OnceLock<SocketAddr>,
+    leaving: AtomicBool,
     changed: watch::Sender<u64>,
     calls: watch::Sender<Instant>,
     probers: Mutex<HashMap<Key, CancellationToken>>,
@@ -127,6 +131,7 @@ impl Shared {
             tunnel_loads: Loads::default(),
             endpoint_loads: Loads::default(),
             tunnel: OnceLock::new(),
+            leaving: AtomicBool::new(false),
             changed: watch::Sender::new(0),
             calls: watch::Sender::new(Instant::now()),
             probers: Mutex::default(),
@@ -207,11 +212,17 @@ impl Shared {
     pub fn status(&self, generation: Generation) -> GatewayStatus {
         GatewayStatus {
             generation,
+            leaving: self.leaving.load(Ordering::Relaxed),
             connections: self.conns.len() as u64,
             peers: self.health.report(),
             edges: self.metrics.edges(),
             ..GatewayStatus::default()
         }
+    }
+
+    /// Says that the process is about to end. It goes on as before.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Ends what the process does on its own, and every connection.

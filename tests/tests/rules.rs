@@ -65,6 +65,7 @@ const HEAVY: Table = &[
     ("nftables", &["tombolo-gateway"]),
     ("h2", &["tombolo-feed", "tombolo-gateway", "tombolo-agent", "tombolo-testkit"]),
     ("reqwest", &["tombolo"]),
+    ("rpassword", &["tombolo"]),
     ("clap*", PROGRAMS),
     ("anyhow", &["tombolo-controller", "tombolo-agent", "tombolo-gateway", "tombolo"]),
     ("hyper*", &["tombolo-runtime", "tombolo-controller", "tombolo-agent", "tombolo-gateway", "tombolo"]),

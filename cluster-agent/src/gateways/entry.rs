@@ -51,6 +51,11 @@ impl Entry {
         }
     }
 
+    /// Whether somebody should be sent there: it is connected, and not about to end.
+    pub(super) const fn takes_connections(&self) -> bool {
+        self.vanished.is_none() && !self.status.leaving
+    }
+
     /// Whether there is something to send.
     pub(super) fn publish(
         &mut self,

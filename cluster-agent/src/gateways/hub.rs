@@ -140,7 +140,7 @@ impl Hub {
     pub fn gateways(&self) -> Gateways {
         let inner = self.lock();
         let gateway =
-            |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.vanished.is_none() };
+            |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.takes_connections() };
         let mut all: Gateways =
             inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect();
         for (instance, there) in inner.others.known() {
@@ -282,11 +282,15 @@ impl Hub {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
         let differs = entry.status != status;
+        let leaves = entry.status.leaving != status.leaving;
         entry.status = status;
         if differs {
             inner.touch(instance);
         }
         drop(inner);
+        if leaves {
+            self.changed();
+        }
         self.reported();
         Ok(())
     }

@@ -101,7 +101,7 @@ impl Hub {
             }
             let gateway = ReplicaGateway {
                 hello: entry.hello.clone(),
-                connected: entry.vanished.is_none(),
+                connected: entry.takes_connections(),
                 status: inner.status_of(entry),
             };
             bytes += serde_json::to_vec(&gateway).map_or(0, |text| text.len());

@@ -185,10 +185,8 @@ impl Installing {
     /// What the API server can do, where it says so.
     async fn abilities(&self) -> Option<Abilities> {
         let groups = self.client.list_api_groups().await.ok()?;
-        let version = self.client.apiserver_version().await.ok()?;
-        let minor = version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap_or(0);
         let measures = groups.groups.iter().any(|group| group.name == "metrics.k8s.io");
-        Some(Abilities { measures, sleeps: version.major == "1" && minor >= 30 })
+        Some(Abilities { measures })
     }
 
     /// The peers' gateways that our egress gateways got through to.

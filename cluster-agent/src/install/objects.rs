@@ -44,8 +44,6 @@ pub(super) struct Context<'a> {
 pub(super) struct Abilities {
     /// It has the metrics that an autoscaler reads.
     pub(super) measures: bool,
-    /// Its nodes can let a pod sleep before it ends (1.30).
-    pub(super) sleeps: bool,
 }
 
 /// All that is to be there.
@@ -129,6 +127,8 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
         "serviceAccountName": name,
         "automountServiceAccountToken": false,
         "terminationGracePeriodSeconds": GRACE_S,
+        // on a node that runs out of something, applications go before the way between them
+        "priorityClassName": "system-cluster-critical",
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "seccompProfile": { "type": "RuntimeDefault" },
@@ -148,7 +148,7 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
 }
 
 fn container(context: &Context<'_>, role: GatewayRole) -> Value {
-    let Context { spec, namespace, cluster, trust_domain, roots, abilities, .. } = context;
+    let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
     let args = [
         "run".to_owned(),
         format!("--role={role}"),
@@ -158,13 +158,14 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         format!("--trust-domain={trust_domain}"),
         "--cache=/var/lib/tombolo/table".to_owned(),
         format!("--admin=0.0.0.0:{ADMIN}"),
+        format!("--last-calls={LAST_CALLS_S}"),
     ];
     let field =
         |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let tunnel = if role == GatewayRole::Ingress { TUNNEL } else { 15008 };
     let port = |name: &str, port: u16| json!({ "name": name, "containerPort": port, "protocol": "TCP" });
     let probe = |path: &str, period: u32, failures: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "failureThreshold": failures });
-    let mut container = json!({
+    json!({
         "name": "gateway",
         "image": image(spec, "tombolo-gateway"),
         "imagePullPolicy": "IfNotPresent",
@@ -188,11 +189,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
             { "name": "token", "mountPath": "/var/run/tombolo/token", "readOnly": true },
             { "name": "cache", "mountPath": "/var/lib/tombolo" },
         ],
-    });
-    if abilities.sleeps {
-        container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": LAST_CALLS_S } } });
-    }
-    container
+    })
 }
 
 /// An image of this order.

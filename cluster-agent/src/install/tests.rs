@@ -270,7 +270,7 @@ fn an_agent_is_upgraded_before_its_gateways() {
 #[test]
 fn an_autoscaler_has_the_last_word_on_how_many() {
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
-    cluster.found.abilities = Abilities { measures: true, sleeps: true };
+    cluster.found.abilities = Abilities { measures: true };
     cluster.settle();
     let scalers =
         cluster.found.objects.keys().filter(|key| key.kind == Kind::HorizontalPodAutoscaler).count();

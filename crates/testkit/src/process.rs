@@ -12,7 +12,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -118,16 +121,17 @@ impl Program {
         kill(pid, signal).unwrap_or_else(|error| panic!("{}: {signal}: {error}", self.name));
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, and what it wrote last is here.
     ///
     /// # Panics
-    /// When it has not by the deadline.
+    /// When it has not by the deadline, or a child that outlives it holds its pipes.
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
-        let stderr = self.stderr.clone();
+        let (stdout, stderr) = (self.stdout.clone(), self.stderr.clone());
         wait::until_ok(&what, deadline, || {
-            let seen = self.child.try_wait().ok().flatten().ok_or_else(|| stderr.tail(20));
-            std::future::ready(seen)
+            let ended = self.child.try_wait().ok().flatten();
+            let seen = ended.filter(|_| stdout.is_whole() && stderr.is_whole());
+            std::future::ready(seen.ok_or_else(|| stderr.tail(20)))
         })
         .await
     }
@@ -160,12 +164,19 @@ impl Drop for Program {
 
 /// What a program writes, collected by a thread for each pipe. With `TOMBOLO_TEST_ECHO` set it is shown as it comes, too.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<VecDeque<String>>>);
+struct Lines(Arc<Collected>);
+
+#[derive(Default)]
+struct Collected {
+    kept: Mutex<VecDeque<String>>,
+    /// The pipe has ended: nothing more comes.
+    whole: AtomicBool,
+}
 
 impl Lines {
     fn collect(name: &str, pipe: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
-        let (kept, name) = (lines.0.clone(), name.to_owned());
+        let (into, name) = (lines.clone(), name.to_owned());
         let echo = std::env::var_os("TOMBOLO_TEST_ECHO").is_some();
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -173,18 +184,27 @@ impl Lines {
                 if echo {
                     let _ = writeln!(std::io::stderr(), "[{name}] {line}");
                 }
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = into.kept();
                 if kept.len() == KEPT_LINES {
                     kept.pop_front();
                 }
                 kept.push_back(line);
             }
+            into.0.whole.store(true, Ordering::Release);
         });
         lines
     }
 
+    fn kept(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.whole.load(Ordering::Acquire)
+    }
+
     fn tail(&self, count: usize) -> Vec<String> {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.kept();
         lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
     }
 
@@ -225,10 +245,7 @@ mod tests {
         let mut program = Program::start("sh", sh(script, &ready), &ready, Duration::from_secs(10)).await;
         assert_eq!(program.address("api"), "127.0.0.1:1".parse().unwrap());
         assert!(program.stop(Duration::from_secs(10)).await.success());
-        let stdout = || std::future::ready(program.stdout());
-        wait::until("the token", Duration::from_secs(5), stdout, |text| text == "token").await;
-        let stderr = || std::future::ready(program.stderr());
-        wait::until("the last word", Duration::from_secs(5), stderr, |text| text == "bye").await;
+        assert_eq!((program.stdout(), program.stderr()), ("token".into(), "bye".into()));
     }
 
     #[tokio::test]

@@ -320,6 +320,9 @@ pub struct LeafResponse {
 pub struct GatewayStatus {
     /// The generation in force.
     pub generation: Generation,
+    /// It is about to end: it takes connections for a few seconds more, and nobody should be sent there any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// Open connections of applications or tunnels' streams.
     pub connections: u64,
     /// For an egress gateway: each peer cluster, by address.

@@ -62,7 +62,7 @@ fn matters(status: &GatewayStatus) -> impl PartialEq {
             })
         })
         .collect();
-    (status.generation, peers, status.problems.clone())
+    (status.generation, status.leaving, peers, status.problems.clone())
 }
 
 #[cfg(test)]

@@ -90,14 +90,15 @@ fn vips(indexes: BTreeMap<GlobalName, u64>, pools: &Pools) -> BTreeMap<GlobalNam
     indexes.into_iter().filter_map(|(name, index)| Some((name, pools.vip(index)?))).collect()
 }
 
-/// What changed, sorted by what is read to know it.
+/// What changed, sorted by what is read to know it. Each once, however often it changed since: the second time, its
+/// record would be taken already, and what is not found counts as gone.
 #[derive(Default)]
 struct Wanted {
     clusters: BTreeSet<Uuid>,
     gns: BTreeSet<Uuid>,
     inventories: BTreeSet<Uuid>,
-    namespaces: Vec<(Uuid, tombolo_model::NamespaceName)>,
-    services: Vec<(Uuid, tombolo_model::inventory::ServiceKey)>,
+    namespaces: BTreeSet<(Uuid, tombolo_model::NamespaceName)>,
+    services: BTreeSet<(Uuid, tombolo_model::inventory::ServiceKey)>,
     vips: BTreeSet<GlobalName>,
     roots: bool,
 }
@@ -117,8 +118,12 @@ impl Wanted {
                 Change::Gns(id) => {
                     wanted.gns.insert(id.as_uuid());
                 }
-                Change::Namespace(cluster, name) => wanted.namespaces.push((cluster.as_uuid(), name)),
-                Change::Service(cluster, key) => wanted.services.push((cluster.as_uuid(), key)),
+                Change::Namespace(cluster, name) => {
+                    wanted.namespaces.insert((cluster.as_uuid(), name));
+                }
+                Change::Service(cluster, key) => {
+                    wanted.services.insert((cluster.as_uuid(), key));
+                }
                 Change::Inventory(id) => {
                     wanted.inventories.insert(id.as_uuid());
                 }

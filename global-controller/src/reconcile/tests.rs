@@ -35,6 +35,8 @@ struct Bench {
     gns: Option<GnsId>,
     vault: Vault,
     rng: StdRng,
+    /// What was reported last.
+    last: Option<(ClusterId, ServiceKey)>,
     _files: tempfile::TempDir,
     _database: Database,
 }
@@ -74,6 +76,7 @@ impl Bench {
             gns: None,
             vault,
             rng: StdRng::seed_from_u64(seed),
+            last: None,
             _files: files,
             _database: database,
         };
@@ -127,12 +130,16 @@ impl Bench {
             }
             4 | 5 => {
                 let key: ServiceKey = build::service_key(SERVICES[self.rng.random_range(0..SERVICES.len())]);
+                // what changes twice in a row is what endpoints do that come up
+                let again = self.last.take().filter(|_| self.rng.random_bool(0.5));
+                let (id, key) = again.unwrap_or((id, key));
+                self.last = Some((id, key.clone()));
                 let ready = self.rng.random_range(0..3);
                 let record = build::Service::new(&[80]).endpoints(ready, 3).build();
                 tx.upsert_services(org, id, &[(key.clone(), record)].into()).await.unwrap();
                 let record = tombolo_model::inventory::NamespaceRecord::default();
                 tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();
-                format!("report {name} {key} {ready}")
+                format!("report {id} {key} {ready}")
             }
             6 => {
                 let keys = [SERVICES[self.rng.random_range(0..SERVICES.len())].to_owned()];
@@ -208,8 +215,8 @@ async fn following_is_reading_everything() {
         let mut bench = Bench::new(seed).await;
         let mut done = Vec::new();
         for _ in 0..60 {
-            // several changes may come at once
-            for _ in 0..bench.rng.random_range(1..3) {
+            // several changes may come at once, of the same object too
+            for _ in 0..bench.rng.random_range(1..6) {
                 done.push(bench.step().await);
             }
             bench.driver.first().await.unwrap();
@@ -221,4 +228,32 @@ async fn following_is_reading_everything() {
         }
         assert!(done.iter().any(|what| what == "prune"));
     }
+}
+
+#[tokio::test]
+async fn what_changed_twice_since_the_last_look_is_there() {
+    let mut bench = Bench::new(1).await;
+    let org = bench.org.id;
+    let (id, name) = bench.clusters[0].clone();
+    let mut tx = bench.driver.store.begin().await.unwrap();
+    bench.join(&mut tx, id, &name).await;
+    bench.domain(&mut tx).await;
+    tx.commit().await.unwrap();
+    bench.driver.first().await.unwrap();
+    let key: ServiceKey = build::service_key("default/cart");
+    for ready in [0, 1] {
+        let mut tx = bench.driver.store.begin().await.unwrap();
+        let record = build::Service::new(&[80]).endpoints(ready, 1).build();
+        tx.upsert_services(org, id, &[(key.clone(), record)].into()).await.unwrap();
+        let labels = [("step".to_owned(), ready.to_string())].into();
+        let record = tombolo_model::inventory::NamespaceRecord { labels, ..Default::default() };
+        tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    bench.driver.first().await.unwrap();
+    let (held, stored) = bench.worlds().await;
+    let found = &held.inventories[&id];
+    assert_eq!(found.services[&key].ready, 1, "{found:?}");
+    assert_eq!(found.namespaces[&key.namespace].labels["step"], "1");
+    assert_eq!(held, stored);
 }

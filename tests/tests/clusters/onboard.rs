@@ -1,11 +1,16 @@
 //! Two clusters, two commands each, one name: from nothing to a pod's call that another cluster answers, and back to nothing.
 
+#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
+
 use crate::{
     lab::{Cluster, Lab},
     world::{SOON, World},
 };
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 use tombolo_testkit::wait::{until, until_ok};
 
 /// The namespace of the application.
@@ -98,6 +103,53 @@ async fn who(cluster: &Cluster) -> Result<String, String> {
     said["server"].as_str().map(str::to_owned).ok_or_else(|| format!("no server in {said}"))
 }
 
+/// Both clusters get another version and one goes back, while a pod calls: no call fails.
+async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
+    for cluster in [one, other] {
+        for image in ["tombolo-agent", "tombolo-gateway"] {
+            let (old, new) = (format!("localhost/{image}:dev"), format!("localhost/{image}:next"));
+            let tag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", &old, &new];
+            cluster.node_exec(1, &tag).await.expect("another name of the image");
+        }
+    }
+    // a new connection for each call, so that each is a choice of gateways
+    let calls = ["/tools", "load", "-for", "5s", "-clients", "4", "-pause", "20ms", "-fresh", URL];
+    let over = AtomicBool::new(false);
+    let calling = async {
+        let (mut requests, mut failures) = (0, Vec::new());
+        while !over.load(Ordering::Relaxed) {
+            let said = one.exec(SHOP, "deploy/caller", &calls).await.expect("counts");
+            let counts: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+            requests += counts["requests"].as_u64().expect("a count");
+            if counts["failed"] != 0 {
+                failures.push(counts);
+            }
+        }
+        (requests, failures)
+    };
+    let upgrading = async {
+        for cluster in [one, other] {
+            let done = world.tombolo(&["cluster", "upgrade", &cluster.name, "--to", "next"]).await;
+            let done = done.expect("it is upgraded");
+            assert!(done.contains("from dev to next"), "{done}");
+        }
+        let done = world.tombolo(&["cluster", "rollback", &one.name]).await.expect("it goes back");
+        assert!(done.contains("back from next to dev"), "{done}");
+        let image = "jsonpath={.spec.template.spec.containers[0].image}";
+        for (cluster, tag) in [(one, "dev"), (other, "next")] {
+            for deployment in ["tombolo-agent", "tombolo-egress", "tombolo-ingress"] {
+                let get = ["-n", "tombolo-system", "get", "deploy", deployment, "-o", image];
+                let image = cluster.kubectl(&get).await.expect("a Deployment");
+                assert!(image.ends_with(&format!(":{tag}")), "{}: {deployment}: {image}", cluster.name);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let ((requests, failures), ()) = tokio::join!(calling, upgrading);
+    println!("calls during upgrade and rollback: {requests}, failed: {failures:?}");
+    assert!(requests > 100 && failures.is_empty(), "{failures:?} of {requests}");
+}
+
 #[tokio::test]
 async fn two_clusters_two_commands_each_one_name() {
     let lab = Lab::up(2).await;
@@ -127,9 +179,12 @@ async fn two_clusters_two_commands_each_one_name() {
     let gns = ["gns", "create", "acme", "--domain", "acme.example.com", "--namespace", SHOP];
     world.tombolo(&gns).await.expect("a global namespace");
     tokio::join!(run(one, 0), run(other, 2));
-    for cluster in [one, other] {
+    let install = async |cluster: &Cluster| {
         let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
-        let said = world.tombolo(&install).await.expect("it is installed");
+        world.tombolo(&install).await.expect("it is installed")
+    };
+    let (here, there) = tokio::join!(install(one), install(other));
+    for said in [here, there] {
         for step in ["agent", "egress", "ingress", "address", "dns"] {
             let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
             assert!(done, "{step}: {said}");
@@ -174,6 +229,10 @@ async fn two_clusters_two_commands_each_one_name() {
     until("objects are mended", SOON, mended, |(replicas, budget)| replicas == "2" && budget == "1").await;
     assert_eq!(until_ok("calls go on", SOON, || who(one)).await, other.name);
 
+    if lab.is_ours() {
+        upgrade(&world, one, other).await;
+    }
+
     for cluster in [one, other] {
         let kubeconfig = cluster.kubeconfig.display().to_string();
         let uninstall = ["cluster", "uninstall", &cluster.name, "--yes", "--kubeconfig", &kubeconfig];
@@ -183,6 +242,19 @@ async fn two_clusters_two_commands_each_one_name() {
             .await
             .expect("the application goes");
     }
+    // and again, all in one go
+    let kubeconfig = one.kubeconfig.display().to_string();
+    let join = ["cluster", "join", &one.name, "--kubeconfig", &kubeconfig];
+    let looked =
+        world.tombolo(&[&join[..], &["--check"]].concat()).await.expect("all that is needed is there");
+    for what in ["API server", "native sidecars", "permissions", "cluster DNS", "externalIPs"] {
+        let good = looked.lines().any(|line| line.starts_with("ok") && line.contains(what));
+        assert!(good || !lab.is_ours(), "{what}: {looked}");
+    }
+    assert_eq!(objects(one).await, before[0], "a look changes something");
+    world.tombolo(&join).await.expect("it joins");
+    let uninstall = ["cluster", "uninstall", &one.name, "--yes", "--kubeconfig", &kubeconfig];
+    world.tombolo(&uninstall).await.expect("it is taken out");
     for (cluster, before) in [one, other].into_iter().zip(before) {
         assert_eq!(objects(cluster).await, before, "{} is not as it was", cluster.name);
     }

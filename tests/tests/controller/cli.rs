@@ -1,6 +1,6 @@
 //! The `tombolo` program at a true controller: what it prints, keeps, and ends with.
 
-use crate::support::{Site, site};
+use crate::support::{SOON, Site, site};
 use serde_json::{Value, json};
 use std::{
     io::Write as _,
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
-use tombolo_testkit::process::binary;
+use tombolo_testkit::{process::binary, wait::until};
 
 /// Somebody's home folder, and the controller that they use.
 struct User<'a> {
@@ -374,4 +374,41 @@ async fn usage_unreachable_servers_and_colours() {
     command.args(["--norc", "-c", &asked]);
     assert_eq!(run(command, "").await.ends(0).out.trim(), "cluster");
     site.bound.drain().await;
+}
+
+/// On a true terminal, which shows what is typed until a program says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typed_token_is_not_shown() {
+    let (site, _database, _files) = site().await;
+    let user = User::new(&site);
+    let mut command = user.command(Path::new("script"));
+    let server =
+        format!("--server https://{} --ca-fingerprint {}", site.bound.api, site.bound.ca_fingerprint);
+    let line = format!("exec {} login {server}", binary("tombolo").display());
+    command.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("script (the package bsdutils)");
+    let pid = child.id();
+    let hidden = || std::future::ready(terminal_of_child(pid).is_some_and(|terminal| !echoes(&terminal)));
+    until("the terminal shows nothing", SOON, hidden, |hidden| *hidden).await;
+    let mut keyboard = child.stdin.take().unwrap();
+    keyboard.write_all(format!("{}\n", site.owner).as_bytes()).unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    drop(keyboard);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && shown.contains("logged in"), "{shown}");
+    assert!(shown.contains("it is not shown") && !shown.contains(&site.owner), "{shown}");
+    site.bound.drain().await;
+}
+
+/// The terminal of the program that `script` runs.
+fn terminal_of_child(script: u32) -> Option<PathBuf> {
+    let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).ok()?;
+    let child = children.split_whitespace().next()?;
+    std::fs::read_link(format!("/proc/{child}/fd/0")).ok().filter(|path| path.starts_with("/dev/pts"))
+}
+
+fn echoes(terminal: &Path) -> bool {
+    let output = Command::new("stty").arg("-a").arg("-F").arg(terminal).output().unwrap();
+    !String::from_utf8_lossy(&output.stdout).split_whitespace().any(|word| word == "-echo")
 }

@@ -102,7 +102,8 @@ impl Server {
 
     pub(super) async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let service = self.role.as_str();
-        tracing::info!(service, address = ?listener.local_addr().ok(), "serving");
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(service, address, "serving");
         let (token, places) = (CancellationToken::new(), Arc::new(Semaphore::new(CONNECTIONS)));
         let mut connections = JoinSet::new();
         tokio::pin!(stop);

@@ -64,11 +64,17 @@ pub(crate) struct Attestor {
     waiting: Arc<Semaphore>,
     permits: Arc<Semaphore>,
     processes: Arc<Processes>,
+    patience: Duration,
 }
 
 impl Attestor {
     pub(crate) fn new() -> Self {
+        Self::with_patience(PATIENCE)
+    }
+
+    fn with_patience(patience: Duration) -> Self {
         Self {
+            patience,
             waiting: Arc::new(Semaphore::new(WAITING)),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
             processes: Arc::new(Processes::new()),
@@ -101,7 +107,7 @@ impl Attestor {
             .await
             .map_err(|stopped| AttestError::Process(stopped.into()))?
         };
-        timeout(PATIENCE, looked_up).await.map_err(|_| AttestError::Overloaded)?
+        timeout(self.patience, looked_up).await.map_err(|_| AttestError::Overloaded)?
     }
 }
 
