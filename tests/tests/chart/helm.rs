@@ -7,9 +7,6 @@ use std::{
     process::Command,
 };
 
-/// What charts are rendered for; helm has no cluster to ask here.
-const KUBERNETES: &str = "1.34.4";
-
 fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a checkout")
 }
@@ -83,8 +80,6 @@ impl Chart {
             folder,
             "--namespace",
             self.namespace,
-            "--kube-version",
-            KUBERNETES,
             "--values",
             &path,
         ])?;
