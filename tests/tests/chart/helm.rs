@@ -74,15 +74,7 @@ impl Chart {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), all.to_string()).expect("written");
         let path = file.path().display().to_string();
-        let said = helm(&[
-            "template",
-            "tombolo",
-            folder,
-            "--namespace",
-            self.namespace,
-            "--values",
-            &path,
-        ])?;
+        let said = helm(&["template", "tombolo", folder, "--namespace", self.namespace, "--values", &path])?;
         Ok(documents(&said))
     }
 

@@ -6,6 +6,7 @@ mod everything;
 mod images;
 mod lab;
 mod onboard;
+mod replicas;
 mod scale;
 mod smoke;
 mod world;
