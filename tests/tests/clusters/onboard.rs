@@ -42,7 +42,7 @@ async fn objects(cluster: &Cluster) -> String {
 }
 
 /// The cluster joins by the two commands that are printed for it.
-async fn join(world: &World, cluster: &Cluster) {
+pub(crate) async fn join(world: &World, cluster: &Cluster) {
     let token = world.path(&format!("{}-token", cluster.name));
     let file = token.display().to_string();
     let printed = world.tombolo(&["cluster", "create", &cluster.name, "--join-token-file", &file]).await;
@@ -57,7 +57,7 @@ async fn join(world: &World, cluster: &Cluster) {
     world.paste(cluster, secret, "").await.expect("the token is there");
 }
 
-async fn connected(world: &World, name: &str) -> Result<(), String> {
+pub(crate) async fn connected(world: &World, name: &str) -> Result<(), String> {
     let shown = world.tombolo(&["cluster", "show", name, "-o", "json"]).await?;
     let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
     if shown["state"] == "connected" { Ok(()) } else { Err(format!("{name} is {}", shown["state"])) }
