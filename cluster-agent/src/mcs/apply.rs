@@ -226,6 +226,12 @@ impl Multicluster {
                 let (api, name) = self.api(schema, "ServiceExport", object);
                 api.patch_status(&name, &apply, &Patch::Apply(&**object)).await.map(drop)
             }
+            Action::ClearExport(object) => {
+                let (api, name) = self.api(schema, "ServiceExport", object);
+                let params =
+                    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                api.patch_status(&name, &params, &Patch::Merge(&**object)).await.map(drop)
+            }
             Action::DeleteImport(key) => {
                 let (api, name) = self.api(schema, "ServiceImport", &schema.object("ServiceImport", key));
                 api.delete(&name, &DeleteParams::default()).await.map(drop)
