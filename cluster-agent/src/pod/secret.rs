@@ -136,6 +136,11 @@ impl fmt::Debug for StateSecret {
 impl StateSecret {
     /// The Secret of this namespace, mounted at `dir`.
     #[must_use]
+    /// The API server that has it.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(super) const fn new(client: Client, namespace: NamespaceName, dir: PathBuf) -> Self {
         Self { client, namespace, dir, written: None }
     }
