@@ -52,7 +52,7 @@ pub(super) fn without(text: &str) -> Result<String, CorefileError> {
 }
 
 /// Answers as old as our own TTL, so that none is later for it; a name that was asked for before is answered on while no agent is there
-/// (`verify`: only then). Since CoreDNS 1.9.4.
+/// (`verify`: only then).
 const CACHE: &str = "    cache 5 {\n        denial 9984 1\n        serve_stale 1h verify\n    }\n";
 
 /// The file with these domains forwarded to the agent's DNS; without our block, where there is none.
