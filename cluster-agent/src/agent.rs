@@ -196,6 +196,7 @@ struct Parts {
     keeping: Option<Keeping>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
+    nodes: watch::Sender<Arc<locality::Nodes>>,
     checker: Checker,
     inputs: Inputs,
     outputs: Outputs,
@@ -337,6 +338,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
+    let (nodes, standing_nodes) = watch::channel(Arc::default());
     let (mcs, mcs_version) = watch::channel(None);
     let (mcs_problems, found_mcs) = watch::channel(Vec::new());
     let multicluster = mcs_client.map(|client| Multicluster {
@@ -374,6 +376,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let reporting = Reporting {
         snapshot: feed.state(),
         source: found,
+        nodes: standing_nodes,
         exposing: found_exposing,
         multicluster: found_mcs,
         installed: found_installed,
@@ -429,6 +432,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             keeping,
             source,
             source_problems,
+            nodes,
             checker,
             inputs,
             outputs: Outputs { zone, inventory, problems: names },
@@ -536,9 +540,14 @@ impl Parts {
             let resources = move || Arc::clone(&snapshot.borrow().resources);
             self.renewal.run(requests, resources, self.standings.clone())
         });
-        let told =
-            Told { source: self.source, view: self.view, problems: self.source_problems, mcs: self.mcs };
-        tasks.spawn("source", read_source(self.reader, told, Arc::clone(membership)));
+        let told = Told {
+            source: self.source,
+            view: self.view,
+            problems: self.source_problems,
+            nodes: self.nodes,
+            mcs: self.mcs,
+        };
+        tasks.spawn("source", read_source(self.reader, told));
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run(self.standings.clone()));
         }
@@ -591,18 +600,25 @@ struct Told {
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
+    nodes: watch::Sender<Arc<locality::Nodes>>,
     mcs: watch::Sender<Option<McsVersion>>,
 }
 
-async fn read_source(reader: Reader, told: Told, membership: Arc<Membership>) {
+async fn read_source(reader: Reader, told: Told) {
     let mut index = Index::default();
-    let sink = move |mut batch: Batch| {
+    let sink = move |batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
             changed |= index.change(change);
         }
         changed |= index.set_mcs(batch.mcs.is_some());
-        batch.problems.extend(locality::check(&membership.locality, index.nodes()));
+        told.nodes.send_if_modified(|nodes| {
+            let differs = **nodes != *index.nodes();
+            if differs {
+                *nodes = Arc::new(index.nodes().clone());
+            }
+            differs
+        });
         told.problems.send_replace(batch.problems);
         told.mcs.send_if_modified(|version| {
             let differs = *version != batch.mcs;

@@ -241,6 +241,26 @@ fn a_trial_writes_nothing() {
 }
 
 #[test]
+fn a_corefile_that_somebody_keeps_is_left_alone() {
+    for kept in [
+        json!({ "labels": { "addonmanager.kubernetes.io/mode": "Reconcile" } }),
+        json!({ "annotations": { "objectset.rio.cattle.io/id": "" } }),
+    ] {
+        let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+        cluster.found.dns.config.as_mut().unwrap()["metadata"] = kept;
+        cluster.settle();
+        assert_eq!(cluster.found.dns.config.as_ref().unwrap()["data"]["Corefile"], COREFILE);
+        let (state, message) = cluster.steps()["dns"].clone();
+        assert_eq!(state, StepState::Failed, "{message}");
+        assert!(
+            message.contains("would take a change back") && message.contains("coredns-custom"),
+            "{message}"
+        );
+        assert!(message.contains("acme.example.com") && message.contains("10.96.0.53"), "{message}");
+    }
+}
+
+#[test]
 fn an_agent_is_upgraded_before_its_gateways() {
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
     cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:1.0.0"));

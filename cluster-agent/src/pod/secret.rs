@@ -170,6 +170,11 @@ impl StateSecret {
         Self { client, namespace, dir, written: None, news: News::default() }
     }
 
+    /// The API server that has it.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Where it is mounted.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
