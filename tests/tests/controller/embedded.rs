@@ -134,6 +134,32 @@ async fn the_owner_token_is_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_owner_token_may_be_given() {
+    let folder = folder();
+    let data = folder.path();
+    let given = || {
+        let mut command = bare(data);
+        command.arg("--given-owner-token-file").arg(data.join("owner"));
+        command
+    };
+    // a token that can be guessed is none
+    std::fs::write(data.join("owner"), "tmb_secret\n").unwrap();
+    let said = refused(given()).await;
+    assert!(said.contains("32 random bytes") && !said.contains("tmb_secret"), "{said}");
+    std::fs::write(data.join("owner"), format!("tmb_{}Q\n", "A".repeat(42))).unwrap();
+    let mut first = Program::start("controller", given(), &ready(data), SOON).await;
+    assert_eq!(call(&first, data, "GET", "/owner-tokens", json!(null)).await, 200);
+    assert!(first.stop(SOON).await.success());
+    assert_eq!(first.stdout(), "", "it is shown");
+    // it is needed at the first start only
+    std::fs::rename(data.join("owner"), data.join("away")).unwrap();
+    let mut second = Program::start("controller", given(), &ready(data), SOON).await;
+    std::fs::rename(data.join("away"), data.join("owner")).unwrap();
+    assert_eq!(call(&second, data, "GET", "/owner-tokens", json!(null)).await, 200);
+    assert!(second.stop(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn postgres_that_dies_is_started_again() {
     let folder = folder();
     let data = folder.path();
