@@ -1,8 +1,6 @@
 //! The upstream conformance suite of the Multi-Cluster Services API, on two clusters that Tombolo joined; and that nothing of
 //! the API is left once it is uninstalled.
 
-#![expect(clippy::print_stdout, reason = "what is counted is for people to see")]
-
 use crate::{
     everything::{assert_as_before, everything},
     lab::{Cluster, Lab},

@@ -1,8 +1,6 @@
 //! Two replicas of the agent, of which one joins the cluster: the other hears of it when kubelet looks at its mounts again, which it
 //! does once in a minute or two unless it is made to.
 
-#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
-
 use crate::{
     everything::{assert_as_before, everything},
     lab::Lab,

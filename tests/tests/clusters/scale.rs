@@ -1,7 +1,5 @@
 //! One cluster with 5,000 services and 50,000 endpoints: what its agents take to know them all. `tests/bench/discovery` runs it.
 
-#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
-
 use crate::{
     lab::{Cluster, Lab},
     world::{SOON, World},
