@@ -120,7 +120,10 @@ fn examples() -> Vec<(&'static str, Again, Value)> {
         (
             "join request",
             again::<JoinRequest>,
-            json!({"hello": hello(), "cluster": "cluster-1", "csr": "PEM", "locality": {"region": "eu", "zone": "eu-1"}}),
+            json!({
+                "hello": hello(), "cluster": "cluster-1", "csr": "PEM", "locality": {"region": "eu", "zone": "eu-1"},
+                "nodes": {"region": "eu", "zone": "eu-2"},
+            }),
         ),
         (
             "join response",

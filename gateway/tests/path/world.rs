@@ -194,10 +194,13 @@ impl World {
 
     /// Gives every gateway its snapshot.
     pub(crate) fn publish(&self) {
-        for (name, site) in &self.sites {
-            let resources = self.resources(name);
-            for gateway in [&site.egress, &site.ingress, &site.sidecar] {
-                gateway.shared.apply(&resources).unwrap();
+        // Those who take come before those who probe them: nobody knocks where the trust bundle is not known yet, and each line of a log is a
+        // call's.
+        let roles: [fn(&Site) -> &Gateway; 3] =
+            [|site| &site.ingress, |site| &site.egress, |site| &site.sidecar];
+        for gateway in roles {
+            for (name, site) in &self.sites {
+                gateway(site).shared.apply(&self.resources(name)).unwrap();
             }
         }
     }
