@@ -157,7 +157,7 @@ fn start() -> Server {
     // A server that crashed starts again, as under systemd.
     let script = r#"trap : INT TERM
         base=$1; shift
-        while [ ! -e "$base/over" ]; do
+        while [ -d "$base/data" ] && [ ! -e "$base/over" ]; do
             "$@" </dev/null >>"$base/log" 2>&1 & echo $! >"$base/pid"; wait; sleep 0.1
         done & keeper=$!
         cat >/dev/null
