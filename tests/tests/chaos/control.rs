@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tombolo_testkit::{postgres, wait::until_ok};
 
-/// A new organization: what is acknowledged is written.
+/// A new global namespace, which is there once it is acknowledged.
 async fn written(world: &World, name: &str) {
     let body = json!({ "name": name, "domain": format!("{name}.example.com"), "rules": [] });
     let path = "/organizations/acme/global-namespaces";

@@ -1,10 +1,9 @@
 //! One gateway of two. What it carried when it was killed is cut, as the process that held the bytes is gone; nothing that begins afterwards fails.
 
-use crate::{Load, SOON, World};
+use crate::{Load, World};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-/// How many long-lived connections one of two gateways may have carried: all of them.
 async fn killed(world: &mut World, load: &Load, name: &str) {
     load.whole().await;
     let begin = Instant::now();
@@ -55,7 +54,7 @@ async fn hangs(world: &mut World, load: &Load, name: &str) {
     load.since(begin, Instant::now()).await.no_request_failed(world);
     world.program(name).signal(Signal::SIGCONT);
     load.whole().await;
-    assert!(world.program_mut(name).status().is_none(), "{name} runs on after {SOON:?}");
+    assert!(world.program_mut(name).status().is_none(), "{name} ended where it should run on");
 }
 
 pub(crate) async fn an_egress_gateway_hangs(world: &mut World, load: &Load) {
