@@ -1,11 +1,11 @@
 //! Which namespaces take part: those that the order to install chooses. Before anybody ordered anything, all that the agent reads;
 //! after everything was taken out, none.
 
-use crate::index::View;
+use crate::{index::View, install::order};
 use std::{collections::BTreeSet, sync::Arc};
 use tombolo_model::{
     install::{InstallOrder, Namespaces},
-    snapshot::{ClusterResource, ResourceKey, Resources},
+    snapshot::{ClusterResource, Resources},
 };
 
 /// What runs here in the namespaces that take part, worked out once for each view and choice.
@@ -19,18 +19,18 @@ pub(crate) struct Chosen {
 impl Chosen {
     /// What of the view takes part, as the snapshot orders.
     pub(crate) fn of(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
-        match resources.get(&ResourceKey::new("install", "")) {
+        match order(resources) {
             // A trial changes nothing.
-            Some(ClusterResource::Install(InstallOrder::Installed(spec))) if spec.dry_run => {}
-            Some(ClusterResource::Install(InstallOrder::Installed(spec))) => {
+            Some(InstallOrder::Installed(spec)) if spec.dry_run => {}
+            Some(InstallOrder::Installed(spec)) => {
                 if self.choice.as_ref() != Some(&spec.namespaces) {
                     self.choice = Some(spec.namespaces.clone());
                 }
             }
-            Some(ClusterResource::Install(InstallOrder::Removed { .. })) => {
+            Some(InstallOrder::Removed { .. }) => {
                 self.choice = Some(Namespaces::Include(BTreeSet::new()));
             }
-            _ => self.choice = None,
+            None => self.choice = None,
         }
         let Some(choice) = &self.choice else { return view };
         match &self.made {
@@ -58,7 +58,7 @@ mod tests {
         Arc::new(view)
     }
 
-    fn order(order: InstallOrder) -> Resources<ClusterResource> {
+    fn told(order: InstallOrder) -> Resources<ClusterResource> {
         let resource = ClusterResource::Install(order);
         [(resource.key(), resource)].into()
     }
@@ -67,7 +67,7 @@ mod tests {
         let text = format!(
             r#"{{"version": "1", "registry": "localhost", "dry_run": {dry_run}, "namespaces": {{"exclude": ["{namespace}"]}}}}"#
         );
-        order(InstallOrder::Installed(serde_json::from_str::<InstallSpec>(&text).unwrap()))
+        told(InstallOrder::Installed(serde_json::from_str::<InstallSpec>(&text).unwrap()))
     }
 
     fn names(view: &View) -> Vec<&str> {
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(names(&chosen.of(view(), &without("secret", false))), ["shop"]);
         assert_eq!(names(&chosen.of(view(), &without("shop", true))), ["shop"], "a trial changes nothing");
         assert_eq!(names(&chosen.of(view(), &without("shop", false))), ["secret"]);
-        let removed = order(InstallOrder::Removed { revision: 3 });
+        let removed = told(InstallOrder::Removed { revision: 3 });
         assert!(names(&chosen.of(view(), &removed)).is_empty(), "nothing takes part any more");
         assert_eq!(names(&Chosen::default().of(view(), &removed)).len(), 0, "nor after a restart");
     }

@@ -1,6 +1,6 @@
 //! Where a cluster stands, as its nodes tell. What is preferred as near depends on it.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::ListParams};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -10,9 +10,9 @@ use tombolo_model::{
 use tombolo_wire::message::Problem;
 
 /// The labels of a node that say where it stands.
-pub(crate) const REGION: &str = "topology.kubernetes.io/region";
+const REGION: &str = "topology.kubernetes.io/region";
 /// See [`REGION`].
-pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Nodes that are asked; where a cluster has more, these say enough.
 const NODES: u32 = 500;
@@ -20,16 +20,17 @@ const NODES: u32 = 500;
 /// The nodes of a cluster, by name.
 pub type Nodes = BTreeMap<AccountName, Locality>;
 
+/// Where a node stands, as its labels say.
+pub(crate) fn of(node: &ObjectMeta) -> Locality {
+    let label = |name| node.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+    Locality { region: label(REGION), zone: label(ZONE) }
+}
+
 /// Where the cluster stands. An API server that does not answer, or says no, leaves it open.
 pub(crate) async fn of_nodes(client: &Client) -> Locality {
     let nodes: Api<Node> = Api::all(client.clone());
     match nodes.list_metadata(&ListParams::default().limit(NODES)).await {
-        Ok(found) => {
-            let label = |node: &kube::core::PartialObjectMeta<Node>, name| {
-                node.metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned()
-            };
-            stands(found.iter().map(|node| Locality { region: label(node, REGION), zone: label(node, ZONE) }))
-        }
+        Ok(found) => stands(found.iter().map(|node| of(&node.metadata))),
         Err(error) => {
             tracing::info!(%error, "the nodes could not be asked where they stand");
             Locality::default()

@@ -6,7 +6,11 @@ use super::{
     plan::{Action, Found, Refused, plan, refused_elsewhere},
 };
 use crate::{
-    gateways::Hub, install::COMPONENT, lease::Standings, source::kubernetes::MANAGED_BY, state::DataDir,
+    gateways::Hub,
+    install::{COMPONENT, is_removed},
+    lease::Standings,
+    source::kubernetes::MANAGED_BY,
+    state::DataDir,
 };
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -25,8 +29,7 @@ use tokio::{sync::watch, time::sleep};
 use tombolo_feed::State;
 use tombolo_model::{
     Generation, GlobalName, NamespaceName,
-    install::InstallOrder,
-    snapshot::{ClusterResource, ResourceKey, Resources},
+    snapshot::{ClusterResource, Resources},
 };
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::message::Problem;
@@ -39,11 +42,6 @@ const TOGETHER: usize = 8;
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long after external IPs were refused they are tried again: somebody may have allowed them.
 const ALLOWED: Duration = Duration::from_secs(300);
-
-fn is_removed(resources: &Resources<ClusterResource>) -> bool {
-    let order = resources.get(&ResourceKey::new("install", ""));
-    matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
-}
 
 /// Keeps names exposed.
 pub(crate) struct Exposing {

@@ -1,7 +1,10 @@
 //! What the controller's snapshot asks for: which namespaces have which mode, and whether pods get proxies, of which image. Pure.
 
 use super::Config;
-use crate::{capture::Chosen, install::image};
+use crate::{
+    capture::Chosen,
+    install::{image, order},
+};
 use tombolo_model::{
     install::{DefaultMode, FailurePolicy, InstallOrder},
     intent::CaptureMode,
@@ -31,14 +34,9 @@ impl Asked {
     /// installation is only tried.
     #[must_use]
     pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
-        let get = |kind: &str| resources.get(&ResourceKey::new(kind, ""));
-        get("self")?;
-        let order = match get("install") {
-            Some(ClusterResource::Install(order)) => Some(order),
-            _ => None,
-        };
+        resources.get(&ResourceKey::new("self", ""))?;
         let (mut chosen, policy) = (Chosen::default(), config.policy);
-        let webhook = match order {
+        let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,
             Some(InstallOrder::Installed(spec)) if spec.dry_run => return None,

@@ -23,9 +23,22 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tombolo_feed::State;
 use tombolo_model::{
-    install::{InstallStatus, InstallStep, StepState},
-    snapshot::{ClusterResource, ResourceKey},
+    install::{InstallOrder, InstallStatus, InstallStep, StepState},
+    snapshot::{ClusterResource, ResourceKey, Resources},
 };
+
+/// What a snapshot orders; none where nobody ever ordered anything.
+pub(crate) fn order(resources: &Resources<ClusterResource>) -> Option<&InstallOrder> {
+    match resources.get(&ResourceKey::new("install", "")) {
+        Some(ClusterResource::Install(order)) => Some(order),
+        _ => None,
+    }
+}
+
+/// Whether nothing of the agent's is to be there any more.
+pub(crate) fn is_removed(resources: &Resources<ClusterResource>) -> bool {
+    matches!(order(resources), Some(InstallOrder::Removed { .. }))
+}
 
 /// Does what is ordered, or says why it can't.
 pub(crate) enum Task {
@@ -44,19 +57,16 @@ impl Task {
         };
         loop {
             let resources = Arc::clone(&snapshot.borrow_and_update().resources);
-            let status = match resources.get(&ResourceKey::new("install", "")) {
-                Some(ClusterResource::Install(order)) => Some(InstallStatus {
-                    revision: order.revision(),
-                    steps: vec![InstallStep {
-                        step: "agent".to_owned(),
-                        state: StepState::Failed,
-                        message: "this agent does not read Kubernetes (--kubernetes): it can install nothing"
-                            .to_owned(),
-                    }],
-                    plan: Vec::new(),
-                }),
-                _ => None,
-            };
+            let status = order(&resources).map(|order| InstallStatus {
+                revision: order.revision(),
+                steps: vec![InstallStep {
+                    step: "agent".to_owned(),
+                    state: StepState::Failed,
+                    message: "this agent does not read Kubernetes (--kubernetes): it can install nothing"
+                        .to_owned(),
+                }],
+                plan: Vec::new(),
+            });
             installed.send_if_modified(|old| {
                 let differs = !old.known || old.status != status;
                 (old.known, old.status) = (true, status);

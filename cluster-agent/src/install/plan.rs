@@ -99,7 +99,7 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     pub(super) fn of(resources: &'a Resources<ClusterResource>) -> Option<Self> {
         let get = |kind: &str| resources.get(&ResourceKey::new(kind, ""));
-        let Some(ClusterResource::Install(order)) = get("install") else { return None };
+        let order = super::order(resources)?;
         let Some(ClusterResource::Itself(itself)) = get("self") else { return None };
         let Some(ClusterResource::Bundle(bundle)) = get("bundle") else { return None };
         let (mut domains, mut peers) = (BTreeSet::from([CLUSTERSET.to_owned()]), BTreeSet::new());

@@ -3,11 +3,12 @@
 use super::{
     MANAGER,
     objects::{SOURCE_CLUSTER, Schema},
-    plan::{Action, Found, Known, is_removed, plan},
+    plan::{Action, Found, Known, plan},
 };
 use crate::{
     engine::Source,
     expose::Exposed,
+    install::is_removed,
     source::{McsVersion, kubernetes::MANAGED_BY},
 };
 use futures::{FutureExt, StreamExt, stream, stream::BoxStream};

@@ -4,7 +4,7 @@ use super::{
     objects::{self, Difference, Listed, Schema},
     status::{self, Exported},
 };
-use crate::{expose::Exposed, index::View};
+use crate::{expose::Exposed, index::View, install::is_removed};
 use k8s_openapi::{
     api::discovery::v1::{EndpointPort, EndpointSlice},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -17,7 +17,6 @@ use std::{
 };
 use tombolo_model::{
     ClusterName, GlobalName,
-    install::InstallOrder,
     inventory::{Protocol, ServiceKey},
     mcs::{ImportKind, ImportSpec},
     snapshot::{ClusterResource, NameKind, NameSpec, ResourceKey, Resources},
@@ -107,12 +106,6 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
         exports(known, &own.cluster, found, &mut actions);
     }
     actions
-}
-
-/// Whether nothing of the agent's is to be there any more.
-pub(super) fn is_removed(resources: &Resources<ClusterResource>) -> bool {
-    let order = resources.get(&ResourceKey::new("install", ""));
-    matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
 }
 
 fn imports(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &ImportSpec> {

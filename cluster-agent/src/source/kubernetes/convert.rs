@@ -2,7 +2,7 @@
 //! be carried is left out, and said.
 
 use crate::{
-    locality::{REGION, ZONE},
+    locality,
     source::{
         Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
         convert::{self, HEALTH_CHECK, SERVICE_ACCOUNT, SERVICE_NAME},
@@ -20,7 +20,7 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use tombolo_model::{
-    AccountName, DnsLabel, Locality, NamespaceName, intent::Labels, inventory::ServiceKey, mcs::Traits,
+    AccountName, DnsLabel, NamespaceName, intent::Labels, inventory::ServiceKey, mcs::Traits,
 };
 
 /// On each object that the agent makes: it is not one to be read.
@@ -255,8 +255,6 @@ pub(super) fn pod(object: Pod) -> Read {
 
 pub(super) fn node(object: PartialObjectMeta<Node>) -> Read {
     let key = key(ObjectKind::Node, &object.metadata);
-    let text = |name| label(&object.metadata, name).map(str::to_owned);
-    let locality = Locality { region: text(REGION), zone: text(ZONE) };
-    let name = key.name.clone();
+    let (name, locality) = (key.name.clone(), locality::of(&object.metadata));
     Read::of(key, Ok(Object::Node(NodeObject { name, locality })))
 }
