@@ -91,7 +91,10 @@ impl Keeping {
         }
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let found = match api.get_opt(NAME).await {
-            Ok(found) => found.unwrap_or_default(),
+            Ok(Some(found)) => found,
+            // Somebody deleted it: it is made anew, but not where there is nothing to ask.
+            Ok(None) if policy.is_some() => MutatingWebhookConfiguration::default(),
+            Ok(None) => return Ok(()),
             Err(error) => {
                 // It is not asked for pods either, then. What it believed it goes on to believe.
                 let _ = self.certificate.renew(|_| false);

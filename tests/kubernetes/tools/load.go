@@ -23,7 +23,24 @@ type loaded struct {
 	P50      float64        `json:"p50_ms"`
 	P99      float64        `json:"p99_ms"`
 	Max      float64        `json:"max_ms"`
+	Failures []failure      `json:"failures"`
 }
+
+// failure is a request that failed: when it began, in milliseconds of the clock of all programs, and how long it took.
+type failure struct {
+	Began int64   `json:"began_ms"`
+	Took  float64 `json:"took_ms"`
+	Error string  `json:"error"`
+}
+
+// turn is that requests fail no more, or do: when the first such one had ended, in microseconds.
+type turn struct {
+	Ok bool  `json:"ok"`
+	At int64 `json:"at_us"`
+}
+
+// mostFailures are told one by one.
+const mostFailures = 50
 
 // load asks until the time is over or it gets SIGTERM, then prints the sum. A failed request is counted, not repeated.
 func load(args []string) error {
@@ -34,6 +51,7 @@ func load(args []string) error {
 	timeout := fs.Duration("timeout", dialWait, "of a request")
 	h2 := fs.Bool("h2", false, "HTTP/2 in clear, without an upgrade")
 	fresh := fs.Bool("fresh", false, "a connection of its own for each request")
+	turns := fs.Bool("turns", false, "of one client: a line whenever requests begin or cease to fail")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -53,6 +71,7 @@ func load(args []string) error {
 	}
 	sum := loaded{Errors: map[string]int{}, Servers: map[string]int{}}
 	var took []float64
+	var last *bool
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for range *clients {
@@ -67,11 +86,18 @@ func load(args []string) error {
 				server, err := ask(c, fs.Arg(0))
 				ms := float64(time.Since(t).Microseconds()) / 1000
 				mu.Lock()
+				if ok := err == nil; *turns && (last == nil || *last != ok) {
+					last = &ok
+					_ = json.NewEncoder(os.Stdout).Encode(turn{ok, time.Now().UnixMicro()})
+				}
 				sum.Requests++
 				took = append(took, ms)
 				if err != nil {
 					sum.Failed++
 					sum.Errors[err.Error()]++
+					if len(sum.Failures) < mostFailures {
+						sum.Failures = append(sum.Failures, failure{t.UnixMilli(), ms, err.Error()})
+					}
 				} else {
 					sum.Servers[server]++
 				}

@@ -2,6 +2,7 @@
 //! names (`a.yaml:b.yaml`). All tests of this target share them, one after the other, and they stay up; `make test-clusters` takes down
 //! what it made.
 
+use crate::pair::Pair;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -16,6 +17,9 @@ use tokio::{
     process::Command,
     sync::{Mutex, MutexGuard},
 };
+
+/// Whose turn it is.
+pub(crate) type Turn = MutexGuard<'static, ()>;
 
 /// Tests make faults that others would see, so they take turns.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -33,9 +37,19 @@ pub(crate) fn slot() -> u8 {
     std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Is there once a test failed, and left what it had made.
+/// Is there while a test has something in the clusters, and once one failed and left it.
 fn litter() -> PathBuf {
     checkout().join(".run/kubernetes/littered")
+}
+
+/// Something is made that has to go before the clusters are as they were; one that can't note it is found by the test that comes next.
+pub(crate) fn littered() {
+    let _ = std::fs::write(litter(), "");
+}
+
+/// All that was made is gone.
+pub(crate) fn tidied() {
+    let _ = std::fs::remove_file(litter());
 }
 
 /// The address of this machine for nodes and pods of its clusters.
@@ -233,7 +247,7 @@ impl Cluster {
 pub(crate) struct Lab {
     pub(crate) clusters: Vec<Cluster>,
     given: bool,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Lab {
@@ -243,7 +257,22 @@ impl Lab {
     /// # Panics
     /// When they can't be had, with what the scripts say, or when fewer are given.
     pub(crate) async fn up(count: usize) -> Self {
-        let turn = TURN.lock().await;
+        loop {
+            let turn = Self::turn().await;
+            if !Pair::is_parked() {
+                return Self::up_in(turn, count).await;
+            }
+            Pair::unparked(turn).await.down().await;
+        }
+    }
+
+    /// Waits until no other test has the clusters.
+    pub(crate) async fn turn() -> Turn {
+        TURN.lock().await
+    }
+
+    /// As `up`, in one's turn; what is parked in them stays.
+    pub(crate) async fn up_in(turn: Turn, count: usize) -> Self {
         if let Some(paths) = std::env::var_os(GIVEN).filter(|paths| !paths.is_empty()) {
             let mut clusters: Vec<_> = std::env::split_paths(&paths)
                 .zip(1..)
@@ -305,8 +334,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Where it can't be noted, the next test says what it finds.
-            let _ = std::fs::write(litter(), "");
+            littered();
         }
     }
 }

@@ -69,7 +69,7 @@ pub(crate) async fn run(cluster: &Cluster, replicas: usize) {
     let pod = |app: &str| {
         json!({
             "metadata": { "labels": { "app": app } },
-            "spec": { "terminationGracePeriodSeconds": 0, "containers": [{
+            "spec": { "terminationGracePeriodSeconds": 5, "containers": [{
                 "name": "tools", "image": "localhost/tools:dev", "imagePullPolicy": "Never",
                 "args": ["serve", "-name", cluster.name],
                 "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 },

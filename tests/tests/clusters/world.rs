@@ -59,6 +59,27 @@ impl World {
         self.controller = serve(self.dir.path(), port).await;
     }
 
+    /// What only time does otherwise, done in the controller's own database.
+    pub(crate) async fn sql(&self, sql: &str) -> String {
+        let mut command = Command::new("psql");
+        command.args([
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "tombolo",
+            "-d",
+            "tombolo",
+            "-c",
+            sql,
+        ]);
+        command.arg("-h").arg(self.path("controller/postgres/run"));
+        said(command, "").await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ async fn let_agent_inject(client: &Client) {
     make_wide::<MutatingWebhookConfiguration>(client, json!({"metadata": {"name": "tombolo"}})).await;
     let rules = json!([{
         "apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
-        "resourceNames": ["tombolo"], "verbs": ["get", "patch"],
+        "resourceNames": ["tombolo"], "verbs": ["create", "get", "patch"],
     }]);
     make_wide::<ClusterRole>(client, json!({"metadata": {"name": "tombolo-webhook"}, "rules": rules})).await;
     let group = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "tombolo"}]);
@@ -104,7 +104,7 @@ async fn pods_get_proxies() {
     // What somebody breaks by hand is mended.
     let all: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let bundle = || async {
-        let found = all.get("tombolo").await.expect("it is there").webhooks.unwrap_or_default();
+        let found = all.get_opt("tombolo").await.expect("an answer")?.webhooks.unwrap_or_default();
         (found.len() == 1).then(|| found[0].client_config.ca_bundle.clone()).flatten()
     };
     let before = bundle().await;
@@ -112,6 +112,8 @@ async fn pods_get_proxies() {
     let broken = json!({"webhooks": []});
     all.patch("tombolo", &PatchParams::default(), &Patch::Merge(broken)).await.expect("broken");
     until("it is mended", SOON, bundle, |found| *found == before).await;
+    all.delete("tombolo", &DeleteParams::default()).await.expect("deleted");
+    until("it is made anew", SOON, bundle, |found| *found == before).await;
 
     // Where no agent answers, pods start as ever.
     agent.kill();

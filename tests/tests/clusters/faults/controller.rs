@@ -35,5 +35,5 @@ async fn pods_roll_without_a_controller() {
         until_ok("it is connected again", SOON, || connected(&pair.world, &cluster.name)).await;
     }
     assert_eq!(who(one).await, Ok(other.name.clone()));
-    pair.down().await;
+    pair.park().await;
 }

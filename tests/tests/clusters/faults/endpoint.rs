@@ -35,5 +35,5 @@ async fn the_last_endpoint_here_goes_and_comes() {
     counts.assert_none_failed();
     assert!(counts.of(one) > 0 && counts.of(other) > 0, "{counts:?}");
     assert!(counts.max_ms < 1_000.0, "one waited for {} ms: {counts:?}", counts.max_ms);
-    pair.down().await;
+    pair.park().await;
 }

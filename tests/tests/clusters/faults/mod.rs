@@ -1,10 +1,17 @@
 //! What befalls two clusters while a pod of one calls the other. Given clusters are left out by this module's name, for their machines are not
 //! ours to handle.
 
+mod agent;
 mod apiserver;
+mod changes;
 mod controller;
 mod endpoint;
+mod exports;
 mod gateway;
 mod namespace;
+mod node;
+mod objects;
 mod token;
 mod two_names;
+mod versions;
+mod webhook;

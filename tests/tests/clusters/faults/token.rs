@@ -1,4 +1,4 @@
-//! Join tokens that are no good: used, of another cluster, revoked. The agent says so, and joins with a good one in the same place.
+//! Join tokens that are no good: used, of another cluster, expired. The agent says so, and joins with a good one in the same place.
 
 use crate::{
     lab::{Cluster, Lab},
@@ -20,6 +20,10 @@ async fn give(world: &World, cluster: &Cluster, file: &str) {
         "kubectl -n tombolo-system create secret generic tombolo-join --from-file=token={file} --dry-run=client -o yaml | kubectl apply -f -"
     );
     world.paste(cluster, &line, "").await.expect("the Secret");
+    // kubelet looks at what is mounted every minute or two, and at once when a pod was changed
+    let look = format!("example.com/look={}", file.rsplit('/').next().unwrap_or(file));
+    let pods = ["-n", "tombolo-system", "annotate", "pods", "-l", "app.kubernetes.io/name=tombolo-agent"];
+    cluster.kubectl(&[&pods[..], &["--overwrite", &look]].concat()).await.expect("looked at");
 }
 
 /// That an agent of this cluster complains of its token, in such words.
@@ -53,13 +57,23 @@ async fn tokens_that_are_no_good() {
     let mine = token(&world, "c2", "mine", true).await;
     world.paste(other, "tombolo cluster manifest c2 | kubectl apply -f -", "").await.expect("the manifest");
     give(&world, other, &good).await;
-    refused(other, "token").await;
+    refused(other, "was used at").await;
     assert!(connected(&world, "c2").await.is_err());
     let fresh = token(&world, "c1", "fresh", false).await;
     give(&world, other, &fresh).await;
-    refused(other, "token").await;
+    refused(other, "for another cluster").await;
     assert!(connected(&world, "c2").await.is_err());
     connected(&world, "c1").await.expect("the one that it was stolen from stays");
+
+    // Its own, a quarter of an hour too late.
+    let late = token(&world, "c2", "late", false).await;
+    let hour = "created_at = created_at - interval '1 hour', expires_at = expires_at - interval '1 hour'";
+    let newest = "id = (select id from onboarding_tokens order by created_at desc limit 1)";
+    let aged = world.sql(&format!("update onboarding_tokens set {hour} where {newest} returning 1")).await;
+    assert_eq!(aged.trim(), "1", "one token is older now");
+    give(&world, other, &late).await;
+    refused(other, "token ended at").await;
+    assert!(connected(&world, "c2").await.is_err());
 
     // A good one in the same place ends it.
     give(&world, other, &mine).await;
