@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-mcs test-chart
+.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters measure-discovery test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
+
+measure-discovery: ## what agents take to know 5,000 services and 50,000 endpoints of a real cluster: printed, after minutes
+	tests/bench/discovery
 
 test-mcs: ## the conformance suite of the Multi-Cluster Services API on two clusters that Tombolo joined, and what is left after (docs/kubernetes.md)
 	scripts/test-clusters conformance::

@@ -152,7 +152,8 @@ pub struct Index {
     /// How many pods have an address of IPv4, and of IPv6.
     pods_with: (usize, usize),
     slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
-    slices_with: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Of each pod; nearly always one, and there are many pods.
+    slices_with: BTreeMap<ObjectKey, Vec<ObjectKey>>,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
 }
 
@@ -184,7 +185,11 @@ impl Index {
                     changed = other != service && self.unlink(&other, &key);
                 }
                 for pod in pods {
-                    self.slices_with.entry(pod).or_default().insert(key.clone());
+                    let slices = self.slices_with.entry(pod).or_default();
+                    if !slices.contains(&key) {
+                        slices.reserve_exact(1);
+                        slices.push(key.clone());
+                    }
                 }
                 self.slices_of.entry(service.clone()).or_default().insert(key);
                 self.join(&service) || changed
@@ -331,7 +336,7 @@ impl Index {
     fn forget_pods(&mut self, slice: &SliceObject, key: &ObjectKey) {
         for pod in pods_of(slice) {
             if let Some(slices) = self.slices_with.get_mut(&pod) {
-                slices.remove(key);
+                slices.retain(|slice| slice != key);
                 if slices.is_empty() {
                     self.slices_with.remove(&pod);
                 }

@@ -177,6 +177,8 @@ impl Exposing {
         let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace.as_str());
         let events = watcher(api, config.clone())
             .default_backoff()
+            // who wrote which field is half of each object, and nobody here asks
+            .modify(|object| object.meta_mut().managed_fields = None)
             .reflect(writer)
             .ready_chunks(1024)
             .map(drop)

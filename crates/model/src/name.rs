@@ -1,8 +1,8 @@
 //! Validated names. A label is RFC 1123 (letters, digits, hyphens; 63 bytes), a domain RFC 1035 (253 bytes);
-//! both are kept in lower case.
+//! both are kept in lower case. An agent knows some of them ten times over, so a copy shares the text.
 
 use serde::{Deserialize, Serialize};
-use std::{borrow::Borrow, fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 
 /// Why a text is not a name of the asked kind.
@@ -118,7 +118,7 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Reads a name; upper case and one dot at the end are taken, and dropped.
@@ -128,7 +128,7 @@ macro_rules! names {
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
                 $check(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
             /// The name as text, without a dot at the end.
             #[must_use]
@@ -149,10 +149,10 @@ macro_rules! names {
             fn try_from(text: String) -> Result<Self, NameError> {
                 let text = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
                 $told(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
-        impl From<$name> for String { fn from(name: $name) -> String { name.0 } }
+        impl From<$name> for String { fn from(name: $name) -> String { name.0.as_ref().to_owned() } }
         impl AsRef<str> for $name { fn as_ref(&self) -> &str { &self.0 } }
         impl Borrow<str> for $name { fn borrow(&self) -> &str { &self.0 } }
     )+};
@@ -187,13 +187,13 @@ impl Domain {
     /// The domain of the cluster set, `clusterset.local`.
     #[must_use]
     pub fn cluster_set() -> Self {
-        Self(CLUSTER_SET.to_owned())
+        Self(CLUSTER_SET.into())
     }
 
     /// Whether it is that.
     #[must_use]
     pub fn is_cluster_set(&self) -> bool {
-        self.0 == CLUSTER_SET
+        *self.0 == *CLUSTER_SET
     }
 
     /// Whether one of the two lies in the other (or they are the same): two such domains may not both be used.

@@ -1,4 +1,5 @@
-//! One cluster with 5,000 services and 50,000 endpoints: what its agents take to know them all. `tests/bench/discovery` runs it.
+//! One cluster with 5,000 services and 50,000 endpoints: what its agents take to know them all, which is printed.
+//! `make measure-discovery` runs it.
 
 use crate::{
     lab::{Cluster, Lab},
@@ -21,8 +22,10 @@ use tombolo_testkit::wait::until;
 const NAMESPACES: usize = 50;
 const SERVICES: usize = 5_000;
 const ENDPOINTS: usize = 10; // of each
-/// What an agent may take, in MiB.
-const MOST: f64 = 100.0;
+/// How long it may take until all are known: on a machine that does other things, much longer than else.
+const KNOWN: Duration = Duration::from_secs(900);
+/// Between two looks at what the controller knows, of which each is all of its names.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long is looked at what it takes when nothing happens.
 const STEADY: Duration = Duration::from_secs(30);
 /// Requests at the same time.
@@ -73,25 +76,30 @@ async fn fill(cluster: &Cluster) {
 
 /// Names of which the controller knows that all their endpoints are ready.
 async fn known(world: &World) -> usize {
+    // not oftener, or it is the looks that are measured
+    tokio::time::sleep(LOOK).await;
     let listed = world.tombolo(&["service", "list", "-o", "json"]).await.unwrap_or_default();
     let listed: Vec<Value> = serde_json::from_str(&listed).unwrap_or_default();
     listed.iter().filter(|one| one["targets"][0]["ready"] == ENDPOINTS).count()
 }
 
-/// Memory in MiB, and CPU seconds so far, of each of the cluster's agents.
+/// Memory in MiB, and CPU seconds so far, of each of the cluster's agents, the older one first.
 async fn takes(cluster: &Cluster) -> Vec<(f64, f64)> {
     let all = cluster.stats().await.expect("processes");
     let agents = all.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (node, program) = (words.next()?, words.next()?);
         let numbers: Vec<f64> = words.filter_map(|word| word.parse().ok()).collect();
-        (node.starts_with(&cluster.name) && program == "tombolo-agent").then(|| (numbers[1], numbers[2]))
+        let [process, memory, cpu] = numbers[..] else { return None };
+        (node.starts_with(&cluster.name) && program == "tombolo-agent").then_some((process, memory, cpu))
     });
-    agents.collect()
+    let mut agents: Vec<(f64, f64, f64)> = agents.collect();
+    agents.sort_by(|one, other| one.0.total_cmp(&other.0));
+    agents.into_iter().map(|(_, memory, cpu)| (memory, cpu)).collect()
 }
 
 #[tokio::test]
-#[ignore = "it measures, for minutes: tests/bench/discovery"]
+#[ignore = "it measures, for minutes: make measure-discovery"]
 async fn agents_of_a_large_cluster() {
     let lab = Lab::up(1).await;
     if !lab.is_ours() {
@@ -112,7 +120,7 @@ async fn agents_of_a_large_cluster() {
     let began = Instant::now();
     fill(one).await;
     let filled = began.elapsed();
-    until("all are known to the controller", SOON, || known(&world), |count| *count == SERVICES).await;
+    until("all are known to the controller", KNOWN, || known(&world), |count| *count == SERVICES).await;
     let heard = began.elapsed();
     let before = takes(one).await;
     // nothing happens: what is looked at is what the agents take then
@@ -134,13 +142,7 @@ async fn agents_of_a_large_cluster() {
             before.1 - empty.1
         );
     }
-    let mut delete = vec!["delete", "namespace", "--wait=false"];
-    delete.extend(namespaces.iter().map(String::as_str));
-    one.kubectl(&delete).await.expect("they go");
-    let uninstall = ["cluster", "uninstall", &one.name, "--yes", "--kubeconfig", &kubeconfig];
-    world.tombolo(&uninstall).await.expect("it is taken out");
-    delete[2] = "--ignore-not-found";
-    one.kubectl(&delete).await.expect("they are gone");
     assert_eq!(after.len(), 2, "an agent was lost");
-    assert!(after.iter().all(|(memory, _)| *memory < MOST), "an agent takes {MOST} MiB or more: {after:?}");
+    // the cluster as a whole: of its objects one by one it would be minutes
+    lab.down(one).await.expect("it goes");
 }
