@@ -3,6 +3,8 @@
 //! To join and to install takes a minute, so a test that leaves the pair as it found it parks it for the next one. A test that wants clusters
 //! without anything in them takes it down first; where none follows, the clusters count as littered.
 
+#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
+
 use crate::{
     lab::{Cluster, Lab, Turn, littered, tidied},
     onboard::{SHOP, run, who},

@@ -1,6 +1,6 @@
 //! How long a change of endpoints in one cluster takes until calls from the other go by it: measured and printed.
 
-use crate::{onboard::SHOP, pair::Pair, world::SOON};
+use crate::{load::now, onboard::SHOP, pair::Pair, world::SOON};
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
 use kube::{
@@ -8,7 +8,7 @@ use kube::{
     api::{LogParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::timeout;
 use tombolo_testkit::wait::until_ok;
 
@@ -18,7 +18,7 @@ const NAME: &str = "turns";
 const URL: &str = "http://turns.acme.example.com:8082/";
 
 fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("a time")
+    now().duration_since(UNIX_EPOCH).expect("a time")
 }
 
 /// The part of these that was no longer than the result.

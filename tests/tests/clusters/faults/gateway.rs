@@ -3,7 +3,7 @@
 use super::webhook;
 use crate::{
     lab::Cluster,
-    load::Load,
+    load::{Load, now},
     onboard::{SHOP, URL, who},
     pair::Pair,
     world::SOON,
@@ -43,7 +43,7 @@ async fn kill(cluster: &Cluster, name: &str) -> SystemTime {
     let id = id.trim_start_matches("containerd://");
     let kill = ["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
     cluster.node_exec(1, &kill).await.expect("killed");
-    let dead = SystemTime::now();
+    let dead = now();
     let path = "jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].ready}";
     let again = ["-n", "tombolo-system", "get", "pod", &pod, "-o", path];
     let again = || cluster.kubectl(&again);

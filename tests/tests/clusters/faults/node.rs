@@ -45,8 +45,7 @@ async fn spread(cluster: &Cluster, servers: bool) {
 
 async fn drain(cluster: &Cluster) {
     let drain = ["drain", &cluster.node(2), "--ignore-daemonsets", "--delete-emptydir-data"];
-    let drained = cluster.kubectl(&[&drain[..], &["--timeout=240s"]].concat()).await.expect("drained");
-    println!("{drained}");
+    cluster.kubectl(&[&drain[..], &["--timeout=240s"]].concat()).await.expect("drained");
 }
 
 #[tokio::test]

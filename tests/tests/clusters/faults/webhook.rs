@@ -1,6 +1,8 @@
 //! The agents, which the API server asks about new pods of mode `sidecar`, hang, then are gone: such pods start as ever, without a proxy, and reach
 //! global names as in mode `gateway`. Pods made after it have their proxy again.
 
+#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
+
 use crate::{
     lab::Cluster,
     onboard::{SHOP, URL},
