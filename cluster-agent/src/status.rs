@@ -81,6 +81,7 @@ impl Reporting {
             ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
             gateways: self.hub.gateway_reports(),
             install: installed.status,
+            trial: installed.trial,
         }
     }
 

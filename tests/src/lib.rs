@@ -2,3 +2,4 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
 pub mod loopback;
+pub mod rights;

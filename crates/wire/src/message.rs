@@ -29,7 +29,7 @@ use tombolo_model::{
     AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId,
     TrustDomain,
     health::Health,
-    install::InstallStatus,
+    install::{InstallStatus, TrialStatus},
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
     snapshot::{ResourceKey, Resources, TrustBundleSpec},
 };
@@ -231,6 +231,9 @@ pub struct AgentStatus {
     /// How what it was told to install goes; none where it was told nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<InstallStatus>,
+    /// What it would write for the order that it was asked to try, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
 }
 
 /// Something that was left out, and why.

@@ -20,6 +20,7 @@ pub(crate) mod reach;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod trial;
 pub(crate) mod version;
 pub(crate) mod work;
 

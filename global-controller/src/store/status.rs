@@ -49,7 +49,7 @@ impl Tx {
         let (problems, gateways) =
             (json(serde_json::to_value(&said.problems))?, json(serde_json::to_value(&said.gateways))?);
         let before = sqlx::query!(
-            "SELECT software, problems, reaches, install FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
+            "SELECT software, problems, reaches, install, trial FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
             org.as_uuid(),
             cluster.as_uuid()
         )
@@ -60,18 +60,22 @@ impl Tx {
         let reaches = json(serde_json::to_value(reach::reaches(&said.gateways, reached.as_ref(), now)))?;
         let install = said.install.as_ref().map(serde_json::to_value).transpose();
         let install = install.map_err(|_| Error::corrupt("status", &cluster))?;
+        let trial = said.trial.as_ref().map(serde_json::to_value).transpose();
+        let trial = trial.map_err(|_| Error::corrupt("status", &cluster))?;
         let same = before.is_some_and(|row| {
             row.software.as_ref() == Some(&said.software)
                 && row.problems == problems
                 && row.reaches == reaches
                 && row.install == install
+                && (trial.is_none() || row.trial == trial)
         });
         sqlx::query!(
-            "INSERT INTO cluster_status (org_id, cluster_id, software, problems, gateways, reaches, install, reported_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO cluster_status AS s (org_id, cluster_id, software, problems, gateways, reaches, install, reported_at, trial)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (org_id, cluster_id) DO UPDATE
              SET software = EXCLUDED.software, problems = EXCLUDED.problems, gateways = EXCLUDED.gateways,
-                 reaches = EXCLUDED.reaches, install = EXCLUDED.install, reported_at = EXCLUDED.reported_at",
+                 reaches = EXCLUDED.reaches, install = EXCLUDED.install, reported_at = EXCLUDED.reported_at,
+                 trial = coalesce(EXCLUDED.trial, s.trial)",
             org.as_uuid(),
             cluster.as_uuid(),
             said.software,
@@ -79,7 +83,8 @@ impl Tx {
             gateways,
             reaches,
             install,
-            now
+            now,
+            trial
         )
         .execute(self.conn())
         .await?;
