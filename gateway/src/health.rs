@@ -26,11 +26,17 @@ pub struct Rotation {
     pub alive: Vec<String>,
     /// Those that answered once and do not now.
     pub lost: Vec<String>,
+    /// Whether one of those was in rotation a moment ago. Behind one address there may be several gateways, of which one has just ended:
+    /// who comes again reaches another.
+    pub just_lost: bool,
     /// The part of its weight that the cluster takes: the largest of its addresses'; 0.0 where none is in rotation.
     pub share: f64,
     /// Whether an address's first probe is still under way.
     pub unknown: bool,
 }
+
+/// How long an address that went out of rotation is waited for where there is no other.
+pub(crate) const COMEBACK: Duration = Duration::from_secs(2);
 
 /// What is known of every peer.
 #[derive(Debug)]
@@ -73,6 +79,7 @@ impl Health {
                 rotation.share = rotation.share.max(state.share(now, self.slow_start));
                 rotation.alive.push(address.to_owned());
             } else if state.lost() {
+                rotation.just_lost |= state.lost_within(COMEBACK, now);
                 rotation.lost.push(address.to_owned());
             }
         }

@@ -2,7 +2,7 @@
 //! the agent's namespace, compressed, in parts that fit. Nothing in it is secret.
 //!
 //! Of two sets the older one is written over, so that there is a whole one at any time. The replica that writes keeps what
-//! changed once a minute at most, but a change of the trust bundle at once: a pod must not begin by trusting a cluster
+//! changed every 5 s at most where it is small, once a minute where it is large, but a change of the trust bundle at once: a pod must not begin by trusting a cluster
 //! that was removed before the controller went.
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
@@ -43,12 +43,19 @@ const KEY: &str = "part.gz";
 const LARGEST: usize = 700 << 10;
 /// More than a snapshot of 100,000 names; what unpacks to more is none of ours.
 const UNPACKED: u64 = 512 << 20;
-/// How often it is written at most.
+/// How often it is written at most, where it is of `LARGEST` or more; a smaller one oftener, for it costs less.
 const SELDOM: Duration = Duration::from_secs(60);
+/// The same of the smallest.
+const SOONEST: Duration = Duration::from_secs(5);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a pod that starts waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long nothing is written after so many bytes.
+fn pause(bytes: usize) -> Duration {
+    SELDOM.mul_f64(bytes as f64 / LARGEST as f64).clamp(SOONEST, SELDOM)
+}
+
 /// The two sets.
 const SETS: [&str; 2] = ["a", "b"];
 
@@ -174,9 +181,9 @@ impl Keeping {
             let urgent = kept.as_ref().is_some_and(|(_, old)| *old != bundle);
             if on_disk && differs && (urgent || next <= Instant::now()) {
                 match self.keep(&api, state.generation).await {
-                    Ok(()) => {
+                    Ok(bytes) => {
                         kept = Some((state.generation, bundle));
-                        next = Instant::now() + SELDOM;
+                        next = Instant::now() + pause(bytes);
                     }
                     Err(error) => {
                         tracing::warn!(
@@ -204,12 +211,14 @@ impl Keeping {
         }
     }
 
-    async fn keep(&self, api: &Api<ConfigMap>, generation: Generation) -> Result<(), String> {
+    /// Returns of how many bytes it is.
+    async fn keep(&self, api: &Api<ConfigMap>, generation: Generation) -> Result<usize, String> {
         let there = list(api).await.map_err(|error| chain(&error))?;
         // Over the set that is not the newest whole one.
         let newest = assemble(there.clone());
         if newest.as_ref().is_some_and(|(kept, _)| *kept == generation) {
-            return Ok(());
+            // Another replica kept it.
+            return Ok(0);
         }
         let is_of = |map: &ConfigMap, set: &str| {
             map.metadata
@@ -240,7 +249,8 @@ impl Keeping {
             }
         }
         tracing::debug!(snapshot.generation = generation.get(), parts = maps.len(), "the snapshot is kept");
-        Ok(())
+        let parts = maps.iter().filter_map(|map| map.binary_data.as_ref()?.get(KEY));
+        Ok(parts.map(|part| part.0.len()).sum())
     }
 }
 

@@ -31,11 +31,13 @@ pub struct AddressState {
     handshake: bool,
     rtt: Option<Duration>,
     error: Option<String>,
+    /// When it went out of rotation last.
+    lost_at: Option<Instant>,
 }
 
 impl Default for AddressState {
     fn default() -> Self {
-        Self { phase: Phase::Unknown, handshake: false, rtt: None, error: None }
+        Self { phase: Phase::Unknown, handshake: false, rtt: None, error: None, lost_at: None }
     }
 }
 
@@ -62,6 +64,9 @@ impl AddressState {
                 }
             }
             Event::Failed(error) => {
+                if self.alive() {
+                    self.lost_at = Some(now);
+                }
                 self.phase = Phase::Dead;
                 self.rtt = None;
                 self.error = Some(error);
@@ -87,6 +92,12 @@ impl AddressState {
     #[must_use]
     pub fn lost(&self) -> bool {
         self.phase == Phase::Dead && self.handshake
+    }
+
+    /// Whether it went out of rotation within this time.
+    #[must_use]
+    pub fn lost_within(&self, time: Duration, now: Instant) -> bool {
+        self.lost() && self.lost_at.is_some_and(|at| now.saturating_duration_since(at) < time)
     }
 
     /// The part of its weight that it takes: 0.0 when dead or never reached, growing over `slow_start` after
@@ -137,6 +148,10 @@ mod tests {
 
         assert!(state.on(Event::Failed("no answer".into()), now));
         assert_eq!((state.alive(), state.lost(), state.share(now, SLOW)), (false, true, 0.0));
+        state.on(Event::Failed("still none".into()), now + SLOW);
+        assert!(state.lost_within(SLOW, now + SLOW / 2), "a moment ago");
+        assert!(!state.lost_within(SLOW, now + SLOW), "that it is still dead is no new loss");
+        state.on(Event::Failed("no answer".into()), now);
         let report = state.report(now, SLOW);
         assert_eq!((report.health, report.handshake), (Health::Dead, true));
         assert_eq!(report.error.as_deref(), Some("no answer"));

@@ -11,6 +11,7 @@ use crate::{
     deliver,
     error::Refusal,
     head::{Connect, Destination, Inner},
+    health::COMEBACK,
     load::Load,
     race::{self, Verdict},
     reason::Reason,
@@ -137,6 +138,8 @@ struct Nobody {
     refusal: Refusal,
     /// Whether an address's first probe is still under way.
     unknown: bool,
+    /// Whether an address was in rotation a moment ago.
+    just_lost: bool,
 }
 
 /// A plan, now or within a moment: what is called dead may have come back since it was last looked at, and what was
@@ -158,7 +161,12 @@ async fn find(
             Err(nobody) => nobody,
         };
         let timing = &shared.config.timing;
-        let patience = begin + if nobody.unknown { timing.handshake } else { timing.hedge };
+        let patience = match &nobody {
+            Nobody { unknown: true, .. } => timing.handshake,
+            Nobody { just_lost: true, .. } => COMEBACK,
+            _ => timing.hedge,
+        };
+        let patience = begin + patience;
         if !shared.health.demand_change(&mut changes, patience).await {
             return Err(nobody.refusal);
         }
@@ -176,7 +184,7 @@ fn plan(
     let mut places = Vec::new();
     let mut candidates = Vec::new();
     let mut ready = 0;
-    let mut unknown = false;
+    let (mut unknown, mut just_lost) = (false, false);
     for target in route.targets.iter().filter(|target| target.ports.contains(&port)) {
         let (addresses, share) = if target.cluster == itself.cluster {
             (Vec::new(), 1.0)
@@ -184,6 +192,7 @@ fn plan(
             let addresses = table.peers().get(&target.cluster).map(|peer| &peer.ingress);
             let rotation = shared.health.cluster(&target.cluster, addresses.into_iter().flatten());
             unknown |= rotation.unknown && target.ready > 0;
+            just_lost |= rotation.just_lost && target.ready > 0;
             if rotation.alive.is_empty() { (rotation.lost, 0.0) } else { (rotation.alive, rotation.share) }
         };
         ready += target.ready;
@@ -208,7 +217,7 @@ fn plan(
             let detail = format!("none of the clusters that serve {}:{port} is alive: {names}", route.name);
             Refusal::new(Reason::NoHealthyTarget, detail)
         };
-        return Err(Nobody { refusal, unknown });
+        return Err(Nobody { refusal, unknown, just_lost });
     }
     // Behind those that live, the dead: where all others fail or are silent, a probe may have been wrong. Not those
     // that never were reached: nobody has shown yet that they are the cluster's.

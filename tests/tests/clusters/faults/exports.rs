@@ -4,6 +4,8 @@ use crate::{lab::Cluster, onboard::SHOP};
 use serde_json::{Value, json};
 
 pub(super) const GROUP: &str = "multicluster.x-k8s.io";
+/// By its whole name, for kubectl remembers for minutes which versions there were.
+pub(super) const IMPORTS: &str = "serviceimports.v1beta1.multicluster.x-k8s.io";
 const RESOURCES: [(&str, &str); 2] =
     [("ServiceExport", "serviceexports"), ("ServiceImport", "serviceimports")];
 

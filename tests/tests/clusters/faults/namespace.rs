@@ -29,7 +29,7 @@ async fn a_namespace_with_exports_goes() {
         exports::known(cluster, &["v1beta1"]).await;
     }
     exports::export(other, "v1beta1", "catalog").await;
-    let imported = || one.kubectl(&["-n", SHOP, "get", "serviceimport", "catalog"]);
+    let imported = || one.kubectl(&["-n", SHOP, "get", exports::IMPORTS, "catalog"]);
     until_ok("it is imported", SOON, imported).await;
     other.kubectl(&["delete", "namespace", SHOP, "--timeout=180s"]).await.expect("it goes");
     let gone = || address(one);

@@ -55,11 +55,12 @@ async fn objects_are_mended() {
         exports::known(cluster, &["v1beta1"]).await;
     }
     exports::export(other, "v1beta1", "catalog").await;
-    let imported = || one.kubectl(&["-n", SHOP, "get", "serviceimport", "catalog"]);
+    let imported = || one.kubectl(&["-n", SHOP, "get", exports::IMPORTS, "catalog"]);
     until_ok("it is imported", SOON, imported).await;
     let asked = || field(one, "", WEBHOOK, ".webhooks[*].name");
     let _ = until("the API server asks the agents", SOON, asked, |names| names != &Ok(String::new())).await;
 
+    let import = format!("{}/catalog", exports::IMPORTS);
     let service = named(one, OURS, "services", "/g-catalog").await.swap_remove(0);
     let slice = named(one, OURS, "endpointslices", "/g-catalog").await.swap_remove(0);
     let import_slices = ["-n", SHOP, "get", "endpointslices", "-l"];
@@ -79,7 +80,7 @@ async fn objects_are_mended() {
     ] {
         deleted(one, OURS, object).await;
     }
-    deleted(one, SHOP, "serviceimport/catalog").await;
+    deleted(one, SHOP, &import).await;
     deleted(one, SHOP, &of_import).await;
     deleted(one, "", WEBHOOK).await;
 
@@ -98,7 +99,7 @@ async fn objects_are_mended() {
         edited(one, OURS, object, path, patch).await;
     }
     let ports = r#"[{"op":"replace","path":"/spec/ports/0/port","value":1}]"#;
-    edited(one, SHOP, "serviceimport/catalog", ".spec.ports[0].port", ["json", ports]).await;
+    edited(one, SHOP, &import, ".spec.ports[0].port", ["json", ports]).await;
     edited(one, "", WEBHOOK, ".webhooks[0].clientConfig.service.path", ["json", nowhere]).await;
 
     // What others add stays, while the rest of the object is mended.
