@@ -89,12 +89,25 @@ pub(super) async fn choose_and_open(
         .route(name)
         .filter(|route| route.ports.contains(&port))
         .ok_or_else(|| Refusal::new(Reason::NoRoute, format!("{name}:{port} is not imported here")))?;
-    let groups = find(shared, &table, itself, route, port).await?;
     let attempt = |attempt| try_one(shared, &table, itself, attempt, name, port, onward);
     let judge = |failed: &(ClusterName, Refusal)| failed.1.verdict();
-    let timing = shared.config.timing;
-    let (result, course) =
-        race::first(groups, timing.hedge, shared.config.limits.attempts, attempt, judge).await;
+    let (hedge, limit) = (shared.config.timing.hedge, shared.config.limits.attempts);
+    let groups = find(shared, &table, itself, route, port).await?;
+    let (mut result, mut course) = race::first(groups, hedge, limit, attempt, judge).await;
+    // All that was tried ended under our hands, and nobody refused: behind an address may be another gateway than the one that
+    // has just ended.
+    let broke = |failed: &(ClusterName, Refusal)| {
+        matches!(failed.1.reason, Reason::PeerUnreachable | Reason::TunnelLost)
+    };
+    if course.attempts < limit
+        && result.as_ref().is_err_and(|failed| failed.iter().all(broke))
+        && let Ok(groups) = find(shared, &table, itself, route, port).await
+    {
+        let (again, more) = race::first(groups, hedge, limit - course.attempts, attempt, judge).await;
+        course.attempts += more.attempts;
+        course.hedges += more.hedges;
+        result = again;
+    }
     record.attempts = course.attempts;
     (1..course.attempts).for_each(|_| shared.metrics.retry());
     (0..course.hedges).for_each(|_| shared.metrics.hedge());

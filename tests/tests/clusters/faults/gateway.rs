@@ -41,8 +41,9 @@ async fn kill(cluster: &Cluster, name: &str) -> SystemTime {
     let id = ["-n", "tombolo-system", "get", "pod", &pod, "-o", path];
     let id = cluster.kubectl(&id).await.expect("a container");
     let id = id.trim_start_matches("containerd://");
-    let kill = ["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id];
-    cluster.node_exec(1, &kill).await.expect("killed");
+    let kill = r#"pid=$(ctr -n k8s.io tasks ls | awk -v id="$0" '$1 == id { print $2 }')
+        kill -9 "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done"#;
+    cluster.node_exec(1, &["bash", "-euc", kill, id]).await.expect("killed");
     let dead = now();
     let path = "jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].ready}";
     let again = ["-n", "tombolo-system", "get", "pod", &pod, "-o", path];
