@@ -358,7 +358,6 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 authority: Arc::clone(&authority),
                 snapshot: feed.state(),
                 view: view.subscribe(),
-                chosen: watch::channel(Arc::default()).1,
                 writes: writing,
                 problems: injection_problems,
                 clock: Arc::clone(&deps.clock),

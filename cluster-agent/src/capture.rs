@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use tombolo_model::{
     NamespaceName,
+    install::Namespaces,
     intent::{CaptureMode, Labels},
 };
 
@@ -17,11 +18,13 @@ pub struct Chosen {
     pub by_gns: BTreeMap<NamespaceName, CaptureMode>,
     /// By the installation.
     pub default: CaptureMode,
+    /// The namespaces that take part at all.
+    pub namespaces: Namespaces,
 }
 
 impl Default for Chosen {
     fn default() -> Self {
-        Self { by_gns: BTreeMap::new(), default: CaptureMode::Gateway }
+        Self { by_gns: BTreeMap::new(), default: CaptureMode::Gateway, namespaces: Namespaces::default() }
     }
 }
 
@@ -29,6 +32,9 @@ impl Chosen {
     /// The mode of a namespace. A label that is no mode counts as none: it was meant to choose, so nothing else does.
     #[must_use]
     pub fn mode(&self, namespace: &NamespaceName, labels: &Labels) -> CaptureMode {
+        if !self.namespaces.chooses(namespace) {
+            return CaptureMode::None;
+        }
         match labels.get(LABEL) {
             Some(label) => label.parse().unwrap_or(CaptureMode::None),
             None => self.by_gns.get(namespace).copied().unwrap_or(self.default),
@@ -48,8 +54,11 @@ mod tests {
     #[test]
     fn the_label_goes_before_the_gns_before_the_default() {
         let name = |text: &str| NamespaceName::parse(text).unwrap();
-        let chosen =
-            Chosen { by_gns: [(name("shop"), CaptureMode::Sidecar)].into(), default: CaptureMode::Gateway };
+        let chosen = Chosen {
+            by_gns: [(name("shop"), CaptureMode::Sidecar)].into(),
+            namespaces: Namespaces::Exclude([name("apart")].into()),
+            ..Chosen::default()
+        };
         let labelled = |label: &str| Labels::from([(LABEL.to_owned(), label.to_owned())]);
         for (namespace, labels, mode) in [
             ("shop", Labels::new(), CaptureMode::Sidecar),
@@ -58,6 +67,7 @@ mod tests {
             ("shop", labelled("side-car"), CaptureMode::None),
             ("bank", Labels::new(), CaptureMode::Gateway),
             ("bank", labelled("sidecar"), CaptureMode::Sidecar),
+            ("apart", labelled("sidecar"), CaptureMode::None),
         ] {
             assert_eq!(chosen.mode(&name(namespace), &labels), mode, "{namespace} {labels:?}");
         }

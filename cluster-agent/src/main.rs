@@ -17,14 +17,14 @@ use tombolo_agent::{
     dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
-    inject::{self, configuration::FailurePolicy},
+    inject,
     join::{JoinConfig, join},
     lease::Election,
     pod::{self, Prepared},
     source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
 };
-use tombolo_model::{AccountName, ClusterName, Locality, NamespaceName};
+use tombolo_model::{AccountName, ClusterName, Locality, NamespaceName, install::FailurePolicy};
 use tombolo_runtime::{
     limits, ready,
     signal::Signals,
@@ -176,9 +176,9 @@ struct Kubernetes {
     #[arg(long, requires = "kubernetes", value_enum, default_value_t = Mcs::On)]
     mcs: Mcs,
     /// Where the API server asks about new pods of namespaces in capture mode sidecar: IP:PORT. Nobody is asked without.
-    #[arg(long, requires = "kubernetes", requires = "gateway_image")]
+    #[arg(long, requires = "kubernetes")]
     webhook_listen: Option<SocketAddr>,
-    /// The gateway's image, for the proxies in pods.
+    /// The gateway's image, for the proxies in pods of a cluster that the controller has installed nothing in.
     #[arg(long, requires = "webhook_listen")]
     gateway_image: Option<String>,
     /// Where proxies in pods find the agent [default: https://tombolo-agent.NAMESPACE.svc:15012].
@@ -286,7 +286,7 @@ impl Kubernetes {
         };
         Some(inject::Config {
             listen: self.webhook_listen?,
-            image: self.gateway_image.clone()?,
+            image: self.gateway_image.clone(),
             agent: self.gateway_agent.clone(),
             vips: self.vips.clone(),
             policy,

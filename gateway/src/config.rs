@@ -1,5 +1,6 @@
 //! What a gateway process is told at its start.
 
+use ipnet::IpNet;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -49,6 +50,17 @@ pub enum Capture {
     Explicit,
     /// An nftables redirect of this network namespace; everybody in it is one workload.
     Sidecar,
+    /// For all pods of a node.
+    Node(Bring),
+}
+
+/// How connections of a node's pods are brought to its proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bring {
+    /// By an nftables redirect before kube-proxy's.
+    Redirect,
+    /// By a local route and a BPF program, where kube-proxy does not hold the virtual addresses.
+    Lookup,
 }
 
 /// The whole configuration.
@@ -74,6 +86,8 @@ pub struct Config {
     pub outbound_port: u16,
     /// Where redirected incoming connections arrive, where they are redirected.
     pub inbound_port: Option<u16>,
+    /// The virtual addresses that a node's proxy captures.
+    pub vips: Vec<IpNet>,
     /// Its admin port.
     pub admin: Option<SocketAddr>,
     /// Where the access log goes: a file, or `-` for stdout.
@@ -105,6 +119,7 @@ impl Config {
             workload: None,
             outbound_port: 15001,
             inbound_port: None,
+            vips: Vec::new(),
             admin: None,
             access_log: None,
             cache: None,

@@ -2,6 +2,7 @@
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
 use tombolo_model::SpiffeId;
 use tombolo_mtls::Credentials;
 
@@ -10,6 +11,8 @@ use tombolo_mtls::Credentials;
 pub struct CredentialSet {
     own: ArcSwapOption<Credentials>,
     workloads: ArcSwap<BTreeMap<SpiffeId, Credentials>>,
+    /// Rises when a workload's are added.
+    added: watch::Sender<u64>,
 }
 
 impl CredentialSet {
@@ -30,6 +33,16 @@ impl CredentialSet {
     pub fn get(&self, id: &SpiffeId) -> Option<Credentials> {
         self.workloads.load().get(id).cloned()
     }
+    /// Those of a workload, once they are there. Cancel-safe.
+    pub async fn wait(&self, id: &SpiffeId) -> Option<Credentials> {
+        let mut added = self.added.subscribe();
+        loop {
+            if let Some(credentials) = self.get(id) {
+                return Some(credentials);
+            }
+            added.changed().await.ok()?;
+        }
+    }
     /// Those of one of the workloads that has a certificate.
     pub fn any(&self) -> Option<Credentials> {
         self.workloads.load().values().find(|credentials| credentials.ready()).cloned()
@@ -41,6 +54,7 @@ impl CredentialSet {
             all.insert(credentials.id().clone(), credentials.clone());
             all
         });
+        self.added.send_modify(|count| *count += 1);
     }
     /// Forgets those of a workload.
     pub fn remove(&self, id: &SpiffeId) {

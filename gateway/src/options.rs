@@ -14,7 +14,7 @@ use std::{
 };
 use tombolo_gateway::{
     capture::redirect::{Inbound, Redirect},
-    config::{Capture, Config, Timing},
+    config::{Bring, Capture, Config, Timing},
 };
 use tombolo_model::{AccountName, GatewayRole, NamespaceName};
 use tombolo_runtime::telemetry::LogFormat;
@@ -68,6 +68,17 @@ pub(crate) struct Run {
     /// For capture mode sidecar: the port to which connections are redirected.
     #[arg(long, value_name = "PORT", default_value_t = 15001)]
     outbound_port: u16,
+    /// For capture mode node: how connections are brought to it.
+    #[arg(long, value_enum, default_value_t = NodeCapture::Redirect)]
+    node_capture: NodeCapture,
+    /// For capture mode node: the virtual addresses.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
+    )]
+    vips: Vec<IpNet>,
     /// For capture mode sidecar: the port to which incoming connections are redirected, where they are.
     #[arg(long, value_name = "PORT")]
     inbound_port: Option<u16>,
@@ -80,9 +91,9 @@ pub(crate) struct Run {
     /// How long connections are taken once the end was asked for: until all who send some have heard of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
     last_calls: u64,
-    /// Where metrics, health and dumps are served.
-    #[arg(long, value_name = "IP:PORT")]
-    admin: Option<SocketAddr>,
+    /// Where metrics, health and dumps are served; a port alone is one of the pod's address.
+    #[arg(long, value_name = "[IP:]PORT")]
+    admin: Option<Place>,
     /// The access log: a file to append to (opened again on SIGHUP), or - for standard output.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -103,15 +114,31 @@ enum CaptureMode {
     Explicit,
     /// nftables redirects to it (see the command `redirect`).
     Sidecar,
+    /// For all pods of a node.
+    Node,
     /// They do not.
     None,
 }
-impl From<CaptureMode> for Capture {
-    fn from(mode: CaptureMode) -> Self {
-        match mode {
-            CaptureMode::Explicit => Self::Explicit,
-            CaptureMode::Sidecar => Self::Sidecar,
-            CaptureMode::None => Self::None,
+
+/// How connections of a node's pods come to its proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NodeCapture {
+    /// By an nftables redirect before kube-proxy's; needs CAP_NET_ADMIN and the program nft.
+    Redirect,
+    /// By a local route and a BPF program, where kube-proxy does not hold the virtual addresses; needs CAP_NET_ADMIN and CAP_BPF.
+    Lookup,
+}
+
+impl CaptureMode {
+    fn with(self, node: NodeCapture) -> Capture {
+        match self {
+            Self::Explicit => Capture::Explicit,
+            Self::Sidecar => Capture::Sidecar,
+            Self::Node => Capture::Node(match node {
+                NodeCapture::Redirect => Bring::Redirect,
+                NodeCapture::Lookup => Bring::Lookup,
+            }),
+            Self::None => Capture::None,
         }
     }
 }
@@ -182,6 +209,27 @@ impl FromStr for HostPort {
     }
 }
 
+/// An address and a port, or a port alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Full(SocketAddr),
+    Port(u16),
+}
+impl FromStr for Place {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        if let Ok(port) = text.parse() {
+            return Ok(Self::Port(port));
+        }
+        text.parse().map(Self::Full).map_err(|_| "write it as IP:PORT, or as a port of the pod's address")
+    }
+}
+
+/// As it stands on the command line.
+fn name(mode: CaptureMode) -> String {
+    mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
 /// `namespace/account`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WorkloadName(NamespaceName, AccountName);
@@ -208,8 +256,17 @@ impl Run {
     fn config_in(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
         let mut problems = Vec::new();
         let sidecar = self.role == GatewayRole::Sidecar;
+        let node = self.role == GatewayRole::Node;
+        let capture = match self.capture {
+            // It has no other use.
+            CaptureMode::None if node => CaptureMode::Node,
+            given => given,
+        };
+        if capture != CaptureMode::None && (capture == CaptureMode::Node) != node {
+            problems.push(format!("--capture {} is not for --role {}", name(capture), self.role));
+        }
         let only_sidecar = [
-            ("--capture", self.capture != CaptureMode::None),
+            ("--capture", capture != CaptureMode::None && !node),
             ("--serve", !self.serve.is_empty()),
             ("--workload", self.workload.is_some()),
             ("--inbound-port", self.inbound_port.is_some()),
@@ -230,7 +287,16 @@ impl Run {
         }
         let (agent, pod) = self.agent.read(variable)?;
         let port = if self.role == GatewayRole::Ingress { 15443 } else { 15008 };
-        let own = pod.addresses.first().map(|address| SocketAddr::new(*address, port));
+        let first = pod.addresses.first().copied();
+        let own = first.map(|address| SocketAddr::new(address, port));
+        let admin = match self.admin {
+            None => None,
+            Some(Place::Full(address)) => Some(address),
+            Some(Place::Port(port)) => {
+                let address = first.ok_or("--admin: give it an address too; a port alone is for a pod")?;
+                Some(SocketAddr::new(address, port))
+            }
+        };
         let tunnel = self.tunnel.or(own).ok_or("give --tunnel, the address at which tunnels are taken")?;
         let instance = self.instance.or(pod.instance).unwrap_or_else(|| instance(self.role, tunnel));
         let workload = self.workload.map(|WorkloadName(namespace, account)| (namespace, account));
@@ -250,12 +316,13 @@ impl Run {
             timing,
             agent: Some(agent),
             advertise: self.advertise.into_iter().map(|HostPort(text)| text).collect::<BTreeSet<_>>(),
-            capture: self.capture.into(),
+            capture: capture.with(self.node_capture),
             serve,
             workload,
             outbound_port: self.outbound_port,
             inbound_port: self.inbound_port,
-            admin: self.admin,
+            vips: self.vips,
+            admin,
             access_log: self.access_log,
             cache: self.cache,
             ready_file: self.ready_file,
@@ -330,6 +397,9 @@ mod tests {
         for bad in [
             "--role nowhere",
             "--role sidecar --workload shopping",
+            "--role sidecar --capture node",
+            "--role node --capture sidecar",
+            "--role egress --admin 15020",
             "--role sidecar --workload default/Shop_ping!",
             "--role ingress --advertise gw.example.com",
             "--role ingress --advertise gw:0",
@@ -359,7 +429,8 @@ mod tests {
         };
         let agent =
             "--agent https://agent:15012 --agent-token-file /t --cluster c1 --trust-domain acme.internal";
-        let config = run(&format!("--role sidecar --capture sidecar {agent}"), &pod).unwrap();
+        let config = run(&format!("--role sidecar --capture sidecar --admin 15020 {agent}"), &pod).unwrap();
+        assert_eq!(config.admin.unwrap().to_string(), "10.0.0.7:15020");
         assert_eq!(
             (config.instance.as_str(), config.tunnel.to_string().as_str()),
             ("shop.cart-1", "10.0.0.7:15008")
@@ -372,6 +443,8 @@ mod tests {
             let config = run(&format!("--role {role} {agent}"), &pod).unwrap();
             assert_eq!(config.tunnel.to_string(), tunnel);
             assert!(config.serve.is_empty() && config.workload.is_none(), "{role}");
+            let node = Capture::Node(Bring::Redirect);
+            assert_eq!(config.capture, if role == "node" { node } else { Capture::None });
         }
         for (args, why) in [
             ("--role egress".to_owned(), "--agent-socket"),

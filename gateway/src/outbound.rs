@@ -116,13 +116,7 @@ async fn open(
     let route = route.filter(|route| route.ports.contains(&original.port())).ok_or_else(|| {
         Refusal::new(Reason::NoRoute, format!("no imported name has the address and port {original}"))
     })?;
-    let credentials = shared.credentials.get(&source).ok_or_else(|| {
-        Refusal::new(Reason::NoCredentials, format!("this gateway has no certificate for {source}"))
-    })?;
-    // A workload that starts together with its proxy calls before the first certificate is there.
-    if timeout(shared.config.timing.handshake, credentials.wait_ready()).await.is_err() {
-        return Err(Refusal::new(Reason::NoCredentials, format!("no certificate for {source} came in time")));
-    }
+    let credentials = certified(shared, &table, &source).await?;
     let connect = Connect {
         destination: Destination::Service(route.name.clone(), original.port()),
         source: None,
@@ -141,6 +135,24 @@ async fn open(
     let end = inside(shared, ticket, record, route, &credentials, stream, &answer).await?;
     ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
     Ok(Path { end, _load: load })
+}
+
+/// The caller's certificate. A workload that starts together with its proxy, or its pod on a node, calls before the first one is there.
+async fn certified(shared: &Shared, table: &RouteTable, source: &SpiffeId) -> Result<Credentials, Refusal> {
+    let missing = |what: &str| Refusal::new(Reason::NoCredentials, what.to_owned());
+    let late = || missing(&format!("no certificate for {source} came in time"));
+    let credentials = match shared.credentials.get(source) {
+        Some(credentials) => credentials,
+        None if table.workloads().contains_key(source) => {
+            let waited = timeout(shared.config.timing.handshake, shared.credentials.wait(source)).await;
+            waited.ok().flatten().ok_or_else(late)?
+        }
+        None => return Err(missing(&format!("this gateway has no certificate for {source}"))),
+    };
+    match timeout(shared.config.timing.handshake, credentials.wait_ready()).await {
+        Ok(_) => Ok(credentials),
+        Err(_) => Err(late()),
+    }
 }
 
 type Opened = (StreamEnd, Answer, Arc<Tunnel>, Load<Arc<str>>);

@@ -14,7 +14,7 @@ use tombolo_model::{
     ClusterName, GlobalName, Proximity, SpiffeId, SpiffePath, TrustDomain,
     snapshot::{
         EndToEnd, EndpointSpec, ExportSpec, GatewayResource, PeerSpec, Resource as _, ResourceKey, Resources,
-        RouteSpec, SelfSpec, TrustBundleSpec, WorkloadSpec,
+        RouteSpec, SelfSpec, TrustBundleSpec, WorkloadSelector, WorkloadSpec,
     },
 };
 
@@ -160,6 +160,7 @@ pub struct RouteTable {
     served: HashMap<SocketAddr, Arc<Served>>,
     peers: BTreeMap<ClusterName, PeerSpec>,
     workloads: BTreeMap<SpiffeId, WorkloadSpec>,
+    pods: HashMap<IpAddr, SpiffeId>,
     egress: Vec<SocketAddr>,
 }
 
@@ -212,6 +213,15 @@ impl RouteTable {
     #[must_use]
     pub fn workloads(&self) -> &BTreeMap<SpiffeId, WorkloadSpec> {
         &self.workloads
+    }
+    /// The workload of the pod with this address, on this proxy's node.
+    #[must_use]
+    pub fn pod(&self, address: IpAddr) -> Option<&SpiffeId> {
+        self.pods.get(&address)
+    }
+    /// The addresses of the pods on this proxy's node, in no order.
+    pub fn pods(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.pods.keys().copied()
     }
     /// The egress gateways of this cluster, in order.
     #[must_use]
@@ -296,8 +306,23 @@ pub fn build(resources: &Resources<GatewayResource>) -> Result<RouteTable, Table
             _ => {}
         }
     }
+    table.pods = pods(&table.workloads);
     table.served = served.into_iter().map(|(address, served)| (address, Arc::new(served))).collect();
     Ok(table)
+}
+
+/// Whose the addresses are. One that two workloads are said to have is nobody's.
+fn pods(workloads: &BTreeMap<SpiffeId, WorkloadSpec>) -> HashMap<IpAddr, SpiffeId> {
+    let mut found: HashMap<IpAddr, Option<&SpiffeId>> = HashMap::new();
+    for workload in workloads.values() {
+        for selector in &workload.selectors {
+            if let WorkloadSelector::Address(address) = selector {
+                let of = found.entry(*address).or_insert(Some(&workload.identity));
+                of.take_if(|other| **other != workload.identity);
+            }
+        }
+    }
+    found.into_iter().filter_map(|(address, id)| Some((address, id?.clone()))).collect()
 }
 
 fn add_route(

@@ -1,1 +1,4 @@
-//! tombolo-tests
+//! What several test programs share.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
+
+pub mod loopback;

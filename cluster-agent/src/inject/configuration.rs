@@ -13,9 +13,13 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
-use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::SystemTime};
-use tombolo_model::{NamespaceName, SpiffeId, intent::CaptureMode, snapshot::CaFingerprint};
+use tombolo_model::{
+    NamespaceName, SpiffeId,
+    install::{FailurePolicy, Namespaces},
+    intent::CaptureMode,
+    snapshot::CaFingerprint,
+};
 use tombolo_mtls::{Intermediate, certificate_info};
 
 /// The name of the configuration.
@@ -31,61 +35,72 @@ const TIMEOUT_S: i32 = 5;
 /// Certificates in the bundle: this one, the one before, and what others of us may have put there.
 const MOST: usize = 4;
 
-/// What happens to pods while no agent answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FailurePolicy {
-    /// They start without a proxy.
-    #[default]
-    Ignore,
-    /// They do not start.
-    Fail,
-}
-
-impl FailurePolicy {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ignore => "Ignore",
-            Self::Fail => "Fail",
-        }
+const fn text(policy: FailurePolicy) -> &'static str {
+    match policy {
+        FailurePolicy::Ignore => "Ignore",
+        FailurePolicy::Fail => "Fail",
     }
 }
 
-/// The configuration that there should be. `own` is the agent's namespace, `bundle` whom to believe, PEM.
+/// The configuration that there should be. `own` is the agent's namespace, `bundle` whom to believe, PEM. Without a policy the API server
+/// asks about no pods.
 #[must_use]
 pub fn configuration(
     own: &NamespaceName,
     chosen: &Chosen,
-    policy: FailurePolicy,
+    policy: Option<FailurePolicy>,
     bundle: &str,
 ) -> MutatingWebhookConfiguration {
-    let requirement = |key: &str, operator: &str, values: Option<Vec<String>>| LabelSelectorRequirement {
-        key: key.to_owned(),
-        operator: operator.to_owned(),
-        values,
-    };
-    // The agent itself must start without an agent, and the cluster without us.
-    let never = ["kube-system", "kube-public", "kube-node-lease", own.as_str()];
-    let spared = || requirement(NAME_LABEL, "NotIn", Some(never.map(str::to_owned).into()));
-    let sidecar = CaptureMode::Sidecar.as_str();
-    let labelled = vec![requirement(LABEL, "In", Some(vec![sidecar.to_owned()])), spared()];
-    let mut webhooks = vec![webhook("sidecar", own, labelled, policy, bundle)];
-    let by_gns: BTreeSet<String> = chosen.by_gns(CaptureMode::Sidecar).map(ToString::to_string).collect();
-    if !by_gns.is_empty() {
-        let named = vec![
-            requirement(NAME_LABEL, "In", Some(by_gns.into_iter().collect())),
-            requirement(LABEL, "DoesNotExist", None),
-            spared(),
-        ];
-        webhooks.push(webhook("gns", own, named, policy, bundle));
-    }
+    let webhooks = policy.map(|policy| webhooks(own, chosen, policy, bundle));
     MutatingWebhookConfiguration {
         metadata: ObjectMeta {
             name: Some(NAME.to_owned()),
             labels: Some([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into()),
             ..ObjectMeta::default()
         },
-        webhooks: Some(webhooks),
+        webhooks: Some(webhooks.unwrap_or_default()),
     }
+}
+
+fn webhooks(
+    own: &NamespaceName,
+    chosen: &Chosen,
+    policy: FailurePolicy,
+    bundle: &str,
+) -> Vec<MutatingWebhook> {
+    let requirement = |key: &str, operator: &str, values: Option<Vec<String>>| LabelSelectorRequirement {
+        key: key.to_owned(),
+        operator: operator.to_owned(),
+        values,
+    };
+    // The agent itself must start without an agent, and the cluster without us.
+    let mut never: BTreeSet<String> =
+        ["kube-system", "kube-public", "kube-node-lease", own.as_str()].map(str::to_owned).into();
+    let mut part = Vec::new();
+    match &chosen.namespaces {
+        Namespaces::Exclude(these) => never.extend(these.iter().map(ToString::to_string)),
+        Namespaces::Include(these) => {
+            let these = these.iter().map(ToString::to_string).collect();
+            part.push(requirement(NAME_LABEL, "In", Some(these)));
+        }
+    }
+    part.push(requirement(NAME_LABEL, "NotIn", Some(never.into_iter().collect())));
+    let with = |mut these: Vec<LabelSelectorRequirement>| {
+        these.extend(part.iter().cloned());
+        these
+    };
+    let sidecar = CaptureMode::Sidecar.as_str();
+    let labelled = with(vec![requirement(LABEL, "In", Some(vec![sidecar.to_owned()]))]);
+    let mut webhooks = vec![webhook("sidecar", own, labelled, policy, bundle)];
+    let by_gns: BTreeSet<String> = chosen.by_gns(CaptureMode::Sidecar).map(ToString::to_string).collect();
+    if !by_gns.is_empty() {
+        let named = with(vec![
+            requirement(NAME_LABEL, "In", Some(by_gns.into_iter().collect())),
+            requirement(LABEL, "DoesNotExist", None),
+        ]);
+        webhooks.push(webhook("gns", own, named, policy, bundle));
+    }
+    webhooks
 }
 
 /// Everything is said, what the API server would add by itself too, so that what is read back is the same.
@@ -115,7 +130,7 @@ fn webhook(
             }),
             url: None,
         },
-        failure_policy: Some(policy.as_str().to_owned()),
+        failure_policy: Some(text(policy).to_owned()),
         match_conditions: None,
         match_policy: Some("Equivalent".to_owned()),
         name: format!("{name}.{DOMAIN}"),

@@ -2,12 +2,12 @@
 
 use super::{
     Config, Settings,
+    asked::Asked,
     certificate::HttpsCertificate,
     keep::Keeping,
     server::{Knowledge, Webhook},
 };
 use crate::{
-    capture::Chosen,
     certificate::{Authority, CertificateError},
     index::View,
     state::Membership,
@@ -60,8 +60,6 @@ pub struct Parts {
     pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// What runs in the cluster.
     pub view: watch::Receiver<Arc<View>>,
-    /// Which namespaces have which mode.
-    pub chosen: watch::Receiver<Arc<Chosen>>,
     /// Whether this replica writes.
     pub writes: watch::Receiver<bool>,
     /// What is wrong.
@@ -89,7 +87,8 @@ impl Injector {
             Arc::clone(&parts.clock),
         )?;
         let (settings, known) = watch::channel(None);
-        let knowledge = Knowledge { settings: known, view: parts.view, chosen: parts.chosen.clone() };
+        let (asked, asking) = watch::channel(None);
+        let knowledge = Knowledge { settings: known, view: parts.view, asked: asking.clone() };
         let listen = Webhook::bind(config.listen, &certificate, knowledge, metrics).await;
         let webhook = listen.map_err(|source| BuildError::Listen { address: config.listen, source })?;
         let keeping = Keeping {
@@ -97,8 +96,7 @@ impl Injector {
             namespace: parts.namespace.clone(),
             authority: parts.authority,
             certificate,
-            chosen: parts.chosen,
-            policy: config.policy,
+            asked: asking,
             writes: parts.writes,
             problems: parts.problems,
             clock: parts.clock,
@@ -108,6 +106,7 @@ impl Injector {
             config,
             membership: parts.membership,
             snapshot: parts.snapshot,
+            asked,
             settings,
         };
         Ok(Self { webhook, keeping, following })
@@ -141,6 +140,7 @@ struct Following {
     config: Config,
     membership: Arc<Membership>,
     snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
+    asked: watch::Sender<Option<Arc<Asked>>>,
     settings: watch::Sender<Option<Arc<Settings>>>,
 }
 
@@ -148,26 +148,38 @@ impl Following {
     async fn run(mut self) {
         loop {
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
-            if let Some(roots) = roots(&snapshot.resources) {
-                let settings = Settings {
-                    cluster: self.membership.cluster.clone(),
-                    trust_domain: self.membership.trust_domain.clone(),
-                    agent: self.agent.clone(),
-                    roots,
-                    image: self.config.image.clone(),
-                    vips: self.config.vips.clone(),
-                };
-                self.settings.send_if_modified(|old| {
-                    let differs = old.as_deref() != Some(&settings);
-                    *old = Some(Arc::new(settings));
-                    differs
-                });
+            // None is no answer: what was asked for last stays.
+            if let Some(asked) = Asked::of(&snapshot.resources, &self.config) {
+                let image = asked.webhook.as_ref().map(|webhook| webhook.image.clone());
+                put(&self.settings, self.settings_of(&snapshot.resources, image));
+                put(&self.asked, Some(asked));
             }
             if self.snapshot.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
     }
+}
+
+impl Following {
+    fn settings_of(&self, resources: &Resources<ClusterResource>, image: Option<String>) -> Option<Settings> {
+        Some(Settings {
+            cluster: self.membership.cluster.clone(),
+            trust_domain: self.membership.trust_domain.clone(),
+            agent: self.agent.clone(),
+            roots: roots(resources)?,
+            image: image?,
+            vips: self.config.vips.clone(),
+        })
+    }
+}
+
+fn put<T: PartialEq>(to: &watch::Sender<Option<Arc<T>>>, new: Option<T>) {
+    to.send_if_modified(|old| {
+        let differs = old.as_deref() != new.as_ref();
+        *old = new.map(Arc::new);
+        differs
+    });
 }
 
 /// The organization's roots, PEM.

@@ -1,10 +1,11 @@
 //! Keeps the configuration in the API server as it should be, and the certificate one that it is told to believe.
 
 use super::{
+    asked::Asked,
     certificate::HttpsCertificate,
-    configuration::{self, FailurePolicy, NAME, agrees, believes, bundle, bundle_of},
+    configuration::{self, NAME, agrees, believes, bundle, bundle_of},
 };
-use crate::{capture::Chosen, certificate::Authority};
+use crate::certificate::Authority;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{
     Api, Client,
@@ -33,10 +34,8 @@ pub(super) struct Keeping {
     pub(super) authority: Arc<Authority>,
     /// What is shown.
     pub(super) certificate: HttpsCertificate,
-    /// Which namespaces have which mode.
-    pub(super) chosen: watch::Receiver<Arc<Chosen>>,
-    /// What happens to pods while no agent answers.
-    pub(super) policy: FailurePolicy,
+    /// What is asked for; none before that is known.
+    pub(super) asked: watch::Receiver<Option<Arc<Asked>>>,
     /// Whether this replica writes; the others only look.
     pub(super) writes: watch::Receiver<bool>,
     /// What is wrong.
@@ -49,11 +48,13 @@ impl Keeping {
     /// Runs for as long as it is polled.
     pub(super) async fn run(mut self) {
         loop {
-            let chosen = Arc::clone(&self.chosen.borrow_and_update());
+            let asked = self.asked.borrow_and_update().clone();
             let writes = *self.writes.borrow_and_update();
-            let problem = self
-                .look(&chosen, writes)
-                .await
+            let looked = match &asked {
+                Some(asked) => self.look(asked, writes).await,
+                None => Ok(()),
+            };
+            let problem = looked
                 .err()
                 .map(|message| Problem { subject: format!("MutatingWebhookConfiguration {NAME}"), message });
             let problems = Vec::from_iter(problem);
@@ -63,7 +64,7 @@ impl Keeping {
                 differs
             });
             tokio::select! {
-                Ok(()) = self.chosen.changed() => {}
+                Ok(()) = self.asked.changed() => {}
                 Ok(()) = self.writes.changed() => {}
                 () = sleep(LOOK) => {}
             }
@@ -80,8 +81,9 @@ impl Keeping {
     }
 
     /// Why it is not as it should be.
-    async fn look(&self, chosen: &Chosen, writes: bool) -> Result<(), String> {
-        if !self.is_new_enough().await? {
+    async fn look(&self, asked: &Asked, writes: bool) -> Result<(), String> {
+        let policy = asked.webhook.as_ref().map(|webhook| webhook.policy);
+        if policy.is_some() && !self.is_new_enough().await? {
             return Err(format!(
                 "pods get no proxies: that needs Kubernetes {}.{}; use capture mode node or gateway",
                 SIDECARS.0, SIDECARS.1
@@ -99,7 +101,7 @@ impl Keeping {
         let intermediate = self.authority.intermediate();
         let mut believed = bundle_of(&found);
         let whom = bundle(&intermediate, &believed, self.clock.now());
-        let wanted = configuration::configuration(&self.namespace, chosen, self.policy, &whom);
+        let wanted = configuration::configuration(&self.namespace, &asked.chosen, policy, &whom);
         if writes && !agrees(&wanted, &found) {
             let params = PatchParams::apply(MANAGER).force();
             let written = api.patch(NAME, &params, &Patch::Apply(&wanted)).await;

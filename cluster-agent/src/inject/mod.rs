@@ -6,6 +6,7 @@
 //! namespaces in this mode are asked about, so nothing else waits for the agent; and where it does not answer, pods start without a
 //! proxy (`failurePolicy: Ignore`, unless the installation says otherwise) and reach global names as in mode `gateway`.
 
+pub mod asked;
 pub mod certificate;
 pub mod configuration;
 mod injector;
@@ -18,23 +19,22 @@ mod tests;
 
 pub use injector::{BuildError, Injector, Parts};
 
-use configuration::FailurePolicy;
 use ipnet::IpNet;
 use std::net::SocketAddr;
-use tombolo_model::{ClusterName, TrustDomain};
+use tombolo_model::{ClusterName, TrustDomain, install::FailurePolicy};
 
 /// How pods are injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where the API server asks.
     pub listen: SocketAddr,
-    /// The gateway's image.
-    pub image: String,
+    /// The gateway's image, where no installation says which; no pod gets a proxy where nobody does.
+    pub image: Option<String>,
     /// Where proxies find the agent; none for the Service in the agent's namespace.
     pub agent: Option<String>,
     /// The virtual addresses.
     pub vips: Vec<IpNet>,
-    /// What happens to pods while no agent answers.
+    /// What happens to pods while no agent answers, where no installation says so.
     pub policy: FailurePolicy,
 }
 

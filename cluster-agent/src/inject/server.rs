@@ -2,11 +2,12 @@
 
 use super::{
     Settings,
+    asked::Asked,
     certificate::HttpsCertificate,
     configuration::PATH,
     review::{Namespace, Outcome, review},
 };
-use crate::{capture::Chosen, index::View};
+use crate::index::View;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -43,14 +44,15 @@ pub struct Knowledge {
     pub settings: watch::Receiver<Option<Arc<Settings>>>,
     /// The namespaces.
     pub view: watch::Receiver<Arc<View>>,
-    /// Which of them have which mode.
-    pub chosen: watch::Receiver<Arc<Chosen>>,
+    /// Which of them have which mode; none before that is known.
+    pub asked: watch::Receiver<Option<Arc<Asked>>>,
 }
 
 impl Knowledge {
     fn namespace(&self, name: &NamespaceName) -> Option<Namespace> {
         let labels = self.view.borrow().namespaces.get(name)?.clone();
-        let wanted = self.chosen.borrow().mode(name, &labels) == CaptureMode::Sidecar;
+        let asked = self.asked.borrow().clone();
+        let wanted = asked.is_none_or(|asked| asked.chosen.mode(name, &labels) == CaptureMode::Sidecar);
         Some(Namespace { labels, wanted })
     }
 }

@@ -1,6 +1,7 @@
 use super::{
-    Settings,
-    configuration::{self, FailurePolicy, agrees, believes, bundle, bundle_of, configuration},
+    Config, Settings,
+    asked::Asked,
+    configuration::{self, agrees, believes, bundle, bundle_of, configuration},
     patch::{Left, patch},
     review::{Namespace, Outcome, review},
 };
@@ -9,6 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tombolo_model::{
     NamespaceName,
+    install::{FailurePolicy, InstallOrder, Namespaces},
     intent::{CaptureMode, Labels},
 };
 use tombolo_testkit::ca::Organization;
@@ -217,15 +219,24 @@ fn answers() {
 fn the_api_server_asks_about_few() {
     let own = NamespaceName::parse("tombolo-system").unwrap();
     let mut chosen = Chosen::default();
-    let alone = configuration(&own, &chosen, FailurePolicy::Ignore, "PEM");
+    let alone = configuration(&own, &chosen, Some(FailurePolicy::Ignore), "PEM");
     assert_eq!(alone.webhooks.as_ref().unwrap().len(), 1, "by label only");
     let name = |text: &str| NamespaceName::parse(text).unwrap();
     chosen.by_gns = [(name("shop"), CaptureMode::Sidecar), (name("bank"), CaptureMode::Node)].into();
-    let wanted = configuration(&own, &chosen, FailurePolicy::Ignore, "PEM");
+    let wanted = configuration(&own, &chosen, Some(FailurePolicy::Ignore), "PEM");
     insta::assert_snapshot!("webhooks", serde_json::to_string_pretty(&wanted).unwrap());
     assert!(agrees(&wanted, &wanted) && !agrees(&wanted, &alone));
-    assert!(!agrees(&wanted, &configuration(&own, &chosen, FailurePolicy::Fail, "PEM")));
-    assert!(!agrees(&wanted, &configuration(&own, &chosen, FailurePolicy::Ignore, "OTHER")));
+    assert!(!agrees(&wanted, &configuration(&own, &chosen, Some(FailurePolicy::Fail), "PEM")));
+    assert!(!agrees(&wanted, &configuration(&own, &chosen, Some(FailurePolicy::Ignore), "OTHER")));
+    // Who is left out is not asked about, and nobody is once there is to be no webhook.
+    chosen.namespaces = Namespaces::Include([name("shop")].into());
+    let included = configuration(&own, &chosen, Some(FailurePolicy::Ignore), "PEM");
+    let labelled = &included.webhooks.as_ref().unwrap()[0].namespace_selector;
+    let text = serde_json::to_string(labelled).unwrap();
+    assert!(text.contains(r#""operator":"In","values":["shop"]"#), "{text}");
+    let none = configuration(&own, &chosen, None, "PEM");
+    assert!(none.webhooks.as_ref().unwrap().is_empty() && agrees(&none, &Default::default()));
+    assert!(!agrees(&none, &wanted));
     // What others put into it is theirs.
     let mut found = wanted.clone();
     let mut foreign = found.webhooks.as_ref().unwrap()[0].clone();
@@ -241,7 +252,7 @@ fn the_bundle_holds_what_is_good() {
     let (old, other) = (organization.join("c1").intermediate, organization.join("c2").intermediate);
     let new = organization.join("c1").intermediate;
     let own = NamespaceName::parse("tombolo-system").unwrap();
-    let told = |text: &str| configuration(&own, &Chosen::default(), FailurePolicy::Ignore, text);
+    let told = |text: &str| configuration(&own, &Chosen::default(), Some(FailurePolicy::Ignore), text);
     let now = tombolo_testkit::clock::now();
     let first = bundle(&old, &[], now);
     let read = bundle_of(&told(&format!("{first}{}", other.cert_pem())));
@@ -257,4 +268,44 @@ fn the_bundle_holds_what_is_good() {
     let later = now + std::time::Duration::from_secs(10 * 24 * 3600);
     assert_eq!(bundle_of(&told(&bundle(&new, &second, later))).len(), 1, "the old one has ended");
     assert_eq!(configuration::bundle_of(&Default::default()), [""; 0]);
+}
+
+#[test]
+fn an_installation_goes_before_the_options() {
+    use tombolo_model::snapshot::{ClusterResource, Resource, Resources, SelfSpec};
+    let itself = ClusterResource::Itself(SelfSpec {
+        cluster: "cluster-1".parse().unwrap(),
+        trust_domain: "acme.test".parse().unwrap(),
+        locality: Default::default(),
+    });
+    let told = |order: Option<InstallOrder>| -> Resources<ClusterResource> {
+        let order = order.map(ClusterResource::Install);
+        [itself.clone()].into_iter().chain(order).map(|resource| (resource.key(), resource)).collect()
+    };
+    let config = |image: Option<&str>| Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        image: image.map(str::to_owned),
+        agent: None,
+        vips: vec![],
+        policy: FailurePolicy::Fail,
+    };
+    let spec = |text: &str| {
+        let mut spec = json!({"version": "1.2", "registry": "registry.test", "default_mode": "none"});
+        spec.as_object_mut().unwrap().extend(serde_json::from_str::<serde_json::Map<_, _>>(text).unwrap());
+        InstallOrder::Installed(serde_json::from_value(spec).unwrap())
+    };
+    assert_eq!(Asked::of(&Resources::new(), &config(Some("i"))), None, "nothing is known yet");
+    let image = |asked: Option<Asked>| asked.unwrap().webhook.map(|webhook| (webhook.image, webhook.policy));
+    let options = Asked::of(&told(None), &config(Some("i")));
+    assert_eq!(image(options), Some(("i".to_owned(), FailurePolicy::Fail)));
+    assert_eq!(image(Asked::of(&told(None), &config(None))), None);
+    let installed = Asked::of(&told(Some(spec("{}"))), &config(None)).unwrap();
+    assert_eq!(installed.chosen.default, CaptureMode::None);
+    let of_order = ("registry.test/tombolo-gateway:1.2".to_owned(), FailurePolicy::Ignore);
+    assert_eq!(image(Some(installed)), Some(of_order));
+    let off = spec(r#"{"injector": {"enabled": false}}"#);
+    assert_eq!(image(Asked::of(&told(Some(off)), &config(Some("i")))), None);
+    let removed = InstallOrder::Removed { revision: 2 };
+    assert_eq!(image(Asked::of(&told(Some(removed)), &config(Some("i")))), None);
+    assert_eq!(Asked::of(&told(Some(spec(r#"{"dry_run": true}"#))), &config(None)), None);
 }

@@ -17,6 +17,7 @@ mod tests;
 
 pub(crate) use apply::{Installed, Installing};
 pub(crate) use object::COMPONENT;
+pub(crate) use objects::image;
 
 use std::sync::Arc;
 use tokio::sync::watch;

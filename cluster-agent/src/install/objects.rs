@@ -12,12 +12,16 @@ use tombolo_model::{
 pub(super) const INGRESS: &str = "tombolo-ingress";
 /// The Deployment of the egress gateways.
 pub(super) const EGRESS: &str = "tombolo-egress";
+/// The DaemonSet of the nodes' proxies.
+pub(super) const NODE: &str = "tombolo-node";
 /// The agent's own Deployment, which is applied by a person.
 pub(super) const AGENT: &str = "tombolo-agent";
 /// Where peers' tunnels come in.
 pub(super) const TUNNEL: u16 = 15443;
 /// Where the gateways' metrics and health are.
 const ADMIN: u16 = 15014;
+/// The same on a node's own network, where other programs listen too.
+const NODE_ADMIN: u16 = 15020;
 /// The user of agent and gateways.
 const USER: u32 = 65532;
 /// How long a pod that ends goes on to take connections: until all nodes have heard that it ends.
@@ -77,6 +81,9 @@ pub(super) fn wanted(context: &Context<'_>) -> Objects {
             );
         }
     }
+    if context.spec.node.enabled {
+        add(Key::new(Kind::DaemonSet, NODE), GatewayRole::Node.as_str(), Map::new(), daemon_set(context));
+    }
     let (annotations, service) = service(&gateways.ingress.exposure);
     add(Key::new(Kind::Service, INGRESS), GatewayRole::Ingress.as_str(), annotations, service);
     all
@@ -120,6 +127,28 @@ fn deployment(
     })
 }
 
+/// A proxy on each node, in the node's own network. It redirects what the node's pods send, so it is root with the capability for that, and
+/// no other.
+fn daemon_set(context: &Context<'_>) -> Value {
+    let mut labels = labels(GatewayRole::Node.as_str());
+    labels["tombolo.io/inject"] = json!("false");
+    let mut pod = pod(context, NODE, GatewayRole::Node);
+    pod["hostNetwork"] = json!(true);
+    pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
+    pod["nodeSelector"] = json!({ "kubernetes.io/os": "linux" });
+    pod["tolerations"] = json!([{ "operator": "Exists" }]);
+    pod["priorityClassName"] = json!("system-node-critical");
+    pod["securityContext"] = json!({ "seccompProfile": { "type": "RuntimeDefault" } });
+    if let Some(pod) = pod.as_object_mut() {
+        pod.remove("topologySpreadConstraints");
+    }
+    json!({
+        "selector": selector(NODE),
+        "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } },
+        "template": { "metadata": { "labels": labels }, "spec": pod },
+    })
+}
+
 fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
     let spread = |key: &str| json!({ "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name) });
     let token = json!({ "serviceAccountToken": { "audience": "tombolo-agent", "expirationSeconds": 3600, "path": "token" } });
@@ -149,7 +178,9 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
 
 fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
-    let args = [
+    let is_node = role == GatewayRole::Node;
+    let admin = if is_node { NODE_ADMIN } else { ADMIN };
+    let mut args = vec![
         "run".to_owned(),
         format!("--role={role}"),
         format!("--agent=https://{AGENT}.{namespace}.svc:15012"),
@@ -157,15 +188,18 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         format!("--cluster={cluster}"),
         format!("--trust-domain={trust_domain}"),
         "--cache=/var/lib/tombolo/table".to_owned(),
-        format!("--admin=0.0.0.0:{ADMIN}"),
+        if is_node { format!("--admin={admin}") } else { format!("--admin=0.0.0.0:{admin}") },
         format!("--last-calls={LAST_CALLS_S}"),
     ];
+    if is_node {
+        args.push("--access-log=-".to_owned());
+    }
     let field =
         |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let tunnel = if role == GatewayRole::Ingress { TUNNEL } else { 15008 };
     let port = |name: &str, port: u16| json!({ "name": name, "containerPort": port, "protocol": "TCP" });
     let probe = |path: &str, period: u32, failures: u32| json!({ "httpGet": { "path": path, "port": "admin" }, "periodSeconds": period, "failureThreshold": failures });
-    json!({
+    let mut container = json!({
         "name": "gateway",
         "image": image(spec, "tombolo-gateway"),
         "imagePullPolicy": "IfNotPresent",
@@ -177,7 +211,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
             field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
             { "name": "TOMBOLO_AGENT_ROOTS", "value": roots },
         ],
-        "ports": [port("tunnel", tunnel), port("admin", ADMIN)],
+        "ports": [port("tunnel", tunnel), port("admin", admin)],
         "startupProbe": probe("/healthz", 1, 60),
         "livenessProbe": probe("/healthz", 10, 6),
         "readinessProbe": probe("/readyz", 2, 2),
@@ -189,11 +223,18 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
             { "name": "token", "mountPath": "/var/run/tombolo/token", "readOnly": true },
             { "name": "cache", "mountPath": "/var/lib/tombolo" },
         ],
-    })
+    });
+    if is_node {
+        container["securityContext"] = json!({
+            "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] },
+        });
+    }
+    container
 }
 
 /// An image of this order.
-pub(super) fn image(spec: &InstallSpec, name: &str) -> String {
+pub(crate) fn image(spec: &InstallSpec, name: &str) -> String {
     format!("{}/{name}:{}", spec.registry, spec.version)
 }
 

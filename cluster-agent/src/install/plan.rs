@@ -164,6 +164,9 @@ fn installation(asked: &Asked<'_>, spec: &InstallSpec, namespace: &NamespaceName
     for name in [objects::EGRESS, INGRESS] {
         plan.steps.push(steps::gateways(name, &wanted, found));
     }
+    if spec.node.enabled {
+        plan.steps.push(steps::nodes(&wanted, found));
+    }
     let ways = &spec.gateways.ingress.exposure;
     let service = found.objects.get(&Key::new(Kind::Service, INGRESS));
     let Addresses { found: at, waiting } = addresses(ways, service, &found.nodes, &found.hosts);
@@ -188,7 +191,11 @@ fn removal(found: &Found) -> Plan {
 }
 
 fn step_of(key: &Key) -> &'static str {
-    if key.name == INGRESS { "ingress" } else { "egress" }
+    match key.name.as_str() {
+        INGRESS => "ingress",
+        objects::NODE => "node",
+        _ => "egress",
+    }
 }
 
 fn agent_image(agent: &Value) -> Option<&str> {

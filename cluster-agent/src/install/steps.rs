@@ -2,7 +2,7 @@
 
 use super::{
     object::{Key, Kind, Objects, is_as},
-    objects::EGRESS,
+    objects::{EGRESS, NODE},
     plan::Found,
 };
 use serde_json::Value;
@@ -78,6 +78,28 @@ pub(super) fn gateways(name: &str, wanted: &Objects, found: &Found) -> InstallSt
         (Some(_), _) => step(called, StepState::Working, "it changes"),
         (None, _) => step(called, StepState::Working, "it is made"),
     }
+}
+
+/// The nodes' proxies.
+pub(super) fn nodes(wanted: &Objects, found: &Found) -> InstallStep {
+    const CALLED: &str = "node";
+    if let Some(why) = found.failed.get(CALLED) {
+        return step(CALLED, StepState::Failed, why);
+    }
+    let key = Key::new(Kind::DaemonSet, NODE);
+    let there = match (found.objects.get(&key), wanted.get(&key)) {
+        (Some(there), Some(wanted)) if is_as(wanted, there) => there,
+        (Some(_), _) => return step(CALLED, StepState::Working, "it changes"),
+        (None, _) => return step(CALLED, StepState::Working, "it is made"),
+    };
+    let status = |field: &str| there["status"][field].as_u64().unwrap_or(0);
+    let seen = status("observedGeneration") >= there["metadata"]["generation"].as_u64().unwrap_or(0);
+    let (wanted, ready) =
+        (status("desiredNumberScheduled"), status("numberAvailable").min(status("updatedNumberScheduled")));
+    if seen && ready >= wanted {
+        return step(CALLED, StepState::Done, format!("{ready} ready"));
+    }
+    step(CALLED, StepState::Working, format!("{ready} of {wanted} ready"))
 }
 
 /// Where peers reach the cluster.

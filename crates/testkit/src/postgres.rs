@@ -1,8 +1,11 @@
 //! A throwaway PostgreSQL: one server per test process, one database per test. It listens on a unix socket only, runs without root's rights, and
-//! does not care for the disk (no fsync). It is gone, with its files, when the test process ends, however that ends.
+//! does not care for the disk (no fsync: what it acknowledged survives its own crash, not the machine's). It is gone, with its files, when the test process ends, however that ends.
 
 use crate::wait;
-use nix::unistd::{Gid, Uid, User};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Gid, Pid, Uid, User},
+};
 use std::{
     fs,
     os::unix::{
@@ -79,8 +82,25 @@ impl Drop for Database {
     }
 }
 
+/// Kills the server of this process without a word, with all that was connected, and waits until it is back: it recovers from its log.
+///
+/// # Panics
+/// When there is none, or it does not come back.
+pub fn crash() {
+    let server = server();
+    let pid = || fs::read_to_string(server.base.join("pid")).unwrap_or_default().trim().parse::<i32>().ok();
+    let old = pid().expect("a server runs");
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap_or_else(|error| panic!("kill {old}: {error}"));
+    wait::until_ok_blocking("PostgreSQL is back", START, || {
+        let output = server.psql("postgres", "select 1").output().map_err(|error| error.to_string())?;
+        let back = output.status.success() && pid() != Some(old);
+        if back { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+}
+
 struct Server {
     bin: PathBuf,
+    base: PathBuf,
     socket: PathBuf,
     /// Holds the pipe whose end tells the server's shell that this process is gone.
     _shell: Child,
@@ -134,15 +154,17 @@ fn start() -> Server {
     written.unwrap_or_else(|error| panic!("{}: {error}", data.display()));
 
     // The shell outlives this process by as long as it takes to stop the server and remove its files: `cat` ends when the pipe to it does.
+    // A server that crashed starts again, as under systemd.
     let script = r#"trap : INT TERM
         base=$1; shift
-        "$@" </dev/null >"$base/log" 2>&1 & server=$!
+        while [ ! -e "$base/over" ]; do
+            "$@" </dev/null >>"$base/log" 2>&1 & echo $! >"$base/pid"; wait; sleep 0.1
+        done & keeper=$!
         cat >/dev/null
-        kill -QUIT $server 2>/dev/null; wait $server; rm -rf "$base""#;
+        touch "$base/over"; kill -QUIT "$(cat "$base/pid")" 2>/dev/null; wait $keeper; rm -rf "$base""#;
     let settings = [
         "listen_addresses=",
         "fsync=off",
-        "synchronous_commit=off",
         "full_page_writes=off",
         "max_connections=200",
         "shared_buffers=32MB",
@@ -161,12 +183,14 @@ fn start() -> Server {
     shell.args(settings.iter().flat_map(|setting| ["-c", setting]));
     let shell =
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn();
-    let server = Server { bin, socket, _shell: shell.unwrap_or_else(|error| panic!("/bin/sh: {error}")) };
+    let log = base.join("log");
+    let server =
+        Server { bin, base, socket, _shell: shell.unwrap_or_else(|error| panic!("/bin/sh: {error}")) };
     wait::until_ok_blocking("PostgreSQL answers", START, || {
         let output = server.psql("postgres", "select 1").output();
         let output =
             output.map_err(|error| format!("psql: {error} (install the package postgresql-client)"))?;
-        let log = || fs::read_to_string(base.join("log")).unwrap_or_default();
+        let log = || fs::read_to_string(&log).unwrap_or_default();
         if output.status.success() { Ok(()) } else { Err(log() + &String::from_utf8_lossy(&output.stderr)) }
     });
     server
@@ -259,5 +283,8 @@ mod tests {
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&by_url.stdout).trim(), "7", "{by_url:?}");
+        // What was acknowledged survives a crash of the server.
+        crash();
+        assert_eq!(one.sql("select n from t"), "7");
     }
 }

@@ -1,7 +1,7 @@
 //! One bound socket and the task that accepts from it.
 
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -20,6 +20,7 @@ pub(super) type Accept = Arc<dyn Fn(TcpStream, SocketAddr) + Send + Sync>;
 #[derive(Debug)]
 pub(super) struct Listener {
     local: SocketAddr,
+    socket: OwnedFd,
     accepting: JoinHandle<()>,
 }
 
@@ -38,6 +39,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        let handle = socket.try_clone()?;
         let listener = TcpListener::from_std(socket.into())?;
         let local = listener.local_addr()?;
         let accepting = task::spawn("capture", async move {
@@ -53,12 +55,17 @@ impl Listener {
                 }
             }
         });
-        Ok(Self { local, accepting })
+        Ok(Self { local, socket: handle.into(), accepting })
     }
 
     /// The address it is bound to.
     pub(super) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// Closes the socket, and returns when it is closed. What was accepted goes on.

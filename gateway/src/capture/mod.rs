@@ -5,7 +5,9 @@
 mod attest;
 mod explicit;
 mod listener;
+mod lookup;
 mod nft;
+mod node;
 mod original;
 mod problems;
 pub mod redirect;
@@ -14,7 +16,7 @@ mod sidecar;
 pub use problems::Problems;
 
 use crate::{
-    config::{Capture, Config},
+    config::{Bring, Capture, Config},
     error::Refusal,
     inbound,
     outbound::{self, Accepted},
@@ -24,6 +26,7 @@ use crate::{
 };
 use attest::{AttestError, Attestor};
 use explicit::Listeners;
+use ipnet::IpNet;
 use listener::{Accept, Listener};
 use std::{
     collections::BTreeSet,
@@ -51,6 +54,15 @@ pub enum Mode {
         /// The port, on all addresses, to which incoming connections are redirected, where they are.
         inbound: Option<u16>,
     },
+    /// Connections of this node's pods are brought to this port; the table says whose addresses they have.
+    Node {
+        /// The port; 0 takes a free one.
+        port: u16,
+        /// The virtual addresses.
+        vips: Vec<IpNet>,
+        /// How they are brought.
+        by: Bring,
+    },
     /// At this address, each name's port has a port of ours that the agent chose; nobody knows who calls.
     Gateway(IpAddr),
 }
@@ -63,6 +75,7 @@ impl Mode {
             Capture::None if config.role == GatewayRole::Egress => Self::Gateway(config.tunnel.ip()),
             Capture::None => Self::None,
             Capture::Explicit => Self::Explicit,
+            Capture::Node(by) => Self::Node { port: config.outbound_port, vips: config.vips.clone(), by },
             Capture::Sidecar => {
                 let (port, inbound) = (config.outbound_port, config.inbound_port);
                 Self::Sidecar { port, workload: config.workload.clone(), inbound }
@@ -168,6 +181,25 @@ pub async fn start(
                 follow(shared, listeners, wanted, problems, done, drain),
             ));
         }
+        Mode::Node { port, vips, by } => {
+            let accept = accept(shared.clone(), drain.clone(), move |shared, stream, client| async move {
+                let local = stream.local_addr()?;
+                let original = match by {
+                    Bring::Redirect => original::destination(&stream, local).unwrap_or(local),
+                    // Its own address is what was dialled.
+                    Bring::Lookup => local,
+                };
+                let source = pod(&shared, client);
+                Ok(Accepted { stream, client, original, source })
+            });
+            let listeners = sidecar::bind_everywhere(port, &accept)?;
+            handle.outbound = listeners.iter().map(Listener::local).collect();
+            let (done, followed) = watch::channel(0);
+            handle.followed = Some(followed);
+            let node = node::Node::new(listeners, vips, problems.sender());
+            let following = node.follow(by, shared, done, drain);
+            handle.following = Some(task::spawn("node capture", following));
+        }
         Mode::Sidecar { port, workload, inbound } => {
             let workload = Arc::new(workload);
             let plain = plain(shared.clone(), drain.clone());
@@ -187,7 +219,7 @@ pub async fn start(
             let mut redirected = sidecar::bind(port, &accept)?;
             handle.outbound = redirected.iter().map(Listener::local).collect();
             if let Some(port) = inbound {
-                let incoming = sidecar::bind_inbound(port, &plain)?;
+                let incoming = sidecar::bind_everywhere(port, &plain)?;
                 handle.inbound = incoming.iter().map(Listener::local).collect();
                 redirected.extend(incoming);
             }
@@ -267,6 +299,17 @@ async fn follow(
         }
     }
     listeners.close().await;
+}
+
+/// The workload of the pod that has this address on this node.
+fn pod(shared: &Shared, client: SocketAddr) -> Result<SpiffeId, Refusal> {
+    let ip = client.ip().to_canonical();
+    let known = shared.table.load().pod(ip).cloned();
+    known.ok_or_else(|| {
+        let detail =
+            format!("{ip} is no pod of this node that the agent knows, in a namespace of capture mode node");
+        Refusal::new(Reason::UnknownWorkload, detail)
+    })
 }
 
 /// The one workload that this proxy stands beside.

@@ -22,12 +22,12 @@ pub(super) fn bind(port: u16, accept: &Accept) -> io::Result<Vec<Listener>> {
     }
 }
 
-/// Binds the port for incoming connections on all addresses: the redirect changes a connection's destination to the address of
-/// the interface that it came by.
+/// Binds the port on all addresses: the redirect of a connection that comes in changes its destination to the address of the
+/// interface that it came by.
 ///
 /// # Errors
 /// As bind(2). A machine without IPv6 is no error.
-pub(super) fn bind_inbound(port: u16, accept: &Accept) -> io::Result<Vec<Listener>> {
+pub(super) fn bind_everywhere(port: u16, accept: &Accept) -> io::Result<Vec<Listener>> {
     let v4 = Listener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), accept.clone())?;
     let port = v4.local().port();
     match Listener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), accept.clone()) {

@@ -20,7 +20,10 @@ use crate::{
 };
 use std::{any::Any, collections::VecDeque, net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
-use tombolo_model::{ClusterName, GlobalName, Proximity, snapshot::SelfSpec};
+use tombolo_model::{
+    ClusterName, GlobalName, Proximity,
+    snapshot::{EndToEnd, SelfSpec},
+};
 use tombolo_mtls::Peer;
 
 /// Somewhere to try.
@@ -249,6 +252,7 @@ async fn try_one(
         Attempt::Here => here(shared, table, itself, name, port, onward).await,
         Attempt::Peer(cluster, address) => there(shared, cluster, address, onward).await,
     };
+    let result = result.and_then(|won| demand_inner(table, name, onward, won));
     result.map_err(|refusal| {
         // The cluster answered, and said no: it comes last for this name for a while.
         if refusal.verdict() == Verdict::NextGroup {
@@ -256,6 +260,21 @@ async fn try_one(
         }
         (cluster, refusal)
     })
+}
+
+/// The caller's sidecar would refuse an answer without the session between the workloads where every endpoint should take it. Another
+/// cluster may do better: as where the sidecar of one has just died, which this cluster has not heard of yet.
+fn demand_inner(table: &RouteTable, name: &GlobalName, onward: &Connect, won: Won) -> Result<Won, Refusal> {
+    let target = table.route(name).and_then(|route| route.target(&won.cluster));
+    let demanded = target.is_some_and(|target| target.end_to_end == EndToEnd::All);
+    if onward.inner == Inner::Offered && demanded && !won.inner {
+        let detail = format!(
+            "every endpoint of {name} in {} has a sidecar, and this one answers without",
+            won.cluster
+        );
+        return Err(Refusal::new(Reason::InnerRefused, detail));
+    }
+    Ok(won)
 }
 
 async fn here(

@@ -108,6 +108,17 @@ async fn a_cluster_that_refuses_is_passed_over_at_once() {
     passed_over_and_remembered(&world).await;
 }
 
+/// As in the moment after a cluster's sidecar died, before the others heard of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_would_answer_without_the_inner_session_is_passed_over() {
+    let mut world = three_clusters(|_| {}).await;
+    world.spec.plain = [cluster("c2")].into();
+    world.publish();
+    healthy(&world, "c2", |health| health == Health::Healthy).await;
+    healthy(&world, "c3", |health| health == Health::Healthy).await;
+    passed_over_and_remembered(&world).await;
+}
+
 /// The next request of c1 goes to c3 after c2 refused it, and soon some go there at once.
 pub(crate) async fn passed_over_and_remembered(world: &World) {
     assert_eq!(served_by(world).await, "c3");

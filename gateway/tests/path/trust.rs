@@ -1,6 +1,9 @@
 //! Who is let through, at each hop; and that a connection ends when its right ends.
 
-use crate::world::{Gateway, LONG, NAME, PORT, World, ask, cluster, echo, service};
+use crate::{
+    failover::healthy,
+    world::{Gateway, LONG, NAME, PORT, World, ask, cluster, echo, service},
+};
 use std::{
     io::ErrorKind,
     time::{Duration, Instant},
@@ -16,7 +19,7 @@ use tombolo_gateway::{
     trace::Trace,
     tunnel::Dialer,
 };
-use tombolo_model::{GatewayRole, SpiffeId, snapshot::EndToEnd};
+use tombolo_model::{GatewayRole, SpiffeId, health::Health, snapshot::EndToEnd};
 use tombolo_mtls::Credentials;
 
 /// A connection that is refused is reset, and the caller's log says why.
@@ -58,6 +61,12 @@ async fn an_answer_without_the_inner_session_is_a_downgrade() {
     let mut world = two_clusters().await;
     world.spec.tunnelled = false;
     world.publish();
+    refused(&world, "inner_refused", Some("egress@c1")).await;
+    // Nor does the sidecar believe an egress gateway that lets it pass.
+    world.spec.end_to_end = EndToEnd::Some;
+    world.publish();
+    world.spec.end_to_end = EndToEnd::All;
+    world.sites["c1"].sidecar.shared.apply(&world.resources("c1")).unwrap();
     refused(&world, "inner_refused", None).await;
     world.spec.end_to_end = EndToEnd::Some;
     world.publish();
@@ -196,6 +205,7 @@ async fn the_caller_is_who_the_certificate_says_not_the_header() {
     world.spec.tunnelled = false;
     world.spec.end_to_end = EndToEnd::None;
     world.publish();
+    healthy(&world, "c2", |health| health == Health::Healthy).await;
     let c1 = &world.sites["c1"];
     let shopping = c1.ca.credentials(&c1.ca.workload("default", "shopping"));
     let claim = to_service(Some(c1.ca.workload("default", "admin")));

@@ -125,6 +125,8 @@ pub(crate) struct Spec {
     pub(crate) end_to_end: EndToEnd,
     /// Whether endpoints have a sidecar.
     pub(crate) tunnelled: bool,
+    /// Clusters whose endpoints have none all the same.
+    pub(crate) plain: BTreeSet<ClusterName>,
     /// The accounts that may answer.
     pub(crate) account: &'static str,
     pub(crate) proximity: BTreeMap<ClusterName, Proximity>,
@@ -164,6 +166,7 @@ impl World {
             callers: names.iter().map(|name| cluster(name)).collect(),
             end_to_end: EndToEnd::All,
             tunnelled: true,
+            plain: BTreeSet::new(),
             account: "catalog",
             proximity: BTreeMap::new(),
             captured_at: None,
@@ -243,10 +246,11 @@ impl World {
             captured_at: self.spec.captured_at.map(|at| (PORT, at)).into_iter().collect(),
             targets: self.sites.values().filter(|at| !at.endpoints.is_empty()).map(target).collect(),
         }));
+        let tunnelled = self.spec.tunnelled && !self.spec.plain.contains(&site.ca.name);
         let endpoint = |address: &SocketAddr| EndpointSpec {
             address: *address,
             ready: true,
-            tunnel: self.spec.tunnelled.then_some(site.sidecar.tunnel),
+            tunnel: tunnelled.then_some(site.sidecar.tunnel),
             identity: Some(site.ca.workload("default", "catalog")),
         };
         if !site.endpoints.is_empty() {

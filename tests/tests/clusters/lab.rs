@@ -33,6 +33,11 @@ pub(crate) fn slot() -> u8 {
     std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
+/// Is there once a test failed, and left what it had made.
+fn litter() -> PathBuf {
+    checkout().join(".run/kubernetes/littered")
+}
+
 /// The address of this machine for nodes and pods of its clusters.
 pub(crate) fn machine() -> String {
     format!("172.{}.0.2", 31 - slot())
@@ -227,7 +232,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// At least `count` clusters, for this test alone until this value is dropped. What runs is left as it is; what is missing is
-    /// brought up.
+    /// brought up; after a test that failed, all are made anew.
     ///
     /// # Panics
     /// When they can't be had, with what the scripts say, or when fewer are given.
@@ -241,6 +246,9 @@ impl Lab {
             assert!(clusters.len() >= count, "{GIVEN} names {} clusters, this needs {count}", clusters.len());
             clusters.truncate(count);
             return Self { clusters, given: true, _turn: turn };
+        }
+        if std::fs::remove_file(litter()).is_ok() {
+            script::<&str>("down", &[]).await.expect("the clusters go down");
         }
         script("up", &[count.to_string()]).await.expect("the clusters come up");
         let folder = checkout().join(".run/kubernetes/kubeconfigs");
@@ -281,5 +289,14 @@ impl Lab {
     /// Packets so far that left a cluster for an address which is no node's.
     pub(crate) async fn leaks(&self) -> Result<u64, String> {
         script("wan", &["leaks"]).await?.trim().parse().map_err(|error| format!("a count of leaks: {error}"))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Where it can't be noted, the next test says what it finds.
+            let _ = std::fs::write(litter(), "");
+        }
     }
 }

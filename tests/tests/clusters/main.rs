@@ -1,8 +1,14 @@
 //! Real clusters: API server, kubelet, containerd, CoreDNS, pods. `make test-clusters` runs it; `tests/kubernetes/README.md` says what it needs.
 
+mod capture;
 mod chart;
+mod faults;
 mod images;
 mod lab;
+mod load;
+mod machines;
 mod onboard;
+mod pair;
 mod smoke;
+mod walkthrough;
 mod world;

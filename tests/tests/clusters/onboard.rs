@@ -14,8 +14,8 @@ use std::{
 use tombolo_testkit::wait::{until, until_ok};
 
 /// The namespace of the application.
-const SHOP: &str = "shop";
-const URL: &str = "http://catalog.acme.example.com:8082/";
+pub(crate) const SHOP: &str = "shop";
+pub(crate) const URL: &str = "http://catalog.acme.example.com:8082/";
 
 /// What an agent finds before it is there, to be compared with what it leaves.
 async fn objects(cluster: &Cluster) -> String {
@@ -42,7 +42,7 @@ async fn objects(cluster: &Cluster) -> String {
 }
 
 /// The cluster joins by the two commands that are printed for it.
-async fn join(world: &World, cluster: &Cluster) {
+pub(crate) async fn join(world: &World, cluster: &Cluster) {
     let token = world.path(&format!("{}-token", cluster.name));
     let file = token.display().to_string();
     let printed = world.tombolo(&["cluster", "create", &cluster.name, "--join-token-file", &file]).await;
@@ -57,14 +57,14 @@ async fn join(world: &World, cluster: &Cluster) {
     world.paste(cluster, secret, "").await.expect("the token is there");
 }
 
-async fn connected(world: &World, name: &str) -> Result<(), String> {
+pub(crate) async fn connected(world: &World, name: &str) -> Result<(), String> {
     let shown = world.tombolo(&["cluster", "show", name, "-o", "json"]).await?;
     let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
     if shown["state"] == "connected" { Ok(()) } else { Err(format!("{name} is {}", shown["state"])) }
 }
 
 /// Servers of the name `catalog`, or a pod that only calls.
-async fn run(cluster: &Cluster, replicas: usize) {
+pub(crate) async fn run(cluster: &Cluster, replicas: usize) {
     let meta = |name: &str| json!({ "name": name, "namespace": SHOP });
     let pod = |app: &str| {
         json!({
@@ -97,7 +97,7 @@ async fn run(cluster: &Cluster, replicas: usize) {
 }
 
 /// The cluster whose server answers a call from a pod of this one.
-async fn who(cluster: &Cluster) -> Result<String, String> {
+pub(crate) async fn who(cluster: &Cluster) -> Result<String, String> {
     let said = cluster.exec(SHOP, "deploy/caller", &["/tools", "get", "-timeout", "3s", URL]).await?;
     let said: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
     said["server"].as_str().map(str::to_owned).ok_or_else(|| format!("no server in {said}"))

@@ -1,18 +1,18 @@
 //! The lab itself: what the other tests stand on.
 
-use crate::lab::{Act, Cluster, Component, Lab, checkout, slot};
+use crate::lab::{Cluster, Lab};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
-use std::{fs, path::Path, time::Duration};
-use tombolo_testkit::wait::{until, until_ok};
+use std::time::Duration;
+use tombolo_testkit::wait::until_ok;
 
 /// A pod is ready in seconds; on a machine that does other things, in more.
-const SOON: Duration = Duration::from_secs(180);
-const SPACE: &str = "smoke";
+pub(crate) const SOON: Duration = Duration::from_secs(180);
+pub(crate) const SPACE: &str = "smoke";
 
 /// What a pod of the test tools' server needs.
-fn pod(cluster: &str) -> Value {
+pub(crate) fn pod(cluster: &str) -> Value {
     json!({
         "metadata": {"labels": {"app": "web"}},
         "spec": {
@@ -27,7 +27,7 @@ fn pod(cluster: &str) -> Value {
 }
 
 /// A namespace with `replicas` servers, reached by the Service `web`, by a node's port, and by a load balancer.
-async fn serve(cluster: &Cluster, replicas: usize) {
+pub(crate) async fn serve(cluster: &Cluster, replicas: usize) {
     let meta = |name: &str| json!({"name": name, "namespace": SPACE});
     let service = |name: &str, kind: &str| {
         let ports = json!([{"name": "http", "port": 8080}, {"name": "echo", "port": 9001}]);
@@ -50,18 +50,18 @@ async fn serve(cluster: &Cluster, replicas: usize) {
     cluster.kubectl(&wait).await.expect("the pod is ready");
 }
 
-async fn clear(cluster: &Cluster) {
+pub(crate) async fn clear(cluster: &Cluster) {
     cluster.kubectl(&["delete", "namespace", SPACE, "--timeout=120s"]).await.expect("the namespace goes");
 }
 
 /// The name of the cluster whose server answers at `url`, asked from a pod.
-async fn who(cluster: &Cluster, url: &str) -> Result<String, String> {
+pub(crate) async fn who(cluster: &Cluster, url: &str) -> Result<String, String> {
     let said = cluster.exec(SPACE, "deploy/web", &["/tools", "get", "-timeout", "3s", url]).await?;
     let said: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
     said["server"].as_str().map(str::to_owned).ok_or_else(|| format!("no server in {said}"))
 }
 
-async fn field(cluster: &Cluster, what: &str, path: &str) -> String {
+pub(crate) async fn field(cluster: &Cluster, what: &str, path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
     cluster.kubectl(&["-n", SPACE, "get", what, "-o", &path]).await.expect("a field")
 }
@@ -153,120 +153,4 @@ async fn protocols_of_the_tools() {
     let failed = tools(&["load", "-for", "300ms", "http://localhost:8080/?status=503"]).await.expect("a sum");
     assert!(failed.contains(r#""503 Service Unavailable "#), "{failed}");
     clear(one).await;
-}
-
-#[tokio::test]
-async fn faults() {
-    let lab = Lab::up(2).await;
-    if !lab.is_ours() {
-        eprintln!("not run: the clusters were given");
-        return;
-    }
-    let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
-    tokio::join!(serve(one, 1), serve(other, 1));
-    let port = field(other, "svc/port", ".spec.ports[0].nodePort").await;
-    let url = format!("http://{}:{port}/", other.node_address(1).await.expect("an address"));
-    until_ok("the other cluster", SOON, || who(one, &url)).await;
-
-    lab.cut(one, other).await.expect("cut");
-    assert!(who(one, &url).await.is_err(), "the clusters are cut");
-    lab.heal(one, other).await.expect("healed");
-    until_ok("the other cluster, again", SOON, || who(one, &url)).await;
-
-    // A packet with an address that is no node's is seen when it leaves.
-    let before = lab.leaks().await.expect("a count");
-    assert!(who(one, "http://240.0.0.1:8080/").await.is_err());
-    assert!(lab.leaks().await.expect("a count") > before, "the leak is counted");
-
-    let ready = || one.kubectl(&["get", "--raw", "/readyz", "--request-timeout=3s"]);
-    for component in [Component::ApiServer, Component::Etcd] {
-        one.service(Act::Stop, component).await.expect("stopped");
-        let _ = until("the API server is away", SOON, ready, Result::is_err).await;
-        one.service(Act::Start, component).await.expect("started");
-        until_ok("the API server is back", SOON, ready).await;
-    }
-    one.service(Act::Kill, Component::Kubelet).await.expect("killed");
-    until_ok("a Service, still", SOON, || who(one, "http://web.smoke:8080/")).await;
-    tokio::join!(clear(one), clear(other));
-}
-
-/// Whatever on this machine has to do with `cluster`.
-fn traces(cluster: &str) -> Vec<String> {
-    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let mut found = Vec::new();
-    let mut look = |what: &str, text: &str, part: &str| {
-        found.extend(text.lines().filter(|line| line.contains(part)).map(|line| format!("{what}: {line}")));
-    };
-    let name = checkout().file_name().unwrap_or_default().to_string_lossy();
-    let state = format!("/{name}/.run/kubernetes/{cluster}/");
-    let prefix = if slot() == 0 { "tombolo".to_owned() } else { format!("tombolo{}", slot()) };
-    let groups = format!("/{prefix}/{cluster}n");
-    for process in fs::read_dir("/proc").expect("processes").flatten() {
-        let arguments = lines(&process.path().join("cmdline")).replace('\0', " ");
-        look("process", &arguments, &state);
-        look("mount", &lines(&process.path().join("mountinfo")), &state);
-        look("cgroup of a process", &lines(&process.path().join("cgroup")), &groups);
-    }
-    for space in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-        look("network namespace", &space.path().display().to_string(), &format!("/{prefix}-{cluster}n"));
-    }
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let group = hierarchy.path().join(format!("{prefix}/{cluster}n1"));
-        if group.exists() {
-            look("cgroup", &group.display().to_string(), &groups);
-        }
-    }
-    found
-}
-
-#[tokio::test]
-async fn a_third_cluster_comes_and_goes() {
-    let lab = Lab::up(2).await;
-    if !lab.is_ours() {
-        eprintln!("not run: the clusters were given");
-        return;
-    }
-    drop(lab);
-    let lab = Lab::up(3).await;
-    let [one, _, third] = lab.clusters.as_slice() else { panic!("three clusters") };
-    serve(third, 1).await;
-    let seen = traces(&third.name);
-    for kind in ["process: ", "mount: ", "cgroup of a process: ", "network namespace: ", "cgroup: "] {
-        assert!(seen.iter().any(|line| line.starts_with(kind)), "no {kind}of what runs is seen: {seen:?}");
-    }
-    lab.down(third).await.expect("down");
-    let left = || async { traces(&third.name) };
-    until("no trace of the cluster", SOON, left, Vec::is_empty).await;
-    assert!(!third.kubeconfig.exists());
-    one.kubectl(&["get", "--raw", "/readyz"]).await.expect("the others stay");
-}
-
-#[tokio::test]
-async fn a_second_node_comes_and_goes() {
-    let lab = Lab::up(1).await;
-    if !lab.is_ours() {
-        eprintln!("not run: the clusters were given");
-        return;
-    }
-    let [one] = lab.clusters.as_slice() else { panic!("a cluster") };
-    one.add_node(2).await.expect("a second node");
-    serve(one, 1).await;
-    // Its pods are reached from the first node's, and have its name.
-    let mut pod = pod("second");
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"] = json!({"name": "second", "namespace": SPACE});
-    pod["spec"]["nodeName"] = json!(one.node(2));
-    one.apply(&pod.to_string()).await.expect("applied");
-    let ready = ["-n", SPACE, "wait", "--for=condition=Ready", "pod/second", "--timeout=180s"];
-    one.kubectl(&ready).await.expect("the pod is ready");
-    let address = field(one, "pod/second", ".status.podIP").await;
-    let name = one.node_exec(2, &["hostname"]).await.expect("a name");
-    assert_eq!(name.trim(), one.node(2));
-    let url = format!("http://{address}:8080/");
-    assert_eq!(until_ok("the second node's pod", SOON, || who(one, &url)).await, "second");
-    clear(one).await;
-    one.remove_node(2).await.expect("removed");
-    let nodes = one.kubectl(&["get", "nodes", "-o", "name"]).await.expect("nodes");
-    assert_eq!(nodes.trim(), format!("node/{}", one.node(1)));
 }

@@ -26,14 +26,7 @@ impl World {
         let dir = tempfile::Builder::new().prefix("tombolo-clusters-").tempdir().expect("a folder");
         // As root, PostgreSQL runs as another user and must get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
-        let machine = std::env::var("TOMBOLO_MACHINE").unwrap_or_else(|_| lab::machine());
-        let (ready, owner) = (dir.path().join("controller.json"), dir.path().join("owner-token"));
-        let mut command = std::process::Command::new(binary("tombolo-controller"));
-        command.args(["serve", "--listen", &format!("{machine}:0"), "--tls-name", &machine]);
-        command.args(["--image-registry", "localhost", "--image-version", "dev"]);
-        command.arg("--data").arg(dir.path().join("controller"));
-        command.arg("--owner-token-file").arg(&owner).arg("--ready-file").arg(&ready);
-        let controller = Program::start("controller", command, &ready, SOON).await;
+        let (owner, controller) = (dir.path().join("owner-token"), serve(dir.path(), 0).await);
         let world = Self { controller, dir };
         let fingerprint =
             world.controller.ready()["ca_fingerprint"].as_str().expect("a fingerprint").to_owned();
@@ -53,6 +46,17 @@ impl World {
         world.tombolo(&create).await.expect("an organization");
         world.run(&log_in(admin)).await.expect("logged in");
         world
+    }
+
+    /// The controller ends, and nothing takes its place until `back`.
+    pub(crate) async fn away(&mut self) {
+        assert!(self.controller.stop(SOON).await.success(), "the controller ends well");
+    }
+
+    /// The controller is there again, where it was.
+    pub(crate) async fn back(&mut self) {
+        let port = self.controller.address("api").port();
+        self.controller = serve(self.dir.path(), port).await;
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -76,15 +80,33 @@ impl World {
 
     /// A line of a shell, as a person pastes it, in a terminal whose kubectl speaks to this cluster.
     pub(crate) async fn paste(&self, cluster: &Cluster, line: &str, input: &str) -> Result<String, String> {
+        let kubeconfig = cluster.kubeconfig.display().to_string();
+        self.shell(&kubeconfig, line, input).await.map_err(|error| format!("{}: {error}", cluster.name))
+    }
+
+    /// Lines of a shell in a folder of this world, with these kubeconfigs (`a:b`).
+    pub(crate) async fn shell(&self, kubeconfig: &str, lines: &str, input: &str) -> Result<String, String> {
         let programs = binary("tombolo").parent().expect("a folder").to_owned();
-        let kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.run/kubernetes/bin");
+        let kubectl = lab::checkout().join(".run/kubernetes/bin");
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("bash");
-        command.args(["-euo", "pipefail", "-c", line]);
+        command.args(["-euo", "pipefail", "-c", lines]).current_dir(self.dir.path());
         command.env("PATH", format!("{}:{}:{path}", programs.display(), kubectl.display()));
-        command.env("KUBECONFIG", &cluster.kubeconfig).env("TOMBOLO_CONFIG", self.config());
-        said(command, input).await.map_err(|error| format!("{}: {line}: {error}", cluster.name))
+        command.env("KUBECONFIG", kubeconfig).env("TOMBOLO_CONFIG", self.config());
+        said(command, input).await.map_err(|error| format!("{lines}: {error}"))
     }
+}
+
+/// A controller that keeps its data in this folder.
+async fn serve(dir: &Path, port: u16) -> Program {
+    let machine = std::env::var("TOMBOLO_MACHINE").unwrap_or_else(|_| lab::machine());
+    let ready = dir.join("controller.json");
+    let mut command = std::process::Command::new(binary("tombolo-controller"));
+    command.args(["serve", "--listen", &format!("{machine}:{port}"), "--tls-name", &machine]);
+    command.args(["--image-registry", "localhost", "--image-version", "dev"]);
+    command.arg("--data").arg(dir.join("controller"));
+    command.arg("--owner-token-file").arg(dir.join("owner-token")).arg("--ready-file").arg(&ready);
+    Program::start("controller", command, &ready, SOON).await
 }
 
 /// Runs a command to its end; gives what it printed, or what it complained of.

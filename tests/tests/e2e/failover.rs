@@ -1,12 +1,8 @@
 //! A service in two clusters, and the nearer one loses its ingress gateway under requests.
 
-use crate::{
-    SOON,
-    servers::{FAR, NEAR},
-    world::World,
-};
 use std::time::Instant;
 use tombolo_testkit::wait::until;
+use tombolo_tests::loopback::{FAR, NEAR, SOON, World};
 
 async fn becomes(world: &World, cluster: &str, health: &str) {
     let what = format!("{cluster} becomes {health}");
@@ -32,7 +28,7 @@ pub(crate) async fn the_nearer_cluster_dies_and_returns(world: &mut World) {
     becomes(world, "cluster-3", "healthy").await;
     all_go_near(world).await;
 
-    world.kill_ingress();
+    world.kill("cluster-2-ingress");
     // Request after request, from the very moment on; none may fail.
     let begin = Instant::now();
     let mut asked = 0;
@@ -50,7 +46,7 @@ pub(crate) async fn the_nearer_cluster_dies_and_returns(world: &mut World) {
         assert_eq!(world.greeting().await.expect("no request fails"), FAR);
     }
 
-    world.restart_ingress().await;
+    world.restart("cluster-2-ingress").await;
     becomes(world, "cluster-2", "slow_start").await;
     let (mut near, mut far) = (0, 0);
     while world.health("cluster-2").await == "slow_start" {

@@ -1,7 +1,7 @@
 //! Bad tokens, with the true agent.
 
-use crate::world::{World, join};
 use serde_json::json;
+use tombolo_tests::loopback::{World, join};
 
 pub(crate) async fn refuses_bad_tokens(world: &mut World) {
     world.api.post("/organizations/acme/clusters", json!({ "name": "cluster-9" })).await;

@@ -5,15 +5,10 @@
 mod failover;
 mod faults;
 mod join;
-mod servers;
 mod traffic;
-mod world;
 
-use std::time::{Duration, Instant};
-use world::World;
-
-/// Several processes' worth of work, on a machine that does other things too.
-const SOON: Duration = Duration::from_secs(60);
+use std::time::Instant;
+use tombolo_tests::loopback::{Shape, World};
 
 macro_rules! steps {
     ($world:expr; $($step:path),* $(,)?) => {
@@ -28,7 +23,7 @@ macro_rules! steps {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn across_clusters() {
     let start = Instant::now();
-    let mut world = World::start().await;
+    let mut world = World::start(Shape::Single).await;
     eprintln!("world: {:.1} s", start.elapsed().as_secs_f64());
     steps! { &mut world;
         join::refuses_bad_tokens,

@@ -1,10 +1,5 @@
 //! What users send across the clusters.
 
-use crate::{
-    SOON,
-    servers::{LAST_WORDS, fill},
-    world::{USUAL_FILES, World, psql},
-};
 use sha2::{Digest as _, Sha256};
 use std::{process::Stdio, time::Instant};
 use tokio::{
@@ -14,6 +9,7 @@ use tokio::{
     time::timeout,
 };
 use tombolo_testkit::wait::until_ok;
+use tombolo_tests::loopback::{LAST_WORDS, SOON, USUAL_FILES, World, fill, psql};
 
 /// Runs a client program with this on its stdin; gives its stdout.
 async fn run(mut command: Command, stdin: &str) -> (bool, String) {

@@ -4,6 +4,7 @@
 mod capture;
 mod clusters;
 mod image;
+mod node;
 mod talk;
 
 use clusters::{Clusters, HOME, NAME, PORT};

@@ -91,8 +91,13 @@ fn descriptor(result: libc::c_int) -> OwnedFd {
 
 /// A map of sockets, by numbers from zero.
 pub(super) fn socket_map(entries: u32) -> io::Result<OwnedFd> {
-    let wanted =
-        MapCreate { map_type: MAP_TYPE_SOCKMAP, key_size: 4, value_size: 8, max_entries: entries, map_flags: 0 };
+    let wanted = MapCreate {
+        map_type: MAP_TYPE_SOCKMAP,
+        key_size: 4,
+        value_size: 8,
+        max_entries: entries,
+        map_flags: 0,
+    };
     call(MAP_CREATE, &wanted).map(descriptor)
 }
 

@@ -26,10 +26,10 @@ pub(super) struct Steering {
 /// # Errors
 /// What the kernel said, and to what.
 pub(super) fn steer(vips: &[IpNet], sockets: &[impl AsFd]) -> io::Result<Steering> {
-    let said = |what: &'static str| {
-        move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
-    };
-    let map = bpf::socket_map(u32::try_from(sockets.len().max(1)).unwrap_or(1)).map_err(said("the socket map"))?;
+    let said =
+        |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+    let map =
+        bpf::socket_map(u32::try_from(sockets.len().max(1)).unwrap_or(1)).map_err(said("the socket map"))?;
     for (key, socket) in (0..).zip(sockets) {
         bpf::put_socket(&map, key, socket).map_err(said("a socket in the map"))?;
     }
@@ -80,13 +80,12 @@ mod tests {
         if std::env::var_os(INSIDE).is_none() {
             return;
         }
-        let listeners =
-            [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("[::1]:0").unwrap()];
-        let vips: Vec<IpNet> = ["240.0.0.0/4", "fd74:6f6d:6265:6c6f::/64"].map(|net| net.parse().unwrap()).into();
+        let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("[::1]:0").unwrap()];
+        let vips: Vec<IpNet> =
+            ["240.0.0.0/4", "fd74:6f6d:6265:6c6f::/64"].map(|net| net.parse().unwrap()).into();
         let steering = steer(&vips, &listeners).unwrap();
         assert!(steer(&vips, &listeners).is_ok(), "a second one beside it, as while a new proxy starts");
-        for (listener, dialled) in
-            listeners.iter().zip(["240.1.2.3:8082", "[fd74:6f6d:6265:6c6f:9::7]:5432"])
+        for (listener, dialled) in listeners.iter().zip(["240.1.2.3:8082", "[fd74:6f6d:6265:6c6f:9::7]:5432"])
         {
             let accepting = listener.try_clone().unwrap();
             let served = thread::spawn(move || {

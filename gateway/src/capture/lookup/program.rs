@@ -118,7 +118,8 @@ fn lines(nets: &[IpNet], map: i32) -> Vec<Line> {
     use Line::{Do, Here};
     const CONTEXT: u8 = 6;
     const STACK: u8 = 10;
-    let mut all = vec![Do(copy(CONTEXT, 1)), Do(load(2, CONTEXT, PROTOCOL)), jump_unless(2, TCP, Label::Pass)];
+    let mut all =
+        vec![Do(copy(CONTEXT, 1)), Do(load(2, CONTEXT, PROTOCOL)), jump_unless(2, TCP, Label::Pass)];
     for (number, net) in nets.iter().enumerate() {
         let next = Label::Next(number);
         let (family, first, words) = match net {
@@ -197,7 +198,7 @@ mod tests {
 
     /// What the program would do with a connection, by a small machine: `None` passes, `Some` takes the socket at this key.
     fn run(code: &[Instruction], family: i32, protocol: i32, address: &[u8]) -> Option<i32> {
-        let mut context = vec![0u8; 64];
+        let mut context = [0u8; 64];
         let at = if family == AF_INET { LOCAL_IP4 } else { LOCAL_IP6 } as usize;
         context[FAMILY as usize..][..4].copy_from_slice(&family.to_ne_bytes());
         context[PROTOCOL as usize..][..4].copy_from_slice(&protocol.to_ne_bytes());

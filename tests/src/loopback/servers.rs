@@ -1,10 +1,10 @@
 //! What cluster-2 serves: one small server per way to use TCP, and a true PostgreSQL. Cluster-3 serves one of them, too.
 
-use crate::world::{account, service, v4};
+use super::manifest::{account, service};
 use sha2::{Digest as _, Sha256};
 use std::{
     future::Future,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     time::Duration,
 };
@@ -16,26 +16,30 @@ use tombolo_runtime::task;
 use tombolo_testkit::postgres::Database;
 
 /// What a reset is sent after.
-pub(crate) const LAST_WORDS: usize = 300_000;
+pub const LAST_WORDS: usize = 300_000;
 /// The word of the greeter in cluster-2, and of the one in cluster-3.
-pub(crate) const NEAR: &str = "hello\n";
+pub const NEAR: &str = "hello\n";
 /// See [`NEAR`].
-pub(crate) const FAR: &str = "hello from afar\n";
+pub const FAR: &str = "hello from afar\n";
 
-pub(crate) struct Servers {
+/// What the clusters serve.
+pub struct Servers {
     all: Vec<(&'static str, u16, SocketAddrV4)>,
-    far: SocketAddrV4,
-    pub(crate) database: Database,
+    far: Vec<(&'static str, SocketAddrV4)>,
+    /// What `db` leads to.
+    pub database: Database,
 }
 
 impl Servers {
-    pub(crate) async fn start(ip: Ipv4Addr, far: Ipv4Addr) -> Self {
+    /// Starts all of it, at the address of cluster-2 and at that of cluster-3.
+    pub async fn start(ip: Ipv4Addr, far: Ipv4Addr) -> Self {
         let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
         let (_, socket) = database.url().split_once("?host=").unwrap();
         let socket = PathBuf::from(socket).join(".s.PGSQL.5432");
         let all = vec![
             ("greet", 7000, serve(ip, |stream| greet(stream, NEAR)).await),
             ("echo", 7000, serve(ip, echo).await),
+            ("mirror", 7000, serve(ip, echo).await),
             ("count", 7000, serve(ip, count).await),
             ("blob", 7000, serve(ip, blob).await),
             ("sum", 7000, serve(ip, sum).await),
@@ -43,18 +47,25 @@ impl Servers {
             // The database of a test listens on a unix socket only.
             ("db", 5432, serve(ip, move |stream| bridge(stream, socket.clone())).await),
         ];
-        let far = serve(far, |stream| greet(stream, FAR)).await;
+        let far = vec![
+            ("greet", serve(far, |stream| greet(stream, FAR)).await),
+            ("mirror", serve(far, echo).await),
+        ];
         Self { all, far, database }
     }
 
-    pub(crate) fn manifests(&self) -> String {
+    /// What cluster-2 serves.
+    #[must_use]
+    pub fn manifests(&self) -> String {
         let services = self.all.iter().map(|(name, port, at)| service(name, *port, *at));
         Self::account() + &services.collect::<String>()
     }
 
     /// What cluster-3 serves.
-    pub(crate) fn far_manifests(&self) -> String {
-        Self::account() + &service("greet", 7000, self.far)
+    #[must_use]
+    pub fn far_manifests(&self) -> String {
+        let services = self.far.iter().map(|(name, at)| service(name, 7000, *at));
+        Self::account() + &services.collect::<String>()
     }
 
     fn account() -> String {
@@ -67,7 +78,7 @@ async fn serve<F: Future<Output = io::Result<()>> + Send + 'static>(
     handle: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> SocketAddrV4 {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
-    let address = v4(listener.local_addr().unwrap());
+    let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("{ip} is IPv4") };
     task::spawn("server", async move {
         while let Ok((stream, _)) = listener.accept().await {
             task::spawn("connection", handle(stream));
@@ -100,7 +111,7 @@ async fn count(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Deterministic bytes that no period of a buffer repeats.
-pub(crate) fn fill(buffer: &mut [u8], state: &mut u64) {
+pub fn fill(buffer: &mut [u8], state: &mut u64) {
     for word in buffer.chunks_exact_mut(8) {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         word.copy_from_slice(&state.to_le_bytes());

@@ -1,0 +1,57 @@
+//! What the controller's snapshot asks for: which namespaces have which mode, and whether pods get proxies, of which image. Pure.
+
+use super::Config;
+use crate::{capture::Chosen, install::image};
+use tombolo_model::{
+    install::{DefaultMode, FailurePolicy, InstallOrder},
+    intent::CaptureMode,
+    snapshot::{ClusterResource, ResourceKey, Resources},
+};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Which namespaces have which mode.
+    pub chosen: Chosen,
+    /// How pods get proxies; none where they get none.
+    pub webhook: Option<Webhook>,
+}
+
+/// How pods get proxies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// What happens to pods while no agent answers.
+    pub policy: FailurePolicy,
+    /// The gateway's image.
+    pub image: String,
+}
+
+impl Asked {
+    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot, and while an
+    /// installation is only tried.
+    #[must_use]
+    pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
+        let get = |kind: &str| resources.get(&ResourceKey::new(kind, ""));
+        get("self")?;
+        let order = match get("install") {
+            Some(ClusterResource::Install(order)) => Some(order),
+            _ => None,
+        };
+        let (mut chosen, policy) = (Chosen::default(), config.policy);
+        let webhook = match order {
+            None => config.image.clone().map(|image| Webhook { policy, image }),
+            Some(InstallOrder::Removed { .. }) => None,
+            Some(InstallOrder::Installed(spec)) if spec.dry_run => return None,
+            Some(InstallOrder::Installed(spec)) => {
+                chosen.namespaces.clone_from(&spec.namespaces);
+                chosen.default = match spec.default_mode {
+                    DefaultMode::Gateway => CaptureMode::Gateway,
+                    DefaultMode::None => CaptureMode::None,
+                };
+                let image = image(spec, "tombolo-gateway");
+                spec.injector.enabled.then_some(Webhook { policy: spec.injector.failure_policy, image })
+            }
+        };
+        Some(Self { chosen, webhook })
+    }
+}

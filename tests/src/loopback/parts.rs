@@ -1,0 +1,129 @@
+//! The programs, each by its name: `controller`, `cluster-1-agent`, `cluster-2-ingress-b`.
+
+use super::{SOON, USUAL_FILES};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tombolo_testkit::process::{Program, binary};
+
+/// Where the programs live.
+pub(super) struct Site {
+    /// The second number of their addresses.
+    pub(super) base: u8,
+    pub(super) dir: tempfile::TempDir,
+    /// The controllers' database; where there is none, each has its own.
+    pub(super) database_url: Option<PathBuf>,
+}
+
+impl Site {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn home(&self, cluster: u8) -> PathBuf {
+        self.path(&format!("cluster-{cluster}"))
+    }
+
+    pub(super) const fn machine(&self, cluster: u8) -> Ipv4Addr {
+        machine(self.base, cluster)
+    }
+
+    /// Starts a program, until it is ready.
+    pub(super) async fn start(&self, name: &str) -> Program {
+        let Some((cluster, part)) = name.strip_prefix("cluster-").and_then(|rest| rest.split_once('-'))
+        else {
+            return self.controller(name).await;
+        };
+        let cluster: u8 = cluster.parse().expect("the number of a cluster");
+        let ready = self.home(cluster).join(format!("{part}.json"));
+        let mut command = match part {
+            "agent" => self.agent(cluster),
+            "dns" => self.dns(cluster),
+            gateway => self.gateway(cluster, gateway),
+        };
+        command.arg("--ready-file").arg(&ready);
+        Program::start(name, command, &ready, SOON).await
+    }
+
+    async fn controller(&self, name: &str) -> Program {
+        let ready = self.path(&format!("{name}.json"));
+        let mut command = Command::new(binary("tombolo-controller"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("--allow-loopback-gateways").arg("--data").arg(self.path(name));
+        command.arg("--owner-token-file").arg(self.path("owner-token")).arg("--ready-file").arg(&ready);
+        if let Some(url) = &self.database_url {
+            command.arg("--database-url-file").arg(url).arg("--ca-key-file").arg(self.path("ca.key"));
+        }
+        Program::start(name, command, &ready, SOON).await
+    }
+
+    fn agent(&self, cluster: u8) -> Command {
+        let mut command = usual_limit("tombolo-agent");
+        command.args(["run", "--admin", "127.0.0.1:0"]);
+        for (option, name) in
+            [("--data", "agent"), ("--manifests", "manifests"), ("--gateway-socket", "gateways.sock")]
+        {
+            command.arg(option).arg(self.home(cluster).join(name));
+        }
+        command.arg("--explicit-prefix").arg(format!("127.{}.0.0/16", self.base + cluster));
+        command
+    }
+
+    fn dns(&self, cluster: u8) -> Command {
+        let mut command = Command::new(binary("tombolo-agent"));
+        command.args(["dns", "--dns-forward", "refuse", "--dns"]);
+        command.arg(format!("{}:5353", self.machine(cluster)));
+        command.arg("--data").arg(self.home(cluster).join("agent"));
+        command
+    }
+
+    /// `name` is the role; a second gateway of the same role is called `<role>-b`.
+    fn gateway(&self, cluster: u8, name: &str) -> Command {
+        let (home, address) = (self.home(cluster), self.machine(cluster));
+        let role = name.trim_end_matches("-b");
+        let mut command = usual_limit("tombolo-gateway");
+        command.args(["run", "--role", role, "--admin", "127.0.0.1:0", "--instance", name]);
+        for (option, file) in [
+            ("--agent-socket", "gateways.sock".to_owned()),
+            ("--access-log", format!("{name}-access.log")),
+            ("--cache", format!("{name}.cache")),
+        ] {
+            command.arg(option).arg(home.join(file));
+        }
+        match role {
+            "ingress" => {
+                let port = if name == role { 15443 } else { 15444 };
+                let address = format!("{address}:{port}");
+                command.args(["--tunnel", &address, "--advertise", &address]);
+            }
+            "sidecar" => {
+                command.args(["--tunnel", &format!("{address}:0"), "--capture", "explicit"]);
+                command.args(["--serve", &address.to_string()]);
+            }
+            _ => {
+                command.args(["--tunnel", &format!("{address}:0")]);
+            }
+        }
+        command
+    }
+}
+
+/// A program that begins with the limit of open files that a shell gives, not with the one that this process raised for itself.
+fn usual_limit(program: &str) -> Command {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={USUAL_FILES}:")).arg(binary(program));
+    command
+}
+
+pub(super) const fn machine(base: u8, cluster: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, base, cluster, 1)
+}
+
+/// What a machine may be asked for: two ports of ingress gateways.
+pub(super) const PORTS: [u16; 2] = [15443, 15444];
+
+pub(super) fn manifests(home: &Path) -> PathBuf {
+    home.join("manifests/all.yaml")
+}

@@ -1,0 +1,54 @@
+//! Faults under load: three clusters with two of each part that may be doubled; new connections and long-lived ones go through every fault, every
+//! byte is compared, and what fails is counted by reason. One world, the faults one after the other, each ending with everything whole again.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
+
+mod clusters;
+mod control;
+mod gateways;
+mod load;
+
+use load::Load;
+use std::time::Instant;
+use tombolo_tests::loopback::{SOON, Shape, World};
+
+/// Runs the faults; those whose name has the text of `TOMBOLO_FAULT` in it, where that is set, for people who look at one.
+macro_rules! faults {
+    ($world:expr, $load:expr; $($fault:path),* $(,)?) => {
+        let only = std::env::var("TOMBOLO_FAULT").unwrap_or_default();
+        $(
+            if stringify!($fault).contains(&only) {
+                let start = Instant::now();
+                eprintln!("{}", stringify!($fault));
+                $fault($world, $load).await;
+                eprintln!("  in {:.1} s", start.elapsed().as_secs_f64());
+            }
+        )*
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_fails_alone_costs_a_request() {
+    let mut world = World::start(Shape::Twins).await;
+    let load = Load::start(&world).await;
+    faults! { &mut world, &load;
+        control::a_replica_of_the_controller_is_killed,
+        control::both_replicas_are_killed,
+        control::postgres_is_killed,
+        control::an_agent_is_killed,
+        control::an_agent_starts_without_a_controller,
+        gateways::an_egress_gateway_is_killed,
+        gateways::an_ingress_gateway_is_killed,
+        gateways::an_egress_gateway_drains,
+        gateways::an_ingress_gateway_drains,
+        gateways::an_egress_gateway_hangs,
+        gateways::an_ingress_gateway_hangs,
+        clusters::the_servers_sidecar_is_killed,
+        clusters::all_ingress_gateways_are_killed,
+        clusters::a_whole_cluster_is_killed,
+    }
+    load.stop().await;
+    eprintln!(
+        "  refused by the caller's sidecar, all in all: {:?}",
+        world.refused("cluster-1/sidecar-access.log")
+    );
+}

@@ -1,0 +1,253 @@
+//! Capture mode `node`: pods of one node, which share its proxy, and are known apart by their addresses. One cluster, one node; the egress gateway is
+//! on it too, and another pod serves.
+
+use crate::talk::{self, greeting};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tombolo_model::{
+    Locality, Proximity, SpiffeId,
+    inventory::{PortSpec, Protocol},
+    snapshot::{
+        EndToEnd, EndpointSpec, ExportPort, ExportSpec, GatewayResource, RouteSpec, RouteTarget, SelfSpec,
+        WorkloadSelector, WorkloadSpec,
+    },
+};
+use tombolo_testkit::{
+    agent::{Agent, Listening},
+    ca::Organization,
+    netlab::{Lab, Namespace},
+    process::{Program, binary},
+    wait::until_ok,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+const PORT: u16 = 7000;
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+const VIP: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
+const TUNNEL: u16 = 15_008;
+const EGRESS: u16 = 15_009;
+/// Where connections end that no proxy of ours takes, in the place of kube-proxy.
+const PLAIN: u16 = 16_384;
+
+/// A node with its pods. Fields are dropped in order: programs, then networks, then files.
+struct Node {
+    proxy: Program,
+    _egress: Program,
+    agent: Agent,
+    organization: Organization,
+    _listening: Listening,
+    node: Namespace,
+    pods: Vec<Namespace>,
+    _lab: Lab,
+    files: tempfile::TempDir,
+}
+
+/// The pods' numbers: two that call, one that serves, and one that the agent does not tell of.
+const FIRST: u8 = 2;
+const SECOND: u8 = 3;
+const SERVER: u8 = 4;
+const STRANGER: u8 = 5;
+
+fn address(pod: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 244, 0, pod)
+}
+
+impl Node {
+    async fn start(how: &str) -> Self {
+        let mut lab = Lab::new();
+        let node = lab.namespace("node");
+        node.ip(&["link", "add", "cni0", "type", "bridge"]);
+        node.address("cni0", "10.244.0.1/24");
+        node.sysctl("net/ipv4/ip_forward", "1");
+        let pods: Vec<Namespace> = (FIRST..=STRANGER).map(|number| pod(&mut lab, &node, number)).collect();
+        let files = tempfile::tempdir().expect("a folder");
+        let mut organization = Organization::new("acme.test");
+        let agent = Agent::new(organization.join("c1"));
+        let listening = agent.listen(&files.path().join("agent.sock"));
+        talk::serve(&pods[2], (address(SERVER), PORT).into(), "s1");
+        talk::serve(&node, (NODE, PLAIN).into(), "gw");
+        let telling = Telling { agent: &agent, organization: &organization };
+        telling.publish(1, &[(FIRST, "first"), (SECOND, "second"), (SERVER, "server")]);
+        let options = ["--node-capture", how];
+        let (egress, proxy) = tokio::join!(
+            gateway(&node, &files, "egress", EGRESS, &[]),
+            gateway(&node, &files, "node", TUNNEL, &options)
+        );
+        Self {
+            proxy,
+            _egress: egress,
+            agent,
+            organization,
+            _listening: listening,
+            node,
+            pods,
+            _lab: lab,
+            files,
+        }
+    }
+
+    fn pod(&self, number: u8) -> &Namespace {
+        &self.pods[usize::from(number - FIRST)]
+    }
+
+    fn publish(&self, generation: u64, pods: &[(u8, &str)]) {
+        Telling { agent: &self.agent, organization: &self.organization }.publish(generation, pods);
+    }
+
+    /// Who answers a pod that dials the name.
+    fn call(&self, pod: u8) -> io::Result<String> {
+        greeting(self.pod(pod), (VIP, PORT).into())
+    }
+
+    /// Whose connections the server's side saw last, proven by the callers' own TLS sessions.
+    fn seen(&self) -> Option<String> {
+        let text = fs::read_to_string(self.files.path().join("node-access.log")).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let mut inbound =
+            lines.filter(|line| line["direction"] == "inbound" && line["source_verified"] == true);
+        inbound.next_back().and_then(|line| Some(line["source"].as_str()?.to_owned()))
+    }
+
+    async fn is_seen_as(&self, pod: u8, account: &str) {
+        let wanted = self.agent.cluster().workload("default", account).to_string();
+        let look = || {
+            let said = self.call(pod);
+            let seen = self.seen();
+            let good = said.as_ref().is_ok_and(|word| word == "s1") && seen.as_ref() == Some(&wanted);
+            std::future::ready(good.then_some(()).ok_or(format!("{said:?}, by {seen:?}")))
+        };
+        until_ok(&format!("pod {pod} is {account}"), SOON, look).await;
+    }
+}
+
+fn pod(lab: &mut Lab, node: &Namespace, number: u8) -> Namespace {
+    let pod = lab.namespace(&format!("pod-{number}"));
+    let device = format!("veth{number}");
+    node.ip(&["link", "add", &device, "type", "veth", "peer", "name", "eth0", "netns", pod.name()]);
+    node.ip(&["link", "set", &device, "master", "cni0", "up"]);
+    pod.address("eth0", &format!("{}/24", address(number)));
+    pod.route("default", &NODE.to_string());
+    pod
+}
+
+async fn gateway(
+    node: &Namespace,
+    files: &tempfile::TempDir,
+    role: &str,
+    port: u16,
+    options: &[&str],
+) -> Program {
+    let path = |name: &str| files.path().join(name);
+    let mut command = node.command(binary("tombolo-gateway"));
+    command.args(["run", "--role", role, "--instance", role, "--tunnel", &format!("{NODE}:{port}")]);
+    command.args(options).arg("--agent-socket").arg(path("agent.sock"));
+    command.arg("--access-log").arg(path(&format!("{role}-access.log")));
+    let ready = path(&format!("{role}.json"));
+    command.arg("--ready-file").arg(&ready);
+    Program::start(role, command, &ready, SOON).await
+}
+
+struct Telling<'a> {
+    agent: &'a Agent,
+    organization: &'a Organization,
+}
+
+impl Telling<'_> {
+    /// The name, served by one pod of the node, and the pods that the node's proxy captures, with their accounts.
+    fn publish(&self, generation: u64, pods: &[(u8, &str)]) {
+        let id = self.agent.cluster().intermediate.id().clone();
+        let server: SpiffeId = self.agent.cluster().workload("default", "server");
+        let name = "echo.acme.example.com".parse().expect("a name");
+        let port = PortSpec { port: PORT, protocol: Protocol::Tcp, name: None, app_protocol: None };
+        let target = RouteTarget {
+            cluster: id.cluster.clone(),
+            proximity: Proximity::Cluster,
+            ports: [PORT].into(),
+            ready: 1,
+            end_to_end: EndToEnd::All,
+            identities: [server.clone()].into(),
+        };
+        let endpoint = EndpointSpec {
+            address: (address(SERVER), PORT).into(),
+            ready: true,
+            tunnel: Some((NODE, TUNNEL).into()),
+            identity: Some(server),
+        };
+        let of = |(pod, account): &(u8, &str)| {
+            GatewayResource::Workload(WorkloadSpec {
+                identity: self.agent.cluster().workload("default", account),
+                selectors: [WorkloadSelector::Address(IpAddr::V4(address(*pod)))].into(),
+            })
+        };
+        let all = [
+            GatewayResource::Itself(SelfSpec {
+                cluster: id.cluster.clone(),
+                trust_domain: id.trust_domain,
+                locality: Locality::default(),
+            }),
+            GatewayResource::Bundle(self.organization.bundle_spec()),
+            GatewayResource::Gateways { egress: [SocketAddr::from((NODE, EGRESS))].into() },
+            GatewayResource::Route(RouteSpec {
+                name,
+                addresses: [IpAddr::V4(VIP)].into(),
+                ports: vec![port],
+                captured_at: Default::default(),
+                targets: vec![target],
+            }),
+            GatewayResource::Export(ExportSpec {
+                name: "echo.acme.example.com".parse().expect("a name"),
+                callers: [id.cluster].into(),
+                ports: vec![ExportPort { port: PORT, endpoints: vec![endpoint] }],
+            }),
+        ];
+        self.agent.publish(generation, all.into_iter().chain(pods.iter().map(of)));
+    }
+}
+
+/// By the redirect, where kube-proxy holds the virtual address too.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_node_keep_their_identities() {
+    let mut node = Node::start("redirect").await;
+    let plain = format!("redirect to :{PLAIN}");
+    let rule =
+        ["add", "rule", "ip", "kube", "services", "ip", "daddr", "240.0.0.1", "tcp", "dport", "7000", &plain];
+    node.node.run("nft", &["add table ip kube"]);
+    node.node.run("nft", &["add chain ip kube services { type nat hook prerouting priority -100; }"]);
+    node.node.run("nft", &rule);
+    node.is_seen_as(FIRST, "first").await;
+    node.is_seen_as(SECOND, "second").await;
+    node.is_seen_as(FIRST, "first").await;
+    assert_eq!(node.call(STRANGER).expect("an answer"), "gw", "who is not told of goes as without a proxy");
+
+    // A pod is gone, and another one has its address; a new one is there.
+    node.publish(2, &[(FIRST, "first"), (SECOND, "third"), (SERVER, "server"), (STRANGER, "fourth")]);
+    node.is_seen_as(SECOND, "third").await;
+    node.is_seen_as(STRANGER, "fourth").await;
+
+    // A proxy that ends in order gives its pods back; one that is killed keeps them.
+    assert!(node.proxy.stop(SOON).await.success(), "{}", node.proxy.stderr());
+    assert_eq!(node.call(FIRST).expect("an answer"), "gw");
+    node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &["--node-capture", "redirect"]).await;
+    node.is_seen_as(FIRST, "first").await;
+    node.proxy.kill();
+    assert!(node.call(FIRST).is_err(), "it does not go around its proxy");
+    node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &["--node-capture", "redirect"]).await;
+    node.is_seen_as(SECOND, "third").await;
+}
+
+/// By the lookup, where kube-proxy does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_node_keep_their_identities_without_netfilter() {
+    let mut node = Node::start("lookup").await;
+    node.is_seen_as(FIRST, "first").await;
+    node.is_seen_as(SECOND, "second").await;
+    assert!(node.call(STRANGER).is_err(), "nobody knows who it is");
+    assert_eq!(node.node.run("nft", &["list", "ruleset"]), "", "nothing of netfilter is used");
+    node.publish(2, &[(FIRST, "third"), (SERVER, "server")]);
+    node.is_seen_as(FIRST, "third").await;
+    node.proxy.kill();
+    assert!(node.call(FIRST).is_err(), "refused, and not sent on");
+}
