@@ -46,8 +46,8 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
 
-test-mcs: ## the conformance suite of the Multi-Cluster Services API on the two clusters that are up and have Tombolo (docs/kubernetes.md)
-	tests/kubernetes/mcs
+test-mcs: ## the conformance suite of the Multi-Cluster Services API on two clusters that Tombolo joined, and what is left after (docs/kubernetes.md)
+	scripts/test-clusters conformance::
 
 cluster-binaries: ## what the clusters are made of: built once, 8 minutes on 2 cores
 	scripts/deps-clusters

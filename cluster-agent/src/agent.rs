@@ -196,6 +196,7 @@ struct Parts {
     keeping: Option<Keeping>,
     source: watch::Sender<Source>,
     source_problems: watch::Sender<Vec<Problem>>,
+    nodes: watch::Sender<Arc<locality::Nodes>>,
     checker: Checker,
     inputs: Inputs,
     outputs: Outputs,
@@ -302,6 +303,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         states: feed.state(),
         status: feed.status(),
     });
+    let (left, multicluster_left) = watch::channel(None);
     let installing = match installing {
         Some((client, namespace)) => install::Task::Kubernetes(Box::new(Installing {
             client,
@@ -310,6 +312,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub: Arc::clone(&hub),
             standings: standings.clone(),
             installed,
+            multicluster: mcs_client.is_some().then_some(multicluster_left),
         })),
         None => install::Task::Machine(feed.state(), installed),
     };
@@ -335,6 +338,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     };
     let (source, sources) = watch::channel(None);
     let (source_problems, found) = watch::channel(Vec::new());
+    let (nodes, standing_nodes) = watch::channel(Arc::default());
     let (mcs, mcs_version) = watch::channel(None);
     let (mcs_problems, found_mcs) = watch::channel(Vec::new());
     let multicluster = mcs_client.map(|client| Multicluster {
@@ -345,6 +349,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         exposed: exposures.clone(),
         clock: Arc::clone(&deps.clock),
         problems: mcs_problems,
+        left,
     });
     let (injection_problems, found_injecting) = watch::channel(Vec::new());
     let (writes, writing) = watch::channel(standings.own().writes());
@@ -371,6 +376,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let reporting = Reporting {
         snapshot: feed.state(),
         source: found,
+        nodes: standing_nodes,
         exposing: found_exposing,
         multicluster: found_mcs,
         installed: found_installed,
@@ -426,6 +432,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             keeping,
             source,
             source_problems,
+            nodes,
             checker,
             inputs,
             outputs: Outputs { zone, inventory, problems: names },
@@ -533,9 +540,14 @@ impl Parts {
             let resources = move || Arc::clone(&snapshot.borrow().resources);
             self.renewal.run(requests, resources, self.standings.clone())
         });
-        let told =
-            Told { source: self.source, view: self.view, problems: self.source_problems, mcs: self.mcs };
-        tasks.spawn("source", read_source(self.reader, told, Arc::clone(membership)));
+        let told = Told {
+            source: self.source,
+            view: self.view,
+            problems: self.source_problems,
+            nodes: self.nodes,
+            mcs: self.mcs,
+        };
+        tasks.spawn("source", read_source(self.reader, told));
         if let Some(exposing) = self.exposing {
             tasks.spawn("exposing", exposing.run(self.standings.clone()));
         }
@@ -588,29 +600,37 @@ struct Told {
     source: watch::Sender<Source>,
     view: watch::Sender<Arc<View>>,
     problems: watch::Sender<Vec<Problem>>,
+    nodes: watch::Sender<Arc<locality::Nodes>>,
     mcs: watch::Sender<Option<McsVersion>>,
 }
 
-async fn read_source(reader: Reader, told: Told, membership: Arc<Membership>) {
+async fn read_source(reader: Reader, told: Told) {
     let mut index = Index::default();
-    let sink = move |mut batch: Batch| {
+    let sink = move |batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
             changed |= index.change(change);
         }
         changed |= index.set_mcs(batch.mcs.is_some());
-        batch.problems.extend(locality::check(&membership.locality, index.nodes()));
+        told.nodes.send_if_modified(|nodes| {
+            let differs = **nodes != *index.nodes();
+            if differs {
+                *nodes = Arc::new(index.nodes().clone());
+            }
+            differs
+        });
         told.problems.send_replace(batch.problems);
-        if batch.read && (changed || told.source.borrow().is_none()) {
-            let now = Arc::new(index.view());
-            told.view.send_replace(Arc::clone(&now));
-            told.source.send_replace(Some(now));
-        }
         told.mcs.send_if_modified(|version| {
             let differs = *version != batch.mcs;
             *version = batch.mcs;
             differs
         });
+        // after it: once the source was read, it is known whether there is an API of that kind
+        if batch.read && (changed || told.source.borrow().is_none()) {
+            let now = Arc::new(index.view());
+            told.view.send_replace(Arc::clone(&now));
+            told.source.send_replace(Some(now));
+        }
     };
     reader.run(sink).await;
 }

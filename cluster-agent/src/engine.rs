@@ -8,6 +8,7 @@
 use crate::{
     ages::Register,
     certificate,
+    chosen::Chosen,
     dns::{self, ZoneWriter},
     expose::Exposed,
     gateways::Hub,
@@ -22,12 +23,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tombolo_feed::State;
-use tombolo_model::{
-    Generation,
-    install::{InstallOrder, Namespaces},
-    inventory::Inventory,
-    snapshot::{ClusterResource, ResourceKey, Resources},
-};
+use tombolo_model::{Generation, inventory::Inventory, snapshot::ClusterResource};
 use tombolo_runtime::clock::Clock;
 use tombolo_wire::message::Problem;
 
@@ -131,25 +127,6 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
         };
         if ended {
             return;
-        }
-    }
-}
-
-/// What runs here in the namespaces that take part, worked out once for each view and choice.
-#[derive(Default)]
-struct Chosen(Option<(Arc<View>, Namespaces, Arc<View>)>);
-
-impl Chosen {
-    fn of(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
-        let order = resources.get(&ResourceKey::new("install", ""));
-        let Some(ClusterResource::Install(InstallOrder::Installed(spec))) = order else { return view };
-        match &self.0 {
-            Some((of, by, only)) if Arc::ptr_eq(of, &view) && *by == spec.namespaces => Arc::clone(only),
-            _ => {
-                let only = Arc::new(view.only(&spec.namespaces));
-                self.0 = Some((view, spec.namespaces.clone(), Arc::clone(&only)));
-                only
-            }
         }
     }
 }

@@ -498,6 +498,8 @@ impl View {
         let mut view = self.clone();
         view.namespaces.retain(|name, _| chosen.chooses(name));
         view.services.retain(|key, _| chosen.chooses(&key.namespace));
+        view.spaces.retain(|namespace| chosen.chooses(namespace));
+        view.exports.retain(|key, _| chosen.chooses(&key.namespace));
         view.workloads.retain(|(namespace, _), _| chosen.chooses(namespace));
         view
     }

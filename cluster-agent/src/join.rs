@@ -27,6 +27,8 @@ pub struct JoinConfig {
     pub data: PathBuf,
     /// Where it runs.
     pub locality: Locality,
+    /// Where its nodes stand, where it has any.
+    pub nodes: Locality,
 }
 
 /// Why joining failed, and what to do.
@@ -126,6 +128,7 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
         // Before joining, the agent does not know its trust domain, so the request names nobody.
         csr: key.unnamed_csr().map_err(failed("make the signing request"))?,
         locality: config.locality.clone(),
+        nodes: config.nodes.clone(),
     };
     let answer: JoinResponse = post_once(&connector, "/agent/v1/join", Some(token), &request).await.map_err(
         |error| match error {
@@ -170,6 +173,7 @@ mod tests {
             cluster: "c1".parse().unwrap(),
             data,
             locality: Locality::default(),
+            nodes: Locality::default(),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod ages;
 pub mod capture;
 pub mod certificate;
+mod chosen;
 pub mod controller;
 pub mod dns;
 pub mod engine;

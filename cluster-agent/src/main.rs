@@ -344,6 +344,7 @@ async fn join_cluster(options: Join) -> anyhow::Result<()> {
         cluster: options.cluster,
         data: options.data,
         locality: Locality { region: options.region, zone: options.zone },
+        nodes: Locality::default(),
     };
     let membership = join(&config, &token).await?;
     tracing::info!(

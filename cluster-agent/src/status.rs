@@ -1,6 +1,10 @@
 //! How the cluster is, told to the controller: at a change (no oftener than once a second), and every ten seconds.
 
-use crate::{gateways::Hub, install::Installed};
+use crate::{
+    gateways::Hub,
+    install::Installed,
+    locality::{self, Nodes},
+};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -29,6 +33,8 @@ pub struct Reporting {
     pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// What is wrong with the manifests.
     pub source: watch::Receiver<Vec<Problem>>,
+    /// Where the nodes stand.
+    pub nodes: watch::Receiver<Arc<Nodes>>,
     /// What is wrong with the Services of imported names.
     pub exposing: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the objects of the cluster set.
@@ -52,6 +58,7 @@ impl Reporting {
     #[must_use]
     pub fn status(&self) -> AgentStatus {
         let mut problems = self.source.borrow().clone();
+        problems.extend(locality::check(&self.snapshot.borrow().resources, &self.nodes.borrow()));
         problems.extend(self.exposing.borrow().iter().cloned());
         problems.extend(self.multicluster.borrow().iter().cloned());
         let installed = self.installed.borrow().clone();
@@ -88,6 +95,7 @@ impl Reporting {
         loop {
             self.snapshot.borrow_and_update();
             self.source.borrow_and_update();
+            self.nodes.borrow_and_update();
             self.exposing.borrow_and_update();
             self.multicluster.borrow_and_update();
             self.injecting.borrow_and_update();
@@ -115,6 +123,7 @@ impl Reporting {
                 tokio::select! {
                     changed = self.snapshot.changed() => changed,
                     changed = self.source.changed() => changed,
+                    changed = self.nodes.changed() => changed,
                     changed = self.names.changed() => changed,
                     changed = self.installed.changed() => changed,
                     changed = set.changed() => changed,

@@ -1,6 +1,7 @@
 //! The first start: the installation's authority, its pools, and the token of its owner.
 
 use crate::{
+    app,
     ca::{Purpose, Vault},
     config::Config,
     store::{Store, installation::InstallationRow},
@@ -76,7 +77,10 @@ async fn make(store: &Store, config: &Config, now: SystemTime) -> anyhow::Result
         tls_ca: authority.cert_pem().to_owned(),
         tls_ca_key: vault.seal(Purpose::Tls(id), &authority.key_pem())?,
     };
-    let token = owner_token()?;
+    let token = match &config.given_owner_token_file {
+        Some(path) => given_token(path)?,
+        None => owner_token()?,
+    };
     let at = DateTime::<Utc>::from(now);
     let mut tx = store.begin().await?;
     if !tx.insert_installation(&row, at).await? {
@@ -88,7 +92,21 @@ async fn make(store: &Store, config: &Config, now: SystemTime) -> anyhow::Result
         write_token(path, &token).with_context(|| format!("write the owner token to {}", path.display()))?;
     }
     tx.commit().await?;
-    Ok(Some(token).filter(|_| config.owner_token_file.is_none()))
+    let is_shown = config.owner_token_file.is_none() && config.given_owner_token_file.is_none();
+    Ok(Some(token).filter(|_| is_shown))
+}
+
+/// One that the operator made and keeps.
+fn given_token(path: &Path) -> anyhow::Result<Secret> {
+    let read = || format!("read the owner token of the first start in {}", path.display());
+    let text = fs::read_to_string(path).with_context(read)?;
+    match app::caller::Secret::read(app::caller::Secret::API, text.trim()) {
+        Some(token) => Ok(Secret::new(token.reveal().to_owned())),
+        None => bail!(
+            "the owner token in {} is none: it is `tmb_` and 32 random bytes as base64url without padding",
+            path.display()
+        ),
+    }
 }
 
 /// 256 random bits.

@@ -79,6 +79,10 @@ pub struct ServeOptions {
     /// Where to write the owner token of the first start (0600), in place of showing it on standard output.
     #[arg(long, value_name = "FILE")]
     pub owner_token_file: Option<PathBuf>,
+    /// A file with the owner token of the first start, in place of one made up: `tmb_` and 32 random bytes as base64url. It is read
+    /// then only. Replicas that share a database start with the same one, which lies where the operator put it.
+    #[arg(long, value_name = "FILE", conflicts_with = "owner_token_file")]
+    pub given_owner_token_file: Option<PathBuf>,
     /// Where to serve metrics and health (plain HTTP).
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<SocketAddr>,
@@ -190,6 +194,8 @@ pub struct Config {
     pub ca_key_file: PathBuf,
     /// Where the first owner token goes; else it is shown.
     pub owner_token_file: Option<PathBuf>,
+    /// Where the first owner token is, where it is not made up.
+    pub given_owner_token_file: Option<PathBuf>,
     /// The admin port.
     pub admin: Option<SocketAddr>,
     /// How many connections there may be.
@@ -274,6 +280,7 @@ impl Config {
                 database: url.map_or(Database::Private(environment.pg_bin), Database::Url),
                 ca_key_file,
                 owner_token_file: options.owner_token_file,
+                given_owner_token_file: options.given_owner_token_file,
                 admin: options.admin,
                 limits: Limits {
                     connections: options.max_connections as usize,
@@ -303,6 +310,7 @@ impl Config {
             database_url_file: None,
             ca_key_file: Some(data.join("ca.key")),
             owner_token_file: Some(data.join("owner-token")),
+            given_owner_token_file: None,
             admin: None,
             max_connections: 8192,
             max_connections_per_source: 256,

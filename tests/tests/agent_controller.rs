@@ -132,6 +132,7 @@ impl Controller {
             cluster: cluster.parse().unwrap(),
             data: data.to_owned(),
             locality: Locality::default(),
+            nodes: Locality::default(),
         }
     }
 }

@@ -311,6 +311,7 @@ fn join_config(controller: &Controller, data: &Path) -> JoinConfig {
         cluster: "cluster-1".parse().unwrap(),
         data: data.to_owned(),
         locality: Locality::default(),
+        nodes: Locality::default(),
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct Installing {
     /// Whether this replica is the one that writes.
     pub(crate) standings: Standings,
     pub(crate) installed: watch::Sender<Installed>,
+    /// How much of the Multi-Cluster Services API is still to be taken out; none where the agent has nothing to do with it.
+    pub(crate) multicluster: Option<watch::Receiver<Option<usize>>>,
 }
 
 impl Installing {
@@ -100,6 +102,7 @@ impl Installing {
         let mut troubles = BTreeMap::new();
         let (mut again, mut ask) = (None, Instant::now());
         let mut abilities = Abilities::default();
+        let mut multicluster = self.multicluster.take();
         loop {
             if Instant::now() >= ask {
                 abilities = self.abilities().await.unwrap_or(abilities);
@@ -110,7 +113,8 @@ impl Installing {
             let leads = self.standings.own().writes();
             let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
             if let Some(asked) = asked.filter(|_| reading.is_complete(&troubles)) {
-                let found = Found { abilities, failed, reached: self.reached(), ..reading.found() };
+                let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
+                let found = Found { abilities, failed, imports, reached: self.reached(), ..reading.found() };
                 let plan = plan(&asked, &self.namespace, &found);
                 failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
                 again = (!failed.is_empty()).then(|| Instant::now() + AGAIN);
@@ -123,6 +127,7 @@ impl Installing {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 () = self.standings.changed() => {}
                 changed = reports.changed() => if changed.is_err() { return },
+                () = changed(multicluster.as_mut()) => {}
                 Some((what, trouble)) = events.next() => match trouble {
                     Some(why) => drop(troubles.insert(what, why)),
                     None => drop(troubles.remove(what)),
@@ -297,6 +302,17 @@ impl Installing {
             *old = new;
             differs
         });
+    }
+}
+
+/// Waits for another value. Where there is nobody to tell one, for ever.
+async fn changed(left: Option<&mut watch::Receiver<Option<usize>>>) {
+    let told = match left {
+        Some(left) => left.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending().await
     }
 }
 

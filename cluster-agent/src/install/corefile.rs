@@ -51,6 +51,10 @@ pub(super) fn without(text: &str) -> Result<String, CorefileError> {
     }
 }
 
+/// Answers as old as our own TTL, so that none is later for it; a name that was asked for before is answered on while no agent is there
+/// (`verify`: only then).
+const CACHE: &str = "    cache 5 {\n        denial 9984 1\n        serve_stale 1h verify\n    }\n";
+
 /// The file with these domains forwarded to the agent's DNS; without our block, where there is none.
 ///
 /// # Errors
@@ -66,7 +70,8 @@ pub(super) fn with(text: &str, domains: &BTreeSet<String>, to: IpAddr) -> Result
         text.push_str(BEGIN);
         for domain in free {
             // writing to a string does not fail
-            let _ = write!(text, "{domain}:{port} {{\n    errors\n    forward . {}\n}}\n", Address(to));
+            let _ =
+                write!(text, "{domain}:{port} {{\n    errors\n{CACHE}    forward . {}\n}}\n", Address(to));
         }
         text.push_str(END);
     }
@@ -222,8 +227,8 @@ mod tests {
         assert_eq!(
             block,
             format!(
-                "{BEGIN}acme.example.com:53 {{\n    errors\n    forward . 10.96.7.9\n}}\n\
-                 clusterset.local:53 {{\n    errors\n    forward . 10.96.7.9\n}}\n{END}"
+                "{BEGIN}acme.example.com:53 {{\n    errors\n{CACHE}    forward . 10.96.7.9\n}}\n\
+                 clusterset.local:53 {{\n    errors\n{CACHE}    forward . 10.96.7.9\n}}\n{END}"
             )
         );
         assert!(merged.taken.is_empty());
@@ -264,7 +269,9 @@ mod tests {
         let merged = with("import /etc/x/*\n.:1053 {\n}\n", &domains(&["a.test"]), ip()).unwrap();
         assert!(merged.text.contains("\na.test:1053 {\n"), "{}", merged.text);
         let bare = with(". {\n}", &domains(&["a.test"]), "fd00::1".parse().unwrap()).unwrap();
-        assert!(bare.text.contains("\na.test:53 {\n    errors\n    forward . [fd00::1]\n}\n"));
+        assert!(
+            bare.text.contains(&format!("\na.test:53 {{\n    errors\n{CACHE}    forward . [fd00::1]\n}}\n"))
+        );
         assert_eq!(without(&bare.text).unwrap(), ". {\n}", "even where no line ended");
     }
 

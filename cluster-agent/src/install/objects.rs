@@ -150,7 +150,8 @@ fn daemon_set(context: &Context<'_>) -> Value {
 }
 
 fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
-    let spread = |key: &str| json!({ "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name) });
+    // counted by generation: beside those that are replaced, all new ones would go to one node
+    let spread = |key: &str| json!({ "maxSkew": 1, "matchLabelKeys": ["pod-template-hash"], "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name) });
     let token = json!({ "serviceAccountToken": { "audience": "tombolo-agent", "expirationSeconds": 3600, "path": "token" } });
     let mut pod = json!({
         "serviceAccountName": name,

@@ -42,6 +42,8 @@ pub(super) struct Found {
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
     pub(super) reached: BTreeMap<ClusterName, BTreeSet<String>>,
+    /// How much of ours there is of the Multi-Cluster Services API when all of it is to go; none where that is not known.
+    pub(super) imports: Option<usize>,
 }
 
 /// `CoreDNS` as the cluster has it, where it does.
@@ -187,6 +189,8 @@ fn removal(found: &Found) -> Plan {
         plan.actions.extend(found.objects.keys().map(|key| (step_of(key), Action::Delete(key.clone()))));
     }
     plan.steps.push(steps::removed(&found.objects, &found.failed));
+    // another part of the agent takes these out
+    plan.steps.push(steps::imports(found.imports));
     plan
 }
 
@@ -214,6 +218,15 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
         }
         return;
     };
+    if let (true, Some(keeper)) = (asked, keeper(config)) {
+        let message = format!(
+            "the ConfigMap kube-system/coredns is left as it is: {keeper} keeps it, and would take a change back. {}",
+            by_hand(domains, found.answers_at)
+        );
+        plan.problems.push(("the cluster's DNS".to_owned(), message.clone()));
+        plan.steps.push(steps::dns_by_hand(message));
+        return;
+    }
     let merged = match (asked, found.answers_at) {
         (false, _) => corefile::without(text).map(|text| corefile::Merged { text, taken: BTreeSet::new() }),
         (true, Some(to)) => corefile::with(text, domains, to),
@@ -254,6 +267,18 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
     plan.steps.push(steps::dns(&domains, asked, pending, found));
 }
 
+/// Who writes the object again and again, where it says so of itself: the add-on manager (AKS and others), k3s.
+fn keeper(config: &Value) -> Option<&'static str> {
+    let meta = &config["metadata"];
+    if meta["labels"]["addonmanager.kubernetes.io/mode"] == "Reconcile" {
+        Some("the cluster's add-on manager")
+    } else if meta["annotations"]["objectset.rio.cattle.io/id"].is_string() {
+        Some("k3s")
+    } else {
+        None
+    }
+}
+
 fn odd_corefile(plan: &mut Plan, error: &CorefileError, domains: &BTreeSet<String>, found: &Found) {
     let message = format!(
         "the Corefile in the ConfigMap kube-system/coredns is left as it is: {error}. {}",
@@ -273,9 +298,10 @@ fn by_hand(domains: &BTreeSet<String>, to: Option<IpAddr>) -> String {
     let stubs =
         domains.iter().map(|domain| format!("\"{domain}\": [\"{to}\"]")).collect::<Vec<_>>().join(", ");
     format!(
-        "where this cluster's DNS is no CoreDNS with the ConfigMap kube-system/coredns, forward {list} to {to} yourself: with \
-         kube-dns, put stubDomains: {{{stubs}}} into the ConfigMap kube-system/kube-dns; with AKS, a server block for each domain \
-         with `forward . {to}` into the ConfigMap kube-system/coredns-custom; with NodeLocal DNSCache, the same into its Corefile"
+        "forward {list} to {to} yourself: with kube-dns, put stubDomains: {{{stubs}}} into the ConfigMap kube-system/kube-dns; with \
+         AKS and k3s, a server block for each domain with `forward . {to}` into the ConfigMap kube-system/coredns-custom (a key that \
+         ends in .server); with OpenShift, `servers` of the DNS operator's object `default`; with NodeLocal DNSCache, a server block \
+         into its Corefile"
     )
 }
 

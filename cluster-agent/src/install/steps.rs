@@ -176,3 +176,15 @@ pub(super) fn removed(objects: &Objects, failed: &BTreeMap<&'static str, String>
     let left = objects.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     step("gateways", StepState::Working, format!("still there: {left}"))
 }
+
+/// The objects of the Multi-Cluster Services API are gone.
+pub(super) fn imports(left: Option<usize>) -> InstallStep {
+    match left {
+        None => step("imports", StepState::Waiting, "which of them are there is not known yet"),
+        Some(0) => step("imports", StepState::Done, "nothing is left of them"),
+        Some(left) => {
+            let what = "ServiceImports, their EndpointSlices, conditions of ServiceExports";
+            step("imports", StepState::Working, format!("still to be taken out: {left} ({what})"))
+        }
+    }
+}

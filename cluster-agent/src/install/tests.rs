@@ -215,6 +215,12 @@ fn what_is_taken_out_leaves_nothing() {
     assert_eq!(cluster.step(), [""; 0]);
     assert!(cluster.found.objects.is_empty() && cluster.plan().addresses.is_empty());
     assert_eq!(cluster.found.dns.config, before.config, "byte for byte");
+    for (left, state) in
+        [(None, StepState::Waiting), (Some(2), StepState::Working), (Some(0), StepState::Done)]
+    {
+        cluster.found.imports = left;
+        assert_eq!(cluster.steps()["imports"].0, state, "{left:?}");
+    }
     assert!(cluster.steps().values().all(|(state, _)| *state == StepState::Done), "{:?}", cluster.steps());
 }
 
@@ -232,6 +238,26 @@ fn a_trial_writes_nothing() {
     cluster.order = InstallOrder::Installed(InstallSpec { dry_run: true, version: "2".to_owned(), ..spec() });
     let lines = cluster.plan().lines;
     assert_eq!(lines, ["change Deployment tombolo-egress", "change Deployment tombolo-ingress"]);
+}
+
+#[test]
+fn a_corefile_that_somebody_keeps_is_left_alone() {
+    for kept in [
+        json!({ "labels": { "addonmanager.kubernetes.io/mode": "Reconcile" } }),
+        json!({ "annotations": { "objectset.rio.cattle.io/id": "" } }),
+    ] {
+        let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+        cluster.found.dns.config.as_mut().unwrap()["metadata"] = kept;
+        cluster.settle();
+        assert_eq!(cluster.found.dns.config.as_ref().unwrap()["data"]["Corefile"], COREFILE);
+        let (state, message) = cluster.steps()["dns"].clone();
+        assert_eq!(state, StepState::Failed, "{message}");
+        assert!(
+            message.contains("would take a change back") && message.contains("coredns-custom"),
+            "{message}"
+        );
+        assert!(message.contains("acme.example.com") && message.contains("10.96.0.53"), "{message}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     MANAGER,
     objects::{SOURCE_CLUSTER, Schema},
-    plan::{Action, Found, Known, plan},
+    plan::{Action, Found, Known, is_removed, plan},
 };
 use crate::{
     engine::Source,
@@ -51,6 +51,8 @@ pub(crate) struct Multicluster {
     pub(crate) clock: Arc<dyn Clock>,
     /// What is wrong.
     pub(crate) problems: watch::Sender<Vec<Problem>>,
+    /// How much of ours is still to be taken out, where all of it is; none where it is not, or nobody has looked yet.
+    pub(crate) left: watch::Sender<Option<usize>>,
 }
 
 /// What is watched: what it knows, and what wakes.
@@ -83,16 +85,40 @@ where
 impl Multicluster {
     /// Runs for as long as it is polled.
     pub(crate) async fn run(mut self) {
+        // what another day's removal left says nothing of this one's
+        self.leave(None);
         loop {
             let version = *self.version.borrow_and_update();
             let ended = match version {
                 Some(version) => self.follow(version).await,
-                None => self.version.changed().await.is_err(),
+                None => self.absent().await,
             };
             if ended {
                 return;
             }
         }
+    }
+
+    /// There is no such API, and so nothing of it. Returns whether the agent ends.
+    async fn absent(&mut self) -> bool {
+        loop {
+            let was_read = self.view.borrow_and_update().is_some();
+            let removed = is_removed(&self.snapshot.borrow_and_update().resources);
+            self.leave((was_read && removed).then_some(0));
+            tokio::select! {
+                changed = self.version.changed() => return changed.is_err(),
+                changed = self.snapshot.changed() => if changed.is_err() { return true },
+                changed = self.view.changed() => if changed.is_err() { return true },
+            }
+        }
+    }
+
+    fn leave(&self, left: Option<usize>) {
+        self.left.send_if_modified(|old| {
+            let differs = *old != left;
+            *old = left;
+            differs
+        });
     }
 
     /// Keeps the objects in this version, until there is another. Returns whether the agent ends.
@@ -128,6 +154,8 @@ impl Multicluster {
                 let now = format!("{now:.0}");
                 let (resources, exposed) = (&snapshot.resources, exposed.as_deref());
                 let actions = plan(Known { resources, view: &view, exposed, schema, now: &now }, &found);
+                // what somebody else's finalizer holds is there, too
+                self.leave(is_removed(resources).then_some(actions.len()));
                 let results: Vec<Option<String>> = stream::iter(actions)
                     .map(|action| self.act(schema, action))
                     .buffer_unordered(TOGETHER)
@@ -197,6 +225,12 @@ impl Multicluster {
             Action::ExportStatus(object) => {
                 let (api, name) = self.api(schema, "ServiceExport", object);
                 api.patch_status(&name, &apply, &Patch::Apply(&**object)).await.map(drop)
+            }
+            Action::ClearExport(object) => {
+                let (api, name) = self.api(schema, "ServiceExport", object);
+                let params =
+                    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                api.patch_status(&name, &params, &Patch::Merge(&**object)).await.map(drop)
             }
             Action::DeleteImport(key) => {
                 let (api, name) = self.api(schema, "ServiceImport", &schema.object("ServiceImport", key));

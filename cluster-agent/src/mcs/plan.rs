@@ -45,6 +45,8 @@ pub(super) enum Action {
     /// By namespace and name.
     DeleteSlice(String, String),
     ExportStatus(Box<DynamicObject>),
+    /// Takes our conditions away: a merge patch.
+    ClearExport(Box<DynamicObject>),
 }
 
 /// What is known.
@@ -100,7 +102,7 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
     actions.extend(gone.cloned().map(Action::DeleteImport));
     if removed {
         let ours = found.exports.iter().filter_map(|export| status::none(known.schema, export));
-        actions.extend(ours.map(|object| Action::ExportStatus(Box::new(object))));
+        actions.extend(ours.map(|object| Action::ClearExport(Box::new(object))));
     } else {
         exports(known, &own.cluster, found, &mut actions);
     }
@@ -108,7 +110,7 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
 }
 
 /// Whether nothing of the agent's is to be there any more.
-fn is_removed(resources: &Resources<ClusterResource>) -> bool {
+pub(super) fn is_removed(resources: &Resources<ClusterResource>) -> bool {
     let order = resources.get(&ResourceKey::new("install", ""));
     matches!(order, Some(ClusterResource::Install(InstallOrder::Removed { .. })))
 }

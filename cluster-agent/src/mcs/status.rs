@@ -128,17 +128,29 @@ pub(super) fn import_status(
     status(schema, "ServiceImport", found, value)
 }
 
-/// The export without any condition of ours; none where it has none.
+/// The conditions of an export that we set.
+const EXPORTS: [&str; 3] = ["Valid", "Ready", "Conflict"];
+
+/// What takes our conditions from the export, as a merge patch; none where it has none. What is applied server-side can't do it: a status
+/// in which nothing is left would be null, which the custom resource does not allow.
 pub(super) fn none(schema: Schema, found: &DynamicObject) -> Option<DynamicObject> {
     let of_us = |entry: &ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(MANAGER) && entry.subresource.as_deref() == Some("status")
     };
-    let there = found.data.get("status").and_then(|status| status["conditions"].as_array());
-    let managed = found.metadata.managed_fields.iter().flatten().any(of_us);
-    if !managed || there.is_none_or(Vec::is_empty) {
+    if !found.metadata.managed_fields.iter().flatten().any(of_us) {
         return None;
     }
-    status(schema, "ServiceExport", found, json!({}))
+    let there = found.data.get("status").and_then(|status| status["conditions"].as_array())?;
+    let is_ours = |one: &&Value| one["type"].as_str().is_some_and(|kind| EXPORTS.contains(&kind));
+    let others: Vec<&Value> = there.iter().filter(|one| !is_ours(one)).collect();
+    if others.len() == there.len() {
+        return None;
+    }
+    let left = if others.is_empty() { Value::Null } else { json!({ "conditions": others }) };
+    let mut object = status(schema, "ServiceExport", found, left)?;
+    // in place of what was read, so that nobody else's is lost
+    object.metadata.resource_version.clone_from(&found.metadata.resource_version);
+    Some(object)
 }
 
 fn status(schema: Schema, kind: &str, found: &DynamicObject, status: Value) -> Option<DynamicObject> {

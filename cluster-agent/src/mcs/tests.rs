@@ -201,6 +201,13 @@ impl World {
                 self.found.exports = vec![Arc::new(new)];
                 "export status".into()
             }
+            Action::ClearExport(object) => {
+                let mut new = (*self.found.exports[0]).clone();
+                assert_eq!(object.metadata.resource_version, new.metadata.resource_version);
+                new.data["status"] = object.data["status"].clone();
+                self.found.exports = vec![Arc::new(new)];
+                "export cleared".into()
+            }
         }
     }
 
@@ -419,8 +426,21 @@ fn an_uninstalled_agent_leaves_nothing() {
     let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
     all.insert(order.key(), order);
     let done = world.step(&all);
-    assert!(done.len() == 3 && done[0].starts_with("delete slice") && done[2] == "export status", "{done:?}");
-    assert_eq!(world.found.exports[0].data["status"], json!({}));
+    assert!(
+        done.len() == 3 && done[0].starts_with("delete slice") && done[2] == "export cleared",
+        "{done:?}"
+    );
+    assert_eq!(world.found.exports[0].data["status"], Value::Null, "an empty one is no status");
+    assert_eq!(world.step(&all), [""; 0]);
+
+    // what others say of it stays
+    let theirs = json!({"type": "Theirs", "status": "True"});
+    let mut export = (*world.found.exports[0]).clone();
+    export.metadata.resource_version = Some("7".to_owned());
+    export.data["status"] = json!({"conditions": [theirs, {"type": "Valid", "status": "True"}]});
+    world.found.exports = vec![Arc::new(export)];
+    assert_eq!(world.step(&all), ["export cleared"]);
+    assert_eq!(world.found.exports[0].data["status"], json!({"conditions": [theirs]}));
     assert_eq!(world.step(&all), [""; 0]);
 }
 

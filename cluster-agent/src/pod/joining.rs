@@ -7,6 +7,7 @@ use super::{
 use crate::{
     join::{JoinConfig, JoinError, join},
     lease::Standings,
+    locality,
     state::{DataDir, StateError},
 };
 use sha2::{Digest as _, Sha256};
@@ -135,6 +136,7 @@ impl Joining {
             cluster: with.cluster.clone(),
             data: self.data.path().to_owned(),
             locality: with.locality.clone(),
+            nodes: locality::of_nodes(self.secret.client()).await,
         };
         match join(&config, token).await {
             Ok(membership) => {

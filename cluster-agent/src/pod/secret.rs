@@ -5,17 +5,18 @@ use crate::{
     state::{DataDir, StateError},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
+    Api, Client, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
 };
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 use tombolo_model::NamespaceName;
 use tombolo_mtls::certificate_info;
@@ -28,6 +29,15 @@ const STATE: &str = "state.json";
 const CURRENT: &str = "intermediate.pem";
 /// The SHA-256 of the token that it joined with: that one is not tried again.
 pub(super) const TOKEN: &str = "token.sha256";
+/// The annotation of the agent's pods that changes when the Secret did: kubelet looks at a pod that changed at once, and so at
+/// its mounts; else it does once in a minute or two.
+const NEWS: &str = "tombolo.io/state-kept";
+/// The agent's pods.
+const PODS: &str = "app.kubernetes.io/name=tombolo-agent";
+/// How often they are told. Kubelet may hear of the pod before it hears of the Secret, and then of the pod again.
+const TIMES: u8 = 3;
+/// How long after one time it is the next one's.
+const BETWEEN: Duration = Duration::from_secs(2);
 /// All that is kept. The membership comes last: without it nothing is joined.
 const FILES: [&str; 4] = [CURRENT, "intermediate-next.pem", TOKEN, STATE];
 
@@ -125,6 +135,26 @@ pub(super) struct StateSecret {
     namespace: NamespaceName,
     dir: PathBuf,
     written: Option<Kept>,
+    news: News,
+}
+
+/// How often the pods are still to be told, and when they were last.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    owed: u8,
+    told: Option<Instant>,
+}
+
+impl News {
+    /// Whether it is time.
+    fn take(&mut self, now: Instant) -> bool {
+        let is_due = self.owed > 0 && self.told.is_none_or(|told| now.duration_since(told) >= BETWEEN);
+        if is_due {
+            self.owed -= 1;
+            self.told = Some(now);
+        }
+        is_due
+    }
 }
 
 impl fmt::Debug for StateSecret {
@@ -136,8 +166,13 @@ impl fmt::Debug for StateSecret {
 impl StateSecret {
     /// The Secret of this namespace, mounted at `dir`.
     #[must_use]
-    pub(super) const fn new(client: Client, namespace: NamespaceName, dir: PathBuf) -> Self {
-        Self { client, namespace, dir, written: None }
+    pub(super) fn new(client: Client, namespace: NamespaceName, dir: PathBuf) -> Self {
+        Self { client, namespace, dir, written: None, news: News::default() }
+    }
+
+    /// The API server that has it.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Where it is mounted.
@@ -145,11 +180,43 @@ impl StateSecret {
         &self.dir
     }
 
-    /// Writes what is in the data directory, unless that is written. Nothing is written before something is joined.
+    /// Writes what is in the data directory, unless that is written, and makes the mounts follow. Nothing is written before
+    /// something is joined. To be called again and again.
     ///
     /// # Errors
     /// Why not, for people; to be tried again.
     pub(super) async fn write(&mut self, data: &DataDir) -> Result<(), String> {
+        self.put(data).await?;
+        if self.news.take(Instant::now())
+            && let Err(error) = self.touch_pods().await
+        {
+            let message = "the other replicas can't be told that the agent's state is another one; kubelet tells them in a minute or two";
+            tracing::warn!(error = chain(&error), "{message}");
+        }
+        Ok(())
+    }
+
+    /// Changes the annotation of all of the agent's pods.
+    async fn touch_pods(&self) -> Result<(), kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace.as_str());
+        // any value that is none of before
+        let news = crate::report::new_epoch(&mut rand::rng());
+        let news = json!({ "metadata": { "annotations": { NEWS: news } } });
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        for pod in api.list_metadata(&ListParams::default().labels(PODS)).await? {
+            let patched: Result<PartialObjectMeta<Pod>, _> =
+                api.patch_metadata(&pod.name_any(), &params, &Patch::Merge(&news)).await;
+            match patched {
+                Ok(_) => {}
+                // it ended meanwhile
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, data: &DataDir) -> Result<(), String> {
         let here = Kept::here(data).map_err(|error| chain(&error))?;
         let is_mounted = || Kept::mounted(&self.dir).is_ok_and(|mounted| mounted == here);
         if here.made().is_none() || self.written.as_ref() == Some(&here) || is_mounted() {
@@ -177,6 +244,7 @@ impl StateSecret {
         })?;
         tracing::info!(secret.name = NAME, "the agent's state is kept");
         self.written = Some(here);
+        self.news = News { owed: TIMES, told: None };
         Ok(())
     }
 }
@@ -212,6 +280,15 @@ mod tests {
 
     fn kept(files: &[(&'static str, &str)]) -> Kept {
         Kept(files.iter().map(|(name, content)| (*name, content.as_bytes().to_vec())).collect())
+    }
+
+    #[test]
+    fn pods_are_told_a_few_times() {
+        let (mut news, began) = (News::default(), Instant::now());
+        assert!(!news.take(began), "nothing was written");
+        news.owed = TIMES;
+        let told = (0..60).filter(|second| news.take(began + Duration::from_secs(*second)));
+        assert_eq!(told.collect::<Vec<_>>(), [0, 2, 4]);
     }
 
     #[test]

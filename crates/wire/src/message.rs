@@ -143,9 +143,12 @@ pub struct JoinRequest {
     pub cluster: ClusterName,
     /// PKCS #10 request for the cluster's intermediate, PEM. Its key never leaves the agent.
     pub csr: String,
-    /// Where it runs.
+    /// Where it runs, where somebody said so.
     #[serde(default)]
     pub locality: Locality,
+    /// Where its nodes stand: taken where nobody ever said where it runs.
+    #[serde(default)]
+    pub nodes: Locality,
 }
 
 /// The controller takes a cluster in.

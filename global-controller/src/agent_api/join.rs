@@ -95,7 +95,7 @@ async fn take_in(
     if !tx.use_join_token(token.org, token.id, now).await? {
         return Err(used(now));
     }
-    tx.joined(token.org, token.cluster, &request.locality, now).await?;
+    tx.joined(token.org, token.cluster, (&request.locality, &request.nodes), now).await?;
     let issued = agent
         .deps
         .ca

@@ -1,4 +1,4 @@
-//! The files: `<data>/postgres/{data,run,server.log,lock}`.
+//! The files: `<data>/postgres/{data,run,server.log,log,lock}`.
 
 use super::{Error, account::Account, io_error, locate::Binaries, supervise};
 use nix::unistd::{Gid, Uid, chown};
@@ -23,8 +23,10 @@ pub(super) struct Layout {
     pub(super) data: PathBuf,
     /// The folder of the socket.
     pub(super) socket: PathBuf,
-    /// What the server says.
+    /// What the server says while it starts, and where it says the rest.
     pub(super) log: PathBuf,
+    /// The folder of what it says then.
+    pub(super) logs: PathBuf,
 }
 
 impl Layout {
@@ -46,7 +48,9 @@ impl Layout {
             socket = short_socket(&base);
         }
         own(&socket, account)?;
-        Ok(Self { data: base.join("data"), socket, log: base.join("server.log"), base })
+        let logs = base.join("log");
+        own(&logs, account)?;
+        Ok(Self { data: base.join("data"), socket, log: base.join("server.log"), logs, base })
     }
 
     /// Runs `initdb` once. It works in a folder of another name first, so that a start that was cut off leaves nothing
@@ -86,10 +90,18 @@ impl Layout {
         give(&path, account)
     }
 
-    /// The last lines of the server's log.
+    /// The last lines of what the server said.
     pub(super) fn log_tail(&self) -> String {
+        let newest = || -> std::io::Result<PathBuf> {
+            let mut newest = (fs::metadata(&self.log)?.modified()?, self.log.clone());
+            for entry in fs::read_dir(&self.logs)? {
+                let entry = entry?;
+                newest = newest.max((entry.metadata()?.modified()?, entry.path()));
+            }
+            Ok(newest.1)
+        };
         let read = || -> std::io::Result<String> {
-            let mut file = fs::File::open(&self.log)?;
+            let mut file = fs::File::open(newest()?)?;
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(2000)))?;
             let mut tail = Vec::new();

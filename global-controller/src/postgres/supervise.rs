@@ -104,7 +104,7 @@ struct Launch {
 
 impl Launch {
     fn spawn(&self) -> Result<Child, Error> {
-        let Layout { data, socket, log, .. } = &self.layout;
+        let Layout { data, socket, log, logs, .. } = &self.layout;
         let old = log.with_extension("log.1");
         match fs::rename(log, &old) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("rename", log)(e)),
@@ -113,14 +113,27 @@ impl Launch {
         let out = fs::File::create(log).map_err(io_error("make", log))?;
         let mut server = command(&self.binaries, "postgres", &self.account);
         server.arg("-D").arg(data).arg("-k").arg(socket).stdout(Stdio::null()).stderr(out);
+        let mut days = std::ffi::OsString::from("log_directory=");
+        days.push(logs);
+        server.arg("-c").arg(days);
         for setting in [
             "listen_addresses=",
             "unix_socket_permissions=0700",
             "max_connections=40",
             "shared_buffers=64MB",
             "jit=off",
-            "logging_collector=off",
+            // a file for each day of the week, emptied when its day comes again; what is said before the collector runs
+            // is in the file beside them
+            "logging_collector=on",
+            "log_filename=server-%a.log",
+            "log_rotation_age=1d",
+            "log_rotation_size=0",
+            "log_truncate_on_rotation=on",
+            // neither a client that errs nor time alone fills them: a failed statement is told by who sent it
+            "log_min_messages=log",
+            "log_min_error_statement=panic",
             "log_checkpoints=off",
+            "log_autovacuum_min_duration=-1",
         ] {
             server.arg("-c").arg(setting);
         }

@@ -160,7 +160,7 @@ impl Bench {
 
     async fn join(&mut self, tx: &mut Tx, id: ClusterId, name: &ClusterName) {
         let (now, org) = (self.now(), self.org.id);
-        tx.joined(org, id, &Locality::default(), now).await.unwrap();
+        tx.joined(org, id, (&Locality::default(), &Locality::default()), now).await.unwrap();
         let spiffe = SpiffeId::cluster(&self.org.trust_domain, name);
         let csr = PrivateKey::generate().unwrap().csr(&spiffe).unwrap();
         let owner = (org, &self.org.trust_domain);

@@ -88,20 +88,25 @@ impl Tx {
         &mut self,
         org: OrgId,
         cluster: ClusterId,
-        locality: &Locality,
+        (locality, nodes): (&Locality, &Locality),
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
         sqlx::query!(
             "UPDATE clusters
              SET joined_at = $3, revoked_at = NULL, updated_at = $3, version = version + 1,
-                 region = coalesce($4, region), zone = CASE WHEN $4::text IS NULL THEN coalesce($5, zone) ELSE $5 END,
+                 region = coalesce($4, region, $6),
+                 zone = CASE WHEN $4::text IS NOT NULL THEN $5
+                             WHEN region IS NULL THEN coalesce($5, zone, $7)
+                             ELSE coalesce($5, zone) END,
                  inventory_epoch = NULL, inventory_sequence = NULL
              WHERE org_id = $1 AND id = $2",
             org.as_uuid(),
             cluster.as_uuid(),
             now,
             locality.region,
-            locality.zone
+            locality.zone,
+            nodes.region,
+            nodes.zone
         )
         .execute(self.conn())
         .await?;

@@ -14,13 +14,17 @@ pub(crate) const CONTROLLER: Chart =
 
 /// A database of one's own.
 fn shared() -> Value {
-    json!({ "database": { "existingSecret": "database" }, "caKey": { "existingSecret": "ca-key" } })
+    json!({
+        "database": { "existingSecret": "database" }, "caKey": { "existingSecret": "ca-key" },
+        "ownerToken": { "existingSecret": "owner" },
+    })
 }
 
 fn beside(path: &str) -> Value {
     match path {
         "replicas" | "database.existingSecret" | "database.key" => shared(),
         "caKey.key" => json!({ "caKey": { "existingSecret": "ca-key" } }),
+        "ownerToken.key" => json!({ "ownerToken": { "existingSecret": "owner" } }),
         "service.nodePort" => json!({ "service": { "type": "NodePort" } }),
         "service.externalTrafficPolicy"
         | "service.loadBalancerClass"
@@ -89,6 +93,7 @@ fn many_share_a_database_and_a_key() {
     for (path, secret, key) in [
         (options.database_url_file, "database", Some("DATABASE_URL")),
         (options.ca_key_file, "ca-key", Some("ca.key")),
+        (options.given_owner_token_file, "owner", Some("token")),
         (options.tls_cert, "certificate", None),
         (options.tls_key, "certificate", None),
     ] {
@@ -183,7 +188,7 @@ fn what_does_not_go_together_is_named_at_once() {
     }
     let values = json!({ "database": { "existingSecret": "a" }, "persistence": { "existingClaim": "b" } });
     let refusal = CONTROLLER.render(&values).expect_err("refused");
-    for name in ["caKey.existingSecret:", "persistence.existingClaim:"] {
+    for name in ["caKey.existingSecret:", "ownerToken.existingSecret:", "persistence.existingClaim:"] {
         assert!(refusal.contains(&format!("  - {name}")), "{name}: {refusal}");
     }
 }
@@ -193,10 +198,15 @@ fn the_notes_lead_to_the_owner_token() {
     let alone = CONTROLLER.notes(&Value::Null);
     let options = options(&CONTROLLER.render(&json!({})).expect("rendered"));
     let (token, ready) = (options.owner_token_file.expect("a file"), options.ready_file.expect("a file"));
-    for notes in [&alone, &CONTROLLER.notes(&shared())] {
-        for path in [&token, &ready] {
-            assert!(notes.contains(path.to_str().expect("a path")), "{notes}");
-        }
+    let many = CONTROLLER.notes(&shared());
+    let token = token.to_str().expect("a path");
+    assert!(alone.contains(token) && !many.contains(token), "{many}");
+    assert!(
+        many.contains("get secret owner -o go-template='{{index .data \"token\" | base64decode}}'"),
+        "{many}"
+    );
+    for notes in [&alone, &many] {
+        assert!(notes.contains(ready.to_str().expect("a path")), "{notes}");
         assert!(
             notes.contains("tombolo login --server https://tombolo-tombolo-controller.control.svc:8443"),
             "{notes}"

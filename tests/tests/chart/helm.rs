@@ -7,9 +7,6 @@ use std::{
     process::Command,
 };
 
-/// What charts are rendered for; helm has no cluster to ask here.
-const KUBERNETES: &str = "1.34.4";
-
 fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a checkout")
 }
@@ -77,17 +74,7 @@ impl Chart {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), all.to_string()).expect("written");
         let path = file.path().display().to_string();
-        let said = helm(&[
-            "template",
-            "tombolo",
-            folder,
-            "--namespace",
-            self.namespace,
-            "--kube-version",
-            KUBERNETES,
-            "--values",
-            &path,
-        ])?;
+        let said = helm(&["template", "tombolo", folder, "--namespace", self.namespace, "--values", &path])?;
         Ok(documents(&said))
     }
 

@@ -215,6 +215,12 @@ impl Cluster {
         script("down", &[self.node(number)]).await.map(drop)
     }
 
+    /// Each process of all nodes: node, program, process, MiB of memory, seconds of CPU so far.
+    pub(crate) async fn stats(&self) -> Result<String, String> {
+        self.ours()?;
+        script::<&str>("stats", &[]).await
+    }
+
     /// Gives every pending LoadBalancer service the address of the first node.
     pub(crate) async fn balance(&self) -> Result<(), String> {
         self.ours()?;
@@ -289,6 +295,10 @@ impl Lab {
     /// Packets so far that left a cluster for an address which is no node's.
     pub(crate) async fn leaks(&self) -> Result<u64, String> {
         script("wan", &["leaks"]).await?.trim().parse().map_err(|error| format!("a count of leaks: {error}"))
+    }
+    /// The conformance suite of the Multi-Cluster Services API on the first two clusters: its counts, or what did not pass.
+    pub(crate) async fn conformance(&self, args: &[&str]) -> Result<String, String> {
+        script("mcs", args).await
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod capture;
 mod chart;
+mod conformance;
+mod everything;
 mod faults;
 mod images;
 mod lab;
@@ -9,6 +11,8 @@ mod load;
 mod machines;
 mod onboard;
 mod pair;
+mod replicas;
+mod scale;
 mod smoke;
 mod walkthrough;
 mod world;

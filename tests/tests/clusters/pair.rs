@@ -31,7 +31,13 @@ impl Pair {
     async fn onboard(&self, cluster: &Cluster, servers: usize) {
         let kubeconfig = cluster.kubeconfig.display().to_string();
         let join = ["cluster", "join", &cluster.name, "--kubeconfig", &kubeconfig];
-        self.world.tombolo(&join).await.expect("it joins");
+        if let Err(error) = self.world.tombolo(&join).await {
+            let ours = ["-n", "tombolo-system"];
+            let pods = cluster.kubectl(&[&ours[..], &["describe", "pods"]].concat()).await;
+            let logs =
+                cluster.kubectl(&[&ours[..], &["logs", "deploy/tombolo-agent", "--tail=50"]].concat()).await;
+            panic!("{error}\n{}\n{}", pods.unwrap_or_else(|e| e), logs.unwrap_or_else(|e| e));
+        }
         let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
         let (installed, ()) = tokio::join!(self.world.tombolo(&install), run(cluster, servers));
         installed.expect("it is installed");

@@ -134,6 +134,32 @@ async fn the_owner_token_is_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_owner_token_may_be_given() {
+    let folder = folder();
+    let data = folder.path();
+    let given = || {
+        let mut command = bare(data);
+        command.arg("--given-owner-token-file").arg(data.join("owner"));
+        command
+    };
+    // a token that can be guessed is none
+    std::fs::write(data.join("owner"), "tmb_secret\n").unwrap();
+    let said = refused(given()).await;
+    assert!(said.contains("32 random bytes") && !said.contains("tmb_secret"), "{said}");
+    std::fs::write(data.join("owner"), format!("tmb_{}Q\n", "A".repeat(42))).unwrap();
+    let mut first = Program::start("controller", given(), &ready(data), SOON).await;
+    assert_eq!(call(&first, data, "GET", "/owner-tokens", json!(null)).await, 200);
+    assert!(first.stop(SOON).await.success());
+    assert_eq!(first.stdout(), "", "it is shown");
+    // it is needed at the first start only
+    std::fs::rename(data.join("owner"), data.join("away")).unwrap();
+    let mut second = Program::start("controller", given(), &ready(data), SOON).await;
+    std::fs::rename(data.join("away"), data.join("owner")).unwrap();
+    assert_eq!(call(&second, data, "GET", "/owner-tokens", json!(null)).await, 200);
+    assert!(second.stop(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn postgres_that_dies_is_started_again() {
     let folder = folder();
     let data = folder.path();
@@ -173,4 +199,53 @@ async fn a_long_path_and_missing_programs() {
     wrong.env("DATABASE_URL", "mysql://x").args(["--vip-pool", "10.0.0.0/30"]);
     let said = refused(wrong).await;
     assert!(said.contains("does not begin with postgres://") && said.contains("--vip-pool"), "{said}");
+}
+
+/// A statement of somebody who may speak to the private PostgreSQL: the last line of its answer.
+async fn sql(data: &Path, statements: &str) -> String {
+    let found = Command::new("bash").args(["-c", "ls -d /usr/lib/postgresql/*/bin/psql | tail -1"]).output();
+    let found = String::from_utf8(found.unwrap().stdout).unwrap();
+    let program = if found.is_empty() { "psql" } else { found.trim() };
+    let mut command = Command::new(program);
+    command.arg("-h").arg(data.join("postgres/run")).args(["-U", "tombolo", "-XAtq", "tombolo"]);
+    command.args(["-c", statements]);
+    let said = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    String::from_utf8(said.stdout).unwrap().lines().last().unwrap_or_default().to_owned()
+}
+
+/// All that the private PostgreSQL wrote, in bytes.
+fn logged(data: &Path) -> u64 {
+    let days = std::fs::read_dir(data.join("postgres/log")).unwrap().map(|file| file.unwrap().path());
+    let start = ["server.log", "server.log.1"].map(|name| data.join("postgres").join(name));
+    days.chain(start).map(|path| std::fs::metadata(path).map_or(0, |found| found.len())).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgres_logs_has_a_bound() {
+    let folder = folder();
+    let data = folder.path();
+    let mut program = start(data).await;
+    // a file a day, and no more of them than days of a week
+    let file = sql(data, "SELECT pg_current_logfile()").await;
+    let name = Path::new(&file).file_name().and_then(|name| name.to_str()).unwrap().to_owned();
+    let day = name.strip_prefix("server-").and_then(|name| name.strip_suffix(".log")).unwrap();
+    assert!(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].contains(&day), "{file}");
+    for (setting, value) in
+        [("log_rotation_age", "1d"), ("log_rotation_size", "0"), ("log_truncate_on_rotation", "on")]
+    {
+        assert_eq!(sql(data, &format!("SHOW {setting}")).await, value, "{setting}");
+    }
+    // and nobody fills it
+    let before = logged(data);
+    let errs = "DO $$ BEGIN FOR i IN 1..500 LOOP RAISE WARNING 'no'; END LOOP; RAISE EXCEPTION 'no'; END $$";
+    for _ in 0..5 {
+        sql(data, errs).await;
+    }
+    assert_eq!(sql(data, "SELECT 7").await, "7", "it listens");
+    assert_eq!(logged(data), before, "a client's errors are in the log");
+    // what is the server's own is there
+    assert_eq!(sql(data, "SELECT pg_reload_conf()").await, "t");
+    let grown = || std::future::ready(logged(data));
+    wait::until("a line of the server's", SOON, grown, |now| *now > before).await;
+    assert!(program.stop(SOON).await.success());
 }

@@ -186,3 +186,22 @@ async fn requests_of_strangers_are_refused() {
     wait::until("no refusal", SOON, look, String::is_empty).await;
     site.bound.drain().await;
 }
+
+/// Where its nodes stand is where it stands, unless somebody said otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_stands_where_its_nodes_do() {
+    let (site, _database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let region = async |cluster: &str| {
+        let path = acme.path(&format!("/clusters/{cluster}"));
+        site.must(&acme.admin, "GET", &path, None).await["locality"]["region"].clone()
+    };
+    site.cluster(&acme, "cluster-1").await;
+    site.join_from(&acme, "cluster-1", "eu").await;
+    assert_eq!(region("cluster-1").await, "eu");
+    let body = serde_json::json!({ "name": "cluster-2", "locality": { "region": "us" } });
+    site.must(&acme.admin, "POST", &acme.path("/clusters"), Some(body)).await;
+    site.join_from(&acme, "cluster-2", "eu").await;
+    assert_eq!(region("cluster-2").await, "us", "the operator's word counts");
+    site.bound.drain().await;
+}

@@ -127,11 +127,29 @@ impl Site {
         self.join_as(org, cluster, token, &id).await
     }
 
+    /// Joins as a cluster whose nodes stand in this region.
+    pub(crate) async fn join_from(&self, org: &Org, cluster: &str, region: &str) {
+        let token = self.onboarding(org, cluster).await;
+        let id = SpiffeId::cluster(&org.trust_domain, &name(cluster));
+        let nodes = Locality { region: Some(region.to_owned()), zone: None };
+        self.join_with(org, (cluster, nodes), &token, &id).await.unwrap();
+    }
+
     /// Joins, asking for an intermediate of this identity.
     pub(crate) async fn join_as(
         &self,
         org: &Org,
         cluster: &str,
+        token: &str,
+        id: &SpiffeId,
+    ) -> Result<Agent, RequestError> {
+        self.join_with(org, (cluster, Locality::default()), token, id).await
+    }
+
+    async fn join_with(
+        &self,
+        org: &Org,
+        (cluster, nodes): (&str, Locality),
         token: &str,
         id: &SpiffeId,
     ) -> Result<Agent, RequestError> {
@@ -141,6 +159,7 @@ impl Site {
             cluster: name(cluster),
             csr: key.csr(id).unwrap(),
             locality: Locality::default(),
+            nodes,
         };
         let answer: JoinResponse =
             post_once(&self.connector(None), "/agent/v1/join", Some(token), &request).await?;

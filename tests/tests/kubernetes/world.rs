@@ -122,6 +122,7 @@ impl Controller {
             cluster: name.parse().expect("a name"),
             data: home.join("data"),
             locality: Locality::default(),
+            nodes: Locality::default(),
         };
         join(&config, &token).await.expect("joined");
     }

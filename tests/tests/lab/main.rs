@@ -5,6 +5,7 @@ mod capture;
 mod clusters;
 mod image;
 mod node;
+mod partition;
 mod talk;
 
 use clusters::{Clusters, HOME, NAME, PORT};
@@ -37,6 +38,8 @@ async fn two_clusters_with_the_same_addresses() {
     an_application_of_a_pod_reaches_the_name_over_both_families(&clusters);
     the_servers_log_names_the_caller(&clusters).await;
     the_link_shows_tls_1_3_and_no_names(&mut clusters, vip).await;
+    partition::a_cluster_is_cut_off_from_the_controller(&clusters, vip).await;
+    partition::two_clusters_are_cut_off_from_each_other(&clusters, vip).await;
     all_goes_on_without_the_controller(&mut clusters, vip).await;
     a_revoked_cluster_is_cut_off(&mut clusters, vip).await;
 }

@@ -1,10 +1,13 @@
 //! From an API server's objects to ours. What the API server took is sound, so little can be wrong with it; what can't
 //! be carried is left out, and said.
 
-use crate::source::{
-    Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
-    convert::{self, HEALTH_CHECK, SERVICE_ACCOUNT, SERVICE_NAME},
-    object::{AccountObject, ExportObject, default_account, node_key},
+use crate::{
+    locality::{REGION, ZONE},
+    source::{
+        Check, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind, PodObject, ServiceObject,
+        convert::{self, HEALTH_CHECK, SERVICE_ACCOUNT, SERVICE_NAME},
+        object::{AccountObject, ExportObject, default_account, node_key},
+    },
 };
 use k8s_openapi::{
     api::{
@@ -24,8 +27,6 @@ use tombolo_model::{
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tombolo-agent");
 /// How many bytes of labels, and of annotations, may go with an exported service.
 const MOST_EXPORTED: usize = 16_384;
-const REGION: &str = "topology.kubernetes.io/region";
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// An object, as far as it can be used.
 #[derive(Clone, Debug, PartialEq)]

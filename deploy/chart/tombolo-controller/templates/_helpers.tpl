@@ -40,6 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $wrong := list }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.database.existingSecret) }}{{ $wrong = append $wrong (printf "replicas: %d replicas share a database, so they need one of yours: database.existingSecret" (int .Values.replicas)) }}{{ end }}
 {{- if and .Values.database.existingSecret (not .Values.caKey.existingSecret) }}{{ $wrong = append $wrong "caKey.existingSecret: with a database of your own, every replica needs the same key file, so it can't be made on a volume" }}{{ end }}
+{{- if and .Values.database.existingSecret (not .Values.ownerToken.existingSecret) }}{{ $wrong = append $wrong "ownerToken.existingSecret: with a database of your own there is no volume, and a token made up in a pod is lost with it" }}{{ end }}
 {{- if and .Values.database.existingSecret .Values.persistence.existingClaim }}{{ $wrong = append $wrong "persistence.existingClaim: nothing is kept on a volume with database.existingSecret" }}{{ end }}
 {{- if and .Values.tls.existingSecret .Values.tls.names }}{{ $wrong = append $wrong "tls.names: they are in your own certificate, or not (tls.existingSecret)" }}{{ end }}
 {{- if ne .Values.service.type "LoadBalancer" }}

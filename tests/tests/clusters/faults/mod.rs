@@ -1,13 +1,10 @@
 //! What befalls two clusters while a pod of one calls the other. Given clusters are left out by this module's name, for their machines are not
 //! ours to handle.
 
-mod agent;
 mod apiserver;
 mod controller;
 mod endpoint;
 mod gateway;
 mod namespace;
-mod node;
-mod objects;
 mod token;
 mod two_names;
