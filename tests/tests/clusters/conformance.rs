@@ -75,7 +75,7 @@ async fn the_multi_cluster_services_api() {
     let counts = lab.conformance(&[]).await.unwrap_or_else(|error| panic!("{error}"));
     println!("{}", counts.trim());
     for cluster in [one, other] {
-        until("the suite is gone", SOON * 4, || of_the_suite(cluster), Vec::is_empty).await;
+        until("the suite is gone", SOON, || of_the_suite(cluster), Vec::is_empty).await;
     }
 
     for (cluster, before) in [one, other].into_iter().zip(before) {
