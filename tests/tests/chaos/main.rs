@@ -5,6 +5,7 @@
 mod clusters;
 mod control;
 mod gateways;
+mod kills;
 mod load;
 
 use load::Load;
@@ -36,6 +37,7 @@ async fn nothing_that_fails_alone_costs_a_request() {
         control::postgres_is_killed,
         control::an_agent_is_killed,
         control::an_agent_starts_without_a_controller,
+        kills::many_are_killed_at_random,
         gateways::an_egress_gateway_is_killed,
         gateways::an_ingress_gateway_is_killed,
         gateways::an_egress_gateway_drains,
