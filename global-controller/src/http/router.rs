@@ -4,7 +4,7 @@ use super::{
     audit,
     auth::{self, Api},
     certificate, cluster, conditional, events, gns, install, manifest, meta, onboarding, openapi,
-    organization, owner, service, status, token,
+    organization, owner, root, service, status, token,
 };
 use crate::app::{
     Deps,
@@ -39,6 +39,7 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(service::get))
         .routes(routes!(certificate::bundle))
         .routes(routes!(certificate::list))
+        .routes(routes!(root::get, root::create))
         .routes(routes!(audit::list))
         .routes(routes!(events::follow))
 }

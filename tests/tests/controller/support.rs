@@ -301,6 +301,7 @@ impl Agent {
         gateways: Vec<GatewayReport>,
     ) -> Result<(), RequestError> {
         let status = AgentStatus {
+            intermediate: None,
             software: "tombolo-agent/test".to_owned(),
             generation: tombolo_model::Generation::ZERO,
             problems: Vec::new(),

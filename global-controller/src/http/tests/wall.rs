@@ -81,7 +81,7 @@ const CASES: [Case; 24] = [
 ];
 
 /// The rest of them: one array of all would be too long for a line of reason each.
-const MORE: [Case; 14] = [
+const MORE: [Case; 16] = [
     case("get", "/organizations/{org}/clusters/{cluster}/install", For::Viewer, none),
     case("put", "/organizations/{org}/clusters/{cluster}/install", For::Editor, || Some(json!({}))),
     case("delete", "/organizations/{org}/clusters/{cluster}/install", For::Editor, none),
@@ -94,6 +94,8 @@ const MORE: [Case; 14] = [
     case("get", "/organizations/{org}/services/{name}", For::Viewer, none),
     case("get", "/organizations/{org}/trust-bundle", For::Viewer, none),
     case("get", "/organizations/{org}/certificates", For::Viewer, none),
+    case("get", "/organizations/{org}/root-rotation", For::Viewer, none),
+    case("post", "/organizations/{org}/root-rotation", For::Keeper, || Some(json!({}))),
     case("get", "/organizations/{org}/audit-events", For::Viewer, none),
     case("get", "/organizations/{org}/events", For::Viewer, none),
 ];
