@@ -176,7 +176,10 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
             "expire",
             reconcile::expire(store.clone(), certificate, Arc::clone(&clock), drain.watch()),
         ),
-        task::spawn("rotate", reconcile::rotate(store.clone(), config.root_overlap, clock, drain.watch())),
+        task::spawn(
+            "rotate",
+            reconcile::rotate::run(store.clone(), config.root_overlap, clock, drain.watch()),
+        ),
         task::spawn("pool metrics", pool_metrics(store.clone(), metrics::Pool::new(&metrics), drain.watch())),
         task::spawn("https", server.run(listener, drain.watch())),
     ];

@@ -7,12 +7,11 @@ mod driver;
 mod expire;
 mod liveness;
 mod read;
-mod rotate;
+pub(crate) mod rotate;
 
 pub(crate) use driver::{Commits, Driver};
 pub(crate) use expire::expire;
 pub(crate) use liveness::Liveness;
-pub(crate) use rotate::rotate;
 
 #[cfg(test)]
 mod tests;

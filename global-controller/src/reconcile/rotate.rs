@@ -14,7 +14,7 @@ use tombolo_runtime::{clock::Clock, drain, telemetry};
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Looks every other second, until the draining begins.
-pub(crate) async fn rotate(store: Store, overlap: TimeDelta, clock: Arc<dyn Clock>, stop: drain::Watch) {
+pub(crate) async fn run(store: Store, overlap: TimeDelta, clock: Arc<dyn Clock>, stop: drain::Watch) {
     let mut tick = tokio::time::interval(PERIOD);
     loop {
         tokio::select! {
@@ -32,7 +32,7 @@ pub(crate) async fn rotate(store: Store, overlap: TimeDelta, clock: Arc<dyn Cloc
 }
 
 /// One look at all rotations.
-pub(super) async fn once(store: &Store, overlap: TimeDelta, now: DateTime<Utc>) -> Result<(), store::Error> {
+pub(crate) async fn once(store: &Store, overlap: TimeDelta, now: DateTime<Utc>) -> Result<(), store::Error> {
     let orgs = store.begin().await?.rotating().await?;
     for org in orgs {
         // the lock is for those who write

@@ -242,7 +242,7 @@ async fn lists_show_the_own_organization_alone() {
             && case.path.matches("{org}").count() == case.path.matches('{').count()
             && case.access != For::Owner
     }) {
-        if case.path.ends_with("/events") || case.path.ends_with("/services") {
+        if ["/events", "/services", "/root-rotation"].iter().any(|end| case.path.ends_with(end)) {
             continue;
         }
         let answer = walls.attempt(case, ORGS[1], Some(&walls.admins[1])).await;
@@ -289,7 +289,7 @@ async fn every_body_is_bounded_and_known() {
         assert_eq!(problem.errors[0].field, "colour", "{} {}", case.method, case.path);
         with("colour", json!("x".repeat(300 * 1024))).await.problem(413, "body-too-large");
     }
-    assert_eq!(seen, 9);
+    assert_eq!(seen, 10);
     assert_eq!(walls.stored().await, before);
 }
 
