@@ -1,5 +1,7 @@
 //! `tombolo cluster`: clusters, how they join, and how they are.
 
+mod reach;
+
 use crate::{
     args::ClusterCommand,
     client::Client,
@@ -29,7 +31,8 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
                 let status = client.get(&format!("{path}/{}/status", text(item, "name"))).await?.body;
                 item["status"] = status;
             }
-            let rows = items.iter().map(row).collect();
+            let names: Vec<String> = items.iter().map(|item| text(item, "name")).collect();
+            let rows = items.iter().map(|item| row(item, &names)).collect();
             out.rows(
                 &items,
                 &["name", "state", "generation", "lag", "gateways", "addresses", "reaches", "problems"],
@@ -86,7 +89,9 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
             if !out.for_people() {
                 return out.value(&cluster);
             }
-            show(&cluster, out);
+            let names: Vec<String> =
+                client.list(&path).await?.iter().map(|item| text(item, "name")).collect();
+            show(&cluster, &names, out);
             Ok(())
         }
         ClusterCommand::Remove { name, yes } => {
@@ -173,7 +178,9 @@ fn state_mood(state: &str) -> Mood {
     }
 }
 
-fn row(cluster: &Value) -> Vec<(Mood, String)> {
+fn row(cluster: &Value, names: &[String]) -> Vec<(Mood, String)> {
+    let own = text(cluster, "name");
+    let others: Vec<String> = names.iter().filter(|name| **name != own).cloned().collect();
     let status = &cluster["status"];
     let state = text(status, "state");
     let (applied, current) = (text(status, "applied_generation"), text(status, "current_generation"));
@@ -187,7 +194,7 @@ fn row(cluster: &Value) -> Vec<(Mood, String)> {
         cell(lag.map_or(String::new(), |ms| format!("{ms} ms"))),
         (if gateways == 0 { Mood::Warn } else { Mood::Plain }, gateways.to_string()),
         addresses(cluster),
-        cell(reaches(status)),
+        reach::reaches(status, &others),
         (if problems == 0 { Mood::Plain } else { Mood::Warn }, problems.to_string()),
     ]
 }
@@ -211,30 +218,11 @@ fn said_of(address: &Value) -> String {
     by.chain(not).collect::<Vec<_>>().join("; ")
 }
 
-/// Which clusters its egress gateways reach, in words.
-fn reaches(status: &Value) -> String {
-    let mut seen = std::collections::BTreeMap::new();
-    for gateway in status["gateways"].as_array().into_iter().flatten() {
-        for (cluster, addresses) in gateway["status"]["peers"].as_object().into_iter().flatten() {
-            let good = addresses
-                .as_object()
-                .into_iter()
-                .flatten()
-                .any(|(_, s)| matches!(s["health"].as_str(), Some("healthy" | "slow_start")));
-            *seen.entry(cluster.clone()).or_insert(false) |= good;
-        }
-    }
-    seen.iter()
-        .map(|(cluster, good)| if *good { cluster.clone() } else { format!("not {cluster}") })
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn show(cluster: &Value, out: &Output) {
+fn show(cluster: &Value, names: &[String], out: &Output) {
     let status = &cluster["status"];
     out.line(&out.table(
         &["name", "state", "generation", "lag", "gateways", "addresses", "reaches", "problems"],
-        vec![row(cluster)],
+        vec![row(cluster, names)],
     ));
     let gateways: Vec<_> = status["gateways"].as_array().into_iter().flatten().collect();
     if !gateways.is_empty() {

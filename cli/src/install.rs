@@ -1,5 +1,7 @@
 //! `tombolo cluster install|upgrade|rollback|uninstall`: what is asked for, and how it goes, step by step.
 
+mod trial;
+
 use crate::{
     args::{InstallArgs, Kube, Wait},
     client::Client,
@@ -25,23 +27,19 @@ const PEERS: Duration = Duration::from_secs(20);
 /// # Errors
 /// The controller said no, or the cluster did not get there in time.
 pub async fn install(client: &Client, args: InstallArgs, out: &Output) -> Result<()> {
+    let body = request(&args)?;
+    if args.dry_run {
+        let tried = trial::answer(client, &args.name, &body, Duration::from_secs(args.wait.timeout)).await?;
+        return trial::show(&tried, out);
+    }
+    if !args.no_dns && !args.wait.no_wait && out.for_people() {
+        trial::show_corefile(client, &args.name, &body, out).await?;
+    }
     let path = client.in_org(&format!("/clusters/{}/install", args.name))?;
     let before = client.find(&path).await?;
-    let body = request(&args)?;
-    let tag = before.as_ref().and_then(|before| before.etag.clone()).unwrap_or_else(|| "*".to_owned());
+    let tag = before.and_then(|before| before.etag).unwrap_or_else(|| "*".to_owned());
     let asked = client.put(&path, &body, Some(tag)).await?;
-    if !args.dry_run {
-        return follow(client, &args.name, &asked["revision"], &args.wait, out).await;
-    }
-    let shown = plan(client, &args.name, &asked["revision"], &args.wait, out).await;
-    // what stood before stands again, whatever came of the trial
-    match before {
-        Some(before) => {
-            client.put(&path, &spec(&before.body), Some("*".to_owned())).await?;
-        }
-        None => client.delete(&path, Some("*".to_owned())).await?,
-    }
-    shown
+    follow(client, &args.name, &asked["revision"], &args.wait, out).await
 }
 
 /// Another version.
@@ -107,9 +105,14 @@ pub async fn uninstall(
         true => Some(kubernetes::of(kube, name).await?),
         false => None,
     };
-    if let Some(found) = client.find(&path).await? {
-        client.delete(&path, found.etag).await?;
-        let revision = found.body["revision"].as_u64().map_or(Value::Null, |revision| json!(revision + 1));
+    let ordered = client.find(&path).await?;
+    // an agent that has joined makes objects of the cluster set without an order, and takes them out with one
+    let state = client.get(&client.in_org(&format!("/clusters/{name}"))?).await?.body["state"].take();
+    if ordered.is_some() || state == "connected" || state == "disconnected" {
+        let (tag, revision) =
+            ordered.map_or((None, None), |found| (found.etag, found.body["revision"].as_u64()));
+        client.delete(&path, Some(tag.unwrap_or_else(|| "*".to_owned()))).await?;
+        let revision = revision.map_or(Value::Null, |revision| json!(revision + 1));
         follow(client, name, &revision, wait, out).await?;
     }
     match cluster {
@@ -134,7 +137,7 @@ fn spec(install: &Value) -> Value {
 }
 
 fn request(args: &InstallArgs) -> Result<Value> {
-    let mut body = json!({ "dry_run": args.dry_run, "dns": { "corefile": !args.no_dns }, "node": { "enabled": args.node } });
+    let mut body = json!({ "dns": { "corefile": !args.no_dns }, "node": { "enabled": args.node } });
     body["injector"] = json!({ "enabled": !args.no_injector });
     body["namespaces"] = if args.include_namespace.is_empty() {
         json!({ "exclude": args.exclude_namespace })
@@ -255,37 +258,6 @@ async fn follow(
                     .join("; ")
             };
             return Err(CliError::No(format!("{name} is not there after {} s: {said}", wait.timeout)).into());
-        }
-        sleep(LOOK).await;
-    }
-}
-
-/// Shows what a trial would write.
-async fn plan(
-    client: &Client,
-    name: &ClusterName,
-    revision: &Value,
-    wait: &Wait,
-    out: &Output,
-) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(wait.timeout);
-    loop {
-        if let Some(install) = state(client, name, revision).await? {
-            if !out.for_people() {
-                return out.value(&install);
-            }
-            for line in install["plan"].as_array().into_iter().flatten() {
-                out.line(line.as_str().unwrap_or_default());
-            }
-            if install["plan"].as_array().is_none_or(Vec::is_empty) {
-                out.line("nothing: all of it is there as it should be");
-            }
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let message =
-                format!("the agent of {name} said nothing within {} s; is it connected?", wait.timeout);
-            return Err(CliError::No(message).into());
         }
         sleep(LOOK).await;
     }

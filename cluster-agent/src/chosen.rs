@@ -11,7 +11,7 @@ use tombolo_model::{
 /// What runs here in the namespaces that take part, worked out once for each view and choice.
 #[derive(Debug, Default)]
 pub(crate) struct Chosen {
-    /// The choice of the last order that was meant.
+    /// The choice of the last order.
     choice: Option<Namespaces>,
     made: Option<(Arc<View>, Namespaces, Arc<View>)>,
 }
@@ -20,8 +20,6 @@ impl Chosen {
     /// What of the view takes part, as the snapshot orders.
     pub(crate) fn of(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
         match order(resources) {
-            // A trial changes nothing.
-            Some(InstallOrder::Installed(spec)) if spec.dry_run => {}
             Some(InstallOrder::Installed(spec)) => {
                 if self.choice.as_ref() != Some(&spec.namespaces) {
                     self.choice = Some(spec.namespaces.clone());
@@ -63,9 +61,9 @@ mod tests {
         [(resource.key(), resource)].into()
     }
 
-    fn without(namespace: &str, dry_run: bool) -> Resources<ClusterResource> {
+    fn without(namespace: &str) -> Resources<ClusterResource> {
         let text = format!(
-            r#"{{"version": "1", "registry": "localhost", "dry_run": {dry_run}, "namespaces": {{"exclude": ["{namespace}"]}}}}"#
+            r#"{{"version": "1", "registry": "localhost", "namespaces": {{"exclude": ["{namespace}"]}}}}"#
         );
         told(InstallOrder::Installed(serde_json::from_str::<InstallSpec>(&text).unwrap()))
     }
@@ -79,9 +77,8 @@ mod tests {
     fn the_order_chooses() {
         let mut chosen = Chosen::default();
         assert_eq!(names(&chosen.of(view(), &Resources::new())), ["secret", "shop"], "before any order");
-        assert_eq!(names(&chosen.of(view(), &without("secret", false))), ["shop"]);
-        assert_eq!(names(&chosen.of(view(), &without("shop", true))), ["shop"], "a trial changes nothing");
-        assert_eq!(names(&chosen.of(view(), &without("shop", false))), ["secret"]);
+        assert_eq!(names(&chosen.of(view(), &without("secret"))), ["shop"]);
+        assert_eq!(names(&chosen.of(view(), &without("shop"))), ["secret"]);
         let removed = told(InstallOrder::Removed { revision: 3 });
         assert!(names(&chosen.of(view(), &removed)).is_empty(), "nothing takes part any more");
         assert_eq!(names(&Chosen::default().of(view(), &removed)).len(), 0, "nor after a restart");
@@ -90,8 +87,8 @@ mod tests {
     #[test]
     fn it_is_worked_out_once() {
         let (mut chosen, view) = (Chosen::default(), view());
-        let first = chosen.of(Arc::clone(&view), &without("secret", false));
-        assert!(Arc::ptr_eq(&first, &chosen.of(Arc::clone(&view), &without("secret", false))));
+        let first = chosen.of(Arc::clone(&view), &without("secret"));
+        assert!(Arc::ptr_eq(&first, &chosen.of(Arc::clone(&view), &without("secret"))));
         let services: Vec<&ServiceKey> = first.services.keys().collect();
         assert!(services.is_empty());
     }

@@ -85,6 +85,7 @@ impl Reporting {
             gateways: self.hub.gateway_reports(),
             install: installed.status,
             intermediate: Some(self.signs.borrow().fingerprint()),
+            trial: installed.trial,
         }
     }
 

@@ -3,3 +3,4 @@
 
 pub mod history;
 pub mod loopback;
+pub mod rights;

@@ -5,6 +5,7 @@ use http::{Method, Request};
 use kube::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use tombolo_model::corefile::keeper;
 
 /// Pods with a proxy need sidecar containers that the kubelet knows as such.
 const SIDECARS: u32 = 29;
@@ -121,11 +122,13 @@ async fn dns(client: &Client) -> Finding {
         client.request::<Value>(request).await
     };
     match get("/api/v1/namespaces/kube-system/configmaps/coredns").await {
-        Ok(config) if is_kept(&config) => finding(
-            "cluster DNS",
-            Verdict::Less,
-            "CoreDNS, whose ConfigMap the cluster itself writes again and again; `cluster install` will say what to add, and where",
-        ),
+        Ok(config) if keeper(&config).is_some() => {
+            let keeper = keeper(&config).unwrap_or_default();
+            let said = format!(
+                "CoreDNS, whose ConfigMap {keeper} writes again and again; `cluster install` will say what to add, and where"
+            );
+            finding("cluster DNS", Verdict::Less, said)
+        }
         Ok(config) if config["data"]["Corefile"].is_string() => {
             let deployment = get("/apis/apps/v1/namespaces/kube-system/deployments/coredns").await;
             let said = if deployment.is_ok() {
@@ -141,13 +144,6 @@ async fn dns(client: &Client) -> Finding {
             "no ConfigMap kube-system/coredns with a Corefile; `cluster install` will say what to add to this cluster's DNS",
         ),
     }
-}
-
-/// Whether somebody would take a change back (the agent looks at the same).
-fn is_kept(config: &Value) -> bool {
-    let meta = &config["metadata"];
-    meta["labels"]["addonmanager.kubernetes.io/mode"] == "Reconcile"
-        || meta["annotations"]["objectset.rio.cattle.io/id"].is_string()
 }
 
 /// Asked by a trial, which nothing comes of.

@@ -84,7 +84,8 @@ pub fn build(
             ClusterResource::Bundle(_)
             | ClusterResource::Peer(_)
             | ClusterResource::Import(_)
-            | ClusterResource::Install(_) => {}
+            | ClusterResource::Install(_)
+            | ClusterResource::Trial(_) => {}
         }
     }
     for resource in resources.values() {

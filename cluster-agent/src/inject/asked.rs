@@ -30,8 +30,7 @@ pub struct Webhook {
 }
 
 impl Asked {
-    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot, and while an
-    /// installation is only tried.
+    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot.
     #[must_use]
     pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
@@ -39,7 +38,6 @@ impl Asked {
         let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,
-            Some(InstallOrder::Installed(spec)) if spec.dry_run => return None,
             Some(InstallOrder::Installed(spec)) => {
                 chosen.namespaces.clone_from(&spec.namespaces);
                 chosen.default = match spec.default_mode {

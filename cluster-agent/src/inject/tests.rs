@@ -307,5 +307,4 @@ fn an_installation_goes_before_the_options() {
     assert_eq!(image(Asked::of(&told(Some(off)), &config(Some("i")))), None);
     let removed = InstallOrder::Removed { revision: 2 };
     assert_eq!(image(Asked::of(&told(Some(removed)), &config(Some("i")))), None);
-    assert_eq!(Asked::of(&told(Some(spec(r#"{"dry_run": true}"#))), &config(None)), None);
 }

@@ -5,6 +5,7 @@ use super::{
     object::{COMPONENT, Key, Kind, Objects},
     objects::{AGENT, Abilities, INGRESS},
     plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, plan},
+    trial,
 };
 use crate::{gateways::Hub, lease::Standings, source::kubernetes::MANAGED_BY};
 use futures::{
@@ -34,7 +35,7 @@ use tokio::{
 use tombolo_feed::State;
 use tombolo_model::{
     GatewayRole, Generation, NamespaceName,
-    install::{InstallOrder, InstallSpec, InstallStatus},
+    install::{InstallOrder, InstallStatus, TrialStatus},
     snapshot::ClusterResource,
 };
 use tombolo_runtime::telemetry::chain;
@@ -63,6 +64,8 @@ pub(crate) struct Installed {
     pub(crate) known: bool,
     /// How it goes; none where nothing was ordered.
     pub(crate) status: Option<InstallStatus>,
+    /// What an order would do that is only tried; none while nobody tries one.
+    pub(crate) trial: Option<TrialStatus>,
     /// Where peers reach the ingress gateways.
     pub(crate) addresses: BTreeSet<String>,
     /// What is wrong.
@@ -116,11 +119,14 @@ impl Installing {
                 let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
                 let found = Found { abilities, failed, imports, reached: self.reached(), ..reading.found() };
                 let plan = plan(&asked, &self.namespace, &found);
+                let tried = asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
                 failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
                 again = (!failed.is_empty()).then(|| Instant::now() + AGAIN);
-                self.tell(asked.order, plan, &failed, &troubles);
+                self.tell(asked.order, plan, tried, &failed, &troubles);
             } else {
                 failed = BTreeMap::new();
+                // the trial may have been all that was asked for
+                self.installed.send_if_modified(|installed| installed.trial.take().is_some());
             }
             let retry = again.unwrap_or(ask).min(ask);
             tokio::select! {
@@ -277,8 +283,9 @@ impl Installing {
 
     fn tell(
         &self,
-        order: &InstallOrder,
+        order: Option<&InstallOrder>,
         plan: Plan,
+        trial: Option<TrialStatus>,
         failed: &BTreeMap<&'static str, String>,
         troubles: &BTreeMap<&'static str, String>,
     ) {
@@ -292,12 +299,9 @@ impl Installing {
             subject: (*what).to_owned(),
             message: format!("it can't be read: {why}; it is as it was when it could"),
         }));
-        let status = InstallStatus { revision: order.revision(), steps: plan.steps, plan: plan.lines };
-        let trial = matches!(order, InstallOrder::Installed(InstallSpec { dry_run: true, .. }));
+        let status = order.map(|order| InstallStatus { revision: order.revision(), steps: plan.steps });
         self.installed.send_if_modified(|old| {
-            // a dry run changes nothing, and so not what peers are told
-            let addresses = if trial { old.addresses.clone() } else { plan.addresses };
-            let new = Installed { known: true, status: Some(status), addresses, problems };
+            let new = Installed { known: true, status, trial, addresses: plan.addresses, problems };
             let differs = *old != new;
             *old = new;
             differs

@@ -14,6 +14,7 @@ mod plan;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 pub(crate) use apply::{Installed, Installing};
 pub(crate) use object::COMPONENT;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tombolo_feed::State;
 use tombolo_model::{
-    install::{InstallOrder, InstallStatus, InstallStep, StepState},
+    install::{InstallOrder, InstallStatus, InstallStep, StepState, Trial, TrialStatus},
     snapshot::{ClusterResource, ResourceKey, Resources},
 };
 
@@ -31,6 +32,14 @@ use tombolo_model::{
 pub(crate) fn order(resources: &Resources<ClusterResource>) -> Option<&InstallOrder> {
     match resources.get(&ResourceKey::new("install", "")) {
         Some(ClusterResource::Install(order)) => Some(order),
+        _ => None,
+    }
+}
+
+/// What a snapshot asks to try.
+fn trial(resources: &Resources<ClusterResource>) -> Option<&Trial> {
+    match resources.get(&ResourceKey::new("trial", "")) {
+        Some(ClusterResource::Trial(trial)) => Some(trial),
         _ => None,
     }
 }
@@ -57,19 +66,20 @@ impl Task {
         };
         loop {
             let resources = Arc::clone(&snapshot.borrow_and_update().resources);
-            let status = order(&resources).map(|order| InstallStatus {
-                revision: order.revision(),
-                steps: vec![InstallStep {
-                    step: "agent".to_owned(),
-                    state: StepState::Failed,
-                    message: "this agent does not read Kubernetes (--kubernetes): it can install nothing"
-                        .to_owned(),
-                }],
-                plan: Vec::new(),
+            let message =
+                || "this agent does not read Kubernetes (--kubernetes): it can install nothing".to_owned();
+            let failed =
+                || InstallStep { step: "agent".to_owned(), state: StepState::Failed, message: message() };
+            let status = order(&resources)
+                .map(|order| InstallStatus { revision: order.revision(), steps: vec![failed()] });
+            let trial = trial(&resources).map(|trial| TrialStatus {
+                number: trial.number,
+                problems: vec![message()],
+                ..TrialStatus::default()
             });
             installed.send_if_modified(|old| {
-                let differs = !old.known || old.status != status;
-                (old.known, old.status) = (true, status);
+                let differs = !old.known || old.status != status || old.trial != trial;
+                (old.known, old.status, old.trial) = (true, status, trial);
                 differs
             });
             if snapshot.changed().await.is_err() {

@@ -14,7 +14,8 @@ use std::{
 };
 use tombolo_model::{
     ClusterName, NamespaceName,
-    install::{InstallOrder, InstallSpec, InstallStep},
+    corefile::keeper,
+    install::{InstallOrder, InstallSpec, InstallStep, Trial},
     snapshot::{ClusterResource, ResourceKey, Resources, SelfSpec, TrustBundleSpec},
 };
 
@@ -83,13 +84,12 @@ pub(super) struct Plan {
     pub(super) addresses: BTreeSet<String>,
     /// What is wrong, and whose it is.
     pub(super) problems: Vec<(String, String)>,
-    /// For a dry run: all of it in words.
-    pub(super) lines: Vec<String>,
 }
 
 /// What the snapshot says of an installation; none where it says nothing.
 pub(super) struct Asked<'a> {
-    pub(super) order: &'a InstallOrder,
+    pub(super) order: Option<&'a InstallOrder>,
+    pub(super) trial: Option<&'a Trial>,
     pub(super) itself: &'a SelfSpec,
     bundle: &'a TrustBundleSpec,
     domains: BTreeSet<String>,
@@ -99,7 +99,10 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     pub(super) fn of(resources: &'a Resources<ClusterResource>) -> Option<Self> {
         let get = |kind: &str| resources.get(&ResourceKey::new(kind, ""));
-        let order = super::order(resources)?;
+        let (order, trial) = (super::order(resources), super::trial(resources));
+        if order.is_none() && trial.is_none() {
+            return None;
+        }
         let Some(ClusterResource::Itself(itself)) = get("self") else { return None };
         let Some(ClusterResource::Bundle(bundle)) = get("bundle") else { return None };
         let (mut domains, mut peers) = (BTreeSet::from([CLUSTERSET.to_owned()]), BTreeSet::new());
@@ -110,25 +113,35 @@ impl<'a> Asked<'a> {
                 _ => {}
             }
         }
-        Some(Self { order, itself, bundle, domains, peers })
+        Some(Self { order, trial, itself, bundle, domains, peers })
     }
 }
 
-/// Decides.
+/// Decides what the order in force asks for. Nothing where nobody ordered anything.
 pub(super) fn plan(asked: &Asked<'_>, namespace: &NamespaceName, found: &Found) -> Plan {
-    let mut plan = match asked.order {
-        InstallOrder::Removed { .. } => removal(found),
-        InstallOrder::Installed(spec) => installation(asked, spec, namespace, found),
-    };
-    if let InstallOrder::Installed(InstallSpec { dry_run: true, .. }) = asked.order {
-        plan.lines = lines(&plan.actions, found);
-        plan.actions.clear();
-        plan.steps = vec![steps::trial(plan.lines.len())];
+    match asked.order {
+        None => Plan::default(),
+        Some(InstallOrder::Removed { .. }) => removal(found),
+        Some(InstallOrder::Installed(spec)) => installation(asked, spec, namespace, found, Pace::AgentFirst),
     }
-    plan
 }
 
-fn installation(asked: &Asked<'_>, spec: &InstallSpec, namespace: &NamespaceName, found: &Found) -> Plan {
+/// Whether gateways wait for a new agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// An older agent may not know what a newer gateway asks: what is there stays as it is until then.
+    AgentFirst,
+    /// All of it at once, to be shown.
+    AtOnce,
+}
+
+pub(super) fn installation(
+    asked: &Asked<'_>,
+    spec: &InstallSpec,
+    namespace: &NamespaceName,
+    found: &Found,
+    pace: Pace,
+) -> Plan {
     let mut plan = Plan::default();
     let wanted_image = image(spec, AGENT);
     let agent_is_current = found.agent.as_ref().is_none_or(|agent| agent_image(agent) == Some(&wanted_image));
@@ -152,9 +165,8 @@ fn installation(asked: &Asked<'_>, spec: &InstallSpec, namespace: &NamespaceName
         abilities: found.abilities,
         replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
     });
-    // a new agent first: an older one may not know what a newer gateway asks. What is there stays as it is until then.
     let has_gateways = found.objects.contains_key(&Key::new(Kind::Deployment, objects::EGRESS));
-    if agent_is_done || !has_gateways {
+    if agent_is_done || !has_gateways || pace == Pace::AtOnce {
         for (key, value) in &wanted {
             if found.objects.get(key).is_none_or(|there| !is_as(value, there)) {
                 plan.actions.push((step_of(key), Action::Apply(key.clone(), Box::new(value.clone()))));
@@ -267,18 +279,6 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
     plan.steps.push(steps::dns(&domains, asked, pending, found));
 }
 
-/// Who writes the object again and again, where it says so of itself: the add-on manager (AKS and others), k3s.
-fn keeper(config: &Value) -> Option<&'static str> {
-    let meta = &config["metadata"];
-    if meta["labels"]["addonmanager.kubernetes.io/mode"] == "Reconcile" {
-        Some("the cluster's add-on manager")
-    } else if meta["annotations"]["objectset.rio.cattle.io/id"].is_string() {
-        Some("k3s")
-    } else {
-        None
-    }
-}
-
 fn odd_corefile(plan: &mut Plan, error: &CorefileError, domains: &BTreeSet<String>, found: &Found) {
     let message = format!(
         "the Corefile in the ConfigMap kube-system/coredns is left as it is: {error}. {}",
@@ -303,38 +303,4 @@ fn by_hand(domains: &BTreeSet<String>, to: Option<IpAddr>) -> String {
          ends in .server); with OpenShift, `servers` of the DNS operator's object `default`; with NodeLocal DNSCache, a server block \
          into its Corefile"
     )
-}
-
-/// A plan in words.
-fn lines(actions: &[(&'static str, Action)], found: &Found) -> Vec<String> {
-    let mut all = Vec::new();
-    for (_, action) in actions {
-        match action {
-            Action::Apply(key, _) if found.objects.contains_key(key) => all.push(format!("change {key}")),
-            Action::Apply(key, _) => all.push(format!("make {key}")),
-            Action::Delete(key) => all.push(format!("delete {key}")),
-            Action::Agent { image } => all.push(format!("change Deployment {AGENT}: image {image}")),
-            Action::Restart { .. } => {
-                all.push("replace the pods of Deployment kube-system/coredns".to_owned())
-            }
-            Action::Corefile { text, .. } => {
-                all.push("change ConfigMap kube-system/coredns, Corefile:".to_owned());
-                let config = found.dns.config.as_ref();
-                let before =
-                    config.and_then(|config| config["data"]["Corefile"].as_str()).unwrap_or_default();
-                all.extend(difference(before, text));
-            }
-        }
-    }
-    all
-}
-
-/// The lines that differ between two texts of which the beginning and the end are the same.
-fn difference(before: &str, after: &str) -> Vec<String> {
-    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[same..], &new[same..]);
-    let end = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
-    let removed = old[..old.len() - end].iter().map(|line| format!("- {line}"));
-    removed.chain(new[..new.len() - end].iter().map(|line| format!("+ {line}"))).collect()
 }

@@ -20,11 +20,6 @@ pub(super) fn is_done(step: &InstallStep) -> bool {
     step.state == StepState::Done
 }
 
-/// A dry run is planned.
-pub(super) fn trial(lines: usize) -> InstallStep {
-    step("plan", StepState::Done, format!("{lines} lines; nothing was written"))
-}
-
 /// How a Deployment rolls out.
 fn rollout(deployment: &Value) -> (StepState, String) {
     let number = |at: &Value| at.as_u64().unwrap_or(0);

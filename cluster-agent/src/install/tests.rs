@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     ClusterName, Locality, NamespaceName, Proximity,
-    install::{InstallOrder, InstallSpec, StepState},
+    install::{InstallOrder, InstallSpec, StepState, Trial, TrialStatus},
     snapshot::{ClusterResource, DomainSpec, PeerSpec, Resource as _, Resources, SelfSpec, TrustBundleSpec},
 };
 
@@ -85,6 +85,16 @@ impl Cluster {
     fn plan(&self) -> Plan {
         let resources = snapshot(self.order.clone());
         plan(&Asked::of(&resources).unwrap(), &NamespaceName::parse("tombolo-system").unwrap(), &self.found)
+    }
+
+    /// What the agent says of a trial beside the order.
+    fn tried(&self, trial: Trial) -> TrialStatus {
+        let mut resources = snapshot(self.order.clone());
+        let resource = ClusterResource::Trial(trial);
+        resources.insert(resource.key(), resource);
+        let asked = Asked::of(&resources).unwrap();
+        let trial = asked.trial.unwrap();
+        super::trial::answer(&asked, trial, &NamespaceName::parse("tombolo-system").unwrap(), &self.found)
     }
 
     /// Does what is planned, and says what that was.
@@ -225,19 +235,49 @@ fn what_is_taken_out_leaves_nothing() {
 }
 
 #[test]
-fn a_trial_writes_nothing() {
-    let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { dry_run: true, ..spec() }));
-    let plan = cluster.plan();
-    assert!(plan.actions.is_empty());
-    for line in ["make Deployment tombolo-egress", "+ acme.example.com:53 {", "+     forward . 10.96.0.53"] {
-        assert!(plan.lines.iter().any(|one| one == line), "{line}: {:?}", plan.lines);
+fn a_trial_stands_beside_the_order() {
+    let tried =
+        |version: &str| Trial { number: 4, spec: InstallSpec { version: version.to_owned(), ..spec() } };
+    // where nothing was ever ordered
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:0.9.0"));
+    let mut resources = snapshot(cluster.order.clone());
+    resources.retain(|key, _| !key.as_str().starts_with("install"));
+    resources.extend([ClusterResource::Trial(tried("1.0.0"))].map(|one| (one.key(), one)));
+    let namespace = NamespaceName::parse("tombolo-system").unwrap();
+    let asked = Asked::of(&resources).unwrap();
+    assert_eq!(plan(&asked, &namespace, &cluster.found), Plan::default(), "nothing is done or told for it");
+    let said = cluster.tried(tried("1.0.0"));
+    assert_eq!(said.number, 4);
+    for line in [
+        "change Deployment tombolo-agent: image r.example.com/t/tombolo-agent:1.0.0",
+        "make Deployment tombolo-egress",
+        "change ConfigMap kube-system/coredns: Corefile",
+    ] {
+        assert!(said.plan.iter().any(|one| one == line), "{line}: {said:?}");
     }
-    assert!(!plan.lines.iter().any(|line| line.starts_with("- ")), "nothing of what is there goes");
-    cluster.order = InstallOrder::Installed(spec());
+    for line in ["+ acme.example.com:53 {", "+     forward . 10.96.0.53"] {
+        assert!(said.corefile.iter().any(|one| one == line), "{line}: {said:?}");
+    }
+    assert!(!said.corefile.iter().any(|line| line.starts_with("- ")), "nothing of what is there goes");
+
+    // beside an order: it stays in force, with its addresses and steps
     cluster.settle();
-    cluster.order = InstallOrder::Installed(InstallSpec { dry_run: true, version: "2".to_owned(), ..spec() });
-    let lines = cluster.plan().lines;
-    assert_eq!(lines, ["change Deployment tombolo-egress", "change Deployment tombolo-ingress"]);
+    cluster.settle();
+    let before = cluster.plan();
+    let said = cluster.tried(tried("2"));
+    let images =
+        ["Deployment tombolo-egress", "Deployment tombolo-ingress"].map(|one| format!("change {one}"));
+    assert_eq!(said.plan[1..], images, "the agent is no reason to keep quiet about what follows it");
+    assert!(said.corefile.is_empty() && said.problems.is_empty(), "{said:?}");
+    assert!(before.actions.is_empty() && !before.addresses.is_empty());
+    assert_eq!(cluster.plan(), before);
+
+    // what can't be done is said
+    cluster.found.dns.config.as_mut().unwrap()["metadata"]["labels"]["addonmanager.kubernetes.io/mode"] =
+        json!("Reconcile");
+    let said = cluster.tried(tried("1.0.0"));
+    assert!(said.problems.iter().any(|one| one.contains("add-on manager")), "{said:?}");
 }
 
 #[test]

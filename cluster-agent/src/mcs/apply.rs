@@ -6,6 +6,7 @@ use super::{
     plan::{Action, Found, Known, plan},
 };
 use crate::{
+    chosen::Chosen,
     engine::Source,
     expose::Exposed,
     install::is_removed,
@@ -139,6 +140,7 @@ impl Multicluster {
             config.labels(&format!("{ours},{SOURCE_CLUSTER}")),
         );
         let mut failed = false;
+        let mut chosen = Chosen::default();
         loop {
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             let view = self.view.borrow_and_update().clone();
@@ -154,6 +156,7 @@ impl Multicluster {
                 let now = Timestamp::try_from(self.clock.now()).unwrap_or_default();
                 let now = format!("{now:.0}");
                 let (resources, exposed) = (&snapshot.resources, exposed.as_deref());
+                let view = chosen.of(view, resources);
                 let actions = plan(Known { resources, view: &view, exposed, schema, now: &now }, &found);
                 // what somebody else's finalizer holds is there, too
                 self.leave(is_removed(resources).then_some(actions.len()));

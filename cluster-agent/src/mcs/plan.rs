@@ -53,7 +53,7 @@ pub(super) enum Action {
 pub(super) struct Known<'a> {
     /// The controller's snapshot.
     pub(super) resources: &'a Resources<ClusterResource>,
-    /// What runs here.
+    /// What runs here, in the namespaces that take part.
     pub(super) view: &'a View,
     /// The names that are exposed, where they are.
     pub(super) exposed: Option<&'a Exposed>,
@@ -141,10 +141,12 @@ fn pods(resources: &Resources<ClusterResource>) -> Pods<'_> {
 /// The conditions of what this cluster exports.
 fn exports(known: Known<'_>, own: &ClusterName, found: &Found, actions: &mut Vec<Action>) {
     for export in found.exports.iter().filter(|export| export.metadata.deletion_timestamp.is_none()) {
-        // Where the agent does not look, nothing is said.
+        // In namespaces that take no part nothing is said; not any more, where they did.
         let Some(key) =
             objects::key_of(&export.metadata).filter(|key| known.view.spaces.contains(&key.namespace))
         else {
+            let ours = status::none(known.schema, export);
+            actions.extend(ours.map(|object| Action::ClearExport(Box::new(object))));
             continue;
         };
         let service = if known.view.external.contains(&key) {

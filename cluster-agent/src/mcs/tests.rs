@@ -445,6 +445,37 @@ fn an_uninstalled_agent_leaves_nothing() {
 }
 
 #[test]
+fn an_export_in_a_namespace_that_takes_no_part_gets_no_conditions() {
+    let mut world = World::new();
+    world.export();
+    let everything = Arc::new(std::mem::take(&mut world.view));
+    let order = |excluded: &str| {
+        let spec = json!({"version": "1", "registry": "r", "namespaces": {"exclude": [excluded]}});
+        let order = ClusterResource::Install(InstallOrder::Installed(serde_json::from_value(spec).unwrap()));
+        let mut all = told();
+        all.insert(order.key(), order);
+        all
+    };
+    let mut chosen = crate::chosen::Chosen::default();
+    let (without, with) = (order("shop"), order("other"));
+    world.view = (*chosen.of(Arc::clone(&everything), &without)).clone();
+    world.settle(&without);
+    assert!(world.conditions().is_empty() && world.import().is_none());
+    world.view = (*chosen.of(Arc::clone(&everything), &with)).clone();
+    world.settle(&with);
+    assert_eq!(world.conditions().len(), 3);
+
+    // what was said is taken back when it takes no part any more
+    let mut export = (*world.found.exports[0]).clone();
+    let of_us = json!({"manager": "tombolo-agent", "operation": "Apply", "subresource": "status"});
+    export.metadata.managed_fields = Some(vec![serde_json::from_value(of_us).unwrap()]);
+    world.found.exports = vec![Arc::new(export)];
+    world.view = (*chosen.of(everything, &without)).clone();
+    world.settle(&without);
+    assert!(world.conditions().is_empty() && world.import().is_none());
+}
+
+#[test]
 fn older_custom_resources_are_not_told_of_what_they_lack() {
     let mut world = World::new();
     world.schema = Schema { version: McsVersion::V1Alpha1, whole: false };

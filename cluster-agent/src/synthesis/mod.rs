@@ -182,7 +182,10 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
             ClusterResource::Itself(spec) => all.put(GatewayResource::Itself(spec.clone())),
             ClusterResource::Bundle(spec) => all.put(GatewayResource::Bundle(spec.clone())),
             ClusterResource::Peer(spec) => all.put(GatewayResource::Peer(spec.clone())),
-            ClusterResource::Domain(_) | ClusterResource::Import(_) | ClusterResource::Install(_) => {}
+            ClusterResource::Domain(_)
+            | ClusterResource::Import(_)
+            | ClusterResource::Install(_)
+            | ClusterResource::Trial(_) => {}
             ClusterResource::Name(name) => all.name(&snapshot, name, &members, local, &sidecars),
         }
     }

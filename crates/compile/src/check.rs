@@ -137,7 +137,7 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
             ClusterResource::Peer(peer) => drop(all.peers.insert(&peer.cluster, peer)),
             ClusterResource::Domain(domain) => drop(all.domains.insert(&domain.domain, domain)),
             ClusterResource::Name(name) => all.names.push(name),
-            ClusterResource::Install(_) => {}
+            ClusterResource::Install(_) | ClusterResource::Trial(_) => {}
             ClusterResource::Import(import) => all.imports.push(import),
         }
     }

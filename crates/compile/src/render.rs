@@ -17,6 +17,7 @@ pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resource
     let Some(receiver) = world.clusters.get(&id) else { return BTreeMap::new() };
     let mut all = vec![itself(world, receiver), bundle(world)];
     all.extend(install(receiver));
+    all.extend(trial(receiver));
     all.extend(derived.peers(id).into_iter().filter_map(|other| peer(world, receiver, other)));
     for (gns, state) in derived.gns.iter().filter(|(_, state)| state.members.contains(&id)) {
         all.extend(domain(world, derived, *gns));
@@ -57,6 +58,15 @@ pub(crate) fn bundle(world: &World) -> ClusterResource {
 /// Nothing where nobody said what is to be installed.
 pub(crate) fn install(receiver: &Cluster) -> Option<ClusterResource> {
     receiver.install.as_deref().cloned().map(ClusterResource::Install)
+}
+
+/// Nothing while nobody tries anything.
+pub(crate) fn trial(receiver: &Cluster) -> Option<ClusterResource> {
+    receiver.trial.as_deref().cloned().map(ClusterResource::Trial)
+}
+
+pub(crate) fn trial_key() -> ResourceKey {
+    ResourceKey::new("trial", "")
 }
 
 pub(crate) fn install_key() -> ResourceKey {

@@ -6,7 +6,7 @@ use std::{
 };
 use tombolo_model::{
     Locality,
-    install::{Exposure, InstallOrder},
+    install::{Exposure, InstallOrder, InstallSpec},
     inventory::Protocol,
     mcs::{ExportedPort, ImportSpec},
     snapshot::{ClusterResource, NameSpec, ResourceKey, Resources},
@@ -85,16 +85,18 @@ fn facts(resource: &ClusterResource) -> Vec<String> {
             vec![format!("of: {}", domain.gns), format!("members: {}", list(&domain.members))]
         }
         ClusterResource::Name(name) => name_facts(name),
-        ClusterResource::Install(order) => install_facts(order),
+        ClusterResource::Install(InstallOrder::Installed(spec)) => install_facts(spec),
+        ClusterResource::Install(order) => vec![format!("removed, order {}", order.revision())],
+        ClusterResource::Trial(trial) => {
+            let mut facts = vec![format!("trial {}", trial.number)];
+            facts.extend(install_facts(&trial.spec));
+            facts
+        }
         ClusterResource::Import(import) => import_facts(import),
     }
 }
 
-fn install_facts(order: &InstallOrder) -> Vec<String> {
-    let InstallOrder::Installed(spec) = order else {
-        return vec![format!("removed, order {}", order.revision())];
-    };
-    let trial = if spec.dry_run { ", only to say what would be done" } else { "" };
+fn install_facts(spec: &InstallSpec) -> Vec<String> {
     let way = |way: &Exposure| match way {
         Exposure::LoadBalancer { .. } => "a load balancer".to_owned(),
         Exposure::NodePort { port } => {
@@ -104,7 +106,7 @@ fn install_facts(order: &InstallOrder) -> Vec<String> {
         Exposure::Address { addresses } => list(addresses),
     };
     vec![
-        format!("order {}: {}, images in {}{trial}", spec.revision, spec.version, spec.registry),
+        format!("order {}: {}, images in {}", spec.revision, spec.version, spec.registry),
         format!("namespaces: {:?}", spec.namespaces),
         format!("egress: {:?}", spec.gateways.egress),
         format!(

@@ -31,6 +31,32 @@ impl InstallOrder {
     }
 }
 
+/// An order that is only tried: the agent says once what it would write. It stands beside the order in force, which it leaves
+/// as it is, and ends when it was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Rises with each of a cluster.
+    pub number: u64,
+    /// What would be asked for.
+    pub spec: InstallSpec,
+}
+
+/// What an agent answers to a [`Trial`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialStatus {
+    /// Which trial.
+    pub number: u64,
+    /// What would be written, a line each; empty where all of it is there.
+    #[serde(default)]
+    pub plan: Vec<String>,
+    /// How the Corefile would change, a line each, with `+` or `-` before it.
+    #[serde(default)]
+    pub corefile: Vec<String>,
+    /// What can't be done, and what to do about it.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
 /// What is to be installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallSpec {
@@ -41,9 +67,6 @@ pub struct InstallSpec {
     pub version: String,
     /// Where the images are: `<registry>/tombolo-gateway:<version>`.
     pub registry: String,
-    /// Only say what would be written.
-    #[serde(default)]
-    pub dry_run: bool,
     /// Whose services are read, and whose pods take part.
     #[serde(default)]
     pub namespaces: Namespaces,
@@ -230,9 +253,6 @@ pub struct InstallStatus {
     /// In their order.
     #[serde(default)]
     pub steps: Vec<InstallStep>,
-    /// For a dry run: what would be written, a line each, and the difference of texts.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub plan: Vec<String>,
 }
 
 /// A step of an installation.
@@ -271,7 +291,7 @@ mod tests {
             serde_json::from_str(r#"{"version":"1.2.3","registry":"r.example.com/t","later":1}"#).unwrap();
         assert_eq!(spec.gateways.egress.replicas, 2);
         assert_eq!(spec.gateways.ingress.exposure, [Exposure::LoadBalancer { annotations: Labels::new() }]);
-        assert!(spec.dns.corefile && spec.injector.enabled && !spec.node.enabled && !spec.dry_run);
+        assert!(spec.dns.corefile && spec.injector.enabled && !spec.node.enabled);
         let order = InstallOrder::Installed(InstallSpec { revision: 7, ..spec });
         let text = serde_json::to_string(&order).unwrap();
         assert_eq!(serde_json::from_str::<InstallOrder>(&text).unwrap(), order);

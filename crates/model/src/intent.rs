@@ -3,7 +3,7 @@
 use crate::{
     TrustDomain,
     id::{ClusterId, GnsId, OrgId},
-    install::InstallOrder,
+    install::{InstallOrder, Trial},
     locality::Locality,
     name::{ClusterName, DnsLabel, Domain, NamespaceName, OrgName},
     snapshot::CaFingerprint,
@@ -47,6 +47,9 @@ pub struct Cluster {
     /// What its agent is to install there; none where nobody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<Box<InstallOrder>>,
+    /// What its agent is asked to try; none most of the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Box<Trial>>,
 }
 
 /// How the pods of a namespace reach global names.

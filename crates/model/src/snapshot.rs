@@ -6,7 +6,7 @@
 
 use crate::{
     identity::{SpiffeId, TrustDomain},
-    install::InstallOrder,
+    install::{InstallOrder, Trial},
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
     mcs::ImportSpec,
@@ -254,11 +254,13 @@ pub enum ClusterResource {
     Import(ImportSpec),
     /// What to install in the cluster: `install/`.
     Install(InstallOrder),
+    /// What it would write for another order: `trial/`.
+    Trial(Trial),
 }
 
 impl Resource for ClusterResource {
     const TYPES: &'static [&'static str] =
-        &["itself", "bundle", "peer", "domain", "name", "import", "install"];
+        &["itself", "bundle", "peer", "domain", "name", "import", "install", "trial"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -268,6 +270,7 @@ impl Resource for ClusterResource {
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
             Self::Install(_) => ResourceKey::new("install", ""),
+            Self::Trial(_) => ResourceKey::new("trial", ""),
             Self::Import(import) => ResourceKey::new("import", &import.service.to_string()),
         }
     }

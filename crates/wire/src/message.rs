@@ -29,7 +29,7 @@ use tombolo_model::{
     AccountName, ClusterName, GatewayRole, Generation, Locality, NamespaceName, OrgName, SpiffeId,
     TrustDomain,
     health::Health,
-    install::InstallStatus,
+    install::{InstallStatus, TrialStatus},
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
     snapshot::{CaFingerprint, ResourceKey, Resources, TrustBundleSpec},
 };
@@ -234,6 +234,9 @@ pub struct AgentStatus {
     /// The intermediate that signs in the cluster; none from an agent that does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intermediate: Option<CaFingerprint>,
+    /// What it would write for the order that it was asked to try, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
 }
 
 /// Something that was left out, and why.

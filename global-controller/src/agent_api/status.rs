@@ -23,7 +23,11 @@ pub(super) async fn status(
     status.gateways.truncate(MOST);
     if let Some(install) = &mut status.install {
         install.steps.truncate(MOST_STEPS);
-        install.plan.truncate(MOST);
+    }
+    if let Some(trial) = &mut status.trial {
+        trial.plan.truncate(MOST);
+        trial.corefile.truncate(MOST);
+        trial.problems.truncate(MOST);
     }
     let (org, cluster) = (peer.org.id, peer.cluster);
     let now = agent.deps.now();
@@ -33,6 +37,13 @@ pub(super) async fn status(
     if stored != status.ingress {
         tx.lock_org(org).await?;
         tx.set_ingress(org, cluster, &status.ingress).await?;
+    }
+    // it is told no more: it was answered
+    if let Some(answered) = &status.trial
+        && tx.trial(org, cluster).await?.is_some_and(|trial| trial.number == answered.number)
+    {
+        tx.lock_org(org).await?;
+        tx.end_trial(org, cluster).await?;
     }
     peer.check(&mut tx, now).await?;
     tx.set_status(org, cluster, &status, now).await?;

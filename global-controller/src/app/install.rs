@@ -54,9 +54,6 @@ pub(crate) struct InstallRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "registry.example.com/tombolo")]
     pub(crate) registry: Option<String>,
-    /// Only say (in the cluster's status) what would be written.
-    #[serde(default)]
-    pub(crate) dry_run: bool,
     /// Whose services are read, and whose pods take part. Those of the system never do.
     #[serde(default)]
     pub(crate) namespaces: NamespaceChoice,
@@ -233,7 +230,7 @@ pub(crate) enum DefaultMode {
 }
 
 impl InstallRequest {
-    fn show(spec: &InstallSpec) -> Self {
+    pub(super) fn show(spec: &InstallSpec) -> Self {
         let names = |names: &BTreeSet<NamespaceName>| names.iter().map(ToString::to_string).collect();
         let model::Replicas { replicas, min, max } = spec.gateways.egress;
         let egress = EgressRequest { replicas, min, max };
@@ -252,7 +249,6 @@ impl InstallRequest {
         Self {
             version: Some(spec.version.clone()),
             registry: Some(spec.registry.clone()),
-            dry_run: spec.dry_run,
             namespaces: match &spec.namespaces {
                 model::Namespaces::Exclude(these) => NamespaceChoice::Exclude(names(these)),
                 model::Namespaces::Include(these) => NamespaceChoice::Include(names(these)),
@@ -275,7 +271,7 @@ impl InstallRequest {
     }
 
     /// The request as the agent is told it, with what was left out.
-    fn check(self, deps: &Deps, checks: &mut Checks) -> InstallSpec {
+    pub(super) fn check(self, deps: &Deps, checks: &mut Checks) -> InstallSpec {
         let version = self.version.unwrap_or_else(|| deps.image_version.clone());
         check_version(checks, &version);
         let registry = self.registry.unwrap_or_else(|| deps.image_registry.clone());
@@ -296,7 +292,6 @@ impl InstallRequest {
             revision: 0,
             version,
             registry,
-            dry_run: self.dry_run,
             namespaces,
             gateways: model::Gateways { egress, ingress: model::Ingress { replicas, exposure } },
             dns: model::DnsInstall { corefile: self.dns.corefile },
@@ -477,11 +472,11 @@ pub(crate) async fn put(
     let revision = old.as_ref().map_or(0, |old| old.order.revision()) + 1;
     let spec = InstallSpec { revision, ..spec };
     let shown = old.as_ref().and_then(|old| Install::show(name, old));
-    // a trial is nothing to go back to, and what is asked for again is not its own predecessor
     let before = old.and_then(|old| match old.order {
-        InstallOrder::Installed(before) if !before.dry_run => Some(before),
-        _ => old.before,
+        InstallOrder::Installed(before) => Some(before),
+        InstallOrder::Removed { .. } => old.before,
     });
+    // what is asked for again is not its own predecessor
     let before = before.filter(|before| InstallRequest::show(before) != InstallRequest::show(&spec));
     let row = InstallRow { order: InstallOrder::Installed(spec), before };
     work.tx.set_install(scope.org.id, cluster.id, &row).await?;
@@ -492,20 +487,24 @@ pub(crate) async fn put(
     Ok(after)
 }
 
-/// Asks for everything that was installed to be taken out. Again is no error.
+/// Asks for everything that was installed to be taken out. Again is no error. Where nobody ever ordered anything, it is
+/// asked for all the same: an agent that has joined makes objects of the cluster set, too.
 ///
 /// # Errors
-/// [`Kind::NotFound`] for the cluster, or where nothing was ever installed; [`Kind::PreconditionFailed`].
+/// [`Kind::NotFound`] for the cluster; [`Kind::PreconditionFailed`].
 pub(crate) async fn remove(deps: &Deps, scope: &Scope, name: &str, expected: &Expected) -> Result<()> {
     let mut work = Work::begin(deps, scope).await?;
     let now = work.now;
     let cluster = cluster::find_standing(&mut work.tx, scope, name, now).await?;
-    let old = work.tx.install(scope.org.id, cluster.id).await?.ok_or_else(|| missing(name))?;
-    let InstallOrder::Installed(spec) = &old.order else { return Ok(()) };
-    expected.check(version(spec.revision))?;
-    let shown = Install::show(name, &old);
-    let order = InstallOrder::Removed { revision: spec.revision + 1 };
-    let before = if spec.dry_run { old.before.clone() } else { Some(spec.clone()) };
+    let old = work.tx.install(scope.org.id, cluster.id).await?;
+    let (revision, before) = match &old {
+        Some(InstallRow { order: InstallOrder::Removed { .. }, .. }) => return Ok(()),
+        Some(InstallRow { order: InstallOrder::Installed(spec), .. }) => (spec.revision, Some(spec.clone())),
+        None => (0, None),
+    };
+    expected.check(version(revision))?;
+    let shown = old.as_ref().and_then(|old| Install::show(name, old));
+    let order = InstallOrder::Removed { revision: revision + 1 };
     work.tx.set_install(scope.org.id, cluster.id, &InstallRow { order, before }).await?;
     let subject = Subject { kind: "cluster", name, id: cluster.id.as_uuid() };
     work.audit("cluster.uninstall", subject, shown.as_ref(), None).await?;

@@ -21,6 +21,7 @@ pub(crate) mod root;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod trial;
 pub(crate) mod version;
 pub(crate) mod work;
 

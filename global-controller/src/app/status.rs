@@ -5,6 +5,7 @@ use super::{
     caller::Scope,
     cluster::{self, State},
     error::Result,
+    trial::Tried,
 };
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -44,6 +45,9 @@ pub(crate) struct ClusterStatus {
     /// How what it was told to install goes; absent where it was told nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) install: Option<Installing>,
+    /// What its agent would write for the order that it was asked to try last; absent where it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trial: Option<Tried>,
     /// When its agent was last heard of; absent before it ever was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_seen: Option<DateTime<Utc>>,
@@ -73,9 +77,6 @@ pub(crate) struct Installing {
     pub(crate) revision: u64,
     /// Its steps, in their order.
     pub(crate) steps: Vec<InstallingStep>,
-    /// For a dry run: what would be written.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) plan: Vec<String>,
 }
 
 /// A step of an installation.
@@ -96,7 +97,7 @@ impl Installing {
         let steps = status.steps.into_iter();
         let step =
             |step: InstallStep| InstallingStep { step: step.step, state: step.state, message: step.message };
-        Self { revision: status.revision, steps: steps.map(step).collect(), plan: status.plan }
+        Self { revision: status.revision, steps: steps.map(step).collect() }
     }
 }
 
@@ -158,6 +159,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             gateways: Vec::new(),
             problems: conflicts,
             install: None,
+            trial: None,
             last_seen: (state == State::Connected).then_some(now),
         });
     };
@@ -182,6 +184,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             .chain(conflicts)
             .collect(),
         install: report.install.map(Installing::show),
+        trial: report.trial.map(Tried::show),
         last_seen,
     })
 }

@@ -44,7 +44,7 @@ pub(super) async fn put(
 
 /// Take out what is installed in a cluster
 ///
-/// The agent takes out all that it made, and gives the cluster's DNS back as it found it. The agent itself stays, until
+/// The agent takes out all that it made (objects of the Multi-Cluster Services API it makes without an order, too), and gives the cluster's DNS back as it found it. The agent itself stays, until
 /// what was applied for it is deleted.
 #[utoipa::path(delete, path = "/organizations/{org}/clusters/{cluster}/install", operation_id = "delete_install",
     tag = "clusters", responses((status = NO_CONTENT, description = "It is asked for.")))]

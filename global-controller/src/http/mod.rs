@@ -24,6 +24,7 @@ mod owner;
 mod service;
 mod status;
 mod token;
+mod trial;
 
 pub(crate) use openapi::document;
 pub(crate) use router::router;

@@ -4,7 +4,7 @@ use super::{
     audit,
     auth::{self, Api},
     certificate, cluster, conditional, events, gns, install, manifest, meta, onboarding, openapi,
-    organization, owner, root, service, status, token,
+    organization, owner, root, service, status, token, trial,
 };
 use crate::app::{
     Deps,
@@ -31,6 +31,7 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(cluster::get, cluster::patch, cluster::delete))
         .routes(routes!(status::get))
         .routes(routes!(install::get, install::put, install::delete))
+        .routes(routes!(trial::create))
         .routes(routes!(onboarding::list, onboarding::create))
         .routes(routes!(onboarding::revoke))
         .routes(routes!(gns::list, gns::create))

@@ -1,4 +1,4 @@
-//! What ends by time alone: intermediates, old lines of the change log, replicas that fell silent, answers kept for
+//! What ends by time alone: intermediates, old lines of the change log, replicas that fell silent, trials that nobody answered, answers kept for
 //! repeated requests.
 
 use crate::{store::Store, tls::Certificate};
@@ -37,6 +37,7 @@ pub(crate) async fn expire(
 async fn once(store: &Store, now: DateTime<Utc>) -> Result<(), crate::store::Error> {
     let mut tx = store.begin().await?;
     let ended = tx.expire_intermediates(now).await?;
+    tx.expire_trials(now).await?;
     tx.commit().await?;
     if ended > 0 {
         tracing::warn!(

@@ -12,6 +12,7 @@ pub(crate) mod reach;
 pub(crate) mod replica;
 pub(crate) mod root;
 pub(crate) mod status;
+pub(crate) mod trial;
 pub(crate) mod vip;
 pub(crate) mod world;
 // nouns of the API, by name:

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use tombolo_model::{
     ClusterName, Generation,
     id::{ClusterId, OrgId},
-    install::InstallStatus,
+    install::{InstallStatus, TrialStatus},
     snapshot::CaFingerprint,
 };
 use tombolo_wire::message::{GatewayReport, Problem};
@@ -24,6 +24,8 @@ pub(crate) struct ReportRow {
     pub(crate) refused: Option<String>,
     /// How what it was told to install goes.
     pub(crate) install: Option<InstallStatus>,
+    /// What it would do for the order that it tried last.
+    pub(crate) trial: Option<TrialStatus>,
     /// When its last feed ended.
     pub(crate) last_seen_at: Option<DateTime<Utc>>,
 }
@@ -61,7 +63,7 @@ impl Tx {
     ) -> Result<Option<ReportRow>, Error> {
         let row = sqlx::query!(
             "SELECT software, problems, gateways, reported_at, published_generation, published_at,
-                    applied_generation, applied_at, refused, last_seen_at, install
+                    applied_generation, applied_at, refused, last_seen_at, install, trial
              FROM cluster_status WHERE org_id = $1 AND cluster_id = $2",
             org.as_uuid(),
             cluster.as_uuid()
@@ -85,6 +87,11 @@ impl Tx {
                 .map(serde_json::from_value)
                 .transpose()
                 .map_err(|e| Error::corrupt("state of an installation", &e))?,
+            trial: row
+                .trial
+                .map(serde_json::from_value)
+                .transpose()
+                .map_err(|e| Error::corrupt("answer to a trial", &e))?,
             last_seen_at: row.last_seen_at,
         }))
     }

@@ -49,7 +49,7 @@ impl Tx {
         let (problems, gateways) =
             (json(serde_json::to_value(&said.problems))?, json(serde_json::to_value(&said.gateways))?);
         let before = sqlx::query!(
-            "SELECT software, problems, reaches, install, signs_with, signs_since FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
+            "SELECT software, problems, reaches, install, trial, signs_with, signs_since FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
             org.as_uuid(),
             cluster.as_uuid()
         )
@@ -63,19 +63,24 @@ impl Tx {
         let signs_with = said.intermediate.as_ref().map(|print| print.as_bytes().to_vec());
         let signed = before.as_ref().filter(|row| row.signs_with == signs_with);
         let signs_since = signs_with.as_ref().and(signed.and_then(|row| row.signs_since).or(Some(now)));
+        let trial = said.trial.as_ref().map(serde_json::to_value).transpose();
+        let trial = trial.map_err(|_| Error::corrupt("status", &cluster))?;
         let same = before.is_some_and(|row| {
             row.software.as_ref() == Some(&said.software)
                 && row.problems == problems
                 && row.reaches == reaches
                 && row.install == install
+                && (trial.is_none() || row.trial == trial)
         });
         sqlx::query!(
-            "INSERT INTO cluster_status (org_id, cluster_id, software, problems, gateways, reaches, install, reported_at, signs_with, signs_since)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            "INSERT INTO cluster_status AS s
+                (org_id, cluster_id, software, problems, gateways, reaches, install, reported_at, trial, signs_with, signs_since)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              ON CONFLICT (org_id, cluster_id) DO UPDATE
              SET software = EXCLUDED.software, problems = EXCLUDED.problems, gateways = EXCLUDED.gateways,
                  reaches = EXCLUDED.reaches, install = EXCLUDED.install, reported_at = EXCLUDED.reported_at,
-                 signs_with = EXCLUDED.signs_with, signs_since = EXCLUDED.signs_since",
+                 trial = coalesce(EXCLUDED.trial, s.trial), signs_with = EXCLUDED.signs_with,
+                 signs_since = EXCLUDED.signs_since",
             org.as_uuid(),
             cluster.as_uuid(),
             said.software,
@@ -84,6 +89,7 @@ impl Tx {
             reaches,
             install,
             now,
+            trial,
             signs_with,
             signs_since
         )

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     ClusterName, DnsLabel, Domain, Generation, Locality, NamespaceName, OrgName, TrustDomain,
     id::{ClusterId, GnsId, OrgId},
-    install::InstallOrder,
+    install::{InstallOrder, Trial},
     intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization},
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
 };
@@ -42,7 +42,7 @@ impl Tx {
     ) -> Result<Vec<Cluster>, Error> {
         let rows = sqlx::query!(
             r#"SELECT id, name, labels AS "labels: Json<Labels>", region, zone, ingress,
-                install AS "install: Json<InstallOrder>",
+                install AS "install: Json<InstallOrder>", trial AS "trial: Json<Trial>",
                 array(SELECT i.fingerprint FROM cluster_intermediates i
                       WHERE i.org_id = c.org_id AND i.cluster_id = c.id AND i.revoked_at IS NULL) AS "prints!: Vec<Vec<u8>>"
              FROM clusters c
@@ -63,6 +63,7 @@ impl Tx {
                     intermediates: row.prints.iter().map(|p| fingerprint(p)).collect::<Result<_, _>>()?,
                     ingress: row.ingress.into_iter().collect::<BTreeSet<_>>(),
                     install: row.install.map(|order| Box::new(order.0)),
+                    trial: row.trial.map(|trial| Box::new(trial.0)),
                 })
             })
             .collect()

@@ -1,8 +1,12 @@
 //! Being fed: what one cluster reports reaches the others that import it, through restarts and through any replica.
 
 use crate::support::{SOON, Site, database, problem, site};
+use serde_json::json;
 use std::time::Duration;
-use tombolo_model::snapshot::{ClusterResource, ResourceKey};
+use tombolo_model::{
+    install::TrialStatus,
+    snapshot::{ClusterResource, ResourceKey},
+};
 use tombolo_testkit::{build, build::Service, wait};
 
 const CATALOG: &str = "catalog.acme.example.com";
@@ -64,6 +68,55 @@ async fn a_service_of_one_cluster_reaches_the_other() {
     drop(feed);
     let status = site.until_state(&acme, "cluster-1", "disconnected").await;
     assert!(status["last_seen"].is_string(), "{status}");
+    site.bound.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_is_told_until_it_is_answered() {
+    let (site, database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let agent = site.agent(&acme, "cluster-1").await;
+    let feed = agent.feed(&site);
+    let path = acme.path("/clusters/cluster-1/install");
+    let put = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let put = put.put(format!("https://{}/api/v1{path}", site.bound.api)).bearer_auth(&acme.admin);
+    let put = put.header("if-match", "*").json(&json!({ "version": "one" })).send().await.unwrap();
+    assert_eq!(put.status().as_u16(), 200);
+    let (order, trial) = (ResourceKey::new("install", ""), ResourceKey::new("trial", ""));
+    feed.until("the order", |state| state.resources.contains_key(&order)).await;
+    let stands = feed.state().resources[&order].clone();
+
+    let ask = async |version: &str| {
+        let body = json!({ "version": version });
+        let asked = site.must(&acme.admin, "POST", &format!("{path}/trials"), Some(body)).await;
+        asked["number"].as_u64().unwrap()
+    };
+    let told = |number: u64| {
+        let trial = trial.clone();
+        move |state: &tombolo_feed::State<ClusterResource>| matches!(state.resources.get(&trial), Some(ClusterResource::Trial(told)) if told.number == number)
+    };
+    let first = ask("two").await;
+    feed.until("the trial", told(first)).await;
+    assert_eq!(feed.state().resources[&order], stands, "the order stays in force");
+    // another takes its place; the answer to the first does not end it
+    let second = ask("three").await;
+    feed.until("the second trial", told(second)).await;
+    let said = |number: u64| TrialStatus {
+        number,
+        plan: vec!["make it".to_owned()],
+        corefile: vec!["+ x".to_owned()],
+        problems: Vec::new(),
+    };
+    agent.say_tried(&site, &[], Vec::new(), Some(said(first))).await.unwrap();
+    assert_eq!(database.sql("select trial->>'number' from clusters"), second.to_string());
+    agent.say_tried(&site, &[], Vec::new(), Some(said(second))).await.unwrap();
+    feed.until("the end of the trial", |state| !state.resources.contains_key(&trial)).await;
+    assert_eq!(feed.state().resources[&order], stands);
+    // who asked may look later
+    agent.say(&site, &["192.0.2.7:15443"]).await.unwrap();
+    let status = site.status(&acme, "cluster-1").await;
+    let answer = json!({ "number": second, "plan": ["make it"], "corefile": ["+ x"], "problems": [] });
+    assert_eq!(status["trial"], answer, "{status}");
     site.bound.drain().await;
 }
 

@@ -6,6 +6,7 @@ use tombolo_controller::{Bound, Config, Deps, build, config};
 use tombolo_feed::{Client, Options, RequestError, State, Status, TlsConnector, post_once};
 use tombolo_model::{
     Locality, SpiffeId, TrustDomain,
+    install::TrialStatus,
     inventory::{Inventory, ServiceKey, ServiceRecord},
     snapshot::{ClusterResource, NameSpec, ResourceKey},
 };
@@ -300,6 +301,17 @@ impl Agent {
         ingress: &[&str],
         gateways: Vec<GatewayReport>,
     ) -> Result<(), RequestError> {
+        self.say_tried(site, ingress, gateways, None).await
+    }
+
+    /// The same, with what it would do for an order that it was asked to try.
+    pub(crate) async fn say_tried(
+        &self,
+        site: &Site,
+        ingress: &[&str],
+        gateways: Vec<GatewayReport>,
+        trial: Option<TrialStatus>,
+    ) -> Result<(), RequestError> {
         let status = AgentStatus {
             intermediate: None,
             software: "tombolo-agent/test".to_owned(),
@@ -308,6 +320,7 @@ impl Agent {
             ingress: ingress.iter().map(ToString::to_string).collect(),
             gateways,
             install: None,
+            trial,
         };
         self.post(site, "/agent/v1/status", &status).await
     }

@@ -5,6 +5,7 @@ mod identity;
 mod inject;
 mod mcs;
 mod replicas;
+mod rights;
 mod server;
 mod world;
 

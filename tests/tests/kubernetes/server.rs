@@ -157,11 +157,13 @@ impl Server {
         path
     }
 
-    pub(crate) async fn client(&self, user: &str) -> Client {
+    pub(crate) async fn config(&self, user: &str) -> Config {
         let file = Kubeconfig::read_from(self.kubeconfig(user)).expect("a kubeconfig");
-        let config =
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("a config");
-        Client::try_from(config).expect("a client")
+        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("a config")
+    }
+
+    pub(crate) async fn client(&self, user: &str) -> Client {
+        Client::try_from(self.config(user).await).expect("a client")
     }
 
     /// As a power cut would.

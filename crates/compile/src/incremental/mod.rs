@@ -190,7 +190,8 @@ impl Incremental {
             dirty.whole.insert(id);
             dirty.peers.insert(id);
         }
-        if part(was, |c| c.install.clone()).flatten() != part(now, |c| c.install.clone()).flatten() {
+        let orders = |c: &Cluster| (c.install.clone(), c.trial.clone());
+        if part(was, orders).unwrap_or_default() != part(now, orders).unwrap_or_default() {
             dirty.installs.insert(id);
         }
         let called = was.or(now).and_then(|cluster| DnsLabel::parse(cluster.name.as_str()).ok());

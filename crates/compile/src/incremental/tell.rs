@@ -61,9 +61,15 @@ impl Incremental {
         }
         for receiver in dirty.installs.difference(&dirty.whole).filter_map(|id| world.clusters.get(id)) {
             let (upserts, removes) = parts.entry(receiver.id).or_default();
-            match render::install(receiver) {
-                Some(resource) => drop(upserts.insert(resource.key(), resource)),
-                None => drop(removes.insert(render::install_key())),
+            let both = [
+                (render::install(receiver), render::install_key()),
+                (render::trial(receiver), render::trial_key()),
+            ];
+            for (resource, key) in both {
+                match resource {
+                    Some(resource) => drop(upserts.insert(key, resource)),
+                    None => drop(removes.insert(key)),
+                }
             }
         }
         self.tell_set(&dirty, &mut parts);

@@ -9,7 +9,7 @@ use tombolo_compile::{Change, Incremental, World};
 use tombolo_model::{
     AccountName, ClusterName, DnsLabel, Domain, GlobalName, Locality, NamespaceName, OrgName, TrustDomain,
     id::{ClusterId, GnsId, OrgId},
-    install::InstallOrder,
+    install::{InstallOrder, Trial},
     intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization, Selector},
     inventory::{Inventory, NamespaceRecord, PodRecord, PortSpec, Protocol, ServiceKey, ServiceRecord},
     mcs::{ExportRecord, ExportedPort, SessionAffinity, Traits, Transport},
@@ -60,6 +60,7 @@ pub(crate) fn cluster(n: u8) -> Cluster {
         intermediates: BTreeSet::from([CaFingerprint::new([n; 32])]),
         ingress: BTreeSet::from([format!("192.0.2.{n}:15443")]),
         install: None,
+        trial: None,
     }
 }
 
@@ -170,6 +171,8 @@ pub(crate) enum Tweak {
     Name,
     /// Zero: nobody said.
     Install(u8),
+    /// Zero: nobody tries anything.
+    Trial(u8),
 }
 
 impl Tweak {
@@ -184,6 +187,12 @@ impl Tweak {
             Self::Install(0) => cluster.install = None,
             Self::Install(revision) => {
                 cluster.install = Some(Box::new(InstallOrder::Removed { revision: u64::from(revision) }));
+            }
+            Self::Trial(0) => cluster.trial = None,
+            Self::Trial(number) => {
+                let spec = r#"{"version":"1","registry":"r"}"#;
+                let spec = serde_json::from_str(spec).unwrap();
+                cluster.trial = Some(Box::new(Trial { number: number.into(), spec }));
             }
             // names are one in an organization
             Self::Name => cluster.name = ClusterName::parse(&format!("was-{}", cluster.id)).unwrap(),
@@ -200,6 +209,7 @@ fn some_tweak() -> impl Strategy<Value = Tweak> {
         2 => (0u8..3).prop_map(Tweak::Prints),
         1 => Just(Tweak::Name),
         2 => (0u8..3).prop_map(Tweak::Install),
+        2 => (0u8..3).prop_map(Tweak::Trial),
     ]
 }
 

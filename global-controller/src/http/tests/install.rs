@@ -62,16 +62,51 @@ async fn an_installation_is_asked_for_changed_and_taken_out() {
 }
 
 #[tokio::test]
-async fn a_trial_is_nothing_to_go_back_to() {
+async fn what_was_never_ordered_can_be_taken_out() {
     let controller = Controller::start().await;
     let admin = controller.organization("acme").await;
     controller.cluster(&admin, "acme", "cluster-1").await;
+    let delete =
+        async |tag: &str| controller.call("DELETE", PATH).token(&admin).header("if-match", tag).send().await;
+    delete("\"1\"").await.problem(412, "precondition-failed");
+    delete("*").await.expect(204);
+    let told = || controller.database.sql("SELECT install->>'state', install->>'revision' FROM clusters");
+    assert_eq!(told().trim(), "removed|1");
+    delete("*").await.expect(204);
+    assert_eq!(told().trim(), "removed|1", "again is the same");
+    let after = put(&controller, &admin, "*", &json!({ "version": "one" })).await.expect(200);
+    assert_eq!((&after["revision"], after.get("before")), (&json!(2), None));
+}
+
+#[tokio::test]
+async fn a_trial_leaves_the_order_as_it_is() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    let trials = format!("{PATH}/trials");
+    // where nothing is installed, nothing is after it either
+    let first = controller.post(&admin, &trials, &json!({ "version": "one" })).await.expect(201);
+    assert_eq!((&first["number"], &first["version"]), (&json!(1), &json!("one")));
+    controller.get(&admin, PATH).await.problem(404, "not-found");
+
     put(&controller, &admin, "*", &json!({ "version": "one" })).await.expect(200);
-    let trial =
-        put(&controller, &admin, "*", &json!({ "version": "two", "dry_run": true })).await.expect(200);
-    assert_eq!((&trial["dry_run"], &trial["before"]["version"]), (&json!(true), &json!("one")));
-    let after = put(&controller, &admin, "*", &json!({ "version": "two" })).await.expect(200);
-    assert_eq!(after["before"]["version"], "one");
+    let stands = put(&controller, &admin, "*", &json!({ "version": "two" })).await.expect(200);
+    let tried = controller.post(&admin, &trials, &json!({ "version": "three" })).await.expect(201);
+    assert_eq!(tried["number"], 2);
+    assert_eq!(controller.get(&admin, PATH).await.expect(200), stands, "what to go back to, too");
+    controller.post(&admin, &trials, &json!({ "dry_run": true })).await.problem(422, "unknown-field");
+
+    let waits = || controller.database.sql("SELECT trial->>'number' FROM clusters").trim().to_owned();
+    assert_eq!(waits(), "2");
+    controller.clock.advance(std::time::Duration::from_secs(119));
+    let mut tx = controller.deps.store.begin().await.unwrap();
+    assert_eq!(tx.expire_trials(controller.deps.now()).await.unwrap(), 0);
+    controller.clock.advance(std::time::Duration::from_secs(2));
+    assert_eq!(tx.expire_trials(controller.deps.now()).await.unwrap(), 1, "it ends by itself");
+    tx.commit().await.unwrap();
+    assert_eq!(waits(), "");
+    let next = controller.post(&admin, &trials, &json!({})).await.expect(201);
+    assert_eq!(next["number"], 3, "no number twice");
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ impl Agent<'_> {
             gateways: Vec::new(),
             install: None,
             intermediate: Some(intermediate),
+            trial: None,
         };
         let mut tx = self.controller.deps.store.begin().await.unwrap();
         tx.set_status(self.org, self.cluster, &said, self.controller.deps.now()).await.unwrap();

@@ -81,10 +81,11 @@ const CASES: [Case; 24] = [
 ];
 
 /// The rest of them: one array of all would be too long for a line of reason each.
-const MORE: [Case; 16] = [
+const MORE: [Case; 17] = [
     case("get", "/organizations/{org}/clusters/{cluster}/install", For::Viewer, none),
     case("put", "/organizations/{org}/clusters/{cluster}/install", For::Editor, || Some(json!({}))),
     case("delete", "/organizations/{org}/clusters/{cluster}/install", For::Editor, none),
+    case("post", "/organizations/{org}/clusters/{cluster}/install/trials", For::Editor, || Some(json!({}))),
     case("get", "/owner-tokens", For::Owner, none),
     case("post", "/owner-tokens", For::Owner, || Some(json!({ "name": "made" }))),
     case("delete", "/owner-tokens/{token}", For::Owner, none),
@@ -289,7 +290,7 @@ async fn every_body_is_bounded_and_known() {
         assert_eq!(problem.errors[0].field, "colour", "{} {}", case.method, case.path);
         with("colour", json!("x".repeat(300 * 1024))).await.problem(413, "body-too-large");
     }
-    assert_eq!(seen, 10);
+    assert_eq!(seen, 11);
     assert_eq!(walls.stored().await, before);
 }
 
