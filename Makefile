@@ -24,7 +24,7 @@ check: ## formatting, lints, types
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy --workspace --test kubernetes --test clusters --test chart --locked -- -D warnings
 
-test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside
+test: deps-test check ## everything that must pass: lints, all tests, the demo checked from outside, two real clusters
 	scripts/test
 
 deny: ## the dependency policy (deny.toml), with cargo-deny, which is built where it is missing

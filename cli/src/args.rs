@@ -140,6 +140,14 @@ pub enum OrgCommand {
         /// Its name.
         name: OrgName,
     },
+    /// Put a new root of trust in the place of the old one, without a connection lost; or show how far that is.
+    RotateRoot {
+        /// Its name.
+        name: OrgName,
+        /// Don't ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Delete one with all that is in it. It must have no clusters.
     Remove {
         /// Its name.

@@ -50,6 +50,26 @@ pub async fn run(client: &Client, command: OrgCommand, out: &Output) -> Result<(
             let row = columns.iter().map(|f| cell(text(&org, f))).collect();
             out.rows(&org, &["name", "trust domain", "generation", "made"], vec![row])
         }
+        OrgCommand::RotateRoot { name, yes } => {
+            let path = format!("/api/v1/organizations/{name}/root-rotation");
+            let rotation = match client.find(&path).await? {
+                Some(rotation) => rotation.body,
+                None => {
+                    confirm(yes, &format!("put a new root in the place of organization {name}'s?"))?;
+                    client.create(&path, &json!({})).await?
+                }
+            };
+            let waits = rotation["waits_for"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let waits = waits.collect::<Vec<_>>().join(", ");
+            let row = vec![cell(text(&rotation, "phase")), cell(waits), cell(text(&rotation, "until"))];
+            out.rows(&rotation, &["phase", "waits for", "old root goes"], vec![row])?;
+            if out.for_people() {
+                out.line(
+                    "it goes on by itself: told, signing, overlap, done; run this again to see how far it is",
+                );
+            }
+            Ok(())
+        }
         OrgCommand::Remove { name, yes } => {
             confirm(yes, &format!("delete organization {name} with all that is in it, its audit log too?"))?;
             client.delete(&format!("/api/v1/organizations/{name}"), None).await?;

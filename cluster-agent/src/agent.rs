@@ -3,7 +3,7 @@
 use crate::{
     admin::Shown,
     ages::Register,
-    certificate::{Authority, CertificateError, Renewal},
+    certificate::{Authority, CertificateError, Pace, Renewal},
     controller::{self, AddressError},
     dns,
     engine::{self, Inputs, Outputs, Source},
@@ -55,6 +55,8 @@ pub struct Config {
     pub mode: AddressMode,
     /// The admin port, where there is to be one.
     pub admin: Option<SocketAddr>,
+    /// How long certificates of workloads are good.
+    pub pace: Pace,
     /// How endpoints are checked.
     pub health: HealthConfig,
     /// How the set of gateways behaves.
@@ -221,7 +223,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let data = DataDir::create(&config.data)?;
     let lock = data.lock()?;
     let (membership, intermediate) = data.joined()?;
-    let authority = Arc::new(Authority::new(intermediate, Arc::clone(&deps.clock)));
+    let authority = Arc::new(Authority::with(intermediate, config.pace, Arc::clone(&deps.clock)));
     let renewal =
         Renewal::start(Arc::clone(&authority), membership.clone(), data.clone(), Arc::clone(&deps.clock))?;
     let credentials = renewal.credentials();
@@ -379,6 +381,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         nodes: standing_nodes,
         exposing: found_exposing,
         multicluster: found_mcs,
+        signs: authority.watch(),
         installed: found_installed,
         injecting: found_injecting,
         names: name_problems,

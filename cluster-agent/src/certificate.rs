@@ -6,11 +6,12 @@ use crate::{
     state::{DataDir, Membership, StateError},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use thiserror::Error;
+use tokio::sync::watch;
 use tombolo_feed::{RequestError, Requests};
 use tombolo_model::{
     ClusterName, SpiffeId,
@@ -20,14 +21,8 @@ use tombolo_mtls::{Credentials, Intermediate, PrivateKey, Secret, Validity, cert
 use tombolo_runtime::{clock::Clock, telemetry::chain};
 use tombolo_wire::message::{IntermediateRequest, IntermediateResponse, LeafResponse, Problem};
 
-/// How long a leaf is good.
+/// How long a leaf is good, where nobody says otherwise.
 pub const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// A leaf begins this much before it is signed: machines' clocks differ.
-const SKEW: Duration = Duration::from_secs(300);
-/// How often the renewals are looked at. Wall time may jump; waiting for a moment in it would miss that.
-const LOOK: Duration = Duration::from_secs(15);
-/// A new intermediate signs this long after our own snapshot lists it, so that peers have it too.
-const SPREAD: Duration = Duration::from_secs(60);
 const CURRENT: &str = "intermediate.pem";
 const NEXT: &str = "intermediate-next.pem";
 
@@ -61,24 +56,72 @@ fn failed(action: &'static str) -> impl FnOnce(tombolo_mtls::Error) -> Certifica
     move |source| CertificateError::Mtls { action, source }
 }
 
+/// How long leaves are good, and what follows from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    life: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { life: LEAF_LIFE }
+    }
+}
+
+impl Pace {
+    /// Leaves are good for so long: 10 s to 24 h.
+    #[must_use]
+    pub fn of(life: Duration) -> Self {
+        Self { life: life.clamp(Duration::from_secs(10), LEAF_LIFE) }
+    }
+
+    /// A leaf begins this much before it is signed: machines' clocks differ.
+    fn skew(self) -> Duration {
+        Duration::from_secs(300).min(self.life / 8)
+    }
+
+    /// How often the renewals are looked at. Wall time may jump; waiting for a moment in it would miss that.
+    fn look(self) -> Duration {
+        Duration::from_secs(15).min(self.life / 20)
+    }
+
+    /// A new intermediate signs this long after our own snapshot lists it, so that peers have it too.
+    fn spread(self) -> Duration {
+        Duration::from_secs(60).min(self.life / 4)
+    }
+}
+
 /// Signs for this cluster.
 #[derive(Debug)]
 pub struct Authority {
-    current: RwLock<Arc<Intermediate>>,
+    current: watch::Sender<Arc<Intermediate>>,
+    pace: Pace,
     clock: Arc<dyn Clock>,
 }
 
 impl Authority {
-    /// Signs with this intermediate.
+    /// Signs with this intermediate, leaves of the usual life.
     #[must_use]
     pub fn new(intermediate: Intermediate, clock: Arc<dyn Clock>) -> Self {
-        Self { current: RwLock::new(Arc::new(intermediate)), clock }
+        Self::with(intermediate, Pace::default(), clock)
+    }
+
+    /// Signs with this intermediate.
+    #[must_use]
+    pub fn with(intermediate: Intermediate, pace: Pace, clock: Arc<dyn Clock>) -> Self {
+        Self { current: watch::Sender::new(Arc::new(intermediate)), pace, clock }
+    }
+
+    /// What signs, and when that changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Intermediate>> {
+        self.current.subscribe()
     }
 
     /// What signs now.
     #[must_use]
     pub fn intermediate(&self) -> Arc<Intermediate> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.borrow())
     }
 
     /// Signs a leaf for `identity`. Whether the asker may have it is decided by the caller.
@@ -86,8 +129,7 @@ impl Authority {
     /// # Errors
     /// [`CertificateError::Mtls`]: a bad request, an identity of another cluster, an intermediate that ended.
     pub fn issue(&self, csr: &str, identity: &SpiffeId) -> Result<LeafResponse, CertificateError> {
-        let now = self.clock.now();
-        let validity = Validity { not_before: now - SKEW, not_after: now + LEAF_LIFE };
+        let validity = self.validity();
         let chain = self.intermediate().sign_leaf(csr, identity, validity).map_err(failed("sign a leaf"))?;
         let info = certificate_info(&chain).map_err(failed("read the leaf"))?;
         Ok(LeafResponse { chain, not_after_s: seconds(info.validity.not_after) })
@@ -101,16 +143,20 @@ impl Authority {
         &self,
         names: &[String],
     ) -> Result<(String, Secret, CaFingerprint, Validity), CertificateError> {
-        let (now, intermediate) = (self.clock.now(), self.intermediate());
-        let validity = Validity { not_before: now - SKEW, not_after: now + LEAF_LIFE };
+        let (validity, intermediate) = (self.validity(), self.intermediate());
         let (chain, key) =
             intermediate.sign_https(names, validity).map_err(failed("sign an HTTPS certificate"))?;
         let info = certificate_info(&chain).map_err(failed("read the HTTPS certificate"))?;
         Ok((chain, key, intermediate.fingerprint(), info.validity))
     }
 
+    fn validity(&self) -> Validity {
+        let now = self.clock.now();
+        Validity { not_before: now - self.pace.skew(), not_after: now + self.pace.life }
+    }
+
     fn replace(&self, new: Intermediate) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.current.send_replace(Arc::new(new));
     }
 }
 
@@ -187,24 +233,24 @@ impl Renewal {
         resources: impl Fn() -> Arc<Resources<ClusterResource>> + Send,
         standings: Standings,
     ) {
+        let pace = self.authority.pace;
         loop {
-            let result = self
-                .look(&requests, &listed(&resources(), &self.membership.cluster), standings.own().writes())
-                .await;
+            let bundle = Bundle::of(&resources(), &self.membership.cluster);
+            let result = self.look(&requests, &bundle, standings.own().writes()).await;
             let problem = result.err().map(|error| {
                 let error = chain(&error);
                 tracing::warn!(error, "a certificate could not be renewed; trying again");
                 Problem { subject: "certificates".to_owned(), message: error }
             });
             *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem.or_else(|| self.ending());
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pace.look()).await;
         }
     }
 
     async fn look(
         &mut self,
         requests: &Requests,
-        listed: &BTreeSet<CaFingerprint>,
+        bundle: &Bundle,
         writes: bool,
     ) -> Result<(), CertificateError> {
         let now = self.clock.now();
@@ -215,14 +261,14 @@ impl Renewal {
                 let next = self.data.intermediate(NEXT, &self.membership)?;
                 self.next = next.map(|intermediate| Next { intermediate, listed_since: None });
             }
-            self.switch(now, listed)?;
+            self.switch(now, &bundle.listed)?;
         } else {
             self.next = None;
         }
         if self.credentials.subscribe().borrow().as_ref().is_none_or(|l| l.info.validity.half_life() <= now) {
             self.renew_own()?;
         }
-        if writes && self.next.is_none() && self.authority.intermediate().validity().half_life() <= now {
+        if writes && self.next.is_none() && self.is_due(bundle, now) {
             let key = PrivateKey::generate().map_err(failed("make a key"))?;
             let csr = key.csr(&self.membership.cluster_id()).map_err(failed("make a signing request"))?;
             let answer: IntermediateResponse = requests
@@ -239,6 +285,15 @@ impl Renewal {
             self.next = Some(Next { intermediate, listed_since: None });
         }
         Ok(())
+    }
+
+    /// Whether a new intermediate is to be asked for: at half of its life, or when another root signs.
+    fn is_due(&self, bundle: &Bundle, now: SystemTime) -> bool {
+        let current = self.authority.intermediate();
+        // a root that can't be read is refused with the whole snapshot, and no reason to renew
+        let another_signs =
+            bundle.signing.as_ref().is_some_and(|root| matches!(current.is_of(root), Ok(false)));
+        another_signs || current.validity().half_life() <= now
     }
 
     /// Takes over what `tombolo-agent join` wrote meanwhile: the cluster joined again, and its record has a new
@@ -262,7 +317,7 @@ impl Renewal {
             return Ok(());
         }
         let since = *next.listed_since.get_or_insert(now);
-        if now.duration_since(since).unwrap_or_default() < SPREAD {
+        if now.duration_since(since).unwrap_or_default() < self.authority.pace.spread() {
             return Ok(());
         }
         self.data.store_intermediate(CURRENT, &next.intermediate)?;
@@ -298,17 +353,26 @@ impl Renewal {
     }
 }
 
-/// The intermediates of a cluster that the snapshot's bundle lists.
-fn listed(resources: &Resources<ClusterResource>, cluster: &ClusterName) -> BTreeSet<CaFingerprint> {
-    let none = BTreeMap::new();
-    let clusters = resources
-        .values()
-        .find_map(|resource| match resource {
-            ClusterResource::Bundle(bundle) => Some(&bundle.clusters),
+/// What the snapshot's bundle says of a cluster.
+#[derive(Debug, Default)]
+struct Bundle {
+    /// Its intermediates that peers believe.
+    listed: BTreeSet<CaFingerprint>,
+    /// The root that signs, PEM.
+    signing: Option<String>,
+}
+
+impl Bundle {
+    fn of(resources: &Resources<ClusterResource>, cluster: &ClusterName) -> Self {
+        let bundle = resources.values().find_map(|resource| match resource {
+            ClusterResource::Bundle(bundle) => Some(bundle),
             _ => None,
+        });
+        bundle.map_or_else(Self::default, |bundle| Self {
+            listed: bundle.clusters.get(cluster).cloned().unwrap_or_default(),
+            signing: bundle.roots.first().cloned(),
         })
-        .unwrap_or(&none);
-    clusters.get(cluster).cloned().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -373,6 +437,38 @@ mod tests {
     }
 
     #[test]
+    fn a_new_intermediate_is_due_at_half_life_or_when_another_root_signs() {
+        let validity = Validity { not_before: begin(), not_after: begin() + 3650 * DAY };
+        let [root, next] = [0; 2].map(|_| Root::create(&membership().trust_domain, validity).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let clock = ManualClock::new(begin() + DAY);
+        let authority = Arc::new(Authority::new(intermediate(&root, begin()), Arc::new(clock.clone())));
+        let renewal = Renewal::start(authority, membership(), data, Arc::new(clock)).unwrap();
+        let signed_by = |root: Option<&Root>| Bundle {
+            signing: root.map(|root| root.cert_pem().to_owned()),
+            ..Bundle::default()
+        };
+        for (bundle, day, due) in [
+            (signed_by(None), 1, false),
+            (signed_by(Some(&root)), 1, false),
+            (signed_by(Some(&next)), 1, true),
+            (signed_by(Some(&root)), 46, true),
+            (Bundle { signing: Some("?".to_owned()), ..Bundle::default() }, 1, false),
+        ] {
+            assert_eq!(renewal.is_due(&bundle, begin() + day * DAY), due, "{day}: {bundle:?}");
+        }
+    }
+
+    #[test]
+    fn short_lives_are_renewed_in_time() {
+        for (life, expected) in [(10, [1250, 500, 2500]), (3600 * 24, [300_000, 15_000, 60_000])] {
+            let pace = Pace::of(Duration::from_secs(life));
+            assert_eq!([pace.skew(), pace.look(), pace.spread()].map(|one| one.as_millis()), expected);
+        }
+    }
+
+    #[test]
     fn a_new_intermediate_signs_once_peers_have_it() {
         let root = Root::create(
             &membership().trust_domain,
@@ -401,11 +497,15 @@ mod tests {
             authority.intermediate().fingerprint()
         };
         assert_eq!(step(Duration::ZERO, &only_old), old);
-        assert_eq!(step(SPREAD, &both), old, "listed just now");
-        assert_eq!(step(SPREAD / 2, &both), old);
-        assert_eq!(step(SPREAD / 2, &only_old), old, "gone from the list: the wait begins anew");
-        assert_eq!(step(SPREAD, &both), old);
-        assert_eq!(step(SPREAD, &both), new_print);
+        assert_eq!(step(Pace::default().spread(), &both), old, "listed just now");
+        assert_eq!(step(Pace::default().spread() / 2, &both), old);
+        assert_eq!(
+            step(Pace::default().spread() / 2, &only_old),
+            old,
+            "gone from the list: the wait begins anew"
+        );
+        assert_eq!(step(Pace::default().spread(), &both), old);
+        assert_eq!(step(Pace::default().spread(), &both), new_print);
         let kept = data.intermediate(CURRENT, &membership()).unwrap().unwrap();
         assert_eq!(kept.fingerprint(), new_print);
         assert!(data.intermediate(NEXT, &membership()).unwrap().is_none());

@@ -14,6 +14,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 use tombolo_agent::{
     agent::{self, Config, Deps, Ended, Replica, SourceConfig},
+    certificate::Pace,
     dns::{self, ForwardTo, process::Process},
     gateways::HubConfig,
     health::HealthConfig,
@@ -26,7 +27,7 @@ use tombolo_agent::{
 };
 use tombolo_model::{AccountName, ClusterName, Locality, NamespaceName, install::FailurePolicy};
 use tombolo_runtime::{
-    limits, ready,
+    duration, limits, ready,
     signal::Signals,
     task,
     telemetry::{self, LogFormat},
@@ -134,6 +135,9 @@ struct Run {
     /// How long everything goes on once the end was asked for: until all who ask have heard of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
     last_calls: u64,
+    /// How long certificates of workloads are good, which are renewed at half of it: 10s to 24h.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration::parse)]
+    leaf_life: Duration,
     /// Answer names with addresses inside this prefix (capture mode explicit), as 127.101.0.0/16.
     #[arg(long)]
     explicit_prefix: Option<ExplicitPrefix>,
@@ -407,6 +411,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
         gateway_listen: options.gateway_listen,
         mode: options.explicit_prefix.map_or(AddressMode::Allocated, AddressMode::Explicit),
         admin: options.admin,
+        pace: Pace::of(options.leaf_life),
         health: HealthConfig::default(),
         hub: HubConfig::default(),
     };

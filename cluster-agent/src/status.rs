@@ -12,6 +12,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tombolo_feed::{Requests, State};
 use tombolo_model::snapshot::ClusterResource;
+use tombolo_mtls::Intermediate;
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::{
     message::{AgentStatus, Problem},
@@ -39,6 +40,8 @@ pub struct Reporting {
     pub exposing: watch::Receiver<Vec<Problem>>,
     /// What is wrong with the objects of the cluster set.
     pub multicluster: watch::Receiver<Vec<Problem>>,
+    /// What signs.
+    pub signs: watch::Receiver<Arc<Intermediate>>,
     /// What the controller asked to install.
     pub(crate) installed: watch::Receiver<Installed>,
     /// What is wrong with the injection of proxies into pods.
@@ -81,6 +84,7 @@ impl Reporting {
             ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
             gateways: self.hub.gateway_reports(),
             install: installed.status,
+            intermediate: Some(self.signs.borrow().fingerprint()),
             trial: installed.trial,
         }
     }
@@ -102,6 +106,7 @@ impl Reporting {
             self.injecting.borrow_and_update();
             self.names.borrow_and_update();
             self.installed.borrow_and_update();
+            self.signs.borrow_and_update();
             set.borrow_and_update();
             reports.borrow_and_update();
             let status = self.status();

@@ -2,6 +2,7 @@
 
 pub use crate::tls::Limits;
 use crate::vips::Pools;
+use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::{
@@ -104,12 +105,25 @@ pub struct ServeOptions {
     /// Their version, where nobody asks for another.
     #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub image_version: String,
+    /// When a root is rotated: how long the old one stays once no cluster signs under it. As long as a workload's certificate may live,
+    /// and an hour: 1s to 90d.
+    #[arg(long, value_name = "DURATION", default_value = "25h", value_parser = overlap)]
+    pub root_overlap: TimeDelta,
     /// Where to write, once ready, how to reach this process (JSON).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// How the log is written. Its level comes from TOMBOLO_LOG.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+fn overlap(text: &str) -> Result<TimeDelta, String> {
+    let overlap = duration::parse(text).map_err(|error| error.to_string())?;
+    let overlap = TimeDelta::from_std(overlap).map_err(|error| error.to_string())?;
+    if (TimeDelta::seconds(1)..=TimeDelta::days(90)).contains(&overlap) {
+        return Ok(overlap);
+    }
+    Err("give 1s to 90d".to_owned())
 }
 
 fn idle(text: &str) -> Result<Duration, String> {
@@ -200,6 +214,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// How many connections there may be.
     pub limits: Limits,
+    /// How long the old root of a rotation stays once no cluster signs under it.
+    pub root_overlap: TimeDelta,
     /// Whether an ingress gateway may be at a loopback address.
     pub allow_loopback_gateways: bool,
     /// Where clusters find the images.
@@ -287,6 +303,7 @@ impl Config {
                     per_source: options.max_connections_per_source as usize,
                     idle: options.idle_timeout,
                 },
+                root_overlap: options.root_overlap,
                 allow_loopback_gateways: options.allow_loopback_gateways,
                 image_registry: options.image_registry.trim_end_matches('/').to_owned(),
                 image_version: options.image_version,
@@ -315,6 +332,7 @@ impl Config {
             max_connections: 8192,
             max_connections_per_source: 256,
             idle_timeout: Duration::from_secs(30),
+            root_overlap: TimeDelta::hours(25),
             allow_loopback_gateways: true,
             image_registry: "localhost".to_owned(),
             image_version: env!("CARGO_PKG_VERSION").to_owned(),

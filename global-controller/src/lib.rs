@@ -144,6 +144,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         ca_fingerprint: ca_fingerprint.clone(),
         image_registry: config.image_registry,
         image_version: config.image_version,
+        root_overlap: config.root_overlap,
         catalogs: app::service::Catalogs::default(),
         followers: Arc::new(Semaphore::new(app::MOST_FOLLOWERS)),
         stop: drain.watch(),
@@ -171,7 +172,14 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
     let mut tasks = vec![
         task::spawn("reconcile", driver.run(drain.watch())),
         task::spawn("liveness", liveness.run(store.clone(), drain.watch())),
-        task::spawn("expire", reconcile::expire(store.clone(), certificate, clock, drain.watch())),
+        task::spawn(
+            "expire",
+            reconcile::expire(store.clone(), certificate, Arc::clone(&clock), drain.watch()),
+        ),
+        task::spawn(
+            "rotate",
+            reconcile::rotate::run(store.clone(), config.root_overlap, clock, drain.watch()),
+        ),
         task::spawn("pool metrics", pool_metrics(store.clone(), metrics::Pool::new(&metrics), drain.watch())),
         task::spawn("https", server.run(listener, drain.watch())),
     ];

@@ -1,5 +1,6 @@
 //! What several test programs share.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
+pub mod history;
 pub mod loopback;
 pub mod rights;

@@ -154,6 +154,7 @@ impl Cluster {
         join(&controller.join(name, &data), &controller.token(name).await).await.unwrap();
         let socket = dir.path().join("agent.sock");
         let config = agent::Config {
+            pace: tombolo_agent::certificate::Pace::default(),
             data,
             source: agent::SourceConfig::Manifests(manifests),
             dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),

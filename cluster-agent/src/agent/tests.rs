@@ -317,6 +317,7 @@ fn join_config(controller: &Controller, data: &Path) -> JoinConfig {
 
 fn config(dir: &Path) -> Config {
     Config {
+        pace: crate::certificate::Pace::default(),
         data: dir.join("data"),
         source: SourceConfig::Manifests(dir.join("manifests")),
         dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),

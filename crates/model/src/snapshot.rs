@@ -121,7 +121,8 @@ impl TryFrom<String> for CaFingerprint {
 pub struct TrustBundleSpec {
     /// The authority of every identity it vouches for.
     pub trust_domain: TrustDomain,
-    /// Root certificates, PEM; several while a root rotates.
+    /// Root certificates, PEM; several while a root rotates. The first is the one that signs: whose intermediate is of another one
+    /// should ask for a new one.
     pub roots: Vec<String>,
     /// The intermediates of each cluster in good standing.
     pub clusters: BTreeMap<ClusterName, BTreeSet<CaFingerprint>>,

@@ -192,6 +192,17 @@ impl Intermediate {
         Ok(Self { id, fingerprint, validity, cert_pem: cert_pem.to_owned(), key })
     }
 
+    /// Whether a root (PEM) says that it is the issuer: by its name, which tells keys apart. For housekeeping; it proves nothing.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] where the text holds no certificate.
+    pub fn is_of(&self, root_pem: &str) -> Result<bool, Error> {
+        let (own, root) = (certificate::first(&self.cert_pem)?, certificate::first(root_pem)?);
+        let own = certificate::parse(&own).map_err(Error::CertificateIdentity)?;
+        let root = certificate::parse(&root).map_err(Error::CertificateIdentity)?;
+        Ok(own.issuer().as_raw() == root.subject().as_raw())
+    }
+
     /// The cluster it stands for.
     #[must_use]
     pub fn id(&self) -> &SpiffeId {

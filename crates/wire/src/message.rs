@@ -31,7 +31,7 @@ use tombolo_model::{
     health::Health,
     install::{InstallStatus, TrialStatus},
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
-    snapshot::{ResourceKey, Resources, TrustBundleSpec},
+    snapshot::{CaFingerprint, ResourceKey, Resources, TrustBundleSpec},
 };
 
 /// The sum over all resources of a state, to compare two states without sending them. Not a defence against forgery:
@@ -231,6 +231,9 @@ pub struct AgentStatus {
     /// How what it was told to install goes; none where it was told nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install: Option<InstallStatus>,
+    /// The intermediate that signs in the cluster; none from an agent that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intermediate: Option<CaFingerprint>,
     /// What it would write for the order that it was asked to try, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<TrialStatus>,

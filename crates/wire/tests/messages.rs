@@ -153,6 +153,7 @@ fn examples() -> Vec<(&'static str, Again, Value)> {
                 "gateways": [{
                     "instance": "i", "role": "egress", "software": "s", "admin": "127.0.0.1:1", "status": gateway.clone(),
                 }],
+                "intermediate": "ab".repeat(32),
             }),
         ),
         (

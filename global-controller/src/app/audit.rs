@@ -111,6 +111,32 @@ pub(crate) fn restored(
     }
 }
 
+/// A step of a rotation of the organization's root, which the controller takes by itself.
+pub(crate) fn of_root(
+    org: OrgId,
+    generation: Generation,
+    action: &'static str,
+    root: Uuid,
+    now: DateTime<Utc>,
+) -> AuditRow {
+    AuditRow {
+        id: AuditId::new(Uuid::now_v7()),
+        org: Some((org, generation)),
+        at: now,
+        actor_kind: "system".to_owned(),
+        actor_id: "controller".to_owned(),
+        actor_name: "controller".to_owned(),
+        action: action.to_owned(),
+        subject_kind: "root".to_owned(),
+        subject_name: root.to_string(),
+        subject_id: Some(root),
+        difference: json!([]),
+        before: None,
+        after: None,
+        request_id: None,
+    }
+}
+
 impl AuditEvent {
     /// What the API shows of a stored event.
     pub(crate) fn show(row: AuditRow) -> Self {

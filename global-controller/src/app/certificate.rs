@@ -6,7 +6,7 @@ use super::{
     error::{Refusal, Result},
     page::{List, Page},
 };
-use crate::store::report::IntermediateRow;
+use crate::store::report::{IntermediateRow, RootRow};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::{collections::BTreeMap, str::FromStr};
@@ -110,20 +110,25 @@ pub(crate) async fn bundle(deps: &Deps, scope: &Scope) -> Result<TrustBundle> {
     for row in intermediates {
         clusters.entry(row.cluster.into()).or_default().push(row.fingerprint.to_string());
     }
-    let roots = roots.into_iter().map(|root| {
-        let info = tombolo_mtls::certificate_info(&root.certificate).map_err(Refusal::internal)?;
-        Ok(RootCertificate {
-            fingerprint: info.fingerprint.to_string(),
-            signing: root.signing,
-            not_before: root.not_before,
-            not_after: root.not_after,
-            certificate: root.certificate,
-        })
-    });
     Ok(TrustBundle {
         trust_domain: scope.org.trust_domain.to_string(),
-        roots: roots.collect::<Result<_>>()?,
+        roots: roots.iter().map(root).collect::<Result<_>>()?,
         clusters,
+    })
+}
+
+/// A root, to show.
+///
+/// # Errors
+/// [`super::error::Kind::Internal`] where what is stored is no certificate.
+pub(crate) fn root(row: &RootRow) -> Result<RootCertificate> {
+    let info = tombolo_mtls::certificate_info(&row.certificate).map_err(Refusal::internal)?;
+    Ok(RootCertificate {
+        fingerprint: info.fingerprint.to_string(),
+        signing: row.signing,
+        not_before: row.not_before,
+        not_after: row.not_after,
+        certificate: row.certificate.clone(),
     })
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod organization;
 pub(crate) mod owner;
 pub(crate) mod page;
 pub(crate) mod reach;
+pub(crate) mod root;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod token;
@@ -25,7 +26,7 @@ pub(crate) mod version;
 pub(crate) mod work;
 
 use crate::{ca::Vault, publish::View, store::Store};
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tombolo_runtime::{clock::Clock, drain};
@@ -48,6 +49,8 @@ pub(crate) struct Deps {
     pub(crate) image_registry: String,
     /// Their version, the same.
     pub(crate) image_version: String,
+    /// How long the old root of a rotation stays once no cluster signs under it: as long as certificates live.
+    pub(crate) root_overlap: TimeDelta,
     /// What was worked out of services.
     pub(crate) catalogs: service::Catalogs,
     /// How many more may follow events.

@@ -111,7 +111,7 @@ pub(crate) async fn create(
         }
     })?;
     deps.ca
-        .create_root(&mut work.tx, org.id, &org.trust_domain, work.now)
+        .create_root(&mut work.tx, org.id, &org.trust_domain, (org.generation.next(), work.now))
         .await
         .map_err(Refusal::internal)?;
     work.tx.changed(org.id, Change::Roots);

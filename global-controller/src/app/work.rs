@@ -121,6 +121,16 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The generation that the commit takes.
+    ///
+    /// # Errors
+    /// [`super::error::Kind::Internal`] for work on the installation, which takes none.
+    pub(crate) fn generation(&self) -> Result<Generation> {
+        self.org
+            .map(|(_, generation)| generation)
+            .ok_or_else(|| Refusal::internal("no organization is worked on"))
+    }
+
     /// Adds an event to the audit log: the thing as the API shows it before and after.
     ///
     /// # Errors

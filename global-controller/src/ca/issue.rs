@@ -8,7 +8,7 @@ use crate::store::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tombolo_model::{
-    ClusterName, SpiffeId, TrustDomain,
+    ClusterName, Generation, SpiffeId, TrustDomain,
     id::{ClusterId, OrgId},
 };
 use tombolo_mtls::{Root, Validity, certificate_info};
@@ -35,7 +35,7 @@ pub(crate) struct Issued {
 }
 
 impl Vault {
-    /// Makes the root of an organization, in the transaction that makes the organization.
+    /// Makes a root of an organization: the first one, which signs at once, or the next one (`since` the generation that tells of it).
     ///
     /// # Errors
     /// [`Error::Certificate`], [`Error::Seal`], [`Error::Store`].
@@ -44,7 +44,7 @@ impl Vault {
         tx: &mut Tx,
         org: OrgId,
         trust_domain: &TrustDomain,
-        now: DateTime<Utc>,
+        (since, now): (Generation, DateTime<Utc>),
     ) -> Result<(), Error> {
         let validity = validity(now, ROOT_LIFE);
         let root = Root::create(trust_domain, validity).map_err(|source| Error::Certificate { source })?;
@@ -57,7 +57,7 @@ impl Vault {
             not_before: validity.not_before.into(),
             not_after: validity.not_after.into(),
         };
-        tx.insert_root(org, &row, now).await?;
+        tx.insert_root(org, &row, (since, now)).await?;
         tx.changed(org, Change::Roots);
         Ok(())
     }
@@ -91,6 +91,7 @@ impl Vault {
             certificate: certificate.clone(),
             not_before: info.validity.not_before.into(),
             not_after,
+            root: stored.id,
         };
         if !tx.insert_intermediate(org, cluster, &row, (keep, now)).await? {
             return Err(Error::RevokedKey);

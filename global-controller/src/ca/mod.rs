@@ -3,6 +3,7 @@
 
 mod issue;
 mod key_file;
+pub(crate) mod rotation;
 mod seal;
 
 pub(crate) use issue::Issued;

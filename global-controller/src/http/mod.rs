@@ -7,6 +7,7 @@ mod extract;
 pub(crate) mod limit;
 mod openapi;
 pub(crate) mod problem;
+mod root;
 mod router;
 
 mod audit;

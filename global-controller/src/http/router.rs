@@ -4,7 +4,7 @@ use super::{
     audit,
     auth::{self, Api},
     certificate, cluster, conditional, events, gns, install, manifest, meta, onboarding, openapi,
-    organization, owner, service, status, token, trial,
+    organization, owner, root, service, status, token, trial,
 };
 use crate::app::{
     Deps,
@@ -40,6 +40,7 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
         .routes(routes!(service::get))
         .routes(routes!(certificate::bundle))
         .routes(routes!(certificate::list))
+        .routes(routes!(root::get, root::create))
         .routes(routes!(audit::list))
         .routes(routes!(events::follow))
 }

@@ -7,6 +7,7 @@ mod driver;
 mod expire;
 mod liveness;
 mod read;
+pub(crate) mod rotate;
 
 pub(crate) use driver::{Commits, Driver};
 pub(crate) use expire::expire;

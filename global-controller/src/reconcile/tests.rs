@@ -92,7 +92,10 @@ impl Bench {
         let (now, org) = (self.now(), self.org.id);
         let mut tx = self.driver.store.begin().await.unwrap();
         tx.insert_organization(&self.org).await.unwrap();
-        self.vault.create_root(&mut tx, org, &self.org.trust_domain, now).await.unwrap();
+        self.vault
+            .create_root(&mut tx, org, &self.org.trust_domain, (Generation::new(1), now))
+            .await
+            .unwrap();
         for i in 0..CLUSTERS {
             let (id, name) = (ClusterId::new(Uuid::now_v7()), format!("cluster-{i}"));
             sqlx::query(

@@ -8,6 +8,7 @@ use tombolo_model::{
     id::{ClusterId, OrgId},
     snapshot::{CaFingerprint, TrustBundleSpec},
 };
+use uuid::Uuid;
 
 /// Which intermediates of a cluster are believed once a new one is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) struct IntermediateRow {
     pub(crate) not_before: DateTime<Utc>,
     /// Until when.
     pub(crate) not_after: DateTime<Utc>,
+    /// The root that signed it.
+    pub(crate) root: Uuid,
 }
 
 impl Tx {
@@ -61,11 +64,12 @@ impl Tx {
     ) -> Result<bool, Error> {
         let done = sqlx::query!(
             "INSERT INTO cluster_intermediates AS i
-                (org_id, cluster_id, fingerprint, serial, certificate, not_before, not_after, issued_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                (org_id, cluster_id, fingerprint, serial, certificate, not_before, not_after, issued_at, root_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (org_id, cluster_id, fingerprint) DO UPDATE
              SET serial = EXCLUDED.serial, certificate = EXCLUDED.certificate, not_before = EXCLUDED.not_before,
-                 not_after = EXCLUDED.not_after, issued_at = EXCLUDED.issued_at, number = DEFAULT
+                 not_after = EXCLUDED.not_after, issued_at = EXCLUDED.issued_at, root_id = EXCLUDED.root_id,
+                 number = DEFAULT
              WHERE i.revoked_at IS NULL",
             org.as_uuid(),
             cluster.as_uuid(),
@@ -74,7 +78,8 @@ impl Tx {
             row.certificate,
             row.not_before,
             row.not_after,
-            now
+            now,
+            row.root
         )
         .execute(self.conn())
         .await?;

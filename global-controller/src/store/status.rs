@@ -49,7 +49,7 @@ impl Tx {
         let (problems, gateways) =
             (json(serde_json::to_value(&said.problems))?, json(serde_json::to_value(&said.gateways))?);
         let before = sqlx::query!(
-            "SELECT software, problems, reaches, install, trial FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
+            "SELECT software, problems, reaches, install, trial, signs_with, signs_since FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
             org.as_uuid(),
             cluster.as_uuid()
         )
@@ -60,6 +60,9 @@ impl Tx {
         let reaches = json(serde_json::to_value(reach::reaches(&said.gateways, reached.as_ref(), now)))?;
         let install = said.install.as_ref().map(serde_json::to_value).transpose();
         let install = install.map_err(|_| Error::corrupt("status", &cluster))?;
+        let signs_with = said.intermediate.as_ref().map(|print| print.as_bytes().to_vec());
+        let signed = before.as_ref().filter(|row| row.signs_with == signs_with);
+        let signs_since = signs_with.as_ref().and(signed.and_then(|row| row.signs_since).or(Some(now)));
         let trial = said.trial.as_ref().map(serde_json::to_value).transpose();
         let trial = trial.map_err(|_| Error::corrupt("status", &cluster))?;
         let same = before.is_some_and(|row| {
@@ -70,12 +73,14 @@ impl Tx {
                 && (trial.is_none() || row.trial == trial)
         });
         sqlx::query!(
-            "INSERT INTO cluster_status AS s (org_id, cluster_id, software, problems, gateways, reaches, install, reported_at, trial)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "INSERT INTO cluster_status AS s
+                (org_id, cluster_id, software, problems, gateways, reaches, install, reported_at, trial, signs_with, signs_since)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              ON CONFLICT (org_id, cluster_id) DO UPDATE
              SET software = EXCLUDED.software, problems = EXCLUDED.problems, gateways = EXCLUDED.gateways,
                  reaches = EXCLUDED.reaches, install = EXCLUDED.install, reported_at = EXCLUDED.reported_at,
-                 trial = coalesce(EXCLUDED.trial, s.trial)",
+                 trial = coalesce(EXCLUDED.trial, s.trial), signs_with = EXCLUDED.signs_with,
+                 signs_since = EXCLUDED.signs_since",
             org.as_uuid(),
             cluster.as_uuid(),
             said.software,
@@ -84,7 +89,9 @@ impl Tx {
             reaches,
             install,
             now,
-            trial
+            trial,
+            signs_with,
+            signs_since
         )
         .execute(self.conn())
         .await?;

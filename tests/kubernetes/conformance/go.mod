@@ -6,7 +6,7 @@ go 1.26
 require (
 	github.com/onsi/ginkgo/v2 v2.21.0
 	sigs.k8s.io/mcs-api v0.5.2
-	sigs.k8s.io/mcs-api/conformance v0.0.0
+	sigs.k8s.io/mcs-api/conformance v0.0.0-20260415161103-2525ee33f2a4
 )
 
 require (
@@ -60,5 +60,4 @@ require (
 	sigs.k8s.io/yaml v1.4.0 // indirect
 )
 
-// Upstream gives this module no version. ../mcs puts it here, at the commit that it names.
-replace sigs.k8s.io/mcs-api/conformance => ../../../.run/kubernetes/mcs-api/conformance
+// Upstream tags no version of the suite: this is the newest commit of it that module proxies have.

@@ -1,16 +1,18 @@
 //! The controller's API, and who joins it.
 
 use super::SOON;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
     path::Path,
     process::{Output, Stdio},
+    time::Duration,
 };
 use tombolo_mtls::{parse_pin, pinned_client_config};
 use tombolo_testkit::process::binary;
 
 /// The controller's API, with a token.
+#[derive(Clone)]
 pub struct Api {
     http: reqwest::Client,
     /// Its URL.
@@ -48,6 +50,29 @@ impl Api {
         let status = answer.status();
         let body: Value = answer.json().await.map_err(|error| error.to_string())?;
         if status == StatusCode::CREATED { Ok(body) } else { Err(format!("{status}: {body}")) }
+    }
+
+    /// Any request, and what came of it: status, entity tag, body.
+    ///
+    /// # Errors
+    /// When there is no answer within `patience`, or none that is whole.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        change: Option<(&str, &Value)>,
+        patience: Duration,
+    ) -> Result<(StatusCode, Option<String>, Value), String> {
+        let url = format!("{}/api/v1{path}", self.url);
+        let mut request = self.http.request(method, url).bearer_auth(&self.token).timeout(patience);
+        if let Some((version, body)) = change {
+            request = request.header("if-match", version).json(body);
+        }
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let status = answer.status();
+        let body = answer.json().await.map_err(|error| error.to_string())?;
+        Ok((status, tag, body))
     }
 
     /// Makes something; it must go well.

@@ -11,6 +11,7 @@ mod world;
 
 pub use api::{Api, join};
 pub use names::Names;
+pub use parts::{Lives, SHORT_LIFE};
 pub use servers::{FAR, LAST_WORDS, NEAR, Servers, fill};
 pub use world::{Shape, World, psql};
 

@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 use tombolo_testkit::process::{Program, binary};
 
@@ -13,9 +14,22 @@ pub(super) struct Site {
     /// The second number of their addresses.
     pub(super) base: u8,
     pub(super) dir: tempfile::TempDir,
+    pub(super) lives: Lives,
     /// The controllers' database; where there is none, each has its own.
     pub(super) database_url: Option<PathBuf>,
 }
+
+/// How long certificates live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lives {
+    /// As the programs have it.
+    Usual,
+    /// Those of workloads and gateways [`SHORT_LIFE`], and a root that was replaced a little longer.
+    Short,
+}
+
+/// The life of a certificate in a world of [`Lives::Short`].
+pub const SHORT_LIFE: Duration = Duration::from_secs(40);
 
 impl Site {
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -53,6 +67,9 @@ impl Site {
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--allow-loopback-gateways").arg("--data").arg(self.path(name));
         command.arg("--owner-token-file").arg(self.path("owner-token")).arg("--ready-file").arg(&ready);
+        if self.lives == Lives::Short {
+            command.arg("--root-overlap").arg(format!("{}s", SHORT_LIFE.as_secs() + 5));
+        }
         if let Some(url) = &self.database_url {
             command.arg("--database-url-file").arg(url).arg("--ca-key-file").arg(self.path("ca.key"));
         }
@@ -66,6 +83,9 @@ impl Site {
             [("--data", "agent"), ("--manifests", "manifests"), ("--gateway-socket", "gateways.sock")]
         {
             command.arg(option).arg(self.home(cluster).join(name));
+        }
+        if self.lives == Lives::Short {
+            command.arg("--leaf-life").arg(format!("{}s", SHORT_LIFE.as_secs()));
         }
         command.arg("--explicit-prefix").arg(format!("127.{}.0.0/16", self.base + cluster));
         command

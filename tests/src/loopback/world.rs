@@ -6,7 +6,7 @@ use super::{
     balancer::Balancer,
     manifest::account,
     names::Names,
-    parts::{PORTS, Site, machine, manifests},
+    parts::{Lives, PORTS, Site, machine, manifests},
     servers::{FAR, NEAR, Servers},
 };
 use serde_json::{Value, json};
@@ -67,6 +67,11 @@ fn nc() -> PathBuf {
 impl World {
     /// Starts all of it, until a first connection went across the clusters.
     pub async fn start(shape: Shape) -> Self {
+        Self::start_with(shape, Lives::Usual).await
+    }
+
+    /// The same, with certificates that live so long.
+    pub async fn start_with(shape: Shape, lives: Lives) -> Self {
         // For a thousand connections with both ends here. The programs raise their own (see `usual_limit`).
         tombolo_runtime::limits::raise_open_files().unwrap();
         let dir = tempfile::Builder::new().prefix("tombolo-e2e-").tempdir().unwrap();
@@ -76,7 +81,7 @@ impl World {
             fs::copy(nc(), dir.path().join(name)).unwrap();
         }
         let base = base().await;
-        let mut site = Site { base, dir, database_url: None };
+        let mut site = Site { base, dir, lives, database_url: None };
         let (mut database, mut balancer) = (None, None);
         if shape == Shape::Twins {
             let made = tokio::task::spawn_blocking(Database::create).await.unwrap();
@@ -170,6 +175,22 @@ impl World {
         let peers = state["peers"][cluster].as_object();
         let one = peers.and_then(|peers| peers.values().next());
         one.and_then(|peer| peer["health"].as_str()).unwrap_or("not known").to_owned()
+    }
+
+    /// Every certificate that gateways show, and when it ends: Unix time in seconds.
+    pub async fn certificates(&self) -> BTreeMap<(String, String), f64> {
+        let mut all = BTreeMap::new();
+        for (name, program) in &self.programs {
+            if name.ends_with("-agent") || name.ends_with("-dns") || name.starts_with("controller") {
+                continue;
+            }
+            let state: Value = self.api.page(format!("http://{}/state", program.address("admin"))).await;
+            for certificate in state["certificates"].as_array().into_iter().flatten() {
+                let identity = certificate["identity"].as_str().unwrap_or_default().to_owned();
+                all.insert((name.clone(), identity), certificate["not_after_s"].as_f64().unwrap());
+            }
+        }
+        all
     }
 
     /// A file of the world.

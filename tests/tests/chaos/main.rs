@@ -2,14 +2,16 @@
 //! byte is compared, and what fails is counted by reason. One world, the faults one after the other, each ending with everything whole again.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
+mod certificates;
 mod clusters;
 mod control;
 mod gateways;
+mod kills;
 mod load;
 
 use load::Load;
 use std::time::Instant;
-use tombolo_tests::loopback::{SOON, Shape, World};
+use tombolo_tests::loopback::{Lives, SOON, Shape, World};
 
 /// Runs the faults; those whose name has the text of `TOMBOLO_FAULT` in it, where that is set, for people who look at one.
 macro_rules! faults {
@@ -36,6 +38,7 @@ async fn nothing_that_fails_alone_costs_a_request() {
         control::postgres_is_killed,
         control::an_agent_is_killed,
         control::an_agent_starts_without_a_controller,
+        kills::many_are_killed_at_random,
         gateways::an_egress_gateway_is_killed,
         gateways::an_ingress_gateway_is_killed,
         gateways::an_egress_gateway_drains,
@@ -51,4 +54,15 @@ async fn nothing_that_fails_alone_costs_a_request() {
         "  refused by the caller's sidecar, all in all: {:?}",
         world.refused("cluster-1/sidecar-access.log")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_that_certificates_end() {
+    let mut world = World::start_with(Shape::Twins, Lives::Short).await;
+    let load = Load::start(&world).await;
+    faults! { &mut world, &load;
+        certificates::the_controller_is_away_for_the_life_of_a_certificate,
+        certificates::the_root_is_rotated,
+    }
+    load.stop().await;
 }

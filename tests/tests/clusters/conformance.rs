@@ -31,6 +31,12 @@ async fn service(cluster: &Cluster) {
     cluster.apply(&all.to_string()).await.expect("applied");
 }
 
+/// The namespaces of the suite, which it deletes without waiting for their end.
+async fn of_the_suite(cluster: &Cluster) -> Vec<String> {
+    let all = cluster.kubectl(&["get", "namespaces", "-o", "name"]).await.expect("namespaces");
+    all.lines().filter(|name| name.contains("mcs-conformance")).map(str::to_owned).collect()
+}
+
 /// What there is of the API in that namespace: imports, slices of theirs, and how many conditions the export has.
 async fn of_the_api(cluster: &Cluster) -> Vec<usize> {
     let count = async |args: &[&str]| {
@@ -68,6 +74,9 @@ async fn the_multi_cluster_services_api() {
 
     let counts = lab.conformance(&[]).await.unwrap_or_else(|error| panic!("{error}"));
     println!("{}", counts.trim());
+    for cluster in [one, other] {
+        until("the suite is gone", SOON, || of_the_suite(cluster), Vec::is_empty).await;
+    }
 
     for (cluster, before) in [one, other].into_iter().zip(before) {
         let kubeconfig = cluster.kubeconfig.display().to_string();

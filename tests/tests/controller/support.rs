@@ -313,6 +313,7 @@ impl Agent {
         trial: Option<TrialStatus>,
     ) -> Result<(), RequestError> {
         let status = AgentStatus {
+            intermediate: None,
             software: "tombolo-agent/test".to_owned(),
             generation: tombolo_model::Generation::ZERO,
             problems: Vec::new(),

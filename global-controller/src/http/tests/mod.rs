@@ -13,6 +13,7 @@ mod onboarding;
 mod once;
 mod organizations;
 mod pages;
+mod roots;
 mod services;
 mod tokens;
 mod wall;
