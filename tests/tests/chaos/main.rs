@@ -11,7 +11,11 @@ mod load;
 
 use load::Load;
 use std::time::Instant;
+use tokio::sync::Mutex;
 use tombolo_tests::loopback::{Lives, SOON, Shape, World};
+
+/// A world takes all that a machine has, and which addresses are free is seen by looking: one at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Runs the faults; those whose name has the text of `TOMBOLO_FAULT` in it, where that is set, for people who look at one.
 macro_rules! faults {
@@ -30,6 +34,7 @@ macro_rules! faults {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_fails_alone_costs_a_request() {
+    let _turn = TURN.lock().await;
     let mut world = World::start(Shape::Twins).await;
     let load = Load::start(&world).await;
     faults! { &mut world, &load;
@@ -58,6 +63,7 @@ async fn nothing_that_fails_alone_costs_a_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_that_certificates_end() {
+    let _turn = TURN.lock().await;
     let mut world = World::start_with(Shape::Twins, Lives::Short).await;
     let load = Load::start(&world).await;
     faults! { &mut world, &load;
