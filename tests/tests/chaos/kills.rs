@@ -90,7 +90,7 @@ async fn client(api: Api, mut dice: Dice, book: Book, stopped: watch::Receiver<b
         let called = book.now();
         let answer = api.exchange(Method::GET, &path(object), None, PATIENCE).await;
         let Ok((StatusCode::OK, Some(tag), read)) = answer else {
-            sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(100)).await;
             continue;
         };
         let from = value(&read);
@@ -105,6 +105,11 @@ async fn client(api: Api, mut dice: Dice, book: Book, stopped: watch::Receiver<b
         let told = match answer {
             Ok((StatusCode::OK, ..)) => Told::Done,
             Ok((StatusCode::PRECONDITION_FAILED, ..)) => Told::Refused,
+            // faster than the API lets one token be: nothing was done
+            Ok((StatusCode::TOO_MANY_REQUESTS, ..)) => {
+                sleep(Duration::from_millis(500)).await;
+                continue;
+            }
             Ok((status, _, body)) if status.is_client_error() => panic!("{status}: {body}"),
             _ => Told::Nothing,
         };
