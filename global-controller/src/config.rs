@@ -8,6 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use std::{
     fmt,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -118,20 +119,19 @@ pub struct ServeOptions {
 }
 
 fn overlap(text: &str) -> Result<TimeDelta, String> {
-    let overlap = duration::parse(text).map_err(|error| error.to_string())?;
-    let overlap = TimeDelta::from_std(overlap).map_err(|error| error.to_string())?;
-    if (TimeDelta::seconds(1)..=TimeDelta::days(90)).contains(&overlap) {
-        return Ok(overlap);
-    }
-    Err("give 1s to 90d".to_owned())
+    let most = Duration::from_secs(90 * 24 * 3600);
+    let overlap = between(text, Duration::from_secs(1)..=most, "give 1s to 90d")?;
+    TimeDelta::from_std(overlap).map_err(|error| error.to_string())
+}
+
+/// A duration within these bounds, which `remedy` names.
+fn between(text: &str, bounds: RangeInclusive<Duration>, remedy: &str) -> Result<Duration, String> {
+    let duration = duration::parse(text).map_err(|error| error.to_string())?;
+    if bounds.contains(&duration) { Ok(duration) } else { Err(remedy.to_owned()) }
 }
 
 fn idle(text: &str) -> Result<Duration, String> {
-    let idle = duration::parse(text).map_err(|error| error.to_string())?;
-    if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&idle) {
-        return Ok(idle);
-    }
-    Err("give 100ms to 1h".to_owned())
+    between(text, Duration::from_millis(100)..=Duration::from_secs(3600), "give 100ms to 1h")
 }
 
 /// What the environment says.

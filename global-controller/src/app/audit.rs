@@ -79,6 +79,11 @@ pub(crate) struct Difference {
     pub(crate) after: Option<Value>,
 }
 
+/// The kind of actor that is no caller of the API.
+const SYSTEM: &str = "system";
+/// Which one.
+const CONTROLLER: &str = "controller";
+
 /// The event of an organization whose database was found to be older than what was published of it: the generation that
 /// it had and the one it takes, and the agent that showed it, where it was one.
 pub(crate) fn restored(
@@ -91,23 +96,16 @@ pub(crate) fn restored(
     let after = json!({ "generation": after });
     let (kind, id, name) = match agent {
         Some(id) => ("agent", id.to_string(), id.cluster.to_string()),
-        None => ("system", "controller".to_owned(), "controller".to_owned()),
+        None => (SYSTEM, CONTROLLER.to_owned(), CONTROLLER.to_owned()),
     };
     AuditRow {
-        id: AuditId::new(Uuid::now_v7()),
-        org: Some((org, generation)),
-        at: now,
         actor_kind: kind.to_owned(),
         actor_id: id,
         actor_name: name,
-        action: "organization.restored".to_owned(),
-        subject_kind: "organization".to_owned(),
-        subject_name: org.to_string(),
-        subject_id: Some(org.as_uuid()),
         difference: difference(Some(&before), Some(&after)),
         before: Some(before),
         after: Some(after),
-        request_id: None,
+        ..by_controller((org, generation), "organization.restored", ("organization", org.as_uuid()), now)
     }
 }
 
@@ -119,17 +117,27 @@ pub(crate) fn of_root(
     root: Uuid,
     now: DateTime<Utc>,
 ) -> AuditRow {
+    by_controller((org, generation), action, ("root", root), now)
+}
+
+/// What the controller did by itself, without a difference to show.
+fn by_controller(
+    org: (OrgId, Generation),
+    action: &'static str,
+    (kind, id): (&'static str, Uuid),
+    now: DateTime<Utc>,
+) -> AuditRow {
     AuditRow {
         id: AuditId::new(Uuid::now_v7()),
-        org: Some((org, generation)),
+        org: Some(org),
         at: now,
-        actor_kind: "system".to_owned(),
-        actor_id: "controller".to_owned(),
-        actor_name: "controller".to_owned(),
+        actor_kind: SYSTEM.to_owned(),
+        actor_id: CONTROLLER.to_owned(),
+        actor_name: CONTROLLER.to_owned(),
         action: action.to_owned(),
-        subject_kind: "root".to_owned(),
-        subject_name: root.to_string(),
-        subject_id: Some(root),
+        subject_kind: kind.to_owned(),
+        subject_name: id.to_string(),
+        subject_id: Some(id),
         difference: json!([]),
         before: None,
         after: None,

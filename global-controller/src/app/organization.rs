@@ -8,7 +8,7 @@ use super::{
     page::{List, Page},
     work::{Begun, Subject, Work},
 };
-use crate::store::{Change, organization::OrganizationRow};
+use crate::store::organization::OrganizationRow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tombolo_model::{Generation, OrgName, TrustDomain, id::OrgId};
@@ -114,7 +114,6 @@ pub(crate) async fn create(
         .create_root(&mut work.tx, org.id, &org.trust_domain, (org.generation.next(), work.now))
         .await
         .map_err(Refusal::internal)?;
-    work.tx.changed(org.id, Change::Roots);
     work.turn_to(org.id, org.generation);
     let mut shown = Organization::show(&org);
     shown.generation = org.generation.next().get();

@@ -58,7 +58,6 @@ impl Vault {
             not_after: validity.not_after.into(),
         };
         tx.insert_root(org, &row, (since, now)).await?;
-        tx.changed(org, Change::Roots);
         Ok(())
     }
 

@@ -20,12 +20,7 @@ pub(crate) async fn expire(
     stop: drain::Watch,
 ) {
     let mut tick = tokio::time::interval(PERIOD);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.signaled() => return,
-            _ = tick.tick() => {}
-        }
+    while super::due(&mut tick, &stop).await {
         let now = DateTime::<Utc>::from(clock.now());
         if let Err(error) = once(&store, now).await {
             tracing::warn!(error = telemetry::chain(&error), "cleaning up failed; trying again");

@@ -9,6 +9,18 @@ mod liveness;
 mod read;
 pub(crate) mod rotate;
 
+use tokio::time::Interval;
+use tombolo_runtime::drain;
+
+/// Waits for the next time to look, the first of which is at once. `false` once the draining begins.
+async fn due(tick: &mut Interval, stop: &drain::Watch) -> bool {
+    tokio::select! {
+        biased;
+        () = stop.signaled() => false,
+        _ = tick.tick() => true,
+    }
+}
+
 pub(crate) use driver::{Commits, Driver};
 pub(crate) use expire::expire;
 pub(crate) use liveness::Liveness;

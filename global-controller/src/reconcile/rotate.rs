@@ -16,12 +16,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Looks every other second, until the draining begins.
 pub(crate) async fn run(store: Store, overlap: TimeDelta, clock: Arc<dyn Clock>, stop: drain::Watch) {
     let mut tick = tokio::time::interval(PERIOD);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.signaled() => return,
-            _ = tick.tick() => {}
-        }
+    while super::due(&mut tick, &stop).await {
         if let Err(error) = once(&store, overlap, clock.now().into()).await {
             tracing::warn!(
                 error = telemetry::chain(&error),
@@ -36,12 +31,12 @@ pub(crate) async fn once(store: &Store, overlap: TimeDelta, now: DateTime<Utc>) 
     let orgs = store.begin().await?.rotating().await?;
     for org in orgs {
         // the lock is for those who write
-        if due(&mut store.begin().await?, org, (overlap, now)).await?.is_none() {
+        if next_step(&mut store.begin().await?, org, (overlap, now)).await?.is_none() {
             continue;
         }
         let mut tx = store.begin().await?;
         let Some(generation) = tx.lock_org(org).await? else { continue };
-        let Some(step) = due(&mut tx, org, (overlap, now)).await? else { continue };
+        let Some(step) = next_step(&mut tx, org, (overlap, now)).await? else { continue };
         let (action, root) = match step {
             Step::Sign(root) => {
                 tx.sign_with_root(org, root).await?;
@@ -59,7 +54,7 @@ pub(crate) async fn once(store: &Store, overlap: TimeDelta, now: DateTime<Utc>) 
     Ok(())
 }
 
-async fn due(
+async fn next_step(
     tx: &mut Tx,
     org: OrgId,
     times: (TimeDelta, DateTime<Utc>),
