@@ -151,7 +151,12 @@ impl Cluster {
         Client::try_from(config).expect("a client")
     }
 
-    async fn kubectl_with<A: AsRef<OsStr>>(&self, args: &[A], input: &str) -> Result<String, String> {
+    /// `kubectl` with these arguments and this input.
+    pub(crate) async fn kubectl_with<A: AsRef<OsStr>>(
+        &self,
+        args: &[A],
+        input: &str,
+    ) -> Result<String, String> {
         let ours = checkout().join(".run/kubernetes/bin/kubectl");
         let mut command = Command::new(if ours.exists() { ours } else { PathBuf::from("kubectl") });
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
@@ -227,12 +232,6 @@ impl Cluster {
     pub(crate) async fn remove_node(&self, number: usize) -> Result<(), String> {
         self.ours()?;
         script("down", &[self.node(number)]).await.map(drop)
-    }
-
-    /// Each process of all nodes: node, program, process, MiB of memory, seconds of CPU so far.
-    pub(crate) async fn stats(&self) -> Result<String, String> {
-        self.ours()?;
-        script::<&str>("stats", &[]).await
     }
 
     /// Gives every pending LoadBalancer service the address of the first node.

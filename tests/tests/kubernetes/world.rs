@@ -183,6 +183,11 @@ impl Agent {
         self.program.address(what)
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
     /// As a power cut would.
     pub(crate) fn kill(&mut self) {
         self.program.kill();
