@@ -2,8 +2,9 @@
 
 use super::{
     Exposed, FILE,
-    objects::{stands_for, without_external_ips},
+    objects::{service_mended, stands_for, without_external_ips},
     plan::{Action, Found, Refused, plan, refused_elsewhere},
+    seen::{Seen, SeenService, SeenSlice},
 };
 use crate::{
     gateways::Hub,
@@ -19,13 +20,15 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
-        reflector::{self, Store},
-        watcher::{self, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tombolo_feed::State;
 use tombolo_model::{
     Generation, GlobalName, NamespaceName,
@@ -38,6 +41,10 @@ use tombolo_wire::message::Problem;
 const MANAGER: &str = "tombolo-agent";
 /// Requests at the same time.
 const TOGETHER: usize = 8;
+/// How much longer than a plan took nothing more is planned: all names are looked at for each, and changes come in thousands.
+const REST: u32 = 4;
+/// But no longer than this.
+const LONGEST: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long after external IPs were refused they are tried again: somebody may have allowed them.
@@ -97,31 +104,32 @@ impl Exposing {
         // what an installation is made of says which part of it it is, and is not ours to take out
         let ours = format!("{}={},!{COMPONENT}", MANAGED_BY.0, MANAGED_BY.1);
         let config = watcher::Config::default().labels(&ours).timeout(60);
-        let (services, mut service_events) = self.watched::<Service>(&config);
-        let (slices, mut slice_events) = self.watched::<EndpointSlice>(&config);
+        let (mut services, mut service_events) = (Seen::default(), self.watched::<Service>(&config));
+        let (mut slices, mut slice_events) = (Seen::default(), self.watched::<EndpointSlice>(&config));
         let mut set = self.hub.watch_set();
         let mut failed = false;
         let mut refused = Refused::new();
+        let mut rested = Instant::now();
         loop {
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             set.borrow_and_update();
-            let read = futures::FutureExt::now_or_never(services.wait_until_ready()).is_some()
-                && futures::FutureExt::now_or_never(slices.wait_until_ready()).is_some();
-            if read && snapshot.generation != Generation::ZERO && !failed {
-                let found = Found { services: services.state(), slices: slices.state() };
+            let began = Instant::now();
+            if services.is_read && slices.is_read && snapshot.generation != Generation::ZERO && !failed {
+                let found = Found { services: &services.all, slices: &slices.all };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
                 // an order to take everything out is one to expose nothing
                 let none = Resources::new();
                 let resources = if is_removed(&snapshot.resources) { &none } else { &*snapshot.resources };
                 let writes = standings.own().writes();
-                let elsewhere = if writes { Refused::new() } else { refused_elsewhere(&found) };
+                let elsewhere = if writes { Refused::new() } else { refused_elsewhere(found) };
                 let refusals = if writes { &refused } else { &elsewhere };
                 let mut plan =
-                    plan(resources, &self.hub.gateways(), &self.namespace, &before, &found, refusals);
+                    plan(resources, &self.hub.gateways(), &self.namespace, &before, found, refusals);
                 if !writes {
                     plan.leave_to_others(&before);
                 }
                 self.publish(plan.exposed);
+                rested = Instant::now() + (began.elapsed() * REST).min(LONGEST);
                 let mut problems = plan.problems;
                 let results: Vec<Done> = stream::iter(plan.actions)
                     .map(|action| self.act(action))
@@ -151,19 +159,25 @@ impl Exposing {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 changed = set.changed() => if changed.is_err() { return },
                 () = standings.changed() => {}
-                _ = service_events.next() => {}
-                _ = slice_events.next() => {}
+                Some(events) = service_events.next() => {
+                    events.into_iter().for_each(|event| services.take(event, SeenService::of));
+                    sleep_until(rested).await;
+                }
+                Some(events) = slice_events.next() => {
+                    events.into_iter().for_each(|event| slices.take(event, SeenSlice::of));
+                    sleep_until(rested).await;
+                }
                 () = sleep(AGAIN), if failed => failed = false,
                 () = sleep(ALLOWED), if !refused.is_empty() => refused.clear(),
             }
         }
     }
 
-    /// A watch of ours: what it knows, and a stream that wakes.
+    /// A watch of ours.
     fn watched<K>(
         &self,
         config: &watcher::Config,
-    ) -> (Store<K>, impl futures::Stream<Item = ()> + Unpin + use<K>)
+    ) -> impl futures::Stream<Item = Vec<Event<K>>> + Unpin + use<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -173,17 +187,10 @@ impl Exposing {
             + Sync
             + 'static,
     {
-        let (store, writer) = reflector::store();
         let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace.as_str());
-        let events = watcher(api, config.clone())
-            .default_backoff()
-            // who wrote which field is half of each object, and nobody here asks
-            .modify(|object| object.meta_mut().managed_fields = None)
-            .reflect(writer)
-            .ready_chunks(1024)
-            .map(drop)
-            .boxed();
-        (store, events)
+        // what fails is tried again by the watch itself
+        let events = watcher(api, config.clone()).default_backoff().filter_map(async |event| event.ok());
+        events.ready_chunks(1024).boxed()
     }
 
     fn publish(&self, exposed: Exposed) {
@@ -238,7 +245,9 @@ impl Exposing {
     async fn replace(&self, service: &Service) -> Result<(), kube::Error> {
         let name = service.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        self.api::<Service>().replace(name, &params, service).await.map(drop)
+        let api = self.api::<Service>();
+        let mended = service_mended(service, &api.get(name).await?);
+        api.replace(name, &params, &mended).await.map(drop)
     }
 
     async fn apply<K>(&self, object: &K) -> Result<(), kube::Error>

@@ -204,7 +204,7 @@ mod tests {
                 name: name.parse().unwrap(),
                 uid: name.to_owned(),
                 node: None,
-                addresses: ip.parse().into_iter().collect::<BTreeSet<IpAddr>>(),
+                addresses: ip.parse().into_iter().collect(),
                 host_network: false,
                 account: account.parse().unwrap(),
             };

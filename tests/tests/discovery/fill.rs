@@ -14,16 +14,25 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
     fmt::Debug,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
 const NAMESPACES: usize = 50;
-pub(crate) const SERVICES: usize = 5_000;
+/// How many services; TOMBOLO_SERVICES says another number.
+static SERVICES: LazyLock<usize> = LazyLock::new(|| {
+    std::env::var("TOMBOLO_SERVICES")
+        .map_or(5_000, |text| text.parse().expect("TOMBOLO_SERVICES is a number"))
+});
 pub(crate) const ENDPOINTS: usize = 10; // of each
 /// Requests at the same time.
 const TOGETHER: usize = 32;
 /// Changes of an endpoint a second.
 const CHANGES: u32 = 20;
+
+pub(crate) fn services() -> usize {
+    *SERVICES
+}
 
 fn namespace(service: usize) -> String {
     format!("scale-{}", service % NAMESPACES)
@@ -107,7 +116,7 @@ pub(crate) async fn fill(client: &Client) {
     for name in namespaces() {
         make(&all, json!({ "metadata": { "name": name } })).await;
     }
-    stream::iter(0..SERVICES)
+    stream::iter(0..services())
         .map(|number| make_service(client, number))
         .buffer_unordered(TOGETHER)
         .collect::<()>()
@@ -120,7 +129,7 @@ pub(crate) async fn churn(client: &Client, long: Duration) -> usize {
     let mut pace = tokio::time::interval(Duration::from_secs(1) / CHANGES);
     while began.elapsed() < long {
         pace.tick().await;
-        let number = changes % SERVICES;
+        let number = changes % services();
         let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace(number));
         let change = json!([{ "op": "replace", "path": "/endpoints/0/conditions/ready", "value": false }]);
         let patch: Patch<EndpointSlice> = Patch::Json(serde_json::from_value(change).expect("a patch"));

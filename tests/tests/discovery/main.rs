@@ -13,7 +13,7 @@ mod taken;
 #[expect(dead_code, reason = "it measures with some of what the tests use")]
 mod world;
 
-use fill::{ENDPOINTS, SERVICES};
+use fill::{ENDPOINTS, services};
 use server::{ADMIN, Store};
 use std::time::{Duration, Instant};
 use taken::Taken;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(20);
 async fn known(agent: &Agent) -> (usize, bool) {
     let ready = format!(" {ENDPOINTS}/{ENDPOINTS} ");
     let all = agent.inventory().await.iter().filter(|line| line.contains(&ready)).count();
-    let last = format!("service-{}.scale.example.com", SERVICES - 1);
+    let last = format!("service-{}.scale.example.com", services() - 1);
     (all, agent.ask(&last).await.is_ok())
 }
 
@@ -65,11 +65,12 @@ async fn main() {
     let began = Instant::now();
     fill::fill(&client).await;
     println!(
-        "{SERVICES} services with {} endpoints were made in {:.0} s",
-        SERVICES * ENDPOINTS,
+        "{} services with {} endpoints were made in {:.0} s",
+        services(),
+        services() * ENDPOINTS,
         began.elapsed().as_secs_f64()
     );
-    until("all are known", KNOWN, || known(&agent), |all| *all == (SERVICES, true)).await;
+    until("all are known", KNOWN, || known(&agent), |all| *all == (services(), true)).await;
     println!(
         "known {:.0} s after the first was made: {}",
         began.elapsed().as_secs_f64(),
