@@ -185,7 +185,6 @@ fn siblings(view: &View, namespace: &NamespaceName, own: &AccountName) -> BTreeM
 mod tests {
     use super::*;
     use crate::source::PodObject;
-    use std::collections::BTreeSet;
 
     #[test]
     fn the_agents_other_pods() {
