@@ -80,6 +80,7 @@ async fn let_agent_write(client: &kube::Client) {
 }
 
 /// The Service of a name.
+#[derive(Debug)]
 struct Found {
     object: String,
     cluster_ip: IpAddr,
