@@ -13,7 +13,7 @@ use crate::{
     source::kubernetes::MANAGED_BY,
     state::DataDir,
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client, Resource,
@@ -27,7 +27,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tombolo_feed::State;
 use tombolo_model::{
@@ -87,6 +87,14 @@ impl Done {
     }
 }
 
+/// Until then; for ever where there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What was exposed when the agent ended.
 pub(crate) fn kept(data: &DataDir) -> Exposed {
     data.read_json(FILE)
@@ -107,14 +115,30 @@ impl Exposing {
         let (mut services, mut service_events) = (Seen::default(), self.watched::<Service>(&config));
         let (mut slices, mut slice_events) = (Seen::default(), self.watched::<EndpointSlice>(&config));
         let mut set = self.hub.watch_set();
-        let mut failed = false;
         let mut refused = Refused::new();
-        let mut rested = Instant::now();
+        // Deadlines, not pauses: what happens meanwhile puts none of them off.
+        let (mut failed_until, mut refused_until): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut rest = Duration::ZERO;
         loop {
+            // What came meanwhile is taken in before anything is planned, or what was just made counts as missing.
+            let rested = Instant::now() + rest;
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(events) = service_events.next(), if Instant::now() < rested + LONGEST => services.take_all(events, SeenService::of),
+                    Some(events) = slice_events.next(), if Instant::now() < rested + LONGEST => slices.take_all(events, SeenSlice::of),
+                    () = sleep_until(rested) => break,
+                }
+            }
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             set.borrow_and_update();
             let began = Instant::now();
-            if services.is_read && slices.is_read && snapshot.generation != Generation::ZERO && !failed {
+            rest = Duration::ZERO;
+            if services.is_read
+                && slices.is_read
+                && snapshot.generation != Generation::ZERO
+                && failed_until.is_none()
+            {
                 let found = Found { services: &services.all, slices: &slices.all };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
                 // an order to take everything out is one to expose nothing
@@ -129,7 +153,7 @@ impl Exposing {
                     plan.leave_to_others(&before);
                 }
                 self.publish(plan.exposed);
-                rested = Instant::now() + (began.elapsed() * REST).min(LONGEST);
+                rest = (began.elapsed() * REST).min(LONGEST);
                 let mut problems = plan.problems;
                 let results: Vec<Done> = stream::iter(plan.actions)
                     .map(|action| self.act(action))
@@ -139,11 +163,12 @@ impl Exposing {
                 let known = refused.len();
                 refused.extend(results.iter().filter_map(Done::refused));
                 if refused.len() > known {
+                    refused_until = Some(Instant::now() + ALLOWED);
                     // What is told and resolved is different now.
                     continue;
                 }
                 if let Some(why) = results.into_iter().find_map(Done::failed) {
-                    failed = true;
+                    failed_until = Some(Instant::now() + AGAIN);
                     let subject = format!("namespace {}", self.namespace);
                     let message =
                         format!("the Services of imported names can't be written: {why}; it is tried again");
@@ -159,16 +184,13 @@ impl Exposing {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 changed = set.changed() => if changed.is_err() { return },
                 () = standings.changed() => {}
-                Some(events) = service_events.next() => {
-                    events.into_iter().for_each(|event| services.take(event, SeenService::of));
-                    sleep_until(rested).await;
+                Some(events) = service_events.next() => services.take_all(events, SeenService::of),
+                Some(events) = slice_events.next() => slices.take_all(events, SeenSlice::of),
+                () = at(failed_until) => failed_until = None,
+                () = at(refused_until) => {
+                    refused_until = None;
+                    refused.clear();
                 }
-                Some(events) = slice_events.next() => {
-                    events.into_iter().for_each(|event| slices.take(event, SeenSlice::of));
-                    sleep_until(rested).await;
-                }
-                () = sleep(AGAIN), if failed => failed = false,
-                () = sleep(ALLOWED), if !refused.is_empty() => refused.clear(),
             }
         }
     }
@@ -188,8 +210,11 @@ impl Exposing {
             + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace.as_str());
-        // what fails is tried again by the watch itself
-        let events = watcher(api, config.clone()).default_backoff().filter_map(async |event| event.ok());
+        let complain = |error: &watcher::Error| {
+            tracing::warn!(error = %chain(error), kind = std::any::type_name::<K>(), "our own objects can't be watched; it is tried again");
+        };
+        let events = watcher(api, config.clone()).default_backoff().inspect_err(complain);
+        let events = events.filter_map(async |event| event.ok());
         events.ready_chunks(1024).boxed()
     }
 

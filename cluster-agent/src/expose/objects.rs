@@ -7,7 +7,10 @@ use k8s_openapi::{
         core::v1::{Service, ServicePort, ServiceSpec},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -84,6 +87,8 @@ pub(super) fn service(
         ports: Some(ports.iter().map(port).collect()),
         // Said, so that one that somebody added is taken away.
         selector: Some(BTreeMap::new()),
+        // A cluster of one family gives an address of that.
+        ip_family_policy: Some("PreferDualStack".to_owned()),
         external_ips: Some(external.iter().map(ToString::to_string).collect()),
         ..ServiceSpec::default()
     };
@@ -91,16 +96,32 @@ pub(super) fn service(
     Service { metadata, spec: Some(spec), ..Service::default() }
 }
 
-/// The endpoints of a name in one address family.
+/// The kind that owns slices.
+pub(super) const OWNER: &str = "Service";
+
+/// What goes with the Service of this name that was read; none before it has an identity.
+pub(super) fn owner(name: &str, found: &SeenService) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: OWNER.to_owned(),
+        name: name.to_owned(),
+        uid: found.uid.clone()?.into(),
+        ..OwnerReference::default()
+    })
+}
+
+/// The endpoints of a name in one address family. They go with their Service.
 pub(super) fn slice(
     namespace: &NamespaceName,
     name: &GlobalName,
     ports: &[Port],
     family: &'static str,
     gateways: &[(IpAddr, bool)],
+    owner: OwnerReference,
 ) -> EndpointSlice {
     let service = object_name(name);
     let mut metadata = meta(namespace, &slice_name(&service, family), name);
+    metadata.owner_references = Some(vec![owner]);
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(SERVICE_NAME.to_owned(), service);
     labels.insert(SLICE_MANAGED_BY.to_owned(), MANAGED_BY.1.to_owned());
@@ -123,7 +144,7 @@ pub(super) fn slice(
     }
 }
 
-fn slice_name(service: &str, family: &str) -> String {
+pub(super) fn slice_name(service: &str, family: &str) -> String {
     format!("{service}-{}", family.to_lowercase())
 }
 
@@ -199,6 +220,7 @@ pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
         spec.ports.clone_from(&wanted.ports);
         spec.selector = None;
         spec.type_.clone_from(&wanted.type_);
+        spec.ip_family_policy.clone_from(&wanted.ip_family_policy);
         spec.external_ips.clone_from(&wanted.external_ips);
     }
     mended

@@ -22,8 +22,10 @@ use tombolo_model::GlobalName;
 pub(super) struct SeenService {
     /// The name that it stands for; none where it is no object of ours.
     pub(super) name: Option<GlobalName>,
-    /// What clients see of its ports, and a digest of all else of them, in order.
-    pub(super) ports: Box<[(i32, u64)]>,
+    /// `metadata.uid`: one that was made anew has another.
+    pub(super) uid: Option<Box<str>>,
+    /// Its ports, and a digest of what else there is of each, in order.
+    pub(super) ports: Box<[(PortKey, u64)]>,
     /// By port, the target.
     pub(super) targets: Box<[(u16, u16)]>,
     pub(super) cluster_ips: Box<[IpAddr]>,
@@ -31,6 +33,9 @@ pub(super) struct SeenService {
     /// What of it must be as it was made, beside its ports and external IPs.
     pub(super) rest: u64,
 }
+
+/// What names a port within a Service, as Kubernetes merges them: its number, and its protocol where that is not TCP.
+pub(super) type PortKey = (i32, Option<String>);
 
 /// An EndpointSlice of ours: all that must be as it was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,11 +48,10 @@ fn digest(of: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The port that clients see, with its protocol, and what else there is of it.
-fn port(port: &ServicePort) -> (i32, u64) {
-    // No two protocols have one digest in what we make, which is TCP alone.
+fn port(port: &ServicePort) -> (PortKey, u64) {
+    let protocol = port.protocol.clone().filter(|protocol| protocol != "TCP");
     let target = port.target_port.as_ref().map(|target| format!("{target:?}"));
-    (port.port, digest((&port.protocol, &port.name, target, &port.app_protocol)))
+    ((port.port, protocol), digest((&port.name, target, &port.app_protocol)))
 }
 
 /// Labels and annotations of ours; others may add theirs.
@@ -66,17 +70,15 @@ impl SeenService {
         ports.sort_unstable();
         let has_selector =
             spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty());
+        let as_made = (has_selector, spec.map(|spec| (&spec.type_, &spec.ip_family_policy)));
         Self {
             name: objects::stands_for(&service.metadata),
+            uid: service.metadata.uid.as_deref().map(Into::into),
             ports: ports.into(),
             targets: objects::targets(service).collect(),
             cluster_ips: objects::cluster_ips(service).collect(),
             external_ips: objects::external_ips(service).into_iter().collect(),
-            rest: digest((
-                has_selector,
-                spec.and_then(|spec| spec.type_.as_ref()),
-                marks(&service.metadata, objects::SERVICE_LABELS),
-            )),
+            rest: digest((as_made, marks(&service.metadata, objects::SERVICE_LABELS))),
         }
     }
 }
@@ -90,7 +92,11 @@ impl SeenSlice {
             .map(|port| digest((&port.name, port.port, &port.protocol, &port.app_protocol)));
         // whatever else somebody wrote into an endpoint is not ours, and counts
         let endpoints = slice.endpoints.iter().map(|endpoint| digest(format!("{endpoint:?}")));
-        let all = (ports.collect::<Vec<_>>(), endpoints.collect::<Vec<_>>());
+        // one that others added is theirs
+        let owners = slice.metadata.owner_references.iter().flatten();
+        let owner =
+            owners.filter(|owner| owner.kind == objects::OWNER).map(|owner| (&owner.name, &owner.uid));
+        let all = (ports.collect::<Vec<_>>(), endpoints.collect::<Vec<_>>(), owner.collect::<Vec<_>>());
         Self(digest((&slice.address_type, all, marks(&slice.metadata, objects::SLICE_LABELS))))
     }
 }
@@ -112,8 +118,13 @@ impl<S> Default for Seen<S> {
 }
 
 impl<S> Seen<S> {
+    /// Events in their order.
+    pub(super) fn take_all<K: Resource>(&mut self, events: Vec<Event<K>>, of: impl Fn(&K) -> S) {
+        events.into_iter().for_each(|event| self.take(event, &of));
+    }
+
     /// What is known stays until a new list is complete.
-    pub(super) fn take<K: Resource>(&mut self, event: Event<K>, of: impl Fn(&K) -> S) {
+    fn take<K: Resource>(&mut self, event: Event<K>, of: impl Fn(&K) -> S) {
         let name = |object: &K| object.meta().name.clone().unwrap_or_default();
         match event {
             Event::Apply(object) => drop(self.all.insert(name(&object), of(&object))),
@@ -151,5 +162,31 @@ mod tests {
         assert_eq!(take(Event::Init), ("b".to_owned(), true));
         assert_eq!(take(Event::InitApply(service("c"))), ("b".to_owned(), true));
         assert_eq!(take(Event::InitDone), ("c".to_owned(), true));
+    }
+
+    /// What is written and what is compared are two lists.
+    #[test]
+    fn all_marks_that_are_written_are_compared() {
+        let name = GlobalName::parse("catalog.acme.example.com").unwrap();
+        let namespace = tombolo_model::NamespaceName::parse("tombolo-system").unwrap();
+        let service = objects::service(&namespace, &name, &[], &Default::default());
+        let mut found = SeenService::of(&service);
+        found.uid = Some("1".into());
+        let owner = objects::owner("g", &found).unwrap();
+        let slice = objects::slice(&namespace, &name, &[], "IPv4", &[], owner);
+        let keys = |map: &Option<BTreeMap<String, String>>| {
+            map.iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>()
+        };
+        let sorted = |keys: &[&str]| {
+            let mut keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            keys.sort();
+            keys
+        };
+        for (meta, labels) in
+            [(&service.metadata, objects::SERVICE_LABELS), (&slice.metadata, objects::SLICE_LABELS)]
+        {
+            assert_eq!(keys(&meta.labels), sorted(labels));
+            assert_eq!(keys(&meta.annotations), sorted(objects::ANNOTATIONS));
+        }
     }
 }
