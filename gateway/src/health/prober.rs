@@ -13,7 +13,14 @@ use crate::{
     tunnel::ALPN,
 };
 use bytes::Bytes;
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     net::TcpStream,
     sync::watch,
@@ -47,17 +54,19 @@ pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) 
 async fn forever(shared: &Shared, key: &Key) {
     let timing = shared.config.timing;
     let mut pause = timing.probe;
+    // Of the last ping that was answered, in microseconds.
+    let rtt = AtomicU64::new(0);
     let mut demand = shared.health_of(key.role).demand();
     loop {
         demand.mark_unchanged();
         let mut begin = Instant::now();
-        let mut ended = probe(shared, key, timing.dead * 4).await;
+        let mut ended = probe(shared, key, timing.dead * 4, &rtt).await;
         // When the last probe that got through ended.
-        let mut good = Instant::now();
+        let mut good = None;
         loop {
             let worked = begin.elapsed() > timing.dead * 4;
             if worked {
-                good = Instant::now();
+                good = Some(Instant::now());
             }
             // A tunnel that worked may end for a reason that says nothing of the peer (no stream used it): dial again, and
             // only where that fails, soon, the peer is dead.
@@ -65,16 +74,19 @@ async fn forever(shared: &Shared, key: &Key) {
             // Behind the address there may be several gateways: one that ended or hangs is not all of them.
             let others = matches!(ended, Ended::Closed(_) | Ended::Silent(_))
                 && key.role == GatewayRole::Ingress
-                && good.elapsed() < OTHERS
+                && good.is_some_and(|good| good.elapsed() < OTHERS)
                 && shared.pool.lives(&key.address, timing.dead);
             if !again && !others {
                 break;
             }
             if !worked {
-                sleep(timing.probe / 5).await;
+                // many probe one address: not all of them at once
+                sleep(timing.probe.mul_f64(0.5 + rand::random::<f64>())).await;
             }
             begin = Instant::now();
-            ended = probe(shared, key, timing.dead).await;
+            // A handshake needs three round trips and more: a far peer is not dead for that.
+            let far = Duration::from_micros(rtt.load(Ordering::Relaxed)) * 4;
+            ended = probe(shared, key, far.clamp(timing.dead, timing.dead * 4), &rtt).await;
         }
         let (Ended::Closed(error) | Ended::Silent(error) | Ended::Refused(error)) = ended;
         tell(shared, key, Event::Failed(error));
@@ -100,7 +112,7 @@ enum Ended {
 }
 
 /// Connects, within `patience`, and pings until that fails.
-async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
+async fn probe(shared: &Shared, key: &Key, patience: Duration, rtt: &AtomicU64) -> Ended {
     let timing = shared.config.timing;
     // An egress gateway takes tunnels of workloads alone.
     let known = || match key.role {
@@ -139,7 +151,7 @@ async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
         // The old one is pinged until the new one stands, so that a silence is found as soon as ever.
         line = tokio::select! {
             biased;
-            ended = line.keep(shared, key) => return ended,
+            ended = line.keep(shared, key, rtt) => return ended,
             renewed = renewed => match renewed {
                 Ok(line) => line,
                 Err(error) => return Ended::Silent(format!("it answers, but takes no new tunnel: {error}")),
@@ -203,13 +215,19 @@ impl Line {
     }
 
     /// Pings until the tunnel fails.
-    async fn keep(&mut self, shared: &Shared, key: &Key) -> Ended {
+    async fn keep(&mut self, shared: &Shared, key: &Key, rtt: &AtomicU64) -> Ended {
+        let tell = |event| {
+            if let Event::Answered(took) = event {
+                rtt.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+            tell(shared, key, event);
+        };
         let Self { connection, pings, ticket, .. } = self;
         tokio::select! {
             biased;
             reason = ticket.ended() => Ended::Refused(reason.to_string()),
             result = connection => Ended::Closed(how(result)),
-            error = pinging(&shared.config.timing, pings, |event| tell(shared, key, event)) => {
+            error = pinging(&shared.config.timing, pings, tell) => {
                 Ended::Silent(error)
             }
         }
