@@ -58,9 +58,28 @@ impl Controller {
         this
     }
 
+    /// The GNS is about these namespaces, and chooses their capture mode, or does not.
+    pub(crate) async fn choose(&self, namespaces: &[&str], capture: Option<&str>) {
+        let rule = |name: &&str| json!({ "cluster": { "labels": {} }, "namespace": { "name": name } });
+        let rules: Vec<Value> = namespaces.iter().map(rule).collect();
+        let gns = json!({ "domain": "acme.example.com", "rules": rules, "capture": capture });
+        self.call(Method::PUT, "/organizations/acme/global-namespaces/acme", Some(gns)).await;
+    }
+
+    /// Another GNS chooses the capture mode of a namespace.
+    pub(crate) async fn claim(&self, name: &str, namespace: &str, capture: &str) {
+        let rule = json!({ "cluster": { "labels": {} }, "namespace": { "name": namespace } });
+        let domain = format!("{name}.example.com");
+        let gns = json!({ "name": name, "domain": domain, "rules": [rule], "capture": capture });
+        self.call(Method::POST, "/organizations/acme/global-namespaces", Some(gns)).await;
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}/api/v1{path}", self.bound.public_url);
-        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        let mut request = self.http.request(method.clone(), url).bearer_auth(&self.token);
+        if method == Method::PUT {
+            request = request.header("if-match", "*");
+        }
         if let Some(body) = body {
             request = request.json(&body);
         }
