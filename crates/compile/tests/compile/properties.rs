@@ -10,7 +10,7 @@ use tombolo_compile::{
 use tombolo_model::{
     GlobalName,
     id::ClusterId,
-    intent::{MappingRule, Selector},
+    intent::{GlobalNamespace, MappingRule, Selector},
     inventory::{ServiceKey, ServiceRecord},
     mcs::{ImportKind, Traits},
     snapshot::{ClusterResource, ResourceKey, Resources},
@@ -157,8 +157,10 @@ proptest! {
                     Selector::Name(name) => name == namespace,
                     by_labels => reported.get(namespace).is_some_and(|record| by_labels.matches(namespace, &record.labels)),
                 };
+                // Of several with one domain the oldest has it.
+                let has = |gns: &GlobalNamespace| !world.gns.values().any(|other| other.id < gns.id && other.domain == gns.domain);
                 let choosing: BTreeMap<_, _> = world.gns.values()
-                    .filter(|gns| domains.contains(&gns.domain) && gns.rules.iter().any(chooses))
+                    .filter(|gns| domains.contains(&gns.domain) && has(gns) && gns.rules.iter().any(chooses))
                     .filter_map(|gns| Some((gns.name.clone(), gns.capture?)))
                     .collect();
                 let found = match told.get(&ResourceKey::new("capture", namespace.as_str())) {
