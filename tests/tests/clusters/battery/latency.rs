@@ -1,7 +1,5 @@
 //! What each capture mode adds to a small request, beside what the same request takes without Tombolo.
 
-#![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
-
 use super::stage::{MODES, Stage, apart, apply, exec, host, namespace, stands};
 use crate::{lab::Cluster, world::SOON};
 use serde_json::Value;

@@ -1,7 +1,5 @@
 //! What an application speaks passes every capture mode as it is, and the server's proxy sees who calls where there is one to say so.
 
-#![expect(clippy::print_stdout, reason = "what passed is for people to see")]
-
 use super::stage::{MODES, Stage, exec, host, namespace};
 use crate::{lab::Cluster, world::SOON};
 use serde_json::Value;
