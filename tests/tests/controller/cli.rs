@@ -389,9 +389,10 @@ async fn usage_unreachable_servers_and_colours() {
     let asked = format!(
         "{script}\nCOMP_WORDS=(tombolo clu); COMP_CWORD=1; _tombolo tombolo clu tombolo; echo \"${{COMPREPLY[@]}}\""
     );
+    // on its standard input, for it is longer than one argument may be
     let mut command = user.command(Path::new("bash"));
-    command.args(["--norc", "-c", &asked]);
-    assert_eq!(run(command, "").await.ends(0).out.trim(), "cluster");
+    command.args(["--norc", "-s"]);
+    assert_eq!(run(command, &asked).await.ends(0).out.trim(), "cluster");
     site.bound.drain().await;
 }
 
