@@ -13,6 +13,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use apply::Document;
+pub(crate) use preflight::Way;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -58,13 +59,21 @@ pub struct Cluster {
 /// It can't be reached, or joined under another name.
 pub async fn of(kube: &Kube, name: &ClusterName) -> Result<Cluster> {
     let cluster = Cluster { client: connect(kube).await? };
-    match cluster.joined_as().await? {
-        Some(other) if other != name.as_str() => {
-            let message =
-                format!("the cluster there joined as {other}, not as {name}; is it the right --context?");
-            Err(CliError::No(message).into())
+    cluster.is_of(name).await?;
+    Ok(cluster)
+}
+
+impl Cluster {
+    /// It joined under this name, or not at all.
+    async fn is_of(&self, name: &ClusterName) -> Result<()> {
+        match self.joined_as().await? {
+            Some(other) if other != name.as_str() => {
+                let message =
+                    format!("the cluster there joined as {other}, not as {name}; is it the right --context?");
+                Err(CliError::No(message).into())
+            }
+            _ => Ok(()),
         }
-        _ => Ok(cluster),
     }
 }
 
@@ -83,16 +92,28 @@ async fn connect(kube: &Kube) -> Result<kube::Client> {
     kube::Client::try_from(config).context("make a client for the API server")
 }
 
+/// The ways of `--ingress`; the default where there are none.
+///
+/// # Errors
+/// One that is not understood.
+fn ways(given: &[String]) -> Result<Vec<Way>, CliError> {
+    if given.is_empty() {
+        return Ok(vec![Way::LoadBalancer]);
+    }
+    given.iter().map(|way| way.parse()).collect()
+}
+
 /// Makes a cluster join.
 ///
 /// # Errors
 /// Something that is needed is missing; the controller or the API server said no; the agent did not connect in time.
 pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
-    let cluster = of(&args.kube, &args.name).await?;
+    let cluster = Cluster { client: connect(&args.kube).await? };
     let text_of =
         manifest(client, &args.name, args.registry.as_deref(), args.image_version.as_deref()).await?;
     let documents = apply::documents(&text_of)?;
-    let findings = preflight::look(&cluster.client, &documents).await;
+    let ways = ways(&args.ingress)?;
+    let findings = preflight::look(&cluster.client, &documents, &ways).await;
     let mut missing = 0;
     for finding in &findings {
         let (mood, mark) = match finding.verdict {
@@ -115,6 +136,8 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
             CliError::No(format!("{missing} of what is needed is missing; nothing was changed")).into()
         );
     }
+    // after the look: who may do nothing there is told so
+    cluster.is_of(&args.name).await?;
     if args.check {
         return Ok(());
     }

@@ -45,7 +45,7 @@ pub(super) struct Document {
     pub(super) name: String,
     pub(super) namespace: Option<String>,
     pub(super) resource: ApiResource,
-    value: Value,
+    pub(super) value: Value,
 }
 
 /// Reads a manifest.

@@ -14,10 +14,12 @@ mod keep;
 pub mod patch;
 pub mod review;
 pub mod server;
+mod serving;
 #[cfg(test)]
 mod tests;
 
 pub use injector::{BuildError, Injector, Parts};
+pub(crate) use serving::Injection;
 
 use ipnet::IpNet;
 use std::net::SocketAddr;

@@ -3,7 +3,9 @@
 mod capture;
 mod identity;
 mod inject;
+mod install;
 mod mcs;
+mod preflight;
 mod replicas;
 mod rights;
 mod server;

@@ -63,7 +63,7 @@ impl Controller {
         let rule = |name: &&str| json!({ "cluster": { "labels": {} }, "namespace": { "name": name } });
         let rules: Vec<Value> = namespaces.iter().map(rule).collect();
         let gns = json!({ "domain": "acme.example.com", "rules": rules, "capture": capture });
-        self.call(Method::PUT, "/organizations/acme/global-namespaces/acme", Some(gns)).await;
+        self.order("/organizations/acme/global-namespaces/acme", &gns).await;
     }
 
     /// Another GNS chooses the capture mode of a namespace.
@@ -74,11 +74,26 @@ impl Controller {
         self.call(Method::POST, "/organizations/acme/global-namespaces", Some(gns)).await;
     }
 
+    /// Puts something in place of what there is.
+    pub(crate) async fn order(&self, path: &str, body: &Value) {
+        self.call_with(Method::PUT, path, Some(body.clone()), &[("if-match", "*")]).await;
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        self.call_with(method, path, body, &[]).await
+    }
+
+    async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Value {
         let url = format!("{}/api/v1{path}", self.bound.public_url);
-        let mut request = self.http.request(method.clone(), url).bearer_auth(&self.token);
-        if method == Method::PUT {
-            request = request.header("if-match", "*");
+        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.json(&body);
@@ -117,6 +132,18 @@ impl Controller {
         let path = format!("/organizations/acme/clusters/{cluster}/onboarding-tokens");
         let token = self.call(Method::POST, &path, Some(json!({}))).await;
         token["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The command line's options to be who may everything in the organization; the token lies in `home`.
+    pub(crate) fn credentials(&self, home: &Path) -> Vec<String> {
+        let file = home.join("token");
+        fs::write(&file, &self.token).expect("a token is written");
+        vec![
+            format!("--server={}", self.bound.public_url),
+            format!("--ca-fingerprint={}", self.bound.ca_fingerprint),
+            format!("--token-file={}", file.display()),
+            "--organization=acme".to_owned(),
+        ]
     }
 
     /// Where it is, and the fingerprint of its CA.
