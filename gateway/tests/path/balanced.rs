@@ -30,7 +30,7 @@ struct Behind {
     silent: watch::Sender<bool>,
 }
 
-/// A balancer of TCP connections: each goes to the next of those that are up; the first so many to the first one.
+/// A balancer of TCP connections: the first so many go to the first one, then each to the next of those that are up.
 struct Balancer {
     address: SocketAddr,
     behind: Arc<Mutex<Vec<Behind>>>,
@@ -54,7 +54,7 @@ impl Balancer {
                 let (at, target, state) = {
                     let all = behind.lock().unwrap_or_else(PoisonError::into_inner);
                     let up: Vec<usize> = (0..all.len()).filter(|at| all[*at].up).collect();
-                    let at = if number < first { up[0] } else { up[number % up.len()] };
+                    let at = if number < first { up[0] } else { up[(number - first + 1) % up.len()] };
                     (at, all[at].target, all[at].silent.subscribe())
                 };
                 let Ok(far) = TcpStream::connect(target).await else { continue };
