@@ -17,6 +17,7 @@ use crate::{
     locality,
     mcs::apply::Multicluster,
     pod::{Following, snapshot::Keeping},
+    registries::Registries,
     report::{Reporter, new_epoch},
     source::{Batch, McsVersion, directory::Directory, keeper::Keeper, kubernetes},
     state::{DataDir, Lock, Membership, StateError},
@@ -76,6 +77,8 @@ pub enum SourceConfig {
         expose: bool,
         /// How pods get proxies (capture mode `sidecar`), where they do.
         inject: Option<inject::Config>,
+        /// Where images may come from.
+        registries: Registries,
     },
 }
 
@@ -255,11 +258,13 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let mut installing = None;
     let (mut exposing, mut injecting, mut keeper, mut own) = (None, None, None, None);
     let mut mcs_client = None;
+    let (registries, allowed) = watch::channel(Registries::default());
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes { cluster, expose, inject } => {
+        SourceConfig::Kubernetes { cluster, expose, inject, registries: stated } => {
+            registries.send_replace(stated);
             let follows_mcs = cluster.mcs;
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
@@ -314,6 +319,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub: Arc::clone(&hub),
             standings: standings.clone(),
             installed,
+            registries,
             multicluster: mcs_client.is_some().then_some(multicluster_left),
         })),
         None => install::Task::Machine(feed.state(), installed),
@@ -365,6 +371,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 authority: Arc::clone(&authority),
                 snapshot: feed.state(),
                 view: view.subscribe(),
+                registries: allowed,
                 writes: writing,
                 problems: injection_problems,
                 clock: Arc::clone(&deps.clock),
@@ -518,6 +525,7 @@ impl Parts {
             membership: Arc::clone(membership),
             view: self.view.subscribe(),
             standings: self.standings.clone(),
+            reading: gateways::Reading::default(),
             stop: drain.watch(),
         };
         if let Some((listener, keeper)) = self.pods {

@@ -22,6 +22,7 @@ use tombolo_agent::{
     join::{JoinConfig, join},
     lease::Election,
     pod::{self, Prepared},
+    registries::Registries,
     source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
 };
@@ -182,6 +183,10 @@ struct Kubernetes {
     /// Where the API server asks about new pods of namespaces in capture mode sidecar: IP:PORT. Nobody is asked without.
     #[arg(long, requires = "kubernetes")]
     webhook_listen: Option<SocketAddr>,
+    /// A registry that images of an installation may come from, as registry.example.com/tombolo. May stand several times
+    /// [default: where the image of the agent's own Deployment comes from].
+    #[arg(long, requires = "kubernetes", value_name = "REGISTRY", value_delimiter = ',')]
+    allowed_registry: Vec<String>,
     /// The gateway's image, for the proxies in pods of a cluster that the controller has installed nothing in.
     #[arg(long, requires = "webhook_listen")]
     gateway_image: Option<String>,
@@ -305,6 +310,7 @@ impl Source {
             return SourceConfig::Manifests(manifests);
         }
         let inject = kubernetes.inject();
+        let registries = Registries::stated(kubernetes.allowed_registry);
         let access = match kubernetes.kubeconfig {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,
@@ -315,7 +321,8 @@ impl Source {
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
             mcs: kubernetes.mcs == Mcs::On,
         };
-        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway, inject }
+        let expose = kubernetes.capture == Capture::Gateway;
+        SourceConfig::Kubernetes { cluster, expose, inject, registries }
     }
 }
 

@@ -104,6 +104,7 @@ impl Lab {
                 membership: Arc::new(membership()),
                 view: views,
                 standings: crate::lease::Standings::alone(),
+                reading: Default::default(),
                 stop,
             }),
         );

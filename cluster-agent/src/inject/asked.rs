@@ -4,6 +4,7 @@ use super::Config;
 use crate::{
     capture::Chosen,
     install::{image, order},
+    registries::Registries,
 };
 use tombolo_model::{
     install::{DefaultMode, FailurePolicy, InstallOrder},
@@ -30,15 +31,21 @@ pub struct Webhook {
 }
 
 impl Asked {
-    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot.
+    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot, and while the
+    /// order wants images from where none may come from.
     #[must_use]
-    pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
+    pub fn of(
+        resources: &Resources<ClusterResource>,
+        config: &Config,
+        registries: &Registries,
+    ) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
         let (mut chosen, policy) = (Chosen::default(), config.policy);
         let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,
             Some(InstallOrder::Installed(spec)) => {
+                registries.check(&spec.registry).ok()?;
                 chosen.namespaces.clone_from(&spec.namespaces);
                 chosen.default = match spec.default_mode {
                     DefaultMode::Gateway => CaptureMode::Gateway,

@@ -12,12 +12,14 @@ pub mod configuration;
 mod injector;
 mod keep;
 pub mod patch;
+mod pod;
 pub mod review;
 pub mod server;
 #[cfg(test)]
 mod tests;
 
 pub use injector::{BuildError, Injector, Parts};
+pub use pod::Pod;
 
 use ipnet::IpNet;
 use std::net::SocketAddr;

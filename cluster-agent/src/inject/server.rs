@@ -10,7 +10,7 @@ use super::{
 use crate::index::View;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
@@ -21,19 +21,31 @@ use rustls::ServerConfig;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tombolo_model::{NamespaceName, intent::CaptureMode};
 use tombolo_mtls::{accept_optional, https_server_config};
-use tombolo_runtime::{drain::Watch, metrics::Metrics, task, telemetry::chain};
+use tombolo_runtime::{
+    bodies::{Bodies, Unread},
+    drain::Watch,
+    metrics::Metrics,
+    places::{Place, Places, Shares, Source},
+    task,
+    telemetry::chain,
+};
 
 /// The API server gives up after 5 s.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections at a time; more wait in the listener's queue.
-const MOST: usize = 256;
+/// Connections at a time; of these, from one address. API servers are few, and each keeps some open.
+const PLACES: Shares = Shares { all: 256, each: 64 };
 /// A pod has at most 1.5 MiB in etcd, and the question says it twice at most.
 const MAX_BODY: usize = 4 << 20;
+/// All questions that are being read, in bytes: the agent has little memory, and anybody in the cluster may ask.
+const ALL_BODIES: usize = 16 << 20;
+/// How long a connection that asked once may be silent: the API server closes its own after 90 s.
+const IDLE: Duration = Duration::from_secs(120);
 /// How long after a failed accept the next one is tried (no file descriptors left, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -98,27 +110,28 @@ impl Webhook {
 
     /// Answers until the draining.
     pub async fn run(self, stop: Watch) {
-        let places = Arc::new(Semaphore::new(MOST));
+        let places = Places::new(PLACES);
         let Self { listener, tls, knowledge, pods, .. } = self;
-        let answering = Answering { knowledge, pods };
+        let answering = Answering { knowledge, pods, bodies: Bodies::new(ALL_BODIES) };
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.signaled() => break,
-                accepted = async {
-                    let place = places.clone().acquire_owned().await;
-                    (listener.accept().await, place)
-                } => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                (Ok((stream, _)), place) => {
+                Ok((stream, client)) => {
+                    let place = match places.take(&Source::of(client.ip())) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            tracing::debug!(client = %client, full = ?full, "no place at the webhook");
+                            continue;
+                        }
+                    };
                     let (tls, answering, stop) = (tls.clone(), answering.clone(), stop.clone());
-                    task::spawn("webhook connection", async move {
-                        let _place = place;
-                        answering.serve(stream, tls, stop).await;
-                    });
+                    task::spawn("webhook connection", answering.serve(stream, place, tls, stop));
                 }
-                (Err(error), _) => {
+                Err(error) => {
                     tracing::warn!(error = %error, "the webhook could not accept a connection; trying again");
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -131,10 +144,11 @@ impl Webhook {
 struct Answering {
     knowledge: Knowledge,
     pods: Family<Became, Counter>,
+    bodies: Bodies,
 }
 
 impl Answering {
-    async fn serve(self, stream: TcpStream, tls: Arc<ServerConfig>, stop: Watch) {
+    async fn serve(self, stream: TcpStream, place: Place, tls: Arc<ServerConfig>, stop: Watch) {
         let stream = match timeout(PATIENCE, accept_optional(stream, tls)).await {
             Ok(Ok((stream, _))) => stream,
             Ok(Err(error)) => {
@@ -143,17 +157,30 @@ impl Answering {
             }
             Err(_) => return tracing::debug!("the API server did not finish its handshake"),
         };
+        let asked = CancellationToken::new();
+        let first = asked.clone();
         let service = service_fn(move |request| {
+            first.cancel();
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.respond(request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(120))
+            .header_read_timeout(IDLE)
+            .max_buf_size(64 << 10)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        // who asks nothing, or more than others, does not keep a place
+        let given_up = async {
+            tokio::select! {
+                () = asked.cancelled() => place.lost().await,
+                () = place.lost() => {}
+                () = sleep(PATIENCE) => {}
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = given_up => Ok(()),
             () = stop.signaled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -174,12 +201,17 @@ impl Answering {
         if request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only POST is known here\n");
         }
-        let body = match timeout(PATIENCE, Limited::new(request.into_body(), MAX_BODY).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => {
-                return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off\n");
+        let (head, body) = request.into_parts();
+        let body = match self.bodies.read(&head.headers, body, MAX_BODY, PATIENCE).await {
+            Ok(body) => body,
+            Err(unread) => {
+                let status = match unread {
+                    Unread::TooLong(_) | Unread::Broken => StatusCode::PAYLOAD_TOO_LARGE,
+                    Unread::Late => StatusCode::REQUEST_TIMEOUT,
+                    Unread::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                return plain(status, format!("{unread}\n"));
             }
-            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
         };
         let settings = self.knowledge.settings.borrow().clone();
         match review(&body, |name| self.knowledge.namespace(name), settings.as_deref()) {
@@ -206,3 +238,6 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response
 }
+
+#[cfg(test)]
+mod tests;

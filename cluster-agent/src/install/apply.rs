@@ -4,10 +4,10 @@ use super::{
     address::Node,
     object::{COMPONENT, Key, Kind, Objects},
     objects::{AGENT, Abilities, INGRESS},
-    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, plan},
+    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, agent_image, plan},
     trial,
 };
-use crate::{gateways::Hub, lease::Standings, source::kubernetes::MANAGED_BY};
+use crate::{gateways::Hub, lease::Standings, registries::Registries, source::kubernetes::MANAGED_BY};
 use futures::{
     FutureExt as _, StreamExt as _,
     stream::{BoxStream, SelectAll},
@@ -81,6 +81,8 @@ pub(crate) struct Installing {
     /// Whether this replica is the one that writes.
     pub(crate) standings: Standings,
     pub(crate) installed: watch::Sender<Installed>,
+    /// Where images may come from; completed by what the agent's own Deployment says.
+    pub(crate) registries: watch::Sender<Registries>,
     /// How much of the Multi-Cluster Services API is still to be taken out; none where the agent has nothing to do with it.
     pub(crate) multicluster: Option<watch::Receiver<Option<usize>>>,
 }
@@ -117,7 +119,10 @@ impl Installing {
             let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
             if let Some(asked) = asked.filter(|_| reading.is_complete(&troubles)) {
                 let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
-                let found = Found { abilities, failed, imports, reached: self.reached(), ..reading.found() };
+                let found = reading.found();
+                let registries = self.registries(found.agent.as_ref());
+                let reached = self.reached();
+                let found = Found { abilities, failed, imports, reached, registries, ..found };
                 let plan = plan(&asked, &self.namespace, &found);
                 let tried = asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
                 failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
@@ -186,6 +191,17 @@ impl Installing {
             ),
         };
         (reading, events)
+    }
+
+    /// Where images may come from, also for others to know.
+    fn registries(&self, agent: Option<&Value>) -> Registries {
+        let registries = self.registries.borrow().of_image(agent.and_then(agent_image));
+        self.registries.send_if_modified(|old| {
+            let differs = *old != registries;
+            old.clone_from(&registries);
+            differs
+        });
+        registries
     }
 
     /// What the API server can do, where it says so.

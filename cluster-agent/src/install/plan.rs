@@ -7,6 +7,7 @@ use super::{
     objects::{self, AGENT, Abilities, Context, INGRESS, image, wanted},
     steps,
 };
+use crate::registries::{NotAllowed, Registries};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +44,8 @@ pub(super) struct Found {
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
     pub(super) reached: BTreeMap<ClusterName, BTreeSet<String>>,
+    /// Where images may come from.
+    pub(super) registries: Registries,
     /// How much of ours there is of the Multi-Cluster Services API when all of it is to go; none where that is not known.
     pub(super) imports: Option<usize>,
 }
@@ -142,6 +145,9 @@ pub(super) fn installation(
     found: &Found,
     pace: Pace,
 ) -> Plan {
+    if let Err(why) = found.registries.check(&spec.registry) {
+        return refusal(spec, found, &why);
+    }
     let mut plan = Plan::default();
     let wanted_image = image(spec, AGENT);
     let agent_is_current = found.agent.as_ref().is_none_or(|agent| agent_image(agent) == Some(&wanted_image));
@@ -193,6 +199,22 @@ pub(super) fn installation(
 
 static EMPTY: &BTreeSet<String> = &BTreeSet::new();
 
+/// Nothing of the order is done, and what stands goes on as it is: peers come where they came before.
+fn refusal(spec: &InstallSpec, found: &Found, why: &NotAllowed) -> Plan {
+    let service = found.objects.get(&Key::new(Kind::Service, INGRESS));
+    let ways = &spec.gateways.ingress.exposure;
+    let addresses = match service {
+        Some(_) => addresses(ways, service, &found.nodes, &found.hosts).found,
+        None => BTreeSet::new(),
+    };
+    Plan {
+        actions: Vec::new(),
+        steps: vec![steps::refused(why.to_string())],
+        addresses,
+        problems: vec![("installation, registry".to_owned(), why.to_string())],
+    }
+}
+
 fn removal(found: &Found) -> Plan {
     let mut plan = Plan::default();
     dns(&mut plan, EMPTY, false, found);
@@ -214,7 +236,7 @@ fn step_of(key: &Key) -> &'static str {
     }
 }
 
-fn agent_image(agent: &Value) -> Option<&str> {
+pub(super) fn agent_image(agent: &Value) -> Option<&str> {
     let containers = agent["spec"]["template"]["spec"]["containers"].as_array()?;
     containers.iter().find(|container| container["name"] == "agent")?["image"].as_str()
 }

@@ -6,6 +6,7 @@ use super::{
     objects::{AGENT, Abilities, EGRESS, INGRESS},
     plan::{Action, Asked, Found, Plan, RESTARTED_FOR, plan},
 };
+use crate::registries::Registries;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -74,6 +75,7 @@ impl Cluster {
         let mut found = Found {
             answers_at: Some("10.96.0.53".parse().unwrap()),
             nodes: BTreeSet::from([Node::read(&node).unwrap()]),
+            registries: Registries::stated(["r.example.com/t".to_owned()]),
             ..Found::default()
         };
         found.dns.config =
@@ -211,6 +213,29 @@ fn what_others_change_is_mended_and_what_they_add_stays() {
     let stranger = Key::new(Kind::DaemonSet, "tombolo-node");
     cluster.found.objects.insert(stranger, json!({}));
     assert_eq!(cluster.step(), ["delete DaemonSet tombolo-node"], "what is in no plan goes");
+}
+
+#[test]
+fn images_come_from_where_they_may_alone() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:1.0.0"));
+    // what the agent itself runs from says so, where nobody stated anything
+    cluster.found.registries = Registries::default().of_image(Some("r.example.com/t/tombolo-agent:1.0.0"));
+    cluster.settle();
+    let before = cluster.plan();
+    let evil = InstallSpec { revision: 2, registry: "evil.example.org/t".to_owned(), ..spec() };
+    cluster.order = InstallOrder::Installed(evil.clone());
+    let plan = cluster.plan();
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    assert_eq!(plan.addresses, before.addresses, "peers go on as they did");
+    let (state, message) = cluster.steps()["agent"].clone();
+    assert_eq!(state, StepState::Failed);
+    assert!(message.contains("--allowed-registry=evil.example.org/t"), "{message}");
+    assert_eq!(plan.problems, [("installation, registry".to_owned(), message)]);
+    let tried = cluster.tried(Trial { number: 9, spec: evil });
+    assert!(tried.plan.is_empty() && tried.problems[0].contains("evil.example.org"), "{tried:?}");
+    cluster.found.registries = Registries::stated(["evil.example.org/t".to_owned()]);
+    assert!(!cluster.plan().actions.is_empty(), "whoever applied the manifest may say so");
 }
 
 #[test]

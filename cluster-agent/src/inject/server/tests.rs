@@ -1,0 +1,99 @@
+//! The true port, and those who hold on to it.
+
+use super::*;
+use crate::{certificate::Authority, index::Index};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tombolo_mtls::{connect_pinned, pinned_client_config};
+use tombolo_runtime::{clock::SystemClock, drain};
+use tombolo_testkit::ca::Organization;
+
+struct Lab {
+    address: SocketAddr,
+    pin: [u8; 32],
+    _drain: drain::Drain,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let mut organization = Organization::new("acme.internal");
+        let clock: Arc<SystemClock> = Arc::new(SystemClock);
+        let authority = Arc::new(Authority::new(organization.join("c1").intermediate, clock.clone()));
+        let own = "tombolo-system".parse().unwrap();
+        let certificate = HttpsCertificate::start(&own, authority, clock).unwrap();
+        let knowledge = Knowledge {
+            settings: watch::channel(None).1,
+            view: watch::channel(Arc::new(Index::default().view())).1,
+            asked: watch::channel(None).1,
+        };
+        let metrics = Metrics::new("test");
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let webhook = Webhook::bind(listen, &certificate, knowledge, &metrics).await.unwrap();
+        let (address, pin) = (webhook.address(), certificate.live().fingerprint());
+        let (drain, stop) = drain::channel();
+        task::spawn("webhook", webhook.run(stop));
+        Self { address, pin, _drain: drain }
+    }
+
+    /// A connection from this loopback address.
+    async fn from(&self, source: &str) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    /// Asks with a body that says to have this many bytes, of which these come.
+    async fn ask(
+        &self,
+        source: &str,
+        length: usize,
+        body: &[u8],
+    ) -> impl AsyncReadExt + AsyncWriteExt + Unpin {
+        let config = pinned_client_config(self.pin, None, &[b"http/1.1"]);
+        let name = ServerName::try_from("tombolo-agent.tombolo-system.svc").unwrap();
+        let mut stream = connect_pinned(self.from(source).await, config, name).await.unwrap();
+        let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        stream
+    }
+
+    /// The status of the answer to a question about a pod.
+    async fn status(&self, source: &str) -> String {
+        let question = br#"{"apiVersion":"admission.k8s.io/v1","request":{"uid":"u","kind":{"kind":"Pod"},"namespace":"shop","object":{}}}"#;
+        let mut stream = self.ask(source, question.len(), question).await;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_hold_no_more_memory_than_there_is() {
+    let lab = Lab::start().await;
+    assert_eq!(lab.status("127.0.0.2").await, "200");
+    let mut held = Vec::new();
+    for _ in 0..ALL_BODIES / MAX_BODY {
+        held.push(lab.ask("127.0.0.3", MAX_BODY, b"{").await);
+    }
+    // what comes after them waits until they had their time
+    let waits = timeout(PATIENCE / 5, lab.status("127.0.0.2")).await;
+    assert!(waits.is_err(), "there is room for more: {waits:?}");
+    assert_eq!(lab.status("127.0.0.2").await, "200");
+    let mut too_long = lab.ask("127.0.0.2", MAX_BODY + 1, b"").await;
+    let mut answer = [0; 12];
+    too_long.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer[9..], b"413");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_the_api_server_out_for_no_moment() {
+    let lab = Lab::start().await;
+    let mut held = Vec::new();
+    for hog in 0..PLACES.all / PLACES.each {
+        for _ in 0..PLACES.each {
+            held.push(lab.from(&format!("127.0.1.{hog}")).await);
+        }
+    }
+    assert_eq!(lab.status("127.0.0.2").await, "200");
+}
