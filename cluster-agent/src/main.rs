@@ -28,7 +28,7 @@ use tombolo_agent::{
 };
 use tombolo_model::{AccountName, ClusterName, Locality, NamespaceName, install::FailurePolicy};
 use tombolo_runtime::{
-    duration, limits, ready,
+    limits, ready,
     signal::Signals,
     task,
     telemetry::{self, LogFormat},
@@ -137,7 +137,7 @@ struct Run {
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
     last_calls: u64,
     /// How long certificates of workloads are good, which are renewed at half of it: 10s to 24h.
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = Pace::parse)]
     leaf_life: Duration,
     /// Answer names with addresses inside this prefix (capture mode explicit), as 127.101.0.0/16.
     #[arg(long)]
@@ -510,6 +510,25 @@ fn dns_config(listen: SocketAddr, forward: ForwardTo, ttl: u16) -> dns::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_life_of_leaves_has_bounds() {
+        let base = [
+            "tombolo-agent",
+            "run",
+            "--data",
+            "d",
+            "--manifests",
+            "m",
+            "--gateway-socket",
+            "s",
+            "--leaf-life",
+        ];
+        for (text, good) in [("10s", true), ("24h", true), ("9s", false), ("25h", false), ("1", false)] {
+            let parsed = Options::try_parse_from(base.iter().chain([&text]));
+            assert_eq!(parsed.is_ok(), good, "{text}");
+        }
+    }
 
     #[test]
     fn the_time_to_live_has_bounds() {

@@ -194,6 +194,7 @@ impl Cluster {
             node: None,
             explicit: false,
             admin: None,
+            pod: None,
         };
         let mut options = Options::new(
             format!("/gateway/v1/feed?instance={role}"),

@@ -9,6 +9,8 @@ use tombolo_model::corefile::keeper;
 
 /// Pods with a proxy need sidecar containers that the kubelet knows as such.
 const SIDECARS: u32 = 29;
+/// The agent's rights are held to what it needs by admission policies.
+const POLICIES: u32 = 30;
 /// The oldest API server that we are tested with.
 const OLDEST: u32 = 27;
 
@@ -68,7 +70,15 @@ fn versions(major: &str, minor: &str, all: &str) -> Vec<Finding> {
             format!("{all} has none; capture mode sidecar needs 1.{SIDECARS}, gateway and node do not");
         finding("native sidecars", Verdict::Less, said)
     };
-    vec![server, sidecars]
+    let policies = if new(POLICIES) {
+        finding("admission policies", Verdict::Good, "there")
+    } else {
+        let said = format!(
+            "{all} has none (1.{POLICIES} and later do): nothing but its own program holds the agent to what it needs of its rights"
+        );
+        finding("admission policies", Verdict::Less, said)
+    };
+    vec![server, sidecars, policies]
 }
 
 async fn post(client: &Client, path: &str, body: &Value) -> Result<Value, kube::Error> {
@@ -161,7 +171,9 @@ async fn external_ips(client: &Client) -> Finding {
             };
             let said = format!(
                 "refused ({why}); pods without a proxy reach global names all the same, by ClusterIPs. For one address in all \
-                 capture modes, take DenyServiceExternalIPs off, or let the policy allow 240.0.0.0/4 in {}",
+                 capture modes, let the policy that refuses it allow 240.0.0.0/4 in {0}. DenyServiceExternalIPs knows no exceptions: do \
+                 not take it off unless another policy keeps externalIPs from everybody else, for whoever has one can take the connections \
+                 to any address (CVE-2020-8554); ours keeps the virtual ones alone. Nothing has to be done",
                 super::NAMESPACE
             );
             finding("externalIPs", Verdict::Less, said)
@@ -178,8 +190,10 @@ mod tests {
         let verdicts = |major: &str, minor: &str| {
             versions(major, minor, "v").iter().map(|finding| finding.verdict).collect::<Vec<_>>()
         };
-        assert_eq!(verdicts("1", "34"), [Verdict::Good, Verdict::Good]);
-        assert_eq!(verdicts("1", "28+"), [Verdict::Good, Verdict::Less]);
-        assert_eq!(verdicts("1", "20"), [Verdict::Missing, Verdict::Less]);
+        use Verdict::{Good, Less, Missing};
+        assert_eq!(verdicts("1", "34"), [Good, Good, Good]);
+        assert_eq!(verdicts("1", "29"), [Good, Good, Less]);
+        assert_eq!(verdicts("1", "28+"), [Good, Less, Less]);
+        assert_eq!(verdicts("1", "20"), [Missing, Less, Less]);
     }
 }

@@ -114,7 +114,7 @@ impl Peer {
                 Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
             }
             Self::Process => {
-                hello.node = None;
+                (hello.node, hello.pod) = (None, None);
                 Ok(hello)
             }
         }

@@ -4,6 +4,7 @@ mod capture;
 mod identity;
 mod inject;
 mod mcs;
+mod policy;
 mod replicas;
 mod rights;
 mod server;

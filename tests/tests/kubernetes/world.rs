@@ -71,6 +71,15 @@ impl Controller {
         body
     }
 
+    /// Asks for an installation.
+    pub(crate) async fn install(&self, order: &Value) {
+        let url = format!("{}/api/v1/organizations/acme/clusters/cluster-1/install", self.bound.public_url);
+        let request = self.http.put(url).bearer_auth(&self.token).header("if-match", "*").json(order);
+        let response = request.send().await.expect("an answer");
+        let status = response.status();
+        assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
+    }
+
     /// It goes away.
     pub(crate) async fn stop(self) {
         self.bound.drain().await;

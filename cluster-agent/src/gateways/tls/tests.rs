@@ -232,6 +232,7 @@ fn hello(role: GatewayRole, instance: &str, address: &str) -> GatewayHello {
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 
