@@ -69,9 +69,9 @@ pub async fn of(client: &Client, kube: &Kube, name: &ClusterName) -> Result<Clus
 
 /// Why the cluster there is not ours, where it is not. What is not said there (as by the chart, in a namespace that others made) says nothing.
 fn another(ours: &Marks, there: &Marks) -> Option<String> {
-    let differs = |mark: &&str| there.get(**mark).is_some_and(|found| ours.get(**mark) != Some(found));
-    let mark = ["tombolo.io/organization", "tombolo.io/cluster", "tombolo.io/controller"];
-    let mark = mark.iter().find(differs)?;
+    let differs = |mark: &&&str| there.get(**mark).is_some_and(|found| ours.get(**mark) != Some(found));
+    let marks = ["tombolo.io/organization", "tombolo.io/cluster", "tombolo.io/controller"];
+    let mark = marks.iter().find(differs)?;
     let what = mark.rsplit('/').next().unwrap_or_default();
     let (found, wanted) =
         (there.get(*mark).cloned().unwrap_or_default(), ours.get(*mark).cloned().unwrap_or_default());

@@ -141,7 +141,7 @@ impl Sidecars {
                     Standing::Unknown => None,
                 };
                 for address in
-                    hello.serves.iter().filter(|at| pod.is_none_or(|pod| pod.addresses.contains(at)))
+                    hello.serves.iter().filter(|at| pod.is_none_or(|pod| pod.addresses.contains(*at)))
                 {
                     tunnels.entry(*address).or_insert(hello.tunnel);
                 }

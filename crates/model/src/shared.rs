@@ -41,10 +41,10 @@ const SECOND_LEVEL: [&str; 17] = [
 pub(crate) fn shared(text: &str) -> Option<&'static str> {
     let ends =
         |ending: &&str| text.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if let Some(ending) = ENDINGS.iter().find(|ending| ends(ending)) {
+    if let Some(ending) = ENDINGS.into_iter().find(ends) {
         return Some(ending);
     }
-    if let Some(suffix) = SUFFIXES.iter().find(|suffix| **suffix == text) {
+    if let Some(suffix) = SUFFIXES.into_iter().find(|suffix| *suffix == text) {
         return Some(suffix);
     }
     let (first, top) = text.split_once('.')?;

@@ -113,6 +113,10 @@ async fn pods_with(client: &Client, path: &str, change: &dyn Fn(&mut Value)) -> 
     tried(client, "PATCH", path, MERGE, &json!({"spec": {"template": {"spec": spec}}})).await
 }
 
+fn add(list: &mut Value, one: Value) {
+    list.as_array_mut().expect("a list").push(one);
+}
+
 async fn install(controller: &Controller, home: &std::path::Path, server: &Server) -> Agent {
     controller.join(home).await;
     let listen = std::net::SocketAddr::new(own_address(), 0).to_string();
@@ -188,14 +192,14 @@ async fn the_agent_is_held_to_what_it_does() {
     let changes: [(&str, &str, &dyn Fn(&mut Value)); 14] = [
         (EGRESS, "image from where", &|pod| pod["containers"][0]["image"] = json!(evil)),
         (EGRESS, "image from where", &|pod| {
-            pod["containers"].as_array_mut().expect("a list").push(json!({"name": "x", "image": evil}));
+            add(&mut pod["containers"], json!({"name": "x", "image": evil}));
         }),
         (EGRESS, "own account", &|pod| pod["serviceAccountName"] = json!("tombolo-agent")),
         (EGRESS, "nothing of its node", &|pod| {
-            pod["volumes"][1] = json!({"name": "h", "hostPath": {"path": "/"}})
+            add(&mut pod["volumes"], json!({"name": "h", "hostPath": {"path": "/"}}))
         }),
         (EGRESS, "nothing of its node", &|pod| {
-            pod["volumes"][1] = json!({"name": "h", "secret": {"secretName": "tombolo-join"}});
+            add(&mut pod["volumes"], json!({"name": "h", "secret": {"secretName": "tombolo-join"}}));
         }),
         (EGRESS, "nothing of its node", &|pod| pod["hostPID"] = json!(true)),
         (EGRESS, "nothing of its node", &|pod| pod["hostNetwork"] = json!(true)),
@@ -219,8 +223,7 @@ async fn the_agent_is_held_to_what_it_does() {
             pod["containers"][0]["image"] = json!("evil.example.org/tombolo-agent:1")
         }),
         (ITSELF, "image only", &|pod| {
-            let args = pod["containers"][0]["args"].as_array_mut().expect("a list");
-            args.push(json!("--allowed-registry=evil.example.org"));
+            add(&mut pod["containers"][0]["args"], json!("--allowed-registry=evil.example.org"));
         }),
         (COREDNS, "of its pods only", &|pod| pod["containers"][0]["image"] = json!(evil)),
     ];
@@ -251,6 +254,8 @@ async fn the_agent_is_held_to_what_it_does() {
         json!({"apiVersion": "v1", "kind": "Service", "metadata": meta(OWN, "g-x"), "spec": spec})
     };
     let slices = |name: &str| format!("/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/{name}");
+    let (mcs, theirs) = (slices("mcs-x"), slices("catalog-x"));
+    let (mcs, theirs) = (mcs.as_str(), theirs.as_str());
     let own_service = "/api/v1/namespaces/tombolo-system/services/g-x";
     let pod = "/api/v1/namespaces/tombolo-system/pods/tombolo-agent-x";
     let corefile = |text: String| json!({"data": {"Corefile": text}});
@@ -280,22 +285,16 @@ async fn the_agent_is_held_to_what_it_does() {
             webhook("pods", json!({"url": "https://evil.example.org/"})),
             "about new pods",
         ),
-        ("PATCH", &slices("mcs-x"), APPLY, slice("mcs-x", json!({mark: "tombolo-agent"})), ""),
+        ("PATCH", mcs, APPLY, slice("mcs-x", json!({mark: "tombolo-agent"})), ""),
         (
             "PATCH",
-            &slices("mcs-x"),
+            mcs,
             APPLY,
             slice("mcs-x", json!({mark: "tombolo-agent", "kubernetes.io/service-name": "catalog"})),
             "not its own",
         ),
-        (
-            "PATCH",
-            &slices("catalog-x"),
-            MERGE,
-            json!({"metadata": {"labels": {mark: "tombolo-agent"}}}),
-            "not its own",
-        ),
-        ("DELETE", &slices("catalog-x"), MERGE, json!({}), "not its own"),
+        ("PATCH", theirs, MERGE, json!({"metadata": {"labels": {mark: "tombolo-agent"}}}), "not its own"),
+        ("DELETE", theirs, "application/json", json!({}), "not its own"),
         ("PATCH", own_service, APPLY, service(json!({"externalIPs": ["240.0.0.9"]})), ""),
         (
             "PATCH",
