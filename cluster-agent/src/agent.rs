@@ -52,6 +52,8 @@ pub struct Config {
     pub gateway_socket: Option<PathBuf>,
     /// Where gateways in pods come, with a token of the API server's; for a Kubernetes source only.
     pub gateway_listen: Option<SocketAddr>,
+    /// Where images of an installation may come from, as far as it was stated.
+    pub registries: Registries,
     /// How VIPs are written here.
     pub mode: AddressMode,
     /// The admin port, where there is to be one.
@@ -77,8 +79,6 @@ pub enum SourceConfig {
         expose: bool,
         /// How pods get proxies (capture mode `sidecar`), where they do.
         inject: Option<inject::Config>,
-        /// Where images may come from.
-        registries: Registries,
     },
 }
 
@@ -258,13 +258,12 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let mut installing = None;
     let (mut exposing, mut injecting, mut keeper, mut own) = (None, None, None, None);
     let mut mcs_client = None;
-    let (registries, allowed) = watch::channel(Registries::default());
+    let (registries, allowed) = watch::channel(config.registries);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
         }
-        SourceConfig::Kubernetes { cluster, expose, inject, registries: stated } => {
-            registries.send_replace(stated);
+        SourceConfig::Kubernetes { cluster, expose, inject } => {
             let follows_mcs = cluster.mcs;
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);

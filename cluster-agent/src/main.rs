@@ -310,7 +310,6 @@ impl Source {
             return SourceConfig::Manifests(manifests);
         }
         let inject = kubernetes.inject();
-        let registries = Registries::stated(kubernetes.allowed_registry);
         let access = match kubernetes.kubeconfig {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,
@@ -322,7 +321,7 @@ impl Source {
             mcs: kubernetes.mcs == Mcs::On,
         };
         let expose = kubernetes.capture == Capture::Gateway;
-        SourceConfig::Kubernetes { cluster, expose, inject, registries }
+        SourceConfig::Kubernetes { cluster, expose, inject }
     }
 }
 
@@ -407,8 +406,10 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let last_calls = Duration::from_secs(options.last_calls);
     limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
+    let registries = Registries::stated(options.kubernetes.allowed_registry.iter().cloned());
     let config = Config {
         data: options.data,
+        registries,
         source: options.source.config(options.kubernetes),
         dns: options
             .dns

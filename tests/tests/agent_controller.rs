@@ -160,6 +160,7 @@ impl Cluster {
             dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
             gateway_socket: Some(socket.clone()),
             gateway_listen: None,
+            registries: Default::default(),
             mode: AddressMode::Allocated,
             admin: None,
             health: HealthConfig::default(),

@@ -131,7 +131,6 @@ pub struct Place<K: Clone + Eq + Hash = Source> {
 
 impl<K: Clone + Eq + Hash> Place<K> {
     /// Waits until somebody who has fewer got this place: what holds it is to end at once.
-    #[must_use]
     pub fn lost(&self) -> WaitForCancellationFutureOwned {
         self.lost.clone().cancelled_owned()
     }
