@@ -87,7 +87,7 @@ fn two_names_of_one_object_are_never_crossed() {
     let stands = |world: &World| -> Vec<String> {
         world.found.services.iter().filter_map(|s| Some(stands_for(&s.metadata)?.to_string())).collect()
     };
-    assert_eq!(stands(&world), [second.clone()]);
+    assert_eq!(stands(&world), [second.as_str()]);
     assert!(!world.exposed.contains_key(&global(&first)) && world.exposed.contains_key(&global(&second)));
     assert!(
         world.problems.iter().any(|p| p.starts_with(&first) && p.contains(&second)),
@@ -96,7 +96,7 @@ fn two_names_of_one_object_are_never_crossed() {
     );
     // once it is gone, the other one has its own
     world.step(vec![name(&first, &[80])], &gateways);
-    assert_eq!(stands(&world), [first.clone()]);
+    assert_eq!(stands(&world), [first.as_str()]);
     assert!(world.problems.is_empty(), "{:?}", world.problems);
 }
 
