@@ -278,6 +278,10 @@ pub struct JoinArgs {
     /// Their tag (default: the controller's version).
     #[arg(long, value_name = "TAG")]
     pub image_version: Option<String>,
+    /// How other clusters will reach this one, to be looked at, as for `cluster install` (several: repeat; default:
+    /// load-balancer).
+    #[arg(long = "ingress", value_name = "WAY")]
+    pub ingress: Vec<String>,
     /// Only look whether all that is needed is there.
     #[arg(long)]
     pub check: bool,
@@ -309,6 +313,9 @@ pub struct InstallArgs {
     /// default: load-balancer).
     #[arg(long = "ingress", value_name = "WAY")]
     pub ingress: Vec<String>,
+    /// An annotation of the load balancer's Service, as the cloud wants it: KEY=VALUE (several: repeat).
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub ingress_annotation: Vec<(String, String)>,
     /// Ingress gateways.
     #[arg(long, value_name = "COUNT")]
     pub ingress_replicas: Option<u32>,

@@ -6,7 +6,7 @@ use crate::{
     args::{InstallArgs, Kube, Wait},
     client::Client,
     cluster::confirm,
-    kubernetes,
+    kubernetes::{self, Way},
     org::text,
     output::{Mood, Output},
     problem::CliError,
@@ -154,31 +154,37 @@ fn request(args: &InstallArgs) -> Result<Value> {
             body["gateways"][role] = json!({ "replicas": count, "min": count.min(2), "max": count.max(6) });
         }
     }
-    if !args.ingress.is_empty() {
-        body["gateways"]["ingress"]["exposure"] = ways(&args.ingress)?;
+    let default = ["load-balancer".to_owned()];
+    let given = match args.ingress.as_slice() {
+        [] if !args.ingress_annotation.is_empty() => &default,
+        given => given,
+    };
+    if !given.is_empty() {
+        body["gateways"]["ingress"]["exposure"] = ways(given, &args.ingress_annotation)?;
     }
     Ok(body)
 }
 
 /// `load-balancer`, `node-port[=PORT]`, `host-network`, or addresses.
-fn ways(given: &[String]) -> Result<Value> {
+fn ways(given: &[String], annotations: &[(String, String)]) -> Result<Value> {
     let (mut all, mut addresses) = (Vec::new(), Vec::new());
+    let mut balancer = json!({ "type": "load_balancer" });
+    if !annotations.is_empty() {
+        balancer["annotations"] =
+            annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    }
     for way in given {
-        match way.split_once('=') {
-            None if way == "load-balancer" => all.push(json!({ "type": "load_balancer" })),
-            None if way == "node-port" => all.push(json!({ "type": "node_port" })),
-            None if way == "host-network" => all.push(json!({ "type": "host_network" })),
-            Some(("node-port", port)) if port.parse::<u16>().is_ok() => {
-                all.push(json!({ "type": "node_port", "port": port.parse::<u16>().unwrap_or_default() }));
-            }
-            None if way.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
-                addresses.push(way.clone());
-            }
-            _ => {
-                let all = "load-balancer, node-port, node-port=31443, host-network or HOST:PORT";
-                return Err(CliError::Usage(format!("--ingress {way}: write {all}")).into());
-            }
+        match way.parse()? {
+            Way::LoadBalancer => all.push(balancer.clone()),
+            Way::NodePort(None) => all.push(json!({ "type": "node_port" })),
+            Way::NodePort(Some(port)) => all.push(json!({ "type": "node_port", "port": port })),
+            Way::HostNetwork => all.push(json!({ "type": "host_network" })),
+            Way::Address(address) => addresses.push(address),
         }
+    }
+    if !annotations.is_empty() && !all.contains(&balancer) {
+        let message = "--ingress-annotation is for --ingress load-balancer, which is not asked for";
+        return Err(CliError::Usage(message.to_owned()).into());
     }
     if !addresses.is_empty() {
         all.push(json!({ "type": "address", "addresses": addresses }));
@@ -269,12 +275,18 @@ mod tests {
 
     #[test]
     fn ways_to_the_ingress_gateways() {
-        let read = |all: &[&str]| ways(&all.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let read = |all: &[&str]| ways(&all.iter().map(ToString::to_string).collect::<Vec<_>>(), &[]);
         assert_eq!(
             read(&["node-port=31443", "gw.example.com:443", "192.0.2.1:15443", "load-balancer"]).unwrap(),
             json!([{ "type": "node_port", "port": 31443 }, { "type": "load_balancer" },
                    { "type": "address", "addresses": ["gw.example.com:443", "192.0.2.1:15443"] }])
         );
+        let note = [("service.example.com/internal".to_owned(), "true".to_owned())];
+        assert_eq!(
+            ways(&["load-balancer".to_owned()], &note).unwrap(),
+            json!([{ "type": "load_balancer", "annotations": { "service.example.com/internal": "true" } }])
+        );
+        assert!(ways(&["node-port".to_owned()], &note).is_err(), "nobody would read it");
         for wrong in ["nodeport", "node-port=x", "gw.example.com", "host-network=1"] {
             assert!(read(&[wrong]).is_err(), "{wrong}");
         }

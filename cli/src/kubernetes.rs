@@ -13,6 +13,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use apply::{Document, Marks};
+pub(crate) use preflight::Way;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -59,11 +60,17 @@ pub struct Cluster {
 /// It can't be reached, or it is another one.
 pub async fn of(client: &Client, kube: &Kube, name: &ClusterName) -> Result<Cluster> {
     let cluster = Cluster { client: connect(kube).await? };
-    let there = cluster.marks().await?;
-    let ours = apply::marks(&apply::documents(&manifest(client, name, None, None).await?)?);
-    match another(&ours, &there) {
-        Some(why) => Err(CliError::No(why).into()),
-        None => Ok(cluster),
+    cluster.is_of(&apply::documents(&manifest(client, name, None, None).await?)?).await?;
+    Ok(cluster)
+}
+
+impl Cluster {
+    /// It joined as this manifest says, or not at all.
+    async fn is_of(&self, documents: &[Document]) -> Result<()> {
+        match another(&apply::marks(documents), &self.marks().await?) {
+            Some(why) => Err(CliError::No(why).into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -96,16 +103,28 @@ async fn connect(kube: &Kube) -> Result<kube::Client> {
     kube::Client::try_from(config).context("make a client for the API server")
 }
 
+/// The ways of `--ingress`; the default where there are none.
+///
+/// # Errors
+/// One that is not understood.
+fn ways(given: &[String]) -> Result<Vec<Way>, CliError> {
+    if given.is_empty() {
+        return Ok(vec![Way::LoadBalancer]);
+    }
+    given.iter().map(|way| way.parse()).collect()
+}
+
 /// Makes a cluster join.
 ///
 /// # Errors
 /// Something that is needed is missing; the controller or the API server said no; the agent did not connect in time.
 pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
-    let cluster = of(client, &args.kube, &args.name).await?;
+    let cluster = Cluster { client: connect(&args.kube).await? };
     let text_of =
         manifest(client, &args.name, args.registry.as_deref(), args.image_version.as_deref()).await?;
     let documents = apply::documents(&text_of)?;
-    let findings = preflight::look(&cluster.client, &documents).await;
+    let ways = ways(&args.ingress)?;
+    let findings = preflight::look(&cluster.client, &documents, &ways).await;
     let mut missing = 0;
     for finding in &findings {
         let (mood, mark) = match finding.verdict {
@@ -128,6 +147,8 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
             CliError::No(format!("{missing} of what is needed is missing; nothing was changed")).into()
         );
     }
+    // after the look: who may do nothing there is told so
+    cluster.is_of(&documents).await?;
     if args.check {
         return Ok(());
     }

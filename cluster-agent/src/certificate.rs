@@ -390,7 +390,6 @@ impl Bundle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tombolo_model::Locality;
     use tombolo_mtls::Root;
     use tombolo_runtime::clock::ManualClock;
 
@@ -407,7 +406,6 @@ mod tests {
             organization: "acme".parse().unwrap(),
             trust_domain: "acme.internal".parse().unwrap(),
             cluster: "c1".parse().unwrap(),
-            locality: Locality::default(),
         }
     }
 

@@ -146,7 +146,6 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
         organization: answer.organization,
         trust_domain: answer.trust_domain,
         cluster: config.cluster.clone(),
-        locality: config.locality.clone(),
     };
     let intermediate =
         Intermediate::new(key, &answer.intermediate).map_err(failed("use the intermediate"))?;
@@ -195,7 +194,6 @@ mod tests {
             organization: "acme".parse().unwrap(),
             trust_domain: "acme.internal".parse().unwrap(),
             cluster: "c2".parse().unwrap(),
-            locality: Locality::default(),
         };
         DataDir::create(dir.path()).unwrap().write_json("state.json", &other).unwrap();
         assert!(matches!(join(&config, "tmj_x").await, Err(JoinError::OtherCluster { .. })));

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use thiserror::Error;
-use tombolo_model::{ClusterName, Locality, OrgName, SpiffeId, TrustDomain};
+use tombolo_model::{ClusterName, OrgName, SpiffeId, TrustDomain};
 use tombolo_mtls::{Intermediate, PrivateKey};
 
 /// Where this agent belongs: the outcome of joining.
@@ -27,9 +27,6 @@ pub struct Membership {
     pub trust_domain: TrustDomain,
     /// This cluster.
     pub cluster: ClusterName,
-    /// Where it runs.
-    #[serde(default)]
-    pub locality: Locality,
 }
 
 impl Membership {
@@ -286,7 +283,6 @@ mod tests {
             organization: "acme".parse().unwrap(),
             trust_domain: "acme.internal".parse().unwrap(),
             cluster: "c1".parse().unwrap(),
-            locality: Locality::default(),
         }
     }
 
@@ -310,6 +306,11 @@ mod tests {
         let path = dir.path().join("agent");
         let data = DataDir::create(&path).unwrap();
         data.write_json("state.json", &membership()).unwrap();
+        assert_eq!(data.membership().unwrap(), Some(membership()));
+        // as an older agent wrote it
+        let mut older = serde_json::to_value(membership()).unwrap();
+        older["locality"] = serde_json::json!({ "region": "eu-1" });
+        data.write_json("state.json", &older).unwrap();
         assert_eq!(data.membership().unwrap(), Some(membership()));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&data.file("state.json"))), (0o700, 0o600));

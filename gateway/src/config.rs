@@ -169,6 +169,8 @@ pub struct Limits {
     pub peer_connections: usize,
     /// Tunnels to one destination.
     pub pool_tunnels: usize,
+    /// Tunnels to one address of another cluster: behind it may be several gateways, and all are to be used.
+    pub pool_spread: usize,
     /// Streams of one tunnel, after which another tunnel is opened beside it.
     pub pool_streams: usize,
     /// Targets tried for one connection.
@@ -192,6 +194,7 @@ impl Default for Limits {
             connections: 100_000,
             peer_connections: 50_000,
             pool_tunnels: 8,
+            pool_spread: 4,
             pool_streams: 256,
             attempts: 6,
         }
@@ -223,6 +226,8 @@ pub struct Timing {
     pub slow_start: Duration,
     /// From keep-alive to keep-alive of a pooled tunnel; unanswered for two of them it is closed.
     pub keepalive: Duration,
+    /// How often one of several tunnels to an address is dialled anew, so that gateways which came since get some.
+    pub respread: Duration,
     /// How long a pooled tunnel without streams is kept.
     pub idle: Duration,
     /// The same for one that was taken: longer, so that mostly the side that dialled ends it.
@@ -247,6 +252,7 @@ impl Default for Timing {
             proof: Duration::from_secs(60),
             slow_start: Duration::from_secs(10),
             keepalive: Duration::from_secs(10),
+            respread: Duration::from_secs(30),
             idle: Duration::from_secs(300),
             idle_taken: Duration::from_secs(600),
             last_calls: Duration::ZERO,

@@ -19,6 +19,7 @@ mod deliver;
 pub mod error;
 pub mod head;
 pub mod health;
+mod heard;
 pub mod inbound;
 pub mod load;
 pub mod metrics;

@@ -1,22 +1,23 @@
 //! Tunnels that are kept: one handshake for many connections.
 //!
 //! A key is who dials whom where. Each has one tunnel mostly, and more when many streams share one or the peer
-//! takes no more of them. A tunnel made with a certificate that was rotated takes no new streams; those it has go on.
+//! takes no more of them. To another cluster there are several from the first call on, for behind one address there may be
+//! several gateways ([`spread`]); one that falls silent takes no new streams, and the others go on. A tunnel made with a certificate that was rotated takes no new streams; those it has go on.
+
+mod slot;
+mod spread;
 
 use crate::{
     copy::stream::StreamEnd,
     error::Refusal,
     head::{Answer, Connect},
     reason::Reason,
-    tunnel::{ALPN, Dialer, Tunnel},
+    tunnel::{ALPN, Dialer, Tunnel, Watch},
 };
-use rustls::ClientConfig;
+use slot::{Slot, Spread};
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -28,9 +29,6 @@ use tombolo_runtime::task;
 const KEYS: usize = 4096;
 /// How often another tunnel is tried after one that was ending.
 const AGAIN: u32 = 2;
-/// How long a failure to dial counts for choosing.
-const LATELY: Duration = Duration::from_secs(1);
-
 /// Who dials whom where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -42,16 +40,6 @@ pub struct Key {
     pub cluster: ClusterName,
     /// Its role.
     pub role: GatewayRole,
-}
-
-#[derive(Debug)]
-struct Slot {
-    config: Arc<ClientConfig>,
-    credentials: Credentials,
-    tunnels: Mutex<Vec<Arc<Tunnel>>>,
-    dialling: tokio::sync::Mutex<()>,
-    growing: AtomicBool,
-    failure: Mutex<Option<(Instant, Refusal)>>,
 }
 
 /// The pool. Clones share it.
@@ -88,23 +76,26 @@ impl Pool {
     /// Whether dialling this failed a moment ago.
     #[must_use]
     pub fn failed_lately(&self, key: &Key) -> bool {
-        self.lock().get(key).is_some_and(|slot| {
-            let failure = slot.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.as_ref().is_some_and(|(at, _)| at.elapsed() < LATELY)
-        })
+        self.lock().get(key).is_some_and(|slot| slot.failed_lately())
+    }
+
+    /// Whether any tunnel to this address was heard within this time.
+    #[must_use]
+    pub fn lives(&self, address: &str, within: Duration) -> bool {
+        self.at(address).iter().any(|slot| slot.usable().iter().any(|tunnel| tunnel.heard_within(within)))
     }
 
     /// No new streams on any tunnel to this address: it does not answer.
     pub fn retire(&self, address: &str) {
-        let slots: Vec<Arc<Slot>> = self
-            .lock()
-            .iter()
-            .filter(|(key, _)| *key.address == *address)
-            .map(|(_, slot)| slot.clone())
-            .collect();
-        for slot in slots {
+        for slot in self.at(address) {
             slot.lock().drain(..).for_each(|tunnel| tunnel.retire());
         }
+    }
+
+    fn at(&self, address: &str) -> Vec<Arc<Slot>> {
+        let slots = self.lock();
+        let there = slots.iter().filter(|(key, _)| *key.address == *address);
+        there.map(|(_, slot)| slot.clone()).collect()
     }
 
     /// A tunnel with room for one more stream: the least loaded, or a new one.
@@ -122,6 +113,7 @@ impl Pool {
         }
         let slot = self.slot(key, credentials);
         if let Some(tunnel) = slot.pick(self.dialer.limits.pool_streams) {
+            self.spread(key, &slot);
             return Ok(tunnel);
         }
         if let Some(tunnel) = slot.pick(usize::MAX) {
@@ -134,11 +126,12 @@ impl Pool {
             return Ok(tunnel);
         }
         // A dial that began and failed while this waited is the answer for all who waited.
-        let failed = slot.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, refusal)) = failed.filter(|(at, _)| *at >= asked) {
+        if let Some(refusal) = slot.failed_since(asked) {
             return Err(refusal);
         }
-        self.dial(key, &slot).await
+        let tunnel = self.dial(key, &slot).await?;
+        self.spread(key, &slot);
+        Ok(tunnel)
     }
 
     /// Opens a stream on a tunnel with room. A tunnel that turns out to be ending is no reason to fail: another one is
@@ -169,10 +162,9 @@ impl Pool {
 
     async fn dial(&self, key: &Key, slot: &Slot) -> Result<Arc<Tunnel>, Refusal> {
         let not_after = slot.credentials.not_after();
-        let reach = self.dialer.reach(key.role);
-        let result = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after).await;
-        let failure = result.as_ref().err().map(|refusal| (Instant::now(), refusal.clone()));
-        *slot.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        let (reach, watch) = (self.dialer.reach(key.role), Dialer::watch(key.role));
+        let result = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after, watch).await;
+        slot.set_failure(result.as_ref().err().cloned());
         let tunnel = result?;
         slot.lock().push(tunnel.clone());
         Ok(tunnel)
@@ -192,6 +184,48 @@ impl Pool {
         });
     }
 
+    /// Makes tunnels beside those that there are, so that all gateways behind an address are used, unless that is under way.
+    fn spread(&self, key: &Key, slot: &Arc<Slot>) {
+        let aim = match Dialer::watch(key.role) {
+            Watch::Tunnel => self.dialer.limits.pool_spread.min(self.dialer.limits.pool_tunnels),
+            Watch::Address => 1,
+        };
+        let respread = self.dialer.timing.respread;
+        let is_due = matches!(slot.spread(aim, respread), Spread::Few | Spread::Old);
+        if aim < 2 || !is_due || slot.failed_lately() || slot.growing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (pool, key, slot) = (self.clone(), key.clone(), slot.clone());
+        task::spawn("tunnel-spread", async move {
+            // a balancer that has led all of them to one gateway may lead the next to another one
+            let (mut filled, mut more) = (false, aim);
+            for _ in 0..2 * aim {
+                let wanted = match slot.spread(aim, respread) {
+                    Spread::Few => {
+                        filled = true;
+                        true
+                    }
+                    Spread::Old => true,
+                    Spread::Lone => {
+                        more = more.saturating_sub(1);
+                        filled && more > 0
+                    }
+                    Spread::Enough => false,
+                };
+                if !wanted {
+                    break;
+                }
+                let most = slot.usable().len().max(aim);
+                if let Err(refusal) = pool.dial(&key, &slot).await {
+                    tracing::debug!(%refusal, "no other tunnel");
+                    break;
+                }
+                slot.trim(most);
+            }
+            slot.growing.store(false, Ordering::SeqCst);
+        });
+    }
+
     fn slot(&self, key: &Key, credentials: &Credentials) -> Arc<Slot> {
         let mut slots = self.lock();
         if let Some(slot) = slots.get(key) {
@@ -201,45 +235,13 @@ impl Pool {
             slots.retain(|_, slot| !slot.usable().is_empty());
         }
         let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
-        let slot = Arc::new(Slot {
-            config: client_config(&self.dialer.bundle, credentials, expect, &[ALPN]),
-            credentials: credentials.clone(),
-            tunnels: Mutex::default(),
-            dialling: tokio::sync::Mutex::default(),
-            growing: AtomicBool::new(false),
-            failure: Mutex::default(),
-        });
+        let config = client_config(&self.dialer.bundle, credentials, expect, &[ALPN]);
+        let slot = Arc::new(Slot::new(config, credentials.clone()));
         slots.insert(key.clone(), slot.clone());
         slot
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Tunnel>>> {
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The tunnels that take new streams; the others are let go.
-    fn usable(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Tunnel>>> {
-        let not_after = self.credentials.not_after();
-        let mut tunnels = self.lock();
-        tunnels.retain(|tunnel| {
-            if tunnel.not_after != not_after {
-                tunnel.retire();
-            }
-            tunnel.usable()
-        });
-        tunnels
-    }
-
-    /// The least loaded tunnel with fewer than `most` streams.
-    fn pick(&self, most: usize) -> Option<Arc<Tunnel>> {
-        let tunnels = self.usable();
-        let least = tunnels.iter().min_by_key(|tunnel| tunnel.streams())?;
-        (least.streams() < most.min(least.capacity())).then(|| least.clone())
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     copy::stream::StreamEnd,
     error::Refusal,
     head::{Answer, Connect},
+    heard::{LastHeard, Listening},
     reach::Reach,
     reason::Reason,
     socket,
@@ -23,14 +24,14 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tombolo_model::GatewayRole;
-use tombolo_mtls::{BundleStore, Peer};
+use tombolo_model::{GatewayRole, snapshot::CaFingerprint};
+use tombolo_mtls::{BundleStore, Peer, key_of};
 use tombolo_runtime::task;
 
 /// The protocol of tunnels in TLS (ALPN).
@@ -89,6 +90,8 @@ pub struct Tunnel {
     pub tls: Tls,
     /// The address dialled.
     pub address: Arc<str>,
+    /// Which process is at the other end, of several that have one identity.
+    pub replica: Option<CaFingerprint>,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,20 @@ struct State {
     streams: AtomicUsize,
     retired: AtomicBool,
     closed: CancellationToken,
+    /// It did not answer in time: nobody waits for it any more.
+    silent: CancellationToken,
+    heard: Arc<LastHeard>,
+    /// When it was picked last, in turns of its pool.
+    turn: AtomicU64,
+}
+
+/// How a tunnel is looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// By what is dialled: it has one gateway behind it, and a prober of its own.
+    Address,
+    /// By itself: behind an address there may be several gateways, of which one may be dead.
+    Tunnel,
 }
 
 impl fmt::Debug for Tunnel {
@@ -139,6 +156,15 @@ impl Dialer {
         }
     }
 
+    /// How tunnels to gateways of this role are looked after.
+    #[must_use]
+    pub fn watch(role: GatewayRole) -> Watch {
+        match role {
+            GatewayRole::Ingress => Watch::Tunnel,
+            GatewayRole::Egress | GatewayRole::Sidecar | GatewayRole::Node => Watch::Address,
+        }
+    }
+
     /// Opens a tunnel to `host:port`. The configuration says which identity is shown and which is expected.
     ///
     /// # Errors
@@ -149,8 +175,9 @@ impl Dialer {
         reach: Reach,
         config: Arc<ClientConfig>,
         not_after: Option<SystemTime>,
+        watch: Watch,
     ) -> Result<Arc<Tunnel>, Refusal> {
-        match timeout(self.timing.dial, self.try_dial(address, reach, config, not_after)).await {
+        match timeout(self.timing.dial, self.try_dial(address, reach, config, not_after, watch)).await {
             Ok(result) => result,
             Err(_) => {
                 let detail = format!("{address}: no handshake within {:?}", self.timing.dial);
@@ -165,6 +192,7 @@ impl Dialer {
         reach: Reach,
         config: Arc<ClientConfig>,
         not_after: Option<SystemTime>,
+        watch: Watch,
     ) -> Result<Arc<Tunnel>, Refusal> {
         let unreachable =
             |error: &dyn fmt::Display| Refusal::new(Reason::PeerUnreachable, format!("{address}: {error}"));
@@ -175,8 +203,10 @@ impl Dialer {
             .await
             .map_err(|error| Refusal::handshake(&error, address))?;
         let agreed = Tls::of(tls.get_ref().1);
+        let replica = key_of(tls.get_ref().1.peer_certificates());
+        let heard = LastHeard::now();
         let (send, connection) = client_builder(&self.limits)
-            .handshake::<_, Bytes>(tls)
+            .handshake::<_, Bytes>(Listening::new(tls, Arc::clone(&heard)))
             .await
             .map_err(|error| unreachable(&error))?;
         // TLS 1.3 tells a client nothing of its own certificate's fate. The first answer does: wait for the peer's
@@ -188,15 +218,19 @@ impl Dialer {
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            silent: CancellationToken::new(),
+            heard,
+            turn: AtomicU64::new(0),
         });
         let (up, confirmed) = tokio::sync::oneshot::channel();
-        task::spawn("tunnel", drive(connection, state.clone(), ticket, self.timing, up));
+        task::spawn("tunnel", drive(connection, state.clone(), ticket, self.timing, watch, up));
         match confirmed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(refused_late(address, error)),
             Err(_) => return Err(unreachable(&"the connection ended at once")),
         }
-        Ok(Arc::new(Tunnel { send, state, peer, not_after, tls: agreed, address: address.clone() }))
+        let address = address.clone();
+        Ok(Arc::new(Tunnel { send, state, peer, not_after, tls: agreed, address, replica }))
     }
 }
 
@@ -228,15 +262,20 @@ async fn drive<T>(
     state: Arc<State>,
     ticket: crate::conns::Ticket,
     timing: Timing,
+    watch: Watch,
     up: tokio::sync::oneshot::Sender<Result<(), h2::Error>>,
 ) where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let _closed = state.closed.clone().drop_guard();
     let mut pings = connection.ping_pong();
-    let mut keepalive = interval(timing.keepalive);
-    keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut awaiting = false;
+    let mut beats = interval(match watch {
+        Watch::Address => timing.keepalive,
+        Watch::Tunnel => timing.probe,
+    });
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // a ping without an answer yet
+    let mut asked: Option<Instant> = None;
     let mut idle_since = Instant::now();
     let mut up = Some(up);
     loop {
@@ -255,23 +294,35 @@ async fn drive<T>(
                 }
                 return;
             }
-            pong = pong(&mut pings), if awaiting => {
+            pong = pong(&mut pings), if asked.is_some() => {
                 if let Err(error) = pong {
                     tracing::debug!(%error, "tunnel's keep-alive failed");
                     return;
                 }
-                awaiting = false;
+                asked = None;
                 if let Some(up) = up.take() {
                     let _ = up.send(Ok(()));
                 }
             }
-            _ = keepalive.tick() => {
-                if awaiting {
-                    tracing::info!("tunnel does not answer; closed");
-                    return;
-                }
-                if let Some(pings) = &mut pings {
-                    awaiting = pings.send_ping(h2::Ping::opaque()).is_ok();
+            _ = beats.tick() => {
+                match (asked, &mut pings) {
+                    (Some(at), _) if watch == Watch::Address || at.elapsed() >= timing.keepalive => {
+                        tracing::info!("tunnel does not answer; closed");
+                        return;
+                    }
+                    // what came since is as good as an answer
+                    (Some(at), _) => {
+                        let silence = at.elapsed().min(state.heard.ago());
+                        if silence >= timing.dead && !state.silent.is_cancelled() {
+                            tracing::info!(silence_ms = silence.as_millis(), "tunnel is silent; others are taken");
+                            state.retired.store(true, Ordering::SeqCst);
+                            state.silent.cancel();
+                        }
+                    }
+                    (None, Some(pings)) => {
+                        asked = pings.send_ping(h2::Ping::opaque()).is_ok().then(Instant::now);
+                    }
+                    (None, None) => {}
                 }
                 if state.streams.load(Ordering::SeqCst) > 0 {
                     idle_since = Instant::now();
@@ -328,6 +379,27 @@ impl Tunnel {
         self.state.retired.store(true, Ordering::SeqCst);
     }
 
+    /// Whether something came from the other end within this time.
+    #[must_use]
+    pub fn heard_within(&self, time: Duration) -> bool {
+        self.state.heard.ago() < time
+    }
+
+    /// How long it has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.state.heard.age()
+    }
+
+    /// When it was picked last, in turns of its pool.
+    pub(crate) fn turn(&self) -> u64 {
+        self.state.turn.load(Ordering::Relaxed)
+    }
+
+    /// It is picked, in this turn.
+    pub(crate) fn pick(&self, turn: u64) {
+        self.state.turn.store(turn, Ordering::Relaxed);
+    }
+
     /// Opens a stream: sends the head and waits for the answer.
     ///
     /// Dropping the future resets the stream; nothing of an application's bytes was sent.
@@ -349,7 +421,12 @@ impl Tunnel {
             let (response, send) = ready.send_request(request, false)?;
             Ok::<_, h2::Error>((response.await?, send))
         };
-        let (response, send) = opened.await.map_err(|error| {
+        let opened = tokio::select! {
+            biased;
+            opened = opened => opened,
+            () = self.state.silent.cancelled() => return Err(lost(&"it does not answer")),
+        };
+        let (response, send) = opened.map_err(|error| {
             // A tunnel that says goodbye takes no more; one reset stream says nothing of the others.
             if !error.is_reset() {
                 self.retire();

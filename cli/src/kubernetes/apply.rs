@@ -55,7 +55,12 @@ pub(super) struct Document {
     pub(super) name: String,
     pub(super) namespace: Option<String>,
     pub(super) resource: ApiResource,
-    value: Value,
+    pub(super) value: Value,
+}
+
+/// Whether an API server may have no such kind.
+pub(super) fn is_policy(document: &Document) -> bool {
+    document.kind.starts_with(POLICY)
 }
 
 /// What is written on a namespace.
@@ -122,8 +127,7 @@ impl Cluster {
         for one in documents {
             let api = self.api(&one.resource, one.namespace.as_deref());
             let done = api.patch(&one.name, &params, &Patch::Apply(&one.value)).await;
-            if matches!(&done, Err(kube::Error::Api(status)) if status.code == 404 && one.kind.starts_with(POLICY))
-            {
+            if matches!(&done, Err(kube::Error::Api(status)) if status.code == 404 && is_policy(one)) {
                 continue;
             }
             done.with_context(|| format!("apply {} {}", one.kind, one.name))?;

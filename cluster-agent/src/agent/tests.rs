@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::{
-    dns::ForwardTo,
+    dns::{self, ForwardTo},
+    gateways::HubConfig,
+    health::HealthConfig,
     join::{JoinConfig, JoinError, join},
+    state::StateError,
+    vip::AddressMode,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,20 +22,28 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 use tombolo_model::{
     ClusterName, Domain, Generation, Locality, Proximity, SpiffeId, TrustDomain,
     inventory::{PortSpec, Protocol, ServiceKey},
-    snapshot::{DomainSpec, EndToEnd, NameKind, NameSpec, Resource, Resources, SelfSpec, TargetSpec, Vip},
+    snapshot::{
+        ClusterResource, DomainSpec, EndToEnd, NameKind, NameSpec, Resource, Resources, SelfSpec, TargetSpec,
+        Vip,
+    },
 };
 use tombolo_mtls::{
     BundleLookup, LiveServerCertificate, Peer, ServerAuthority, TrustBundle, accept_optional,
     certificate_info, format_pin, optional_server_config,
 };
+use tombolo_runtime::{drain::Drained, task};
 use tombolo_testkit::{
     ca::{Organization, valid},
     wait::until,

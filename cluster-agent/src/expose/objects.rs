@@ -6,7 +6,10 @@ use k8s_openapi::{
         core::v1::{Service, ServicePort, ServiceSpec},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -79,6 +82,8 @@ pub(super) fn service(
         ports: Some(ports.iter().map(port).collect()),
         // Said, so that one that somebody added is taken away.
         selector: Some(BTreeMap::new()),
+        // A cluster of one family gives an address of that.
+        ip_family_policy: Some("PreferDualStack".to_owned()),
         external_ips: Some(external.iter().map(ToString::to_string).collect()),
         ..ServiceSpec::default()
     };
@@ -86,16 +91,29 @@ pub(super) fn service(
     Service { metadata, spec: Some(spec), ..Service::default() }
 }
 
-/// The endpoints of a name in one address family.
+/// What goes with the Service of this name that was read; none before it has an identity.
+pub(super) fn owner(service: &Service) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Service".to_owned(),
+        name: service.metadata.name.clone()?,
+        uid: service.metadata.uid.clone()?,
+        ..OwnerReference::default()
+    })
+}
+
+/// The endpoints of a name in one address family. They go with their Service.
 pub(super) fn slice(
     namespace: &NamespaceName,
     name: &GlobalName,
     ports: &[Port],
     family: &'static str,
     gateways: &[(IpAddr, bool)],
+    owner: OwnerReference,
 ) -> EndpointSlice {
     let service = object_name(name);
     let mut metadata = meta(namespace, &slice_name(&service, family), name);
+    metadata.owner_references = Some(vec![owner]);
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(SERVICE_NAME.to_owned(), service);
     labels.insert(SLICE_MANAGED_BY.to_owned(), MANAGED_BY.1.to_owned());
@@ -118,7 +136,7 @@ pub(super) fn slice(
     }
 }
 
-fn slice_name(service: &str, family: &str) -> String {
+pub(super) fn slice_name(service: &str, family: &str) -> String {
     format!("{service}-{}", family.to_lowercase())
 }
 
@@ -187,16 +205,21 @@ pub(super) fn service_differs(wanted: &Service, found: &Service) -> Difference {
         s.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty())
     };
     let type_of = |s: &Service| s.spec.as_ref().and_then(|spec| spec.type_.clone());
+    let families = |s: &Service| s.spec.as_ref().and_then(|spec| spec.ip_family_policy.clone());
     let same = wanted_ports == found_ports
         && !has_selector(found)
         && type_of(wanted) == type_of(found)
+        && families(wanted) == families(found)
         && external_ips(wanted) == external_ips(found)
         && marked_as(&wanted.metadata, &found.metadata);
     if same { Difference::None } else { Difference::Lacks }
 }
 
 pub(super) fn slice_differs(wanted: &EndpointSlice, found: &EndpointSlice) -> Difference {
+    let owners = |slice: &EndpointSlice| slice.metadata.owner_references.clone().unwrap_or_default();
+    let found_owners = owners(found);
     let same = wanted.address_type == found.address_type
+        && owners(wanted).iter().all(|owner| found_owners.contains(owner))
         && wanted.ports == found.ports
         && wanted.endpoints == found.endpoints
         && marked_as(&wanted.metadata, &found.metadata);
@@ -223,6 +246,7 @@ pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
         spec.ports.clone_from(&wanted.ports);
         spec.selector = None;
         spec.type_.clone_from(&wanted.type_);
+        spec.ip_family_policy.clone_from(&wanted.ip_family_policy);
         spec.external_ips.clone_from(&wanted.external_ips);
     }
     mended

@@ -132,15 +132,21 @@ pub(super) fn plan(
             None | Some((Difference::Lacks, _)) => plan.actions.push(Action::ApplyService(Box::new(service))),
         }
         for (family, addresses) in &gateways {
-            let slice = objects::slice(namespace, name, &ports, family, addresses);
-            let own = slice.metadata.name.clone().unwrap_or_default();
-            let there = slices.remove(&own);
-            if there.is_none_or(|found| objects::slice_differs(&slice, found) != Difference::None) {
+            let found = slices.remove(&objects::slice_name(&object, family));
+            // They go with their Service, so they come after it.
+            let Some(owner) = there.and_then(objects::owner) else { continue };
+            let slice = objects::slice(namespace, name, &ports, family, addresses, owner);
+            if found.is_none_or(|found| objects::slice_differs(&slice, found) != Difference::None) {
                 plan.actions.push(Action::ApplySlice(Box::new(slice)));
             }
         }
         // The gateways take connections at the numbers before anybody is sent there.
-        let addresses = addresses(*vip, there, refused);
+        let mut addresses = addresses(*vip, there, refused);
+        // Nobody takes connections in a family that no gateway has.
+        let led = |ip: &IpAddr| gateways.contains_key(family(*ip));
+        if addresses.iter().any(led) {
+            addresses.retain(led);
+        }
         let refused = match there {
             Some(found) => objects::external_ips(found).is_empty(),
             None => refused.contains_key(name),
@@ -282,6 +288,11 @@ fn numbers(
     known
 }
 
+/// The family of an address, as EndpointSlices have it.
+const fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
 /// The egress gateways by address family. One that is not connected takes nothing while another is; where none is, it
 /// is the agent that was away.
 fn endpoints(gateways: &Gateways) -> BTreeMap<&'static str, Vec<(IpAddr, bool)>> {
@@ -294,8 +305,8 @@ fn endpoints(gateways: &Gateways) -> BTreeMap<&'static str, Vec<(IpAddr, bool)>>
     let mut families: BTreeMap<&'static str, BTreeMap<IpAddr, bool>> = BTreeMap::new();
     for gateway in egress() {
         let address = gateway.hello.tunnel.ip();
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        *families.entry(family).or_default().entry(address).or_default() |= gateway.connected || !any;
+        *families.entry(family(address)).or_default().entry(address).or_default() |=
+            gateway.connected || !any;
     }
     families.into_iter().map(|(family, all)| (family, all.into_iter().collect())).collect()
 }

@@ -107,6 +107,8 @@ struct World {
     exposed: Exposed,
     refused: Refused,
     problems: Vec<String>,
+    /// How many Services were made.
+    made: usize,
 }
 
 impl World {
@@ -131,6 +133,12 @@ impl World {
                 spec.selector = None;
                 spec.cluster_ip = Some(format!("10.96.0.{}", name.len()));
                 spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
+                let there =
+                    self.found.services.iter().find(|found| found.metadata.name.as_ref() == Some(&name));
+                self.made += usize::from(there.is_none());
+                let uid = there
+                    .map_or_else(|| Some(format!("uid-{}", self.made)), |found| found.metadata.uid.clone());
+                service.metadata.uid = uid;
                 self.found.services.retain(|found| found.metadata.name != service.metadata.name);
                 self.found.services.push(Arc::new(*service));
                 format!("apply {name}")
@@ -171,16 +179,11 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
     let gateways = egress(&[("10.1.0.5:15008", true), ("[fd00::5]:15008", true), ("127.0.0.1:15008", true)]);
     let names = || vec![name(CATALOG, &[80, 8082]), name("dns.acme.example.com", &[])];
     let object = object_name(&global(CATALOG));
-    assert_eq!(
-        world.step(names(), &gateways),
-        [
-            format!("apply {object}"),
-            format!("apply slice {object}-ipv4"),
-            format!("apply slice {object}-ipv6")
-        ]
-    );
+    assert_eq!(world.step(names(), &gateways), [format!("apply {object}")]);
     let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
     assert_eq!(world.exposed[&global(CATALOG)].addresses, vip, "pods with a proxy need no Service");
+    let slices = ["ipv4", "ipv6"].map(|family| format!("apply slice {object}-{family}"));
+    assert_eq!(world.step(names(), &gateways), slices, "they go with their Service, so they come after it");
     assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
     let exposure = &world.exposed[&global(CATALOG)];
     assert_eq!(exposure.ports, BTreeMap::from([(80, 16_384), (8082, 16_385)]));
@@ -192,6 +195,9 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
     assert_eq!(slice.endpoints[0].addresses, ["10.1.0.5"], "loopback is no endpoint");
     assert_eq!(slice.ports.as_ref().unwrap()[1].port, Some(16_385));
     assert_eq!(slice.metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"], object);
+    let owner = &slice.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!((owner.kind.as_str(), &owner.name, owner.uid.as_str()), ("Service", &object, "uid-1"));
+    assert_eq!(service.spec.as_ref().unwrap().ip_family_policy.as_deref(), Some("PreferDualStack"));
     // Gone from the snapshot, gone from the cluster.
     let gone = world.step(vec![], &gateways);
     assert_eq!(
@@ -220,6 +226,7 @@ fn numbers_stay() {
         (16_385, 16_386)
     );
     // An agent that remembers nothing reads them from the Services.
+    world.step(both(), &gateways);
     world.exposed.clear();
     assert_eq!(world.step(both(), &gateways), [""; 0]);
     assert_eq!(
@@ -271,8 +278,21 @@ fn what_others_change_is_mended() {
     // What others add that is none of ours stays.
     world.change(|service| drop(service.metadata.labels.as_mut().unwrap().insert("team".into(), "a".into())));
     assert_eq!(world.step(names(), &gateways), [""; 0]);
+    let lone = |world: &mut World| {
+        let mut slice = (*world.found.slices[0]).clone();
+        slice.metadata.owner_references = None;
+        world.found.slices[0] = Arc::new(slice);
+    };
+    lone(&mut world);
+    assert_eq!(world.step(names(), &gateways), [format!("apply slice {object}-ipv4")], "whose it is, too");
     world.found.services.clear();
     assert_eq!(world.step(names(), &gateways), [format!("apply {object}")], "deleted by hand");
+    assert_eq!(
+        world.step(names(), &gateways),
+        [format!("apply slice {object}-ipv4")],
+        "it is another Service"
+    );
+    assert_eq!(world.step(names(), &gateways), [""; 0]);
 }
 
 #[test]
@@ -280,6 +300,7 @@ fn families_are_those_of_the_cluster() {
     let gateways = egress(&[("10.1.0.5:15008", true)]);
     let names = || vec![name(CATALOG, &[80])];
     let mut world = World::default();
+    world.step(names(), &gateways);
     world.step(names(), &gateways);
     for (addresses, external) in [
         (["10.96.0.9", "fd00::9"].as_slice(), ["240.0.0.1", "fd74::1"].as_slice()),
@@ -296,6 +317,27 @@ fn families_are_those_of_the_cluster() {
     }
 }
 
+/// A name resolves in the families in which somebody takes its connections.
+#[test]
+fn names_resolve_where_a_gateway_is() {
+    let names = || vec![name(CATALOG, &[80])];
+    let (v4, v6) = ("10.1.0.5:15008", "[fd00::5]:15008");
+    let mut world = World::default();
+    world.step(names(), &egress(&[(v4, true)]));
+    world.change(|service| {
+        let spec = service.spec.as_mut().unwrap();
+        spec.cluster_ips = Some(vec!["10.96.0.9".to_owned(), "fd00::9".to_owned()]);
+        spec.external_ips = Some(vec!["240.0.0.1".to_owned(), "fd74::1".to_owned()]);
+    });
+    let resolved = |world: &World, gateways: &[(&str, bool)]| -> Vec<String> {
+        let plan = world.plan(names(), &egress(gateways));
+        plan.exposed[&global(CATALOG)].addresses.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(resolved(&world, &[(v4, true)]), ["240.0.0.1"]);
+    assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["240.0.0.1", "fd74::1"]);
+    assert_eq!(resolved(&world, &[]), ["240.0.0.1", "fd74::1"], "none yet");
+}
+
 /// The API server takes no external IPs.
 #[test]
 fn refused_names_are_at_their_services() {
@@ -306,6 +348,7 @@ fn refused_names_are_at_their_services() {
     world.step(names(), &gateways);
     assert!(world.exposed[&global(CATALOG)].addresses.is_empty(), "its address is not known yet");
     assert!(world.exposed[&global(CART)].addresses.is_empty(), "nor what becomes of this one");
+    world.step(names(), &gateways);
     assert_eq!(world.step(names(), &gateways), [""; 0]);
     let exposure = &world.exposed[&global(CATALOG)];
     let address = exposure.addresses.first().unwrap().to_string();
@@ -364,6 +407,7 @@ fn gateways_come_and_go() {
     let names = || vec![name(CATALOG, &[80])];
     let mut world = World::default();
     let mut ready = |gateways: &[(&str, bool)]| {
+        world.step(names(), &egress(gateways));
         world.step(names(), &egress(gateways));
         let endpoints = &world.found.slices[0].endpoints;
         endpoints.iter().map(|e| e.conditions.as_ref().unwrap().ready.unwrap()).collect::<Vec<_>>()

@@ -34,6 +34,7 @@ pub(crate) use part::fitting;
 pub use reading::Reading;
 pub use routes::Context;
 pub use server::{BindError, Listener};
+pub(crate) use siblings::ACCOUNT;
 pub use siblings::Siblings;
 pub(crate) use standing::{Standing, standing};
 pub use tls::{Doorkeeper, ListenError, PodListener};

@@ -27,7 +27,7 @@ use tombolo_wire::{
 };
 
 /// As whom the replicas run.
-pub(super) const ACCOUNT: &str = "tombolo-agent";
+pub(crate) const ACCOUNT: &str = "tombolo-agent";
 /// How long an answer may take: more than one without news does.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after a failure it is asked again.

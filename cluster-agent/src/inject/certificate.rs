@@ -14,8 +14,8 @@ pub const SERVICE: &str = "tombolo-agent";
 
 /// The DNS names under which the API server asks.
 #[must_use]
-pub fn names(namespace: &NamespaceName) -> Vec<String> {
-    [format!("{SERVICE}.{namespace}.svc"), format!("{SERVICE}.{namespace}.svc.cluster.local")].into()
+pub fn names(namespace: &NamespaceName) -> [String; 2] {
+    [format!("{SERVICE}.{namespace}.svc"), format!("{SERVICE}.{namespace}.svc.cluster.local")]
 }
 
 /// Keeps the certificate of the moment. Clones share it.

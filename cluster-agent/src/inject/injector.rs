@@ -1,7 +1,7 @@
 //! The parts of injection, put together.
 
 use super::{
-    Config, Settings,
+    Config, Injection, Settings,
     asked::Asked,
     certificate::HttpsCertificate,
     keep::Keeping,
@@ -65,6 +65,8 @@ pub struct Parts {
     pub registries: watch::Receiver<Registries>,
     /// Whether this replica writes.
     pub writes: watch::Receiver<bool>,
+    /// How it stands.
+    pub(crate) injection: watch::Sender<Injection>,
     /// What is wrong.
     pub problems: watch::Sender<Vec<Problem>>,
     /// What time it is.
@@ -91,7 +93,7 @@ impl Injector {
         )?;
         let (settings, known) = watch::channel(None);
         let (asked, asking) = watch::channel(None);
-        let knowledge = Knowledge { settings: known, view: parts.view, asked: asking.clone() };
+        let knowledge = Knowledge { settings: known, view: parts.view.clone(), asked: asking.clone() };
         let listen = Webhook::bind(config.listen, &certificate, knowledge, metrics).await;
         let webhook = listen.map_err(|source| BuildError::Listen { address: config.listen, source })?;
         let keeping = Keeping {
@@ -101,6 +103,9 @@ impl Injector {
             certificate,
             asked: asking,
             writes: parts.writes,
+            view: parts.view,
+            port: webhook.address().port(),
+            injection: parts.injection,
             problems: parts.problems,
             clock: parts.clock,
         };

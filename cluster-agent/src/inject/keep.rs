@@ -2,10 +2,11 @@
 
 use super::{
     asked::Asked,
-    certificate::HttpsCertificate,
+    certificate::{HttpsCertificate, names},
     configuration::{self, NAME, agrees, believes, bundle, bundle_of},
+    serving::{Injection, serving},
 };
-use crate::certificate::Authority;
+use crate::{certificate::Authority, index::View};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{
     Api, Client,
@@ -23,6 +24,8 @@ const MANAGER: &str = "tombolo-agent";
 const SIDECARS: (u32, u32) = (1, 29);
 /// How often it is looked at. The agent may read this one object by its name only, so it can't watch it.
 const LOOK: Duration = Duration::from_secs(10);
+/// The same while not every replica serves what it should: somebody waits for it.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What keeps it right.
 pub(super) struct Keeping {
@@ -38,6 +41,12 @@ pub(super) struct Keeping {
     pub(super) asked: watch::Receiver<Option<Arc<Asked>>>,
     /// Whether this replica writes; the others only look.
     pub(super) writes: watch::Receiver<bool>,
+    /// The agent's namespace has the other replicas.
+    pub(super) view: watch::Receiver<Arc<View>>,
+    /// Where each of them is asked.
+    pub(super) port: u16,
+    /// How it stands.
+    pub(super) injection: watch::Sender<Injection>,
     /// What is wrong.
     pub(super) problems: watch::Sender<Vec<Problem>>,
     /// What time it is.
@@ -52,8 +61,20 @@ impl Keeping {
             let writes = *self.writes.borrow_and_update();
             let looked = match &asked {
                 Some(asked) => self.look(asked, writes).await,
-                None => Ok(()),
+                None => Ok(Vec::new()),
             };
+            let wanted = writes && asked.is_some_and(|asked| asked.webhook.is_some());
+            let injection = match &looked {
+                _ if !wanted => Injection::Unknown,
+                Ok(believed) => self.serving(&believed.concat()).await,
+                Err(why) => Injection::Untold(why.clone()),
+            };
+            let again = if wanted && !injection.is_whole() { SOON } else { LOOK };
+            self.injection.send_if_modified(|old| {
+                let differs = *old != injection;
+                *old = injection;
+                differs
+            });
             let problem = looked
                 .err()
                 .map(|message| Problem { subject: format!("MutatingWebhookConfiguration {NAME}"), message });
@@ -66,9 +87,15 @@ impl Keeping {
             tokio::select! {
                 Ok(()) = self.asked.changed() => {}
                 Ok(()) = self.writes.changed() => {}
-                () = sleep(LOOK) => {}
+                () = sleep(again) => {}
             }
         }
+    }
+
+    async fn serving(&self, believed: &str) -> Injection {
+        let view = Arc::clone(&self.view.borrow());
+        let [name, ..] = names(&self.namespace);
+        serving(&view, &self.namespace, self.port, &name, believed).await
     }
 
     /// Whether the API server knows sidecars that are init containers; an older one would wait for them to end.
@@ -80,8 +107,8 @@ impl Keeping {
         Ok(major.zip(minor).is_none_or(|version| version >= SIDECARS))
     }
 
-    /// Why it is not as it should be.
-    async fn look(&self, asked: &Asked, writes: bool) -> Result<(), String> {
+    /// The certificates that the API server believes, or why it is not as it should be.
+    async fn look(&self, asked: &Asked, writes: bool) -> Result<Vec<String>, String> {
         let policy = asked.webhook.as_ref().map(|webhook| webhook.policy);
         if policy.is_some() && !self.is_new_enough().await? {
             return Err(format!(
@@ -94,7 +121,7 @@ impl Keeping {
             Ok(Some(found)) => found,
             // Somebody deleted it: it is made anew, but not where there is nothing to ask.
             Ok(None) if policy.is_some() => MutatingWebhookConfiguration::default(),
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(Vec::new()),
             Err(error) => {
                 // It is not asked for pods either, then. What it believed it goes on to believe.
                 let _ = self.certificate.renew(|_| false);
@@ -113,7 +140,8 @@ impl Keeping {
             believed = bundle_of(&written);
         }
         let renewed = self.certificate.renew(|signs| believes(&believed, signs));
-        renewed.map_err(|error| chain(&error))
+        renewed.map_err(|error| chain(&error))?;
+        Ok(believed)
     }
 }
 

@@ -15,11 +15,13 @@ pub mod patch;
 mod pod;
 pub mod review;
 pub mod server;
+mod serving;
 #[cfg(test)]
 mod tests;
 
 pub use injector::{BuildError, Injector, Parts};
 pub use pod::Pod;
+pub(crate) use serving::Injection;
 
 use ipnet::IpNet;
 use std::net::SocketAddr;

@@ -7,7 +7,10 @@ use super::{
     plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, agent_image, plan},
     trial,
 };
-use crate::{gateways::Hub, lease::Standings, registries::Registries, source::kubernetes::MANAGED_BY};
+use crate::{
+    gateways::Hub, inject::Injection, lease::Standings, registries::Registries,
+    source::kubernetes::MANAGED_BY,
+};
 use futures::{
     FutureExt as _, StreamExt as _,
     stream::{BoxStream, SelectAll},
@@ -83,6 +86,8 @@ pub(crate) struct Installing {
     pub(crate) installed: watch::Sender<Installed>,
     /// Where images may come from; completed by what the agent's own Deployment says.
     pub(crate) registries: watch::Sender<Registries>,
+    /// How pods get proxies; none where this agent takes no questions about pods.
+    pub(crate) injection: Option<watch::Receiver<Injection>>,
     /// How much of the Multi-Cluster Services API is still to be taken out; none where the agent has nothing to do with it.
     pub(crate) multicluster: Option<watch::Receiver<Option<usize>>>,
 }
@@ -107,7 +112,7 @@ impl Installing {
         let mut troubles = BTreeMap::new();
         let (mut again, mut ask) = (None, Instant::now());
         let mut abilities = Abilities::default();
-        let mut multicluster = self.multicluster.take();
+        let (mut multicluster, mut injecting) = (self.multicluster.take(), self.injection.take());
         loop {
             if Instant::now() >= ask {
                 abilities = self.abilities().await.unwrap_or(abilities);
@@ -119,10 +124,11 @@ impl Installing {
             let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
             if let Some(asked) = asked.filter(|_| reading.is_complete(&troubles)) {
                 let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
-                let found = reading.found();
+                let injection =
+                    injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
+                let (found, reached) = (reading.found(), self.reached());
                 let registries = self.registries(found.agent.as_ref());
-                let reached = self.reached();
-                let found = Found { abilities, failed, imports, reached, registries, ..found };
+                let found = Found { abilities, failed, imports, injection, reached, registries, ..found };
                 let plan = plan(&asked, &self.namespace, &found);
                 let tried = asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
                 failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
@@ -139,6 +145,7 @@ impl Installing {
                 () = self.standings.changed() => {}
                 changed = reports.changed() => if changed.is_err() { return },
                 () = changed(multicluster.as_mut()) => {}
+                () = changed(injecting.as_mut()) => {}
                 Some((what, trouble)) = events.next() => match trouble {
                     Some(why) => drop(troubles.insert(what, why)),
                     None => drop(troubles.remove(what)),
@@ -326,9 +333,9 @@ impl Installing {
 }
 
 /// Waits for another value. Where there is nobody to tell one, for ever.
-async fn changed(left: Option<&mut watch::Receiver<Option<usize>>>) {
-    let told = match left {
-        Some(left) => left.changed().await.is_ok(),
+async fn changed<T>(told: Option<&mut watch::Receiver<T>>) {
+    let told = match told {
+        Some(told) => told.changed().await.is_ok(),
         None => false,
     };
     if !told {
@@ -372,7 +379,9 @@ impl Reading {
                 .as_array()?
                 .iter()
                 .any(|c| c["type"] == "Ready" && c["status"] == "True");
-            ready.then(|| pod["spec"]["nodeName"].as_str().map(str::to_owned))?
+            // one that ends, or is still in a network of its own, takes nothing at its node's address
+            let there = pod["spec"]["hostNetwork"] == true && pod["metadata"]["deletionTimestamp"].is_null();
+            (ready && there).then(|| pod["spec"]["nodeName"].as_str().map(str::to_owned))?
         });
         Found {
             objects,

@@ -81,6 +81,15 @@ pub(super) fn labels(component: &str) -> Value {
     })
 }
 
+/// Who says how many pods there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// The object itself.
+    Own,
+    /// An autoscaler: another count is no change of ours, and nothing to be applied.
+    Autoscaled,
+}
+
 /// An object to be applied: its kind, name and labels, and the sum of all of it.
 pub(super) fn object(
     key: &Key,
@@ -88,6 +97,7 @@ pub(super) fn object(
     component: &str,
     annotations: Map<String, Value>,
     spec: Value,
+    count: Count,
 ) -> Value {
     let resource = key.kind.resource();
     let mut object = json!({
@@ -96,7 +106,11 @@ pub(super) fn object(
         "metadata": { "name": key.name, "namespace": namespace, "labels": labels(component), "annotations": annotations },
         "spec": spec,
     });
-    object["metadata"]["annotations"][APPLIED] = json!(sum(&object.to_string()));
+    let mut summed = object.clone();
+    if count == Count::Autoscaled {
+        summed["spec"]["replicas"].take();
+    }
+    object["metadata"]["annotations"][APPLIED] = json!(sum(&summed.to_string()));
     object
 }
 

@@ -1,6 +1,6 @@
 //! The objects of an installation.
 
-use super::object::{COMPONENT, Key, Kind, Objects, labels, object};
+use super::object::{COMPONENT, Count, Key, Kind, Objects, labels, object};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tombolo_model::{
@@ -53,8 +53,8 @@ pub(super) struct Abilities {
 /// All that is to be there.
 pub(super) fn wanted(context: &Context<'_>) -> Objects {
     let mut all = Objects::new();
-    let mut add = |key: Key, component: &str, annotations: Map<String, Value>, spec: Value| {
-        let value = object(&key, context.namespace.as_str(), component, annotations, spec);
+    let mut put = |key: Key, component: &str, annotations: Map<String, Value>, spec: Value, count: Count| {
+        let value = object(&key, context.namespace.as_str(), component, annotations, spec, count);
         all.insert(key, value);
     };
     let gateways = &context.spec.gateways;
@@ -64,12 +64,16 @@ pub(super) fn wanted(context: &Context<'_>) -> Objects {
     ] {
         let component = role.as_str();
         let scaled = context.abilities.measures && replicas.min < replicas.max;
-        add(
+        put(
             Key::new(Kind::Deployment, name),
             component,
             Map::new(),
             deployment(context, name, role, replicas, scaled),
+            if scaled { Count::Autoscaled } else { Count::Own },
         );
+        let mut add = |key: Key, component: &str, annotations: Map<String, Value>, spec: Value| {
+            put(key, component, annotations, spec, Count::Own);
+        };
         let budget = json!({ "maxUnavailable": 1, "selector": selector(name) });
         add(Key::new(Kind::PodDisruptionBudget, name), component, Map::new(), budget);
         if scaled {
@@ -81,6 +85,9 @@ pub(super) fn wanted(context: &Context<'_>) -> Objects {
             );
         }
     }
+    let mut add = |key: Key, component: &str, annotations: Map<String, Value>, spec: Value| {
+        put(key, component, annotations, spec, Count::Own);
+    };
     if context.spec.node.enabled {
         add(Key::new(Kind::DaemonSet, NODE), GatewayRole::Node.as_str(), Map::new(), daemon_set(context));
     }

@@ -7,7 +7,10 @@ use super::{
     objects::{self, AGENT, Abilities, Context, INGRESS, image, wanted},
     steps,
 };
-use crate::registries::{NotAllowed, Registries};
+use crate::{
+    inject::Injection,
+    registries::{NotAllowed, Registries},
+};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +40,7 @@ pub(super) struct Found {
     /// Where the agents answer DNS.
     pub(super) answers_at: Option<IpAddr>,
     pub(super) nodes: BTreeSet<Node>,
-    /// The nodes on which ready ingress gateways run.
+    /// The nodes in whose network ready ingress gateways run.
     pub(super) hosts: BTreeSet<String>,
     pub(super) abilities: Abilities,
     /// What failed when it was tried last, by step.
@@ -46,6 +49,8 @@ pub(super) struct Found {
     pub(super) reached: BTreeMap<ClusterName, BTreeSet<String>>,
     /// Where images may come from.
     pub(super) registries: Registries,
+    /// How pods get proxies.
+    pub(super) injection: Injection,
     /// How much of ours there is of the Multi-Cluster Services API when all of it is to go; none where that is not known.
     pub(super) imports: Option<usize>,
 }
@@ -193,6 +198,9 @@ pub(super) fn installation(
     plan.steps.push(steps::address(&at, &waiting, ways.is_empty()));
     plan.addresses = at;
     dns(&mut plan, if spec.dns.corefile { &asked.domains } else { EMPTY }, spec.dns.corefile, found);
+    if spec.injector.enabled {
+        plan.steps.push(steps::injector(&found.injection));
+    }
     plan.steps.push(steps::peers(&asked.peers, &found.reached));
     plan
 }

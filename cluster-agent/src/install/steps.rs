@@ -5,6 +5,7 @@ use super::{
     objects::{EGRESS, NODE},
     plan::Found,
 };
+use crate::inject::Injection;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -138,6 +139,39 @@ pub(super) fn dns(domains: &BTreeSet<String>, asked: bool, pending: bool, found:
         None => step("dns", StepState::Done, done),
         Some((StepState::Done, _)) => step("dns", StepState::Done, done),
         Some((state, message)) => step("dns", state, format!("its pods are replaced: {message}")),
+    }
+}
+
+/// The API server asks, and whichever replica it asks shows what it believes.
+pub(super) fn injector(injection: &Injection) -> InstallStep {
+    const CALLED: &str = "injector";
+    match injection {
+        Injection::Unknown => step(CALLED, StepState::Waiting, "it was not looked at yet"),
+        Injection::Absent => step(
+            CALLED,
+            StepState::Failed,
+            "this agent takes no questions about pods; start it with --webhook-listen, or install with --no-injector",
+        ),
+        Injection::Untold(why) => step(CALLED, StepState::Failed, why),
+        Injection::Told { replicas: 0, .. } => {
+            step(CALLED, StepState::Working, "no pod of the agent is known yet")
+        }
+        Injection::Told { replicas, silent } => match silent.iter().next() {
+            None => {
+                let done = format!(
+                    "the API server asks, and {replicas} of {replicas} agents serve what it believes"
+                );
+                step(CALLED, StepState::Done, done)
+            }
+            Some((pod, why)) => {
+                let good = replicas.saturating_sub(silent.len());
+                step(
+                    CALLED,
+                    StepState::Working,
+                    format!("{good} of {replicas} agents serve what the API server believes; {pod}: {why}"),
+                )
+            }
+        },
     }
 }
 

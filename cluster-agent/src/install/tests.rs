@@ -6,7 +6,7 @@ use super::{
     objects::{AGENT, Abilities, EGRESS, INGRESS},
     plan::{Action, Asked, Found, Plan, RESTARTED_FOR, plan},
 };
-use crate::registries::Registries;
+use crate::{inject::Injection, registries::Registries};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -59,6 +59,12 @@ fn snapshot(order: InstallOrder) -> Resources<ClusterResource> {
     all.into_iter().map(|one| (one.key(), one)).collect()
 }
 
+/// Two replicas of the agent, of which these do not serve what they should.
+fn told(silent: &[&str]) -> Injection {
+    let silent = silent.iter().map(|pod| ((*pod).to_owned(), "the peer is refused".to_owned())).collect();
+    Injection::Told { replicas: 2, silent }
+}
+
 /// A cluster that does what it is told.
 struct Cluster {
     found: Found,
@@ -78,6 +84,7 @@ impl Cluster {
             registries: Registries::stated(["r.example.com/t".to_owned()]),
             ..Found::default()
         };
+        found.injection = told(&[]);
         found.dns.config =
             Some(json!({ "metadata": { "resourceVersion": "7" }, "data": { "Corefile": COREFILE } }));
         found.dns.deployment = Some(rolled_out(json!({ "spec": { "replicas": 2 } })));
@@ -361,11 +368,14 @@ fn an_autoscaler_has_the_last_word_on_how_many() {
         cluster.found.objects.keys().filter(|key| key.kind == Kind::HorizontalPodAutoscaler).count();
     assert_eq!(scalers, 2);
     cluster.object(Kind::Deployment, INGRESS)["spec"]["replicas"] = json!(3);
-    let mut plan = cluster.plan();
-    // the sum is another one, the count is the autoscaler's
-    if let Some((_, Action::Apply(_, value))) = plan.actions.pop() {
-        assert_eq!(value["spec"]["replicas"], 3);
-    }
+    assert_eq!(cluster.step(), [""; 0], "the count is the autoscaler's, and nothing to be written");
+    cluster.object(Kind::Deployment, INGRESS)["spec"]["template"]["spec"]["priorityClassName"] = json!("x");
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-ingress"]);
+    assert_eq!(
+        cluster.object(Kind::Deployment, INGRESS)["spec"]["replicas"],
+        3,
+        "it stays with all else mended"
+    );
     cluster.found.abilities.measures = false;
     let done = cluster.step();
     assert!(done.contains(&"delete HorizontalPodAutoscaler tombolo-egress".to_owned()), "{done:?}");
@@ -446,6 +456,34 @@ fn what_failed_is_said_with_its_step() {
     let status = &mut cluster.object(Kind::Deployment, EGRESS)["status"];
     (status["availableReplicas"], status["conditions"]) = (json!(1), stuck);
     assert_eq!(cluster.steps()["egress"], (StepState::Failed, "it hangs (look at its pods)".to_owned()));
+}
+
+#[test]
+fn pods_get_proxies_once_every_agent_serves_what_the_api_server_believes() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    let mut said = |injection: Injection| {
+        cluster.found.injection = injection;
+        cluster.steps()["injector"].clone()
+    };
+    assert_eq!(said(told(&[])).0, StepState::Done);
+    let (state, message) = said(told(&["tombolo-agent-b"]));
+    assert_eq!(state, StepState::Working);
+    assert!(
+        message.starts_with("1 of 2 agents") && message.contains("tombolo-agent-b: the peer"),
+        "{message}"
+    );
+    assert_eq!(said(Injection::Unknown).0, StepState::Waiting);
+    let none = Injection::Told { replicas: 0, silent: BTreeMap::new() };
+    assert_eq!(said(none).0, StepState::Working, "nobody is no replica that serves");
+    let untold = Injection::Untold("let the agent patch it".to_owned());
+    assert_eq!(said(untold), (StepState::Failed, "let the agent patch it".to_owned()));
+    let (state, message) = said(Injection::Absent);
+    assert!(state == StepState::Failed && message.contains("--no-injector"), "{message}");
+
+    let injector = serde_json::from_value(json!({ "enabled": false })).unwrap();
+    cluster.order = InstallOrder::Installed(InstallSpec { injector, ..spec() });
+    assert!(!cluster.steps().contains_key("injector"), "none is asked for");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The handshakes, and what can be said of one that failed.
 
-use crate::{Peer, VerifyError, bundle};
+use crate::{Peer, VerifyError, bundle, certificate};
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{io, sync::Arc};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tombolo_model::snapshot::CaFingerprint;
 
 /// Why a handshake failed, or why the peer ended the session right after it.
 #[derive(Debug, Error)]
@@ -108,4 +109,12 @@ pub async fn accept_optional<IO: AsyncRead + AsyncWrite + Unpin>(
 pub fn peer_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<Peer> {
     let [leaf, intermediate] = certificates? else { return None };
     bundle::claimed(leaf, intermediate).ok()
+}
+
+/// The SHA-256 of the peer's own public key, from the certificates of a session. It decides nothing: it tells processes apart that
+/// have one identity.
+#[must_use]
+pub fn key_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<CaFingerprint> {
+    let leaf = certificates?.first()?;
+    certificate::parse(leaf).ok().map(|leaf| certificate::key_fingerprint(&leaf))
 }

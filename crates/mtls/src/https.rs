@@ -1,8 +1,9 @@
 //! The controller's own HTTPS: a self-signed authority, and the server certificate of the moment.
 
-use crate::{Error, PrivateKey, Secret, Validity, authority, certificate};
+use crate::{Error, PrivateKey, Secret, Validity, authority, certificate, client};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose};
 use rustls::{
+    ClientConfig, RootCertStore,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -97,6 +98,24 @@ impl fmt::Debug for ServerAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerAuthority({})", crate::format_pin(&self.fingerprint))
     }
+}
+
+/// Believes what these certificates (PEM) vouch for, by the name that is dialled and by nothing else: as an API server does with the
+/// `caBundle` of a webhook.
+///
+/// # Errors
+/// [`Error::Certificate`] where there is none, or one can't vouch for anything.
+pub fn web_client_config(believed_pem: &str) -> Result<Arc<ClientConfig>, Error> {
+    let mut believed = RootCertStore::empty();
+    for der in certificate::all(believed_pem)? {
+        believed.add(der).map_err(|_| Error::Certificate { what: "one that can't vouch for others" })?;
+    }
+    if believed.is_empty() {
+        return Err(Error::Certificate { what: "no certificate in the text" });
+    }
+    let mut config = client::builder().with_root_certificates(believed).with_no_client_auth();
+    client::finish(&mut config, &[]);
+    Ok(Arc::new(config))
 }
 
 /// The server certificate in use. Clones share it; a renewal is seen by the next handshake.

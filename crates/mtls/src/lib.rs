@@ -34,8 +34,8 @@ pub use certificate::{CertificateInfo, Validity, certificate_info};
 pub use client::{Expect, client_config};
 pub use credentials::{Credentials, Live};
 pub use error::{Error, VerifyError};
-pub use handshake::{HandshakeError, accept, accept_optional, connect, connect_pinned, peer_of};
-pub use https::{LiveServerCertificate, ServerAuthority};
+pub use handshake::{HandshakeError, accept, accept_optional, connect, connect_pinned, key_of, peer_of};
+pub use https::{LiveServerCertificate, ServerAuthority, web_client_config};
 pub use key::{PrivateKey, Secret};
 pub use pinned::{InvalidPin, format_pin, parse_pin, pinned_client_config};
 pub use server::{

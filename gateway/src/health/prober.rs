@@ -27,6 +27,10 @@ use tombolo_mtls::{Credentials, Expect, client_config};
 /// The longest pause between two attempts to reach a dead address.
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// How long an address is believed by its other tunnels while no probe gets through: until a gateway that hangs behind it is
+/// known to do so by whatever leads there.
+const OTHERS: Duration = Duration::from_secs(5);
+
 /// An egress gateway that no call went to for so long is asked less often.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -48,13 +52,31 @@ async fn forever(shared: &Shared, key: &Key) {
         demand.mark_unchanged();
         let mut begin = Instant::now();
         let mut ended = probe(shared, key, timing.dead * 4).await;
-        // A tunnel that worked may end for a reason that says nothing of the peer (no stream used it): dial again, and
-        // only where that fails, soon, the peer is dead.
-        while matches!(ended, Ended::Closed(_)) && begin.elapsed() > timing.dead * 4 {
+        // When the last probe that got through ended.
+        let mut good = Instant::now();
+        loop {
+            let worked = begin.elapsed() > timing.dead * 4;
+            if worked {
+                good = Instant::now();
+            }
+            // A tunnel that worked may end for a reason that says nothing of the peer (no stream used it): dial again, and
+            // only where that fails, soon, the peer is dead.
+            let again = worked && matches!(ended, Ended::Closed(_));
+            // Behind the address there may be several gateways: one that ended or hangs is not all of them.
+            let others = matches!(ended, Ended::Closed(_) | Ended::Silent(_))
+                && key.role == GatewayRole::Ingress
+                && good.elapsed() < OTHERS
+                && shared.pool.lives(&key.address, timing.dead);
+            if !again && !others {
+                break;
+            }
+            if !worked {
+                sleep(timing.probe / 5).await;
+            }
             begin = Instant::now();
             ended = probe(shared, key, timing.dead).await;
         }
-        let (Ended::Closed(error) | Ended::Dead(error)) = ended;
+        let (Ended::Closed(error) | Ended::Silent(error) | Ended::Refused(error)) = ended;
         tell(shared, key, Event::Failed(error));
         // One that worked for a while is tried again at once, for instance after its restart.
         pause = if begin.elapsed() > timing.dead * 4 { timing.probe } else { (pause * 2).min(LONGEST) };
@@ -72,7 +94,9 @@ enum Ended {
     /// The connection ended.
     Closed(String),
     /// Nobody answers there, or somebody else does.
-    Dead(String),
+    Silent(String),
+    /// Who answered is not to be believed any more.
+    Refused(String),
 }
 
 /// Connects, within `patience`, and pings until that fails.
@@ -96,7 +120,7 @@ async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
     let patience = if key.role == GatewayRole::Egress { timing.dead } else { patience };
     let mut line = match Line::dial(shared, key, &credentials, patience).await {
         Ok(line) => line,
-        Err(error) => return Ended::Dead(error),
+        Err(error) => return Ended::Silent(error),
     };
     loop {
         // What was true of the last handshake need not be of the next: with other certificates, or after a while.
@@ -118,7 +142,7 @@ async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
             ended = line.keep(shared, key) => return ended,
             renewed = renewed => match renewed {
                 Ok(line) => line,
-                Err(error) => return Ended::Dead(format!("it answers, but takes no new tunnel: {error}")),
+                Err(error) => return Ended::Silent(format!("it answers, but takes no new tunnel: {error}")),
             },
         };
     }
@@ -183,10 +207,10 @@ impl Line {
         let Self { connection, pings, ticket, .. } = self;
         tokio::select! {
             biased;
-            reason = ticket.ended() => Ended::Dead(reason.to_string()),
+            reason = ticket.ended() => Ended::Refused(reason.to_string()),
             result = connection => Ended::Closed(how(result)),
             error = pinging(&shared.config.timing, pings, |event| tell(shared, key, event)) => {
-                Ended::Dead(error)
+                Ended::Silent(error)
             }
         }
     }

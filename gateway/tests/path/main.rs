@@ -2,6 +2,8 @@
 //! and TLS. Bytes, access log and reasons are asserted together.
 
 #[cfg(test)]
+mod balanced;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod chain;

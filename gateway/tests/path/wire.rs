@@ -44,7 +44,7 @@ impl Wire {
     }
 }
 
-async fn relay(
+pub(crate) async fn relay(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut silent: tokio::sync::watch::Receiver<bool>,

@@ -57,6 +57,8 @@ impl Gateway {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
         let mut config = Config::new(role, format!("{role}-{}", cluster.name), tunnel);
+        // one is there and is counted; `balanced` has several
+        config.limits.pool_spread = 1;
         tweak(&mut config);
         let access = AccessLog::open(Target::File(log.clone())).unwrap();
         let shared = Shared::new(config, Metrics::new(), access, Arc::new(SystemClock));

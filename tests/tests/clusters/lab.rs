@@ -235,6 +235,12 @@ impl Cluster {
         script::<&str>("stats", &[]).await
     }
 
+    /// Gives a LoadBalancer service (`namespace/name`) this address or host name, as a cloud's controller would.
+    pub(crate) async fn give(&self, service: &str, address: &str) -> Result<(), String> {
+        self.ours()?;
+        script("lb", &[&self.name, service, address]).await.map(drop)
+    }
+
     /// Gives every pending LoadBalancer service the address of the first node.
     pub(crate) async fn balance(&self) -> Result<(), String> {
         self.ours()?;

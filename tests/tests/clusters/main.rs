@@ -6,6 +6,7 @@ mod conformance;
 mod everything;
 mod faults;
 mod images;
+mod ingress;
 mod lab;
 mod load;
 mod machines;

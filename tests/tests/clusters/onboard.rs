@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "what is measured is for people to see")]
 
 use crate::{
+    everything::{assert_as_before, everything},
+    faults::exports,
     lab::{Cluster, Lab},
     world::{SOON, World},
 };
@@ -16,30 +18,6 @@ use tombolo_testkit::wait::{until, until_ok};
 /// The namespace of the application.
 pub(crate) const SHOP: &str = "shop";
 pub(crate) const URL: &str = "http://catalog.acme.example.com:8082/";
-
-/// What an agent finds before it is there, to be compared with what it leaves.
-async fn objects(cluster: &Cluster) -> String {
-    let mut all = String::new();
-    for (kind, path) in [
-        ("namespaces", "{.items[*].metadata.name}"),
-        ("clusterroles,clusterrolebindings", "{.items[*].metadata.name}"),
-        (
-            "mutatingwebhookconfigurations,validatingwebhookconfigurations,customresourcedefinitions",
-            "{.items[*].metadata.name}",
-        ),
-        (
-            "-n kube-system roles,rolebindings,services,deployments,daemonsets,secrets,serviceaccounts",
-            "{.items[*].metadata.name}",
-        ),
-        ("-n kube-system configmap coredns", "{.data}"),
-        ("-n kube-system deployment coredns", "{.spec}"),
-    ] {
-        let path = format!("jsonpath={path}");
-        let args: Vec<&str> = ["get"].into_iter().chain(kind.split(' ')).chain(["-o", &path]).collect();
-        all.push_str(&format!("{kind}: {}\n", cluster.kubectl(&args).await.expect("objects")));
-    }
-    all
-}
 
 /// The cluster joins by the two commands that are printed for it.
 pub(crate) async fn join(world: &World, cluster: &Cluster) {
@@ -155,7 +133,7 @@ async fn two_clusters_two_commands_each_one_name() {
     let lab = Lab::up(2).await;
     let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
     let world = World::start().await;
-    let before = [objects(one).await, objects(other).await];
+    let before = [everything(one).await, everything(other).await];
 
     let began = Instant::now();
     for cluster in [one, other] {
@@ -185,7 +163,7 @@ async fn two_clusters_two_commands_each_one_name() {
     };
     let (here, there) = tokio::join!(install(one), install(other));
     for said in [here, there] {
-        for step in ["agent", "egress", "ingress", "address", "dns"] {
+        for step in ["agent", "egress", "ingress", "address", "dns", "injector"] {
             let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
             assert!(done, "{step}: {said}");
         }
@@ -251,11 +229,39 @@ async fn two_clusters_two_commands_each_one_name() {
         let good = looked.lines().any(|line| line.starts_with("ok") && line.contains(what));
         assert!(good || !lab.is_ours(), "{what}: {looked}");
     }
-    assert_eq!(objects(one).await, before[0], "a look changes something");
-    world.tombolo(&join).await.expect("it joins");
-    let uninstall = ["cluster", "uninstall", &one.name, "--yes", "--kubeconfig", &kubeconfig];
-    world.tombolo(&uninstall).await.expect("it is taken out");
+    assert_as_before(one, &before[0]).await;
+    joined_only(&world, one).await;
     for (cluster, before) in [one, other].into_iter().zip(before) {
-        assert_eq!(objects(cluster).await, before, "{} is not as it was", cluster.name);
+        assert_as_before(cluster, &before).await;
     }
+}
+
+/// A cluster that only joins has objects of ours, too: of names, of imports, conditions of exports. Nothing of them is left.
+async fn joined_only(world: &World, cluster: &Cluster) {
+    exports::known(cluster, &["v1beta1"]).await;
+    run(cluster, 1).await;
+    exports::export(cluster, "v1beta1", "catalog").await;
+    let before = everything(cluster).await;
+    let kubeconfig = cluster.kubeconfig.display().to_string();
+    let join = ["cluster", "join", &cluster.name, "--kubeconfig", &kubeconfig];
+    world.tombolo(&join).await.expect("it joins");
+    let conditions = async || {
+        let path = "jsonpath={.items[*].status.conditions[*].type}";
+        cluster
+            .kubectl(&["-n", SHOP, "get", "serviceexports.v1beta1.multicluster.x-k8s.io", "-o", path])
+            .await
+    };
+    let _ = until("conditions", SOON, conditions, |all| all.as_ref().is_ok_and(|all| !all.is_empty())).await;
+    let made = async || {
+        let more: Vec<String> = everything(cluster).await.difference(&before).cloned().collect();
+        ["ServiceImport shop catalog", "Service tombolo-system g-catalog-acme"]
+            .map(|one| more.iter().any(|line| line.starts_with(one)))
+    };
+    until("what a join makes", SOON, made, |all| *all == [true, true]).await;
+    let uninstall = ["cluster", "uninstall", &cluster.name, "--yes", "--kubeconfig", &kubeconfig];
+    world.tombolo(&uninstall).await.expect("it is taken out");
+    assert_eq!(conditions().await.as_deref(), Ok(""), "the export has none of ours");
+    assert_as_before(cluster, &before).await;
+    cluster.kubectl(&["delete", "namespace", SHOP, "--timeout=120s"]).await.expect("the application goes");
+    exports::forgotten(cluster).await;
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Service},
+        core::v1::{Namespace, Pod, Service},
         discovery::v1::EndpointSlice,
         rbac::v1::{Role, RoleBinding},
     },
@@ -80,6 +80,7 @@ async fn let_agent_write(client: &kube::Client) {
 }
 
 /// The Service of a name.
+#[derive(Debug)]
 struct Found {
     object: String,
     cluster_ip: IpAddr,
@@ -187,9 +188,25 @@ async fn names_are_services() {
         (found.selector, service_of(&services, CATALOG).await.map(|found| found.target))
     };
     let _ = until("the change is mended", SOON, mended, |found| *found == (None, Ok(target))).await;
+    // The endpoints are the Service's, to go with it; nobody collects what is left here. That is mended, too.
+    let owned = || async {
+        let service =
+            services.get_opt(&object).await.expect("an answer").and_then(|found| found.metadata.uid);
+        let slice = slices.get_opt(&format!("{object}-ipv4")).await.expect("an answer");
+        let owners = slice.and_then(|found| found.metadata.owner_references).unwrap_or_default();
+        service.is_some() && owners.iter().map(|owner| Some(&owner.uid)).eq([service.as_ref()])
+    };
+    until("an owner", SOON, owned, |owned| *owned).await;
+    let lone = json!({"metadata": {"ownerReferences": null}});
+    slices
+        .patch(&format!("{object}-ipv4"), &PatchParams::default(), &Patch::Merge(lone))
+        .await
+        .expect("changed");
+    until("the owner is mended", SOON, owned, |owned| *owned).await;
     services.delete(&object, &DeleteParams::default()).await.expect("deleted");
     let again = until_ok("it is made again", SOON, || service_of(&services, CATALOG)).await;
     assert_eq!((again.object, again.target, again.external_ips), (object.clone(), target, external_ips));
+    until("the new one owns them", SOON, owned, |owned| *owned).await;
     world.resolves("the address stays", vip).await;
     assert_eq!(ask(SocketAddr::new(here, target)).await.expect("an answer"), "catalog: who is there");
 
@@ -215,4 +232,46 @@ async fn names_where_external_ips_are_denied() {
     let problems = || world.controller.problems();
     let said = |all: &Vec<String>| all.iter().any(|text| text.contains("may not have external IPs"));
     until("the problem is told", SOON, problems, said).await;
+}
+
+/// A cluster with two address families: a pod with an address of each is one endpoint, and names have Services of both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_in_two_families() {
+    let world = World::start(&["--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112"]).await;
+    let client = &world.client;
+    let spec = json!({"serviceAccountName": "pair", "containers": [{"name": "c", "image": "none"}]});
+    make::<Pod>(client, json!({"metadata": meta("shop", "pair-1"), "spec": spec})).await;
+    let status =
+        json!({"status": {"podIP": "10.1.0.7", "podIPs": [{"ip": "10.1.0.7"}, {"ip": "fd00:1::7"}]}});
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+    pods.patch_status("pair-1", &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
+    let spec = json!({"ipFamilyPolicy": "RequireDualStack", "ports": [{"name": "web", "port": 80}]});
+    let made: Service = make(client, json!({"metadata": meta("shop", "pair"), "spec": spec})).await;
+    assert_eq!(made.spec.and_then(|spec| spec.cluster_ips).map(|all| all.len()), Some(2));
+    for (family, address) in [("IPv4", "10.1.0.7"), ("IPv6", "fd00:1::7")] {
+        let mut metadata = meta("shop", &format!("pair-{}", family.to_lowercase()));
+        metadata["labels"] = json!({"kubernetes.io/service-name": "pair"});
+        let target = json!({"kind": "Pod", "namespace": "shop", "name": "pair-1"});
+        let endpoints = json!([{"addresses": [address], "conditions": {"ready": true}, "targetRef": target}]);
+        let ports = json!([{"name": "web", "port": 80}]);
+        let slice =
+            json!({"metadata": metadata, "addressType": family, "ports": ports, "endpoints": endpoints});
+        make::<EndpointSlice>(client, slice).await;
+    }
+    let inventory = || world.agent.inventory();
+    let one = |all: &Vec<String>| all.iter().any(|line| line == r#"shop/pair 1/1 ["pair"]"#);
+    until("one endpoint", SOON, inventory, one).await;
+
+    let services: Api<Service> = Api::namespaced(client.clone(), OWN);
+    let found = || service_of(&services, CATALOG);
+    let both =
+        |found: &Result<Found, String>| found.as_ref().is_ok_and(|found| found.external_ips.len() == 2);
+    let found = until("both virtual IPs", SOON, found, both).await.expect("a Service");
+    let ips: Vec<IpAddr> = found.external_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+    assert!(ips.iter().any(IpAddr::is_ipv4) && ips.iter().any(IpAddr::is_ipv6), "{ips:?}");
+    let spec = services.get(&found.object).await.expect("a Service").spec.expect("a spec");
+    assert_eq!(spec.ip_family_policy.as_deref(), Some("PreferDualStack"));
+    assert_eq!(spec.ip_families.map(|all| all.len()), Some(2));
+    let v4 = ips.into_iter().find(IpAddr::is_ipv4).expect("one of IPv4");
+    world.resolves("where the gateway is", v4).await;
 }

@@ -3,8 +3,10 @@
 mod capture;
 mod identity;
 mod inject;
+mod install;
 mod mcs;
 mod policy;
+mod preflight;
 mod replicas;
 mod rights;
 mod server;

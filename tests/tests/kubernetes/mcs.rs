@@ -120,7 +120,7 @@ async fn let_write(client: &Client) {
 }
 
 /// The custom resources in a version: of today, or as they were before they had more fields.
-async fn install(client: &Client, version: &str, today: bool) {
+pub(crate) async fn install(client: &Client, version: &str, today: bool) {
     let text = json!({"type": "string"});
     let map = json!({"type": "object", "additionalProperties": text});
     let conditions = json!({

@@ -132,7 +132,7 @@ async fn install(controller: &Controller, home: &std::path::Path, server: &Serve
         "registry": REGISTRY, "version": "0.1.9", "node": {"enabled": true},
         "gateways": {"ingress": {"exposure": [{"type": "node_port"}]}},
     });
-    controller.install(&order).await;
+    controller.order("/organizations/acme/clusters/cluster-1/install", &order).await;
     agent
 }
 

@@ -33,6 +33,22 @@ async fn apply(client: &Client) {
     }
 }
 
+/// The agent is a user here, who may what the manifest's service account may.
+pub(crate) async fn let_agent_as_in_the_manifest(client: &Client) {
+    apply(client).await;
+    let group = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "tombolo"}]);
+    let of =
+        |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "tombolo-agent"});
+    let metadata = json!({"name": "tombolo-test"});
+    let binding = json!({"metadata": metadata, "subjects": group, "roleRef": of("ClusterRole")});
+    make_wide::<ClusterRoleBinding>(client, binding).await;
+    for namespace in [OWN, "kube-system"] {
+        let metadata = json!({"name": "tombolo-test", "namespace": namespace});
+        let binding = json!({"metadata": metadata, "subjects": group, "roleRef": of("Role")});
+        make::<RoleBinding>(client, binding).await;
+    }
+}
+
 /// Asks as the agent's service account would.
 async fn agent(server: &Server) -> Client {
     let mut config = server.config(ADMIN).await;

@@ -58,9 +58,27 @@ impl Controller {
         this
     }
 
+    /// Puts something in place of what there is.
+    pub(crate) async fn order(&self, path: &str, body: &Value) {
+        self.call_with(Method::PUT, path, Some(body.clone()), &[("if-match", "*")]).await;
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        self.call_with(method, path, body, &[]).await
+    }
+
+    async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Value {
         let url = format!("{}/api/v1{path}", self.bound.public_url);
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -69,15 +87,6 @@ impl Controller {
         let body: Value = response.json().await.unwrap_or_default();
         assert!(status.is_success(), "{path}: {status} {body}");
         body
-    }
-
-    /// Asks for an installation.
-    pub(crate) async fn install(&self, order: &Value) {
-        let url = format!("{}/api/v1/organizations/acme/clusters/cluster-1/install", self.bound.public_url);
-        let request = self.http.put(url).bearer_auth(&self.token).header("if-match", "*").json(order);
-        let response = request.send().await.expect("an answer");
-        let status = response.status();
-        assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
     }
 
     /// It goes away.
@@ -107,6 +116,18 @@ impl Controller {
         let path = format!("/organizations/acme/clusters/{cluster}/onboarding-tokens");
         let token = self.call(Method::POST, &path, Some(json!({}))).await;
         token["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The command line's options to be who may everything in the organization; the token lies in `home`.
+    pub(crate) fn credentials(&self, home: &Path) -> Vec<String> {
+        let file = home.join("token");
+        fs::write(&file, &self.token).expect("a token is written");
+        vec![
+            format!("--server={}", self.bound.public_url),
+            format!("--ca-fingerprint={}", self.bound.ca_fingerprint),
+            format!("--token-file={}", file.display()),
+            "--organization=acme".to_owned(),
+        ]
     }
 
     /// Where it is, and the fingerprint of its CA.

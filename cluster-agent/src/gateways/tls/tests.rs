@@ -39,7 +39,6 @@ fn membership() -> Membership {
         organization: "acme".parse().unwrap(),
         trust_domain: "acme.internal".parse().unwrap(),
         cluster: "c1".parse().unwrap(),
-        locality: Locality::default(),
     }
 }
 

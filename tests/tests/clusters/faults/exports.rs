@@ -3,9 +3,9 @@
 use crate::{lab::Cluster, onboard::SHOP};
 use serde_json::{Value, json};
 
-pub(super) const GROUP: &str = "multicluster.x-k8s.io";
+pub(crate) const GROUP: &str = "multicluster.x-k8s.io";
 /// By its whole name, for kubectl remembers for minutes which versions there were.
-pub(super) const IMPORTS: &str = "serviceimports.v1beta1.multicluster.x-k8s.io";
+pub(crate) const IMPORTS: &str = "serviceimports.v1beta1.multicluster.x-k8s.io";
 const RESOURCES: [(&str, &str); 2] =
     [("ServiceExport", "serviceexports"), ("ServiceImport", "serviceimports")];
 
@@ -14,7 +14,7 @@ fn names() -> [String; 2] {
 }
 
 /// The cluster knows these versions, and keeps objects in the last one.
-pub(super) async fn known(cluster: &Cluster, versions: &[&str]) {
+pub(crate) async fn known(cluster: &Cluster, versions: &[&str]) {
     // All that the true ones have, without their checks: `tests/tests/clusters/conformance.rs` has those.
     let any =
         json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
@@ -37,14 +37,14 @@ pub(super) async fn known(cluster: &Cluster, versions: &[&str]) {
 }
 
 /// A Service of the shop is exported.
-pub(super) async fn export(cluster: &Cluster, version: &str, name: &str) {
+pub(crate) async fn export(cluster: &Cluster, version: &str, name: &str) {
     let export = json!({ "apiVersion": format!("{GROUP}/{version}"), "kind": "ServiceExport",
         "metadata": { "name": name, "namespace": SHOP } });
     cluster.apply(&export.to_string()).await.expect("exported");
 }
 
 /// The cluster has neither the resources nor objects of them.
-pub(super) async fn forgotten(cluster: &Cluster) {
+pub(crate) async fn forgotten(cluster: &Cluster) {
     let [exports, imports] = names();
     cluster.kubectl(&["delete", &exports, &imports, "--timeout=60s"]).await.expect("they go");
 }

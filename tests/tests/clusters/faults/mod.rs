@@ -6,7 +6,7 @@ mod apiserver;
 mod changes;
 mod controller;
 mod endpoint;
-mod exports;
+pub(crate) mod exports;
 mod gateway;
 mod namespace;
 mod node;

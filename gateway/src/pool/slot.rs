@@ -1,0 +1,137 @@
+//! The tunnels of one key.
+
+use super::spread::{self, Seen};
+use crate::{error::Refusal, tunnel::Tunnel};
+use rustls::ClientConfig;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use tombolo_model::snapshot::CaFingerprint;
+use tombolo_mtls::Credentials;
+
+/// How long a failure to dial counts for choosing.
+const LATELY: Duration = Duration::from_secs(1);
+
+/// The tunnels of one key.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) credentials: Credentials,
+    pub(super) dialling: tokio::sync::Mutex<()>,
+    /// Whether another tunnel is made beside those that there are.
+    pub(super) growing: AtomicBool,
+    tunnels: Mutex<Vec<Arc<Tunnel>>>,
+    turns: AtomicU64,
+    failure: Mutex<Option<(Instant, Refusal)>>,
+}
+
+/// What is to be done for a spread of tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// There are fewer than there should be.
+    Few,
+    /// All of them lead to one gateway; there may be others.
+    Lone,
+    /// The youngest has been there for long.
+    Old,
+    /// Nothing.
+    Enough,
+}
+
+impl Slot {
+    pub(super) fn new(config: Arc<ClientConfig>, credentials: Credentials) -> Self {
+        Self {
+            config,
+            credentials,
+            dialling: tokio::sync::Mutex::default(),
+            growing: AtomicBool::new(false),
+            tunnels: Mutex::default(),
+            turns: AtomicU64::new(0),
+            failure: Mutex::default(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Arc<Tunnel>>> {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tunnels that take new streams; the others are let go.
+    pub(super) fn usable(&self) -> MutexGuard<'_, Vec<Arc<Tunnel>>> {
+        let not_after = self.credentials.not_after();
+        let mut tunnels = self.lock();
+        tunnels.retain(|tunnel| {
+            if tunnel.not_after != not_after {
+                tunnel.retire();
+            }
+            tunnel.usable()
+        });
+        tunnels
+    }
+
+    /// A tunnel with fewer than `most` streams.
+    pub(super) fn pick(&self, most: usize) -> Option<Arc<Tunnel>> {
+        let tunnels = self.usable();
+        let tunnel = &tunnels[spread::next(&seen(&tunnels, most))?];
+        tunnel.pick(self.turns.fetch_add(1, Ordering::Relaxed) + 1);
+        Some(tunnel.clone())
+    }
+
+    /// What is to be done that there are `aim` of them, and new ones now and then.
+    pub(super) fn spread(&self, aim: usize, respread: Duration) -> Spread {
+        let tunnels = self.usable();
+        if tunnels.len() < aim {
+            Spread::Few
+        } else if tunnels.iter().all(|tunnel| tunnel.age() >= respread) {
+            Spread::Old
+        } else if spread::is_lone(&seen(&tunnels, usize::MAX)) {
+            Spread::Lone
+        } else {
+            Spread::Enough
+        }
+    }
+
+    /// No new streams on those over `most`.
+    pub(super) fn trim(&self, most: usize) {
+        let mut tunnels = self.usable();
+        while tunnels.len() > most
+            && let Some(at) = spread::spare(&seen(&tunnels, usize::MAX))
+        {
+            tunnels.remove(at).retire();
+        }
+    }
+
+    pub(super) fn set_failure(&self, failure: Option<Refusal>) {
+        let failure = failure.map(|refusal| (Instant::now(), refusal));
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    fn failure(&self) -> Option<(Instant, Refusal)> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How dialling failed that began after this.
+    pub(super) fn failed_since(&self, time: Instant) -> Option<Refusal> {
+        self.failure().filter(|(at, _)| *at >= time).map(|(_, refusal)| refusal)
+    }
+
+    /// Whether dialling failed a moment ago.
+    pub(super) fn failed_lately(&self) -> bool {
+        self.failure().is_some_and(|(at, _)| at.elapsed() < LATELY)
+    }
+}
+
+fn seen(tunnels: &[Arc<Tunnel>], most: usize) -> Vec<Seen<Option<CaFingerprint>>> {
+    let one = |tunnel: &Arc<Tunnel>| Seen {
+        replica: tunnel.replica.clone(),
+        streams: tunnel.streams(),
+        room: tunnel.streams() < most.min(tunnel.capacity()),
+        turn: tunnel.turn(),
+        age: tunnel.age(),
+    };
+    tunnels.iter().map(one).collect()
+}

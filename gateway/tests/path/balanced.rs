@@ -1,0 +1,218 @@
+//! Two ingress gateways behind one address, as behind a load balancer or a node's port.
+
+use crate::{
+    failover::healthy,
+    wire::relay,
+    world::{Gateway, LONG, World, ask, cluster, echo},
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::AbortHandle,
+};
+use tombolo_gateway::config::Config;
+use tombolo_model::{GatewayRole, health::Health};
+use tombolo_runtime::task;
+use tombolo_testkit::wait::until;
+
+/// What a balancer leads to.
+struct Behind {
+    target: SocketAddr,
+    /// Whether it gets connections.
+    up: bool,
+    relays: Vec<AbortHandle>,
+    silent: watch::Sender<bool>,
+}
+
+/// A balancer of TCP connections: each goes to the next of those that are up; the first so many to the first one.
+struct Balancer {
+    address: SocketAddr,
+    behind: Arc<Mutex<Vec<Behind>>>,
+}
+
+impl Balancer {
+    async fn of(targets: &[SocketAddr], first: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let all = targets.iter().map(|target| Behind {
+            target: *target,
+            up: true,
+            relays: Vec::new(),
+            silent: watch::Sender::new(false),
+        });
+        let behind = Arc::new(Mutex::new(all.collect::<Vec<_>>()));
+        let this = Self { address, behind: behind.clone() };
+        task::spawn("balancer", async move {
+            for number in 0.. {
+                let Ok((near, _)) = listener.accept().await else { return };
+                let (at, target, state) = {
+                    let all = behind.lock().unwrap_or_else(PoisonError::into_inner);
+                    let up: Vec<usize> = (0..all.len()).filter(|at| all[*at].up).collect();
+                    let at = if number < first { up[0] } else { up[number % up.len()] };
+                    (at, all[at].target, all[at].silent.subscribe())
+                };
+                let Ok(far) = TcpStream::connect(target).await else { continue };
+                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+                let relays = [
+                    task::spawn("up", relay(near_read, far_write, state.clone())).abort_handle(),
+                    task::spawn("down", relay(far_read, near_write, state)).abort_handle(),
+                ];
+                behind.lock().unwrap_or_else(PoisonError::into_inner)[at].relays.extend(relays);
+            }
+        });
+        this
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Behind>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One gets no more connections, and those that it has break.
+    fn kill(&self, at: usize) {
+        let one = &mut self.lock()[at];
+        one.up = false;
+        one.relays.drain(..).for_each(|relay| relay.abort());
+    }
+
+    /// One says nothing any more, and goes on to get connections.
+    fn hang(&self, at: usize) {
+        self.lock()[at].silent.send_replace(true);
+    }
+
+    /// One gets connections (no more).
+    fn set_up(&self, at: usize, up: bool) {
+        self.lock()[at].up = up;
+    }
+}
+
+struct Balanced {
+    world: World,
+    second: Gateway,
+    balancer: Balancer,
+}
+
+impl Balanced {
+    async fn new(first: usize, tweak: impl Fn(&mut Config)) -> Self {
+        let tweak = |config: &mut Config| {
+            config.limits.pool_spread = 4;
+            tweak(config);
+        };
+        let mut world = World::with(&["c1", "c2"], tweak).await;
+        world.app("c2", echo).await;
+        let second = Gateway::start(GatewayRole::Ingress, &world.sites["c2"].ca, tweak).await;
+        let balancer = Balancer::of(&[world.sites["c2"].ingress.tunnel, second.tunnel], first).await;
+        world.spec.ingress.insert(cluster("c2"), [balancer.address.to_string()].into());
+        second.shared.apply(&world.resources("c2")).unwrap();
+        world.publish();
+        healthy(&world, "c2", |health| health == Health::Healthy).await;
+        Self { world, second, balancer }
+    }
+
+    /// A call that must be answered, in time.
+    async fn call(&self) -> Duration {
+        let begin = Instant::now();
+        assert_eq!(ask(self.world.call("c1").await, b"hello").await.unwrap(), b"hello");
+        begin.elapsed()
+    }
+
+    /// How many calls each of the two took.
+    fn taken(&self) -> [usize; 2] {
+        [self.world.sites["c2"].ingress.log().len(), self.second.log().len()]
+    }
+
+    /// Waits until there are all the tunnels that there should be.
+    async fn spread(&self) {
+        self.call().await;
+        let tunnels = || async { self.world.sites["c1"].egress.shared.pool.len() };
+        until("tunnels", LONG, tunnels, |count| *count == 4).await;
+    }
+
+    /// Calls until the one has taken so many more.
+    async fn until_taken(&self, at: usize, more: usize) {
+        let (begin, before) = (Instant::now(), self.taken()[at]);
+        while self.taken()[at] < before + more {
+            assert!(begin.elapsed() < LONG, "{at} takes nothing: {:?}", self.taken());
+            self.call().await;
+        }
+    }
+
+    fn is_in_rotation(&self) -> bool {
+        let report = self.world.sites["c1"].egress.shared.health.report();
+        report[&cluster("c2")].values().all(|state| state.health == Health::Healthy)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_gateways_behind_an_address_are_used() {
+    let balanced = Balanced::new(0, |_| {}).await;
+    balanced.spread().await;
+    let before = balanced.taken();
+    for _ in 0..40 {
+        balanced.call().await;
+    }
+    let look = || async { balanced.taken() };
+    let all = until("all calls in the logs", LONG, look, |now| {
+        now.iter().sum::<usize>() >= before.iter().sum::<usize>() + 40
+    });
+    let now = all.await;
+    let each = [now[0] - before[0], now[1] - before[1]];
+    assert!(each.iter().all(|count| *count >= 15), "by load, they share alike: {each:?}");
+}
+
+/// The prober and the first four tunnels all come to the first gateway.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_the_first_tunnels_missed_is_found() {
+    let balanced = Balanced::new(5, |_| {}).await;
+    balanced.until_taken(1, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_dies_behind_an_address_costs_no_call() {
+    for dead in [0, 1] {
+        let balanced = Balanced::new(0, |_| {}).await;
+        balanced.spread().await;
+        balanced.until_taken(dead, 2).await;
+        balanced.balancer.kill(dead);
+        for _ in 0..50 {
+            balanced.call().await;
+            assert!(balanced.is_in_rotation(), "the other one answers");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_hangs_behind_an_address_costs_no_call() {
+    let balanced = Balanced::new(0, |_| {}).await;
+    balanced.spread().await;
+    balanced.until_taken(1, 2).await;
+    balanced.balancer.hang(1);
+    let begin = Instant::now();
+    let mut slow = 0;
+    // a while in which the balancer does not know it yet
+    while begin.elapsed() < Duration::from_secs(3) {
+        let took = balanced.call().await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        slow += usize::from(took > Duration::from_millis(400));
+        assert!(balanced.is_in_rotation(), "the other one answers");
+    }
+    assert!(slow <= 6, "{slow} calls waited for one that hangs");
+    balanced.balancer.set_up(1, false);
+    balanced.until_taken(0, 20).await;
+    assert!(balanced.is_in_rotation());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_comes_behind_an_address_gets_its_part() {
+    let balanced = Balanced::new(0, |config| config.timing.respread = Duration::from_millis(50)).await;
+    balanced.balancer.kill(1);
+    balanced.spread().await;
+    let before = balanced.taken()[1];
+    balanced.balancer.set_up(1, true);
+    balanced.until_taken(1, 5).await;
+    assert!(balanced.taken()[1] >= before + 5);
+}
