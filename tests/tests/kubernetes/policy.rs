@@ -106,8 +106,11 @@ async fn tried(client: &Client, method: &str, path: &str, kind: &str, body: &Val
 const MERGE: &str = "application/merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
+/// A change of the pods of an object.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// An object with its pods changed.
-async fn pods_with(client: &Client, path: &str, change: &dyn Fn(&mut Value)) -> String {
+async fn pods_with(client: &Client, path: &str, change: Change<'_>) -> String {
     let mut spec = get(client, path).await.expect("it is there")["spec"]["template"]["spec"].take();
     change(&mut spec);
     tried(client, "PATCH", path, MERGE, &json!({"spec": {"template": {"spec": spec}}})).await
@@ -189,7 +192,7 @@ async fn the_agent_is_held_to_what_it_does() {
 
     // and no more
     let evil = "evil.example.org/tombolo-gateway:1";
-    let changes: [(&str, &str, &dyn Fn(&mut Value)); 14] = [
+    let changes: [(&str, &str, Change<'_>); 14] = [
         (EGRESS, "image from where", &|pod| pod["containers"][0]["image"] = json!(evil)),
         (EGRESS, "image from where", &|pod| {
             add(&mut pod["containers"], json!({"name": "x", "image": evil}));
