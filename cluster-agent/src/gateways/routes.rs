@@ -11,7 +11,7 @@ use super::{
     siblings,
     stream::Stream,
 };
-use crate::{certificate::Authority, index::View, lease::Standings, state::Membership};
+use crate::{capture::Chosen, certificate::Authority, index::View, lease::Standings, state::Membership};
 use bytes::Bytes;
 use futures::stream;
 use http::{Method, Request, Response, StatusCode, header};
@@ -23,7 +23,11 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
-use tombolo_model::{GatewayRole, Generation, NamespaceName, snapshot::GatewayResource};
+use tombolo_feed::State;
+use tombolo_model::{
+    GatewayRole, Generation, NamespaceName,
+    snapshot::{ClusterResource, GatewayResource},
+};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -50,6 +54,8 @@ pub struct Context {
     pub membership: Arc<Membership>,
     /// What runs in the cluster.
     pub view: watch::Receiver<Arc<View>>,
+    /// The controller's snapshot.
+    pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// Whether this replica holds the Lease.
     pub standings: Standings,
     /// Reads what they send.
@@ -378,7 +384,8 @@ impl Context {
     ) -> Result<Response<Body>, Problem> {
         let hello = self.hub.known(instance)?;
         let identity = &request.identity;
-        authorize(&hello, peer.caller(), identity, &self.membership, &self.view.borrow())
+        let chosen = Chosen::of(&self.snapshot.borrow().resources);
+        authorize(&hello, peer.caller(), identity, &self.membership, &self.view.borrow(), &chosen)
             .map_err(|forbidden| problem(StatusCode::FORBIDDEN, forbidden))?;
         let leaf = self
             .authority

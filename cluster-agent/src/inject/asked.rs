@@ -7,8 +7,7 @@ use crate::{
     registries::Registries,
 };
 use tombolo_model::{
-    install::{DefaultMode, FailurePolicy, InstallOrder},
-    intent::CaptureMode,
+    install::{FailurePolicy, InstallOrder},
     snapshot::{ClusterResource, ResourceKey, Resources},
 };
 
@@ -40,17 +39,12 @@ impl Asked {
         registries: &Registries,
     ) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
-        let (mut chosen, policy) = (Chosen::default(), config.policy);
+        let (chosen, policy) = (Chosen::of(resources), config.policy);
         let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,
             Some(InstallOrder::Installed(spec)) => {
                 registries.check(&spec.registry).ok()?;
-                chosen.namespaces.clone_from(&spec.namespaces);
-                chosen.default = match spec.default_mode {
-                    DefaultMode::Gateway => CaptureMode::Gateway,
-                    DefaultMode::None => CaptureMode::None,
-                };
                 let image = image(spec, "tombolo-gateway");
                 spec.injector.enabled.then_some(Webhook { policy: spec.injector.failure_policy, image })
             }
