@@ -8,24 +8,26 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tombolo_model::GatewayRole;
 use tombolo_runtime::{
-    bodies::{Bodies, Unread},
-    places::{Places, Shares},
+    bodies::{Bodies, Bounds, Unread},
+    places::Shares,
 };
 
-/// All bodies that are being read, in bytes.
-const ALL: usize = 16 << 20;
-/// Bodies at a time.
-const AT_ONCE: Shares = Shares { all: 256, each: 8 };
-/// How long one may take, with the wait for room.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// What a gateway says of itself, or wants signed, in bytes.
+/// How long a body may take, with the wait for room.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What is short, and must not wait behind what is long: in bytes.
+const SHORT: Bounds = Bounds { all: 8 << 20, each: 1 << 20, bodies: Shares { all: 256, each: 8 } };
+/// Statuses of sidecars: anybody may have one.
+const SIDECARS: Bounds = Bounds { all: 8 << 20, each: 2 << 20, bodies: Shares { all: 64, each: 1 } };
+/// Statuses of the agent's own gateways.
+const GATEWAYS: Bounds = Bounds { all: 16 << 20, each: 4 << 20, bodies: Shares { all: 16, each: 2 } };
+/// What a gateway acknowledges, wants signed or asks another replica, in bytes.
 const SMALL: usize = 64 << 10;
 /// A hello: it names the workloads of a machine.
 const HELLO: usize = 256 << 10;
 /// A status of a gateway that many call through. It says of each edge how often it was used.
 const LARGE: usize = 4 << 20;
 /// A status of what stands before one pod.
-const SIDECAR: usize = 512 << 10;
+const SIDECAR: usize = 2 << 20;
 
 /// What a body is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +54,14 @@ impl Kind {
 /// Reads bodies. Clones share the bounds.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    bodies: Bodies,
-    callers: Places<String>,
+    short: Bodies<String>,
+    sidecars: Bodies<String>,
+    gateways: Bodies<String>,
 }
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { bodies: Bodies::new(ALL), callers: Places::new(AT_ONCE) }
+        Self { short: Bodies::new(SHORT), sidecars: Bodies::new(SIDECARS), gateways: Bodies::new(GATEWAYS) }
     }
 }
 
@@ -70,24 +73,20 @@ impl Reading {
         caller: &str,
         kind: Kind,
     ) -> Result<T, Problem> {
-        let busy = || {
-            let detail = "too many requests are being read; send it again";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        let bodies = match kind {
+            Kind::Status(GatewayRole::Sidecar) => &self.sidecars,
+            Kind::Status(_) => &self.gateways,
+            Kind::Hello | Kind::Ack | Kind::Certificate | Kind::Replica => &self.short,
         };
-        let place = self.callers.take(&caller.to_owned()).map_err(|_| busy())?;
         let (head, body) = request.into_parts();
-        let read = self.bodies.read(&head.headers, body, kind.most(), PATIENCE);
-        let body = tokio::select! {
-            read = read => read.map_err(|unread| {
-                let status = match unread {
-                    Unread::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
-                    Unread::Late => StatusCode::REQUEST_TIMEOUT,
-                    Unread::TooLong(_) | Unread::Broken => StatusCode::PAYLOAD_TOO_LARGE,
-                };
-                Problem::new(status, unread)
-            })?,
-            () = place.lost() => return Err(busy()),
-        };
+        let read = bodies.read(&caller.to_owned(), &head.headers, body, kind.most(), PATIENCE).await;
+        let body = read.map_err(|unread| {
+            let status = match unread {
+                Unread::Late => StatusCode::SERVICE_UNAVAILABLE,
+                Unread::TooLong(_) | Unread::Broken => StatusCode::PAYLOAD_TOO_LARGE,
+            };
+            Problem::new(status, unread)
+        })?;
         serde_json::from_slice(&body).map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error))
     }
 }

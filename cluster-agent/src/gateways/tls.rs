@@ -145,7 +145,11 @@ async fn serve(
 ) {
     // Small lines that should arrive at once.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(PATIENCE, accept_optional(stream, tls)).await {
+    let accepted = tokio::select! {
+        accepted = timeout(PATIENCE, accept_optional(stream, tls)) => accepted,
+        () = place.lost() => return,
+    };
+    let stream = match accepted {
         Ok(Ok((stream, _))) => stream,
         Ok(Err(error)) => {
             return tracing::debug!(peer = %address, error = chain(&error), "a gateway's handshake failed");

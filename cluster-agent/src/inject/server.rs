@@ -21,14 +21,14 @@ use rustls::ServerConfig;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tombolo_model::{NamespaceName, intent::CaptureMode};
 use tombolo_mtls::{accept_optional, https_server_config};
 use tombolo_runtime::{
-    bodies::{Bodies, Unread},
+    bodies::{Bodies, Bounds, Unread},
     drain::Watch,
     metrics::Metrics,
     places::{Place, Places, Shares, Source},
@@ -38,12 +38,21 @@ use tombolo_runtime::{
 
 /// The API server gives up after 5 s.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections at a time; of these, from one address. API servers are few, and each keeps some open.
-const PLACES: Shares = Shares { all: 256, each: 64 };
+/// Connections at a time. An API server has one for each pod that it asks about at the same time, and all of them may come from one
+/// address; those with a question under way are taken from nobody.
+const PLACES: Shares = Shares { all: 512, each: 512 };
+/// How long a place is waited for, where none is free.
+const WAIT: Duration = Duration::from_secs(1);
+/// Connections that wait for a place at a time.
+const WAITING: usize = 256;
 /// A pod has at most 1.5 MiB in etcd, and the question says it twice at most.
 const MAX_BODY: usize = 4 << 20;
-/// All questions that are being read, in bytes: the agent has little memory, and anybody in the cluster may ask.
-const ALL_BODIES: usize = 16 << 20;
+/// All questions that are being read: the agent has little memory, and anybody in the cluster may ask.
+const BODIES: Bounds = Bounds { all: 16 << 20, each: 8 << 20, bodies: Shares { all: 32, each: 8 } };
+/// How long one may take to come: well within what the API server waits.
+const BODY: Duration = Duration::from_secs(2);
+/// How long a connection that never asked may be silent: clients open some ahead.
+const UNUSED: Duration = Duration::from_secs(60);
 /// How long a connection that asked once may be silent: the API server closes its own after 90 s.
 const IDLE: Duration = Duration::from_secs(120);
 /// How long after a failed accept the next one is tried (no file descriptors left, as a rule).
@@ -112,7 +121,8 @@ impl Webhook {
     pub async fn run(self, stop: Watch) {
         let places = Places::new(PLACES);
         let Self { listener, tls, knowledge, pods, .. } = self;
-        let answering = Answering { knowledge, pods, bodies: Bodies::new(ALL_BODIES) };
+        let answering = Answering { knowledge, pods, bodies: Bodies::new(BODIES) };
+        let waiting = Arc::new(Semaphore::new(WAITING));
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -121,15 +131,19 @@ impl Webhook {
             };
             match accepted {
                 Ok((stream, client)) => {
-                    let place = match places.take(&Source::of(client.ip())) {
-                        Ok(place) => place,
-                        Err(full) => {
-                            tracing::debug!(client = %client, full = ?full, "no place at the webhook");
-                            continue;
-                        }
-                    };
+                    let Ok(waits) = Arc::clone(&waiting).try_acquire_owned() else { continue };
                     let (tls, answering, stop) = (tls.clone(), answering.clone(), stop.clone());
-                    task::spawn("webhook connection", answering.serve(stream, place, tls, stop));
+                    let (places, source) = (places.clone(), Source::of(client.ip()));
+                    task::spawn("webhook connection", async move {
+                        let place = places.take_within(&source, WAIT).await;
+                        drop(waits);
+                        match place {
+                            Ok(place) => answering.serve(stream, source, place, tls, stop).await,
+                            Err(full) => {
+                                tracing::debug!(client = %client, full = ?full, "no place at the webhook");
+                            }
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "the webhook could not accept a connection; trying again");
@@ -144,12 +158,23 @@ impl Webhook {
 struct Answering {
     knowledge: Knowledge,
     pods: Family<Became, Counter>,
-    bodies: Bodies,
+    bodies: Bodies<Source>,
 }
 
 impl Answering {
-    async fn serve(self, stream: TcpStream, place: Place, tls: Arc<ServerConfig>, stop: Watch) {
-        let stream = match timeout(PATIENCE, accept_optional(stream, tls)).await {
+    async fn serve(
+        self,
+        stream: TcpStream,
+        source: Source,
+        place: Place,
+        tls: Arc<ServerConfig>,
+        stop: Watch,
+    ) {
+        let accepted = tokio::select! {
+            accepted = timeout(PATIENCE, accept_optional(stream, tls)) => accepted,
+            () = place.lost() => return,
+        };
+        let stream = match accepted {
             Ok(Ok((stream, _))) => stream,
             Ok(Err(error)) => {
                 let error = chain(&error);
@@ -159,10 +184,16 @@ impl Answering {
         };
         let asked = CancellationToken::new();
         let first = asked.clone();
+        let place = Arc::new(place);
+        let held = Arc::clone(&place);
         let service = service_fn(move |request| {
             first.cancel();
-            let this = self.clone();
-            async move { Ok::<_, Infallible>(this.respond(request).await) }
+            let (this, busy) = (self.clone(), held.busy());
+            async move {
+                let answer = this.respond(request, source).await;
+                drop(busy);
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -175,7 +206,7 @@ impl Answering {
             tokio::select! {
                 () = asked.cancelled() => place.lost().await,
                 () = place.lost() => {}
-                () = sleep(PATIENCE) => {}
+                () = sleep(UNUSED) => {}
             }
         };
         let ended = tokio::select! {
@@ -194,21 +225,24 @@ impl Answering {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>, source: Source) -> Response<Full<Bytes>> {
         if request.uri().path() != PATH {
             return plain(StatusCode::NOT_FOUND, format!("there is only {PATH} here\n"));
         }
         if request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only POST is known here\n");
         }
+        if self.knowledge.asked.borrow().is_none() {
+            // what becomes of the pod, the failure policy says
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "the agent does not know yet what is asked for\n");
+        }
         let (head, body) = request.into_parts();
-        let body = match self.bodies.read(&head.headers, body, MAX_BODY, PATIENCE).await {
+        let body = match self.bodies.read(&source, &head.headers, body, MAX_BODY, BODY).await {
             Ok(body) => body,
             Err(unread) => {
                 let status = match unread {
                     Unread::TooLong(_) | Unread::Broken => StatusCode::PAYLOAD_TOO_LARGE,
-                    Unread::Late => StatusCode::REQUEST_TIMEOUT,
-                    Unread::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+                    Unread::Late => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 return plain(status, format!("{unread}\n"));
             }

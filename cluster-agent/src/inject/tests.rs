@@ -323,11 +323,19 @@ fn an_installation_goes_before_the_options() {
     assert_eq!(installed.chosen.default, CaptureMode::None);
     let of_order = ("registry.test/tombolo-gateway:1.2".to_owned(), FailurePolicy::Ignore);
     assert_eq!(image(Some(installed)), Some(of_order));
-    // whoever writes orders brings no images of his own into pods: what was asked for last stays
+    // whoever writes orders brings no images of his own into pods: until it is known which may be, nothing is answered, and then what runs stays
     let elsewhere = Registries::stated(["elsewhere.test".to_owned()]);
-    for registries in [elsewhere, Registries::default()] {
+    for registries in [elsewhere.clone(), Registries::default()] {
         assert_eq!(Asked::of(&told(Some(spec("{}"))), &config(None), &registries), None);
     }
+    let runs = elsewhere.with_running(["old.test/tombolo-gateway:1.1"]);
+    let refused = Asked::of(&told(Some(spec("{}"))), &config(None), &runs).unwrap();
+    assert_eq!(refused.chosen.default, CaptureMode::None, "all else of the order counts");
+    let standing = ("old.test/tombolo-gateway:1.1".to_owned(), FailurePolicy::Ignore);
+    assert_eq!(image(Some(refused)), Some(standing));
+    let nothing =
+        Asked::of(&told(Some(spec("{}"))), &config(Some("i")), &elsewhere.with_running([])).unwrap();
+    assert_eq!(nothing.webhook.unwrap().image, "i");
     let off = spec(r#"{"injector": {"enabled": false}}"#);
     assert_eq!(image(Asked::of(&told(Some(off)), &config(Some("i")), &all)), None);
     let removed = InstallOrder::Removed { revision: 2 };

@@ -3,8 +3,8 @@
 use super::{
     address::Node,
     object::{COMPONENT, Key, Kind, Objects},
-    objects::{AGENT, Abilities, INGRESS},
-    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, agent_image, plan},
+    objects::{AGENT, Abilities, EGRESS, INGRESS},
+    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, image_of, plan},
     trial,
 };
 use crate::{
@@ -127,7 +127,7 @@ impl Installing {
                 let injection =
                     injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
                 let (found, reached) = (reading.found(), self.reached());
-                let registries = self.registries(found.agent.as_ref());
+                let registries = self.registries(&found);
                 let found = Found { abilities, failed, imports, injection, reached, registries, ..found };
                 let plan = plan(&asked, &self.namespace, &found);
                 let tried = asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
@@ -200,9 +200,14 @@ impl Installing {
         (reading, events)
     }
 
-    /// Where images may come from, also for others to know.
-    fn registries(&self, agent: Option<&Value>) -> Registries {
-        let registries = self.registries.borrow().of_image(agent.and_then(agent_image));
+    /// Where images may come from and what runs, also for others to know.
+    fn registries(&self, found: &Found) -> Registries {
+        let gateways = [EGRESS, INGRESS].map(|name| {
+            let deployment = found.objects.get(&Key::new(Kind::Deployment, name));
+            deployment.and_then(|deployment| image_of(deployment, "gateway"))
+        });
+        let agent = found.agent.as_ref().and_then(|agent| image_of(agent, "agent"));
+        let registries = self.registries.borrow().with_running(gateways.into_iter().flatten().chain(agent));
         self.registries.send_if_modified(|old| {
             let differs = *old != registries;
             old.clone_from(&registries);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     inject::Injection,
-    registries::{NotAllowed, Registries},
+    registries::{NotAllowed, Registries, Settled},
 };
 use serde_json::Value;
 use std::{
@@ -150,12 +150,21 @@ pub(super) fn installation(
     found: &Found,
     pace: Pace,
 ) -> Plan {
-    if let Err(why) = found.registries.check(&spec.registry) {
-        return refusal(spec, found, &why);
-    }
     let mut plan = Plan::default();
+    let settled = found.registries.settle(spec);
+    let (spec, refused) = match &settled {
+        Settled::Ordered(spec) => (*spec, None),
+        Settled::Standing(standing, why) => (&**standing, Some(why)),
+        Settled::Nothing(why) => {
+            plan.refuse(why);
+            return plan;
+        }
+        // nothing is planned before it was read
+        Settled::Unknown => return plan,
+    };
     let wanted_image = image(spec, AGENT);
-    let agent_is_current = found.agent.as_ref().is_none_or(|agent| agent_image(agent) == Some(&wanted_image));
+    let is_wanted = |agent: &Value| image_of(agent, "agent") == Some(&wanted_image);
+    let agent_is_current = refused.is_some() || found.agent.as_ref().is_none_or(is_wanted);
     if !agent_is_current {
         plan.actions.push(("agent", Action::Agent { image: wanted_image }));
     }
@@ -202,24 +211,20 @@ pub(super) fn installation(
         plan.steps.push(steps::injector(&found.injection));
     }
     plan.steps.push(steps::peers(&asked.peers, &found.reached));
+    if let Some(why) = refused {
+        plan.refuse(why);
+    }
     plan
 }
 
 static EMPTY: &BTreeSet<String> = &BTreeSet::new();
 
-/// Nothing of the order is done, and what stands goes on as it is: peers come where they came before.
-fn refusal(spec: &InstallSpec, found: &Found, why: &NotAllowed) -> Plan {
-    let service = found.objects.get(&Key::new(Kind::Service, INGRESS));
-    let ways = &spec.gateways.ingress.exposure;
-    let addresses = match service {
-        Some(_) => addresses(ways, service, &found.nodes, &found.hosts).found,
-        None => BTreeSet::new(),
-    };
-    Plan {
-        actions: Vec::new(),
-        steps: vec![steps::refused(why.to_string())],
-        addresses,
-        problems: vec![("installation, registry".to_owned(), why.to_string())],
+impl Plan {
+    /// Says in place of the agent's step that the images stay as they are.
+    fn refuse(&mut self, why: &NotAllowed) {
+        self.steps.retain(|step| step.step != "agent");
+        self.steps.insert(0, steps::refused(why.to_string()));
+        self.problems.insert(0, ("installation, images".to_owned(), why.to_string()));
     }
 }
 
@@ -244,9 +249,10 @@ fn step_of(key: &Key) -> &'static str {
     }
 }
 
-pub(super) fn agent_image(agent: &Value) -> Option<&str> {
-    let containers = agent["spec"]["template"]["spec"]["containers"].as_array()?;
-    containers.iter().find(|container| container["name"] == "agent")?["image"].as_str()
+/// The image of a container of a Deployment.
+pub(super) fn image_of<'a>(deployment: &'a Value, container: &str) -> Option<&'a str> {
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array()?;
+    containers.iter().find(|one| one["name"] == container)?["image"].as_str()
 }
 
 /// The cluster's own DNS: these domains forwarded to the agents.

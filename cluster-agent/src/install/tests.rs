@@ -81,7 +81,7 @@ impl Cluster {
         let mut found = Found {
             answers_at: Some("10.96.0.53".parse().unwrap()),
             nodes: BTreeSet::from([Node::read(&node).unwrap()]),
-            registries: Registries::stated(["r.example.com/t".to_owned()]),
+            registries: Registries::stated(["r.example.com/t".to_owned()]).with_running([]),
             ..Found::default()
         };
         found.injection = told(&[]);
@@ -224,13 +224,19 @@ fn what_others_change_is_mended_and_what_they_add_stays() {
 
 #[test]
 fn images_come_from_where_they_may_alone() {
+    const RUNS: [&str; 2] = ["r.example.com/t/tombolo-gateway:1.0.0", "r.example.com/t/tombolo-agent:1.0.0"];
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
-    cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:1.0.0"));
-    // what the agent itself runs from says so, where nobody stated anything
-    cluster.found.registries = Registries::default().of_image(Some("r.example.com/t/tombolo-agent:1.0.0"));
+    cluster.found.agent = Some(agent(RUNS[1]));
+    // what runs says so, where nobody stated anything
+    cluster.found.registries = Registries::default().with_running(RUNS);
     cluster.settle();
     let before = cluster.plan();
-    let evil = InstallSpec { revision: 2, registry: "evil.example.org/t".to_owned(), ..spec() };
+    let evil = InstallSpec {
+        revision: 2,
+        registry: "evil.example.org/t".to_owned(),
+        version: "2".to_owned(),
+        ..spec()
+    };
     cluster.order = InstallOrder::Installed(evil.clone());
     let plan = cluster.plan();
     assert!(plan.actions.is_empty(), "{:?}", plan.actions);
@@ -238,11 +244,22 @@ fn images_come_from_where_they_may_alone() {
     let (state, message) = cluster.steps()["agent"].clone();
     assert_eq!(state, StepState::Failed);
     assert!(message.contains("--allowed-registry=evil.example.org/t"), "{message}");
-    assert_eq!(plan.problems, [("installation, registry".to_owned(), message)]);
+    assert_eq!(plan.problems, [("installation, images".to_owned(), message)]);
     let tried = cluster.tried(Trial { number: 9, spec: evil });
     assert!(tried.plan.is_empty() && tried.problems[0].contains("evil.example.org"), "{tried:?}");
-    cluster.found.registries = Registries::stated(["evil.example.org/t".to_owned()]);
+    // what others change is mended, with the images that stand, and the cluster's DNS is kept
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"]["containers"][0]["image"] =
+        json!("evil");
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"]);
+    let egress = cluster.object(Kind::Deployment, EGRESS);
+    assert_eq!(egress["spec"]["template"]["spec"]["containers"][0]["image"], RUNS[0]);
+    cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(COREFILE);
+    assert_eq!(cluster.step(), ["corefile"]);
+    cluster.found.registries = Registries::stated(["evil.example.org/t".to_owned()]).with_running(RUNS);
     assert!(!cluster.plan().actions.is_empty(), "whoever applied the manifest may say so");
+    // where nothing runs, nothing is made
+    cluster.found.registries = Registries::stated(["r.example.com/t".to_owned()]).with_running([]);
+    assert!(cluster.plan().actions.is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`, and the dumps of the program. Plain HTTP/1.1 for the machine's own people and scrapers; it
 //! changes nothing, and its bounds keep it from hurting what it watches. In a pod it is open to the whole network, for kubelet and scrapers: so
-//! the dumps, which have routes and addresses in them, are for those alone who come from the machine or pod itself.
+//! the dumps, which have routes and addresses in them, are for those alone who come over its loopback.
 
 use crate::{
     drain, metrics,
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Connections at a time, from elsewhere. One more takes the place of whoever has most.
-const ELSEWHERE: Shares = Shares { all: 128, each: 8 };
+const ELSEWHERE: Shares = Shares { all: 128, each: 16 };
 /// The same, from the machine or pod itself.
 const OWN: Shares = Shares { all: 64, each: 64 };
 /// How long a client may take to say what it wants; also between requests.
@@ -147,10 +147,9 @@ pub async fn serve(
     serve_to(listener, metrics, readiness, routes, stop, is_own).await;
 }
 
-/// Whether a client is on the machine, or in the pod, that it asks.
-fn is_own(client: SocketAddr, here: SocketAddr) -> bool {
-    let (client, here) = (client.ip().to_canonical(), here.ip().to_canonical());
-    client.is_loopback() || client == here
+/// Whether a client is on the machine, or in the pod, that it asks. Its own address does not say so: a gateway dials for others, too.
+fn is_own(client: SocketAddr) -> bool {
+    client.ip().to_canonical().is_loopback()
 }
 
 async fn serve_to(
@@ -159,7 +158,7 @@ async fn serve_to(
     readiness: Readiness,
     routes: Routes,
     stop: drain::Watch,
-    is_own: fn(SocketAddr, SocketAddr) -> bool,
+    is_own: fn(SocketAddr) -> bool,
 ) {
     let admin = Arc::new(Admin { metrics, readiness, routes, draining: stop.draining() });
     let ended = stop.ended();
@@ -169,7 +168,7 @@ async fn serve_to(
         loop {
             match listener.accept().await {
                 Ok((stream, client)) => {
-                    let from_here = stream.local_addr().is_ok_and(|here| is_own(client, here));
+                    let from_here = is_own(client);
                     let places = if from_here { &own } else { &elsewhere };
                     let place = match places.take(&Source::of(client.ip())) {
                         Ok(place) => place,

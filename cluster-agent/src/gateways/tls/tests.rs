@@ -362,7 +362,7 @@ async fn a_body_is_as_long_as_its_sender_needs() {
     sidecar.connected().await;
     let say = async |gateway: &Gateway, what: &str, instance: &str| {
         let problem =
-            tombolo_wire::message::Problem { subject: "x".repeat(600 << 10), message: String::new() };
+            tombolo_wire::message::Problem { subject: "x".repeat(2100 << 10), message: String::new() };
         let status = GatewayStatus { problems: vec![problem], ..GatewayStatus::default() };
         let path = format!("/gateway/v1/{what}?instance={instance}");
         let answer: Result<(), RequestError> = gateway.client.requests().post(&path, &status).await;
