@@ -3,10 +3,14 @@
 use super::*;
 use crate::{capture::Chosen, certificate::Authority, index::Index};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tombolo_mtls::{connect_pinned, pinned_client_config};
 use tombolo_runtime::{clock::SystemClock, drain};
 use tombolo_testkit::ca::Organization;
+
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 struct Lab {
     address: SocketAddr,
@@ -43,19 +47,14 @@ impl Lab {
     }
 
     /// Asks with a body that says to have this many bytes, of which these come.
-    async fn ask(
-        &self,
-        source: &str,
-        length: usize,
-        body: &[u8],
-    ) -> impl AsyncReadExt + AsyncWriteExt + Unpin {
+    async fn ask(&self, source: &str, length: usize, body: &[u8]) -> Box<dyn Io> {
         let config = pinned_client_config(self.pin, None, &[b"http/1.1"]);
         let name = ServerName::try_from("tombolo-agent.tombolo-system.svc").unwrap();
         let mut stream = connect_pinned(self.from(source).await, config, name).await.unwrap();
         let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body).await.unwrap();
-        stream
+        Box::new(stream)
     }
 
     /// The status of the answer to a question about a pod.
