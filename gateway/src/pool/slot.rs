@@ -130,7 +130,10 @@ impl Slot {
 
     /// Whether that was a moment ago.
     pub(super) fn failed_beside_lately(&self) -> bool {
-        self.failed_beside.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < LATELY)
+        self.failed_beside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|at| at.elapsed() < LATELY)
     }
 
     pub(super) fn set_failure(&self, failure: Option<Refusal>) {

@@ -100,8 +100,16 @@ mod tests {
         assert_eq!(spare(&[aged('b', 90), aged('a', 5), aged('a', 60), aged('a', 7)]), Some(2));
         assert_eq!(spare(&[aged('b', 90), aged('a', 5)]), Some(0), "equal ones: the oldest");
         let carries = Seen { streams: 3, ..aged('a', 60) };
-        assert_eq!(spare(&[aged('b', 90), carries.clone(), aged('a', 0)]), Some(2), "a newcomer that shows nothing new");
-        assert_eq!(spare(&[carries.clone(), carries, aged('b', 0)]), Some(0), "one that shows a gateway stays");
+        assert_eq!(
+            spare(&[aged('b', 90), carries.clone(), aged('a', 0)]),
+            Some(2),
+            "a newcomer that shows nothing new"
+        );
+        assert_eq!(
+            spare(&[carries.clone(), carries, aged('b', 0)]),
+            Some(0),
+            "one that shows a gateway stays"
+        );
         assert_eq!(spare::<char>(&[]), None);
         assert!(is_lone(&[aged('a', 1), aged('a', 2)]) && !is_lone(&[aged('a', 1), aged('b', 2)]));
     }
