@@ -126,7 +126,7 @@ async fn what_is_missing_is_said() {
     is(&said, "nodes", "less", "n3 (linux/riscv64)");
     is(&said, "room", "ok", "6 pods");
     is(&said, "ingress", "ok", "10.0.0.7");
-    is(&looking.look(ADMIN, &["--ingress", "node-port=80"]).await, "ingress", "missing", "valid ports");
+    is(&looking.look(ADMIN, &["--ingress", "node-port=80"]).await, "ingress", "less", "30000 to 32767");
     let ports = json!([{"port": 80, "nodePort": 31_443}]);
     let taken = json!({"metadata": meta("default", "web"), "spec": {"type": "NodePort", "ports": ports}});
     make::<Service>(&client, taken).await;

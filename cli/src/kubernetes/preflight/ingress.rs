@@ -3,11 +3,13 @@
 use super::{Asked, Finding, Verdict, finding, name, nodes::Node, refused, some, text};
 use crate::problem::CliError;
 use serde_json::{Value, json};
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 const WHAT: &str = "ingress";
 /// Where peers' tunnels come in.
 const TUNNEL: u16 = 15443;
+/// The node ports that an API server gives where it is told nothing.
+const RANGE: RangeInclusive<u16> = 30_000..=32_767;
 /// Who gives addresses to Services, and the API group or the custom resource by which each is seen.
 const BALANCERS: [(&str, &str); 4] = [
     ("MetalLB", "/apis/metallb.io"),
@@ -133,7 +135,19 @@ async fn node_port(asked: &Asked<'_>, port: Option<u16>, nodes: &[Node]) -> (Ver
         "spec": { "type": "NodePort", "ports": [one] },
     });
     match asked.post("/api/v1/namespaces/default/services?dryRun=All", &service).await {
-        Ok(_) => reachable(nodes),
+        // of a trial the API server does not say that a port is outside of its range
+        Ok(_) => match port.filter(|port| !RANGE.contains(port)) {
+            None => reachable(nodes),
+            Some(_) => {
+                let said = format!(
+                    "outside of Kubernetes' own range, {} to {}; ask for another port, or see that the API server's \
+                     --service-node-port-range has it",
+                    RANGE.start(),
+                    RANGE.end()
+                );
+                (Verdict::Less, said)
+            }
+        },
         Err(error) => {
             let said = format!("refused ({}); ask for another port, or for none", refused(&error));
             (Verdict::Missing, said)
