@@ -86,7 +86,7 @@ impl Kind {
     /// The fields of its spec.
     const fn fields(self) -> &'static [&'static str] {
         match self {
-            Self::GlobalNamespace => &["domain", "rules"],
+            Self::GlobalNamespace => &["domain", "rules", "capture"],
             Self::Cluster => &["labels", "locality"],
         }
     }
@@ -161,7 +161,9 @@ pub async fn run(client: &Client, args: ApplyArgs, mode: Mode, out: &Output) -> 
                     // it is replaced as a whole: what the file leaves out stays as it is
                     let mut body = to;
                     for field in document.kind.fields() {
-                        body.entry(*field).or_insert_with(|| found[*field].clone());
+                        if let Some(value) = found.get(*field) {
+                            body.entry(*field).or_insert_with(|| value.clone());
+                        }
                     }
                     client.put(&one, &Value::Object(body), etag).await.with_context(|| what.clone())?;
                 }
@@ -329,7 +331,7 @@ mod tests {
         assert!(error.contains("f.yaml") && error.contains("Nonsense") && error.contains("line"), "{error}");
         for (from, to, said) in [
             ("v1", "v9", "tombolo.io/v9"),
-            ("domain:", "colour:", "spec.colour is not known; known here: domain, rules"),
+            ("domain:", "colour:", "spec.colour is not known; known here: domain, rules, capture"),
             ("acme.example.com", "my.cluster.local", "spec.domain"),
             ("acme.example.com", "7", "spec.domain is not a text"),
         ] {

@@ -4,7 +4,9 @@ use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{io::Write, path::PathBuf};
-use tombolo_model::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName, OrgName};
+use tombolo_model::{
+    AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName, OrgName, intent::CaptureMode,
+};
 
 /// Many clusters behave as one by name.
 ///
@@ -331,6 +333,10 @@ pub struct InstallArgs {
     /// A proxy on each node.
     #[arg(long)]
     pub node: bool,
+    /// How pods reach global names where neither a label of their namespace nor a global namespace says it: gateway, sidecar,
+    /// node or none (default: gateway).
+    #[arg(long, value_name = "MODE")]
+    pub capture: Option<CaptureMode>,
     /// Where the images are (default: as the controller was told).
     #[arg(long)]
     pub registry: Option<String>,
@@ -374,6 +380,23 @@ pub enum GnsCommand {
         /// Only in these clusters (default: in all).
         #[arg(long = "cluster")]
         clusters: Vec<ClusterName>,
+        /// How pods of these namespaces reach global names: gateway, sidecar, node or none (default: as the installation says).
+        #[arg(long, value_name = "MODE")]
+        capture: Option<CaptureMode>,
+    },
+    /// Change what is given of one; the rest stays.
+    Update {
+        /// Its name.
+        name: DnsLabel,
+        /// Its domain.
+        #[arg(long, required_unless_present_any = ["capture", "no_capture"])]
+        domain: Option<Domain>,
+        /// How pods of its namespaces reach global names: gateway, sidecar, node or none.
+        #[arg(long, value_name = "MODE", conflicts_with = "no_capture")]
+        capture: Option<CaptureMode>,
+        /// It has no say any more in how they do.
+        #[arg(long)]
+        no_capture: bool,
     },
     /// Show one, with its services.
     Show {

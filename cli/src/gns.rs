@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::Result;
 use serde_json::{Value, json};
-use tombolo_model::{ClusterName, NamespaceName};
+use tombolo_model::{ClusterName, Domain, NamespaceName, intent::CaptureMode};
 
 /// Runs it.
 ///
@@ -23,18 +23,35 @@ pub async fn run(client: &Client, command: GnsCommand, out: &Output) -> Result<(
             let items = client.list(&path).await?;
             let rows = items
                 .iter()
-                .map(|g| vec![cell(text(g, "name")), cell(text(g, "domain")), cell(rules(g))])
+                .map(|g| {
+                    vec![cell(text(g, "name")), cell(text(g, "domain")), cell(capture(g)), cell(rules(g))]
+                })
                 .collect();
-            out.rows(&items, &["name", "domain", "names the services of"], rows)
+            out.rows(&items, &["name", "domain", "capture", "names the services of"], rows)
         }
-        GnsCommand::Create { name, domain, namespaces, clusters } => {
-            let body = json!({ "name": name, "domain": domain, "rules": mapping(&namespaces, &clusters) });
+        GnsCommand::Create { name, domain, namespaces, clusters, capture } => {
+            let mut body =
+                json!({ "name": name, "domain": domain, "rules": mapping(&namespaces, &clusters) });
+            if let Some(mode) = capture {
+                body["capture"] = json!(mode);
+            }
             let made = client.create(&path, &body).await?;
             if !out.for_people() {
                 return out.value(&made);
             }
             out.line(&out.paint(Mood::Good, &format!("global namespace {name} made: <service>.{domain}")));
             out.line("its services: tombolo service list");
+            Ok(())
+        }
+        GnsCommand::Update { name, domain, capture: mode, no_capture } => {
+            let path = format!("{path}/{name}");
+            let found = client.get(&path).await?;
+            let asked =
+                client.put(&path, &changed(&found.body, domain, mode, no_capture), found.etag).await?;
+            if !out.for_people() {
+                return out.value(&asked);
+            }
+            out.line(&format!("{name}: {}, capture mode {}", text(&asked, "domain"), capture(&asked)));
             Ok(())
         }
         GnsCommand::Show { name } => {
@@ -44,6 +61,7 @@ pub async fn run(client: &Client, command: GnsCommand, out: &Output) -> Result<(
             }
             let domain = text(&gns, "domain");
             out.line(&format!("{name}: {domain} names the services of {}", rules(&gns)));
+            out.line(&format!("capture mode of their pods: {}", capture(&gns)));
             let mut services = client.list(&client.in_org("/services")?).await?;
             services.retain(|s| s["kind"] == "service" && text(s, "name").ends_with(&format!(".{domain}")));
             out.line("");
@@ -62,6 +80,29 @@ pub async fn run(client: &Client, command: GnsCommand, out: &Output) -> Result<(
             Ok(())
         }
     }
+}
+
+/// The capture mode that it chooses.
+fn capture(gns: &Value) -> String {
+    gns["capture"].as_str().unwrap_or("as installed").to_owned()
+}
+
+/// What a global namespace is to be, where only this changes.
+fn changed(gns: &Value, domain: Option<Domain>, capture: Option<CaptureMode>, no_capture: bool) -> Value {
+    let mut body = json!({ "domain": gns["domain"], "rules": gns["rules"] });
+    if let Some(domain) = domain {
+        body["domain"] = json!(domain);
+    }
+    match capture {
+        Some(mode) => body["capture"] = json!(mode),
+        None if no_capture => {}
+        None => {
+            if let Some(mode) = gns.get("capture") {
+                body["capture"] = mode.clone();
+            }
+        }
+    }
+    body
 }
 
 fn mapping(namespaces: &[NamespaceName], clusters: &[ClusterName]) -> Vec<Value> {
@@ -92,4 +133,23 @@ fn selector(value: &Value, what: &str) -> String {
     let pairs: Vec<String> =
         labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("?"))).collect();
     if pairs.is_empty() { format!("all {what}") } else { pairs.join(",") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_stays() {
+        let gns =
+            json!({ "name": "a", "version": 3, "domain": "a.example.com", "rules": [1], "capture": "node" });
+        let domain = Domain::parse("b.example.com").unwrap();
+        let node = json!({ "domain": "b.example.com", "rules": [1], "capture": "node" });
+        assert_eq!(changed(&gns, Some(domain), None, false), node);
+        let none = json!({ "domain": "a.example.com", "rules": [1] });
+        assert_eq!(changed(&gns, None, None, true), none);
+        let sidecar = json!({ "domain": "a.example.com", "rules": [1], "capture": "sidecar" });
+        assert_eq!(changed(&gns, None, Some(CaptureMode::Sidecar), false), sidecar);
+        assert_eq!(changed(&none, None, None, false), none, "an older controller does not know the field");
+    }
 }

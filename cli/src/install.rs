@@ -144,6 +144,9 @@ fn request(args: &InstallArgs) -> Result<Value> {
     } else {
         json!({ "include": args.include_namespace })
     };
+    if let Some(mode) = args.capture {
+        body["default_mode"] = json!(mode);
+    }
     for (name, value) in [("version", &args.image_version), ("registry", &args.registry)] {
         if let Some(value) = value {
             body[name] = json!(value);

@@ -1,15 +1,18 @@
 //! Which capture mode the pods of a namespace have: what the namespace's label says, else its global namespace, else the
 //! installation. Pure.
 
-use std::collections::BTreeMap;
+use crate::install::order;
+use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     NamespaceName,
-    install::Namespaces,
-    intent::{CaptureMode, Labels},
+    install::{InstallOrder, InstallSpec, Namespaces},
+    intent::{CAPTURE_LABEL as LABEL, CaptureMode, Labels},
+    snapshot::{CaptureSpec, ClusterResource, ResourceKey, Resources},
 };
+use tombolo_wire::message::Problem;
 
-/// The label of a namespace that chooses.
-pub const LABEL: &str = "tombolo.io/capture";
+/// Namespaces that a problem names; more are counted.
+const NAMED: usize = 5;
 
 /// How modes are chosen where a namespace has no label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,22 @@ impl Default for Chosen {
 }
 
 impl Chosen {
+    /// As the controller's snapshot has it.
+    #[must_use]
+    pub fn of(resources: &Resources<ClusterResource>) -> Self {
+        let by_gns = specs(resources).map(|spec| (spec.namespace.clone(), spec.mode)).collect();
+        let mut chosen = Self { by_gns, ..Self::default() };
+        match order(resources) {
+            None => {}
+            Some(InstallOrder::Installed(spec)) => {
+                chosen.default = spec.capture();
+                chosen.namespaces.clone_from(&spec.namespaces);
+            }
+            Some(InstallOrder::Removed { .. }) => chosen.namespaces = Namespaces::Include(BTreeSet::new()),
+        }
+        chosen
+    }
+
     /// The mode of a namespace. A label that is no mode counts as none: it was meant to choose, so nothing else does.
     #[must_use]
     pub fn mode(&self, namespace: &NamespaceName, labels: &Labels) -> CaptureMode {
@@ -41,15 +60,88 @@ impl Chosen {
         }
     }
 
-    /// The namespaces whose global namespace chose this mode for them. Their labels may say otherwise.
-    pub fn by_gns(&self, mode: CaptureMode) -> impl Iterator<Item = &NamespaceName> {
-        self.by_gns.iter().filter(move |(_, chosen)| **chosen == mode).map(|(namespace, _)| namespace)
+    /// The namespaces whose global namespace chose this mode for them, or did not. Their labels may say otherwise.
+    pub fn by_gns(&self, mode: CaptureMode, is: bool) -> impl Iterator<Item = &NamespaceName> {
+        self.by_gns.iter().filter(move |(_, chosen)| (**chosen == mode) == is).map(|(namespace, _)| namespace)
     }
+}
+
+fn specs(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &CaptureSpec> {
+    resources.range(ResourceKey::new("capture", "")..).map_while(|(_, resource)| match resource {
+        ClusterResource::Capture(capture) => Some(capture),
+        _ => None,
+    })
+}
+
+/// What can't be as it was chosen, and what to do about it. `namespaces` are those of the cluster, with their labels.
+#[must_use]
+pub fn problems(
+    resources: &Resources<ClusterResource>,
+    namespaces: &BTreeMap<NamespaceName, Labels>,
+) -> Vec<Problem> {
+    let chosen = Chosen::of(resources);
+    let part = |name: &NamespaceName| chosen.namespaces.chooses(name);
+    let mut all = Vec::new();
+    for spec in specs(resources).filter(|spec| !spec.against.is_empty() && part(&spec.namespace)) {
+        let labels = namespaces.get(&spec.namespace);
+        if labels.is_some_and(|labels| !labels.contains_key(LABEL)) {
+            all.push(Problem { subject: format!("Namespace {}", spec.namespace), message: overruled(spec) });
+        }
+    }
+    for (name, labels) in namespaces.iter().filter(|(name, _)| part(name)) {
+        let Some(label) = labels.get(LABEL) else { continue };
+        if let Err(why) = label.parse::<CaptureMode>() {
+            let message = format!("label {LABEL}: {label} {why}; it counts as none");
+            all.push(Problem { subject: format!("Namespace {name}"), message });
+        }
+    }
+    if let Some(InstallOrder::Installed(spec)) = order(resources) {
+        all.extend(missing(spec, &chosen, namespaces));
+    }
+    all
+}
+
+fn overruled(spec: &CaptureSpec) -> String {
+    let against: Vec<String> = spec.against.iter().map(|(gns, mode)| format!("{gns} {mode}")).collect();
+    format!(
+        "global namespaces choose different capture modes for it: {} {}, {}; {} is, for {} is the first by name; let one of them \
+         leave it out, or say it with the label {LABEL}",
+        spec.gns,
+        spec.mode,
+        against.join(", "),
+        spec.mode,
+        spec.gns
+    )
+}
+
+/// The modes that namespaces have, and that are not installed.
+fn missing<'a>(
+    spec: &'a InstallSpec,
+    chosen: &'a Chosen,
+    namespaces: &'a BTreeMap<NamespaceName, Labels>,
+) -> impl Iterator<Item = Problem> + 'a {
+    let modes = [
+        (CaptureMode::Node, spec.node.enabled, "there are no proxies on the nodes", "with --node"),
+        (CaptureMode::Sidecar, spec.injector.enabled, "there is no injector", "without --no-injector"),
+    ];
+    modes.into_iter().filter(|(_, there, ..)| !there).filter_map(|(mode, _, lacks, how)| {
+        let wanted = namespaces.iter().filter(|(name, labels)| chosen.mode(name, labels) == mode);
+        let wanted: Vec<&str> = wanted.map(|(name, _)| name.as_str()).collect();
+        let more = wanted.len().saturating_sub(NAMED);
+        let and = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let message = format!(
+            "{lacks}, and it is the mode of {}{and}: their pods go as in mode gateway, and servers do not see who they are; \
+             install again {how} (tombolo cluster install)",
+            wanted.get(..wanted.len().min(NAMED))?.join(", ")
+        );
+        (!wanted.is_empty()).then(|| Problem { subject: format!("capture mode {mode}"), message })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tombolo_model::{DnsLabel, snapshot::Resource as _};
 
     #[test]
     fn the_label_goes_before_the_gns_before_the_default() {
@@ -71,7 +163,75 @@ mod tests {
         ] {
             assert_eq!(chosen.mode(&name(namespace), &labels), mode, "{namespace} {labels:?}");
         }
-        assert_eq!(chosen.by_gns(CaptureMode::Sidecar).count(), 1);
-        assert_eq!(chosen.by_gns(CaptureMode::Node).count(), 0);
+        assert_eq!(chosen.by_gns(CaptureMode::Sidecar, true).count(), 1);
+        assert_eq!(chosen.by_gns(CaptureMode::Node, true).count(), 0);
+        assert_eq!(chosen.by_gns(CaptureMode::Node, false).count(), 1);
+    }
+
+    fn spec(namespace: &str, mode: CaptureMode, against: &[(&str, CaptureMode)]) -> ClusterResource {
+        ClusterResource::Capture(CaptureSpec {
+            namespace: NamespaceName::parse(namespace).unwrap(),
+            mode,
+            gns: DnsLabel::parse("acme").unwrap(),
+            against: against.iter().map(|(gns, mode)| (DnsLabel::parse(gns).unwrap(), *mode)).collect(),
+        })
+    }
+
+    fn installed(more: &str) -> ClusterResource {
+        let text = format!(r#"{{"version":"1","registry":"r"{more}}}"#);
+        ClusterResource::Install(InstallOrder::Installed(serde_json::from_str(&text).unwrap()))
+    }
+
+    fn told(all: impl IntoIterator<Item = ClusterResource>) -> Resources<ClusterResource> {
+        all.into_iter().map(|resource| (resource.key(), resource)).collect()
+    }
+
+    #[test]
+    fn the_snapshot_chooses() {
+        let name = |text: &str| NamespaceName::parse(text).unwrap();
+        assert_eq!(Chosen::of(&Resources::new()), Chosen::default());
+        let shop = spec("shop", CaptureMode::Node, &[]);
+        let more = r#","capture":"sidecar","namespaces":{"exclude":["apart"]}"#;
+        let chosen = Chosen::of(&told([shop.clone(), installed(more)]));
+        for (namespace, mode) in
+            [("shop", CaptureMode::Node), ("bank", CaptureMode::Sidecar), ("apart", CaptureMode::None)]
+        {
+            assert_eq!(chosen.mode(&name(namespace), &Labels::new()), mode, "{namespace}");
+        }
+        let removed = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
+        let chosen = Chosen::of(&told([shop, removed]));
+        assert_eq!(chosen.mode(&name("shop"), &Labels::new()), CaptureMode::None, "nothing takes part");
+    }
+
+    #[test]
+    fn what_is_chosen_and_can_not_be_is_said() {
+        let labelled = |label: &str| Labels::from([(LABEL.to_owned(), label.to_owned())]);
+        let cluster = |all: &[(&str, Labels)]| -> BTreeMap<NamespaceName, Labels> {
+            all.iter().map(|(name, labels)| (NamespaceName::parse(name).unwrap(), labels.clone())).collect()
+        };
+        let said = |told: &Resources<ClusterResource>, all: &[(&str, Labels)]| -> Vec<String> {
+            let found = problems(told, &cluster(all)).into_iter();
+            found.map(|problem| format!("{}: {}", problem.subject, problem.message)).collect()
+        };
+        let two = spec("shop", CaptureMode::Sidecar, &[("beta", CaptureMode::Node)]);
+        let shop = [("shop", Labels::new())];
+        let all = said(&told([two.clone()]), &shop);
+        assert!(all.len() == 1 && all[0].contains("acme sidecar, beta node; sidecar is"), "{all:?}");
+        assert_eq!(said(&told([two.clone()]), &[]), [""; 0], "it is not there");
+        assert_eq!(said(&told([two.clone()]), &[("shop", labelled("none"))]), [""; 0], "the label decides");
+        let apart = installed(r#","namespaces":{"exclude":["shop"]}"#);
+        assert_eq!(said(&told([two, apart]), &shop), [""; 0], "it takes no part");
+        let all = said(&told([]), &[("shop", labelled("side-car"))]);
+        assert!(all.len() == 1 && all[0].contains("side-car is none of gateway"), "{all:?}");
+        // Modes that are not installed.
+        let node = || spec("shop", CaptureMode::Node, &[]);
+        assert_eq!(said(&told([node()]), &shop), [""; 0], "nobody installed anything");
+        assert_eq!(said(&told([node(), installed(r#","node":{"enabled":true}"#)]), &shop), [""; 0]);
+        let all = said(&told([node(), installed("")]), &shop);
+        assert!(all.len() == 1 && all[0].starts_with("capture mode node: there are no proxies"), "{all:?}");
+        let many: Vec<(String, Labels)> = (0..7).map(|n| (format!("n{n}"), Labels::new())).collect();
+        let many: Vec<(&str, Labels)> = many.iter().map(|(name, all)| (name.as_str(), all.clone())).collect();
+        let all = said(&told([installed(r#","capture":"sidecar","injector":{"enabled":false}"#)]), &many);
+        assert!(all.len() == 1 && all[0].contains("the mode of n0, n1, n2, n3, n4 and 2 more"), "{all:?}");
     }
 }

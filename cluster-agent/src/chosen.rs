@@ -1,42 +1,43 @@
-//! Which namespaces take part: those that the order to install chooses. Before anybody ordered anything, all that the agent reads;
-//! after everything was taken out, none.
+//! Which namespaces take part, and with which capture modes. Those take part that the order to install chooses: before anybody ordered
+//! anything, all that the agent reads; after everything was taken out, none.
 
-use crate::{index::View, install::order};
-use std::{collections::BTreeSet, sync::Arc};
+use crate::{capture, index::View};
+use std::sync::Arc;
 use tombolo_model::{
-    install::{InstallOrder, Namespaces},
+    install::Namespaces,
     snapshot::{ClusterResource, Resources},
 };
 
 /// What runs here in the namespaces that take part, worked out once for each view and choice.
 #[derive(Debug, Default)]
 pub(crate) struct Chosen {
-    /// The choice of the last order.
-    choice: Option<Namespaces>,
-    made: Option<(Arc<View>, Namespaces, Arc<View>)>,
+    /// The choice of the last snapshot.
+    choice: Arc<capture::Chosen>,
+    made: Option<(Arc<View>, Arc<View>)>,
 }
 
 impl Chosen {
     /// What of the view takes part, as the snapshot orders.
     pub(crate) fn of(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
-        match order(resources) {
-            Some(InstallOrder::Installed(spec)) => {
-                if self.choice.as_ref() != Some(&spec.namespaces) {
-                    self.choice = Some(spec.namespaces.clone());
-                }
-            }
-            Some(InstallOrder::Removed { .. }) => {
-                self.choice = Some(Namespaces::Include(BTreeSet::new()));
-            }
-            None => self.choice = None,
+        let choice = capture::Chosen::of(resources);
+        if *self.choice != choice {
+            self.choice = Arc::new(choice);
+            self.made = None;
         }
-        let Some(choice) = &self.choice else { return view };
+        if *self.choice == capture::Chosen::default() {
+            return view;
+        }
         match &self.made {
-            Some((of, by, only)) if Arc::ptr_eq(of, &view) && by == choice => Arc::clone(only),
+            Some((of, made)) if Arc::ptr_eq(of, &view) => Arc::clone(made),
             _ => {
-                let only = Arc::new(view.only(choice));
-                self.made = Some((view, choice.clone(), Arc::clone(&only)));
-                only
+                let mut only = match &self.choice.namespaces {
+                    Namespaces::Exclude(these) if these.is_empty() => View::clone(&view),
+                    some => view.only(some),
+                };
+                only.capture = Arc::clone(&self.choice);
+                let made = Arc::new(only);
+                self.made = Some((view, Arc::clone(&made)));
+                made
             }
         }
     }
@@ -45,7 +46,12 @@ impl Chosen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tombolo_model::{install::InstallSpec, inventory::ServiceKey, snapshot::Resource as _};
+    use tombolo_model::{
+        install::{InstallOrder, InstallSpec},
+        intent::CaptureMode,
+        inventory::ServiceKey,
+        snapshot::{CaptureSpec, Resource as _},
+    };
 
     fn view() -> Arc<View> {
         let mut view = View::default();
@@ -82,6 +88,27 @@ mod tests {
         let removed = told(InstallOrder::Removed { revision: 3 });
         assert!(names(&chosen.of(view(), &removed)).is_empty(), "nothing takes part any more");
         assert_eq!(names(&Chosen::default().of(view(), &removed)).len(), 0, "nor after a restart");
+    }
+
+    #[test]
+    fn modes_come_with_the_view() {
+        let (mut chosen, view) = (Chosen::default(), view());
+        let capture = ClusterResource::Capture(CaptureSpec {
+            namespace: "shop".parse().unwrap(),
+            mode: CaptureMode::Node,
+            gns: "acme".parse().unwrap(),
+            against: Default::default(),
+        });
+        let told: Resources<ClusterResource> = [(capture.key(), capture)].into();
+        let mode = |view: &View| view.capture.mode(&"shop".parse().unwrap(), &Default::default());
+        let first = chosen.of(Arc::clone(&view), &told);
+        assert_eq!((mode(&first), names(&first)), (CaptureMode::Node, vec!["secret", "shop"]));
+        assert!(Arc::ptr_eq(&first, &chosen.of(Arc::clone(&view), &told)));
+        assert_eq!(
+            mode(&chosen.of(view, &Resources::new())),
+            CaptureMode::Gateway,
+            "nobody chooses any more"
+        );
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! What runs in this cluster, joined from its objects: each service with its ports and the endpoints behind them.
 //! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
 
-use crate::source::{
-    AccountObject, Change, Check, ExportObject, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject,
-    ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
+use crate::{
+    capture::Chosen,
+    source::{
+        AccountObject, Change, Check, ExportObject, NamespaceObject, Object, ObjectKey, ObjectKind,
+        PodObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort, pod_key,
+    },
 };
 use serde::Serialize;
 use std::{
@@ -90,6 +93,8 @@ pub struct View {
     pub families: Families,
     /// Its pods; from an API server only.
     pub pods: Arc<Pods>,
+    /// How the capture modes of its namespaces are chosen, as the controller's snapshot has it; by labels alone before that was read.
+    pub capture: Arc<Chosen>,
 }
 
 impl View {
@@ -323,6 +328,7 @@ impl Index {
             external: external.map(|service| service.key.clone()).collect(),
             families: self.families(),
             pods: Arc::clone(&self.pods),
+            capture: Arc::default(),
         }
     }
 

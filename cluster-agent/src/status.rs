@@ -1,7 +1,9 @@
 //! How the cluster is, told to the controller: at a change (no oftener than once a second), and every ten seconds.
 
 use crate::{
+    capture,
     gateways::Hub,
+    index::View,
     install::Installed,
     locality::{self, Nodes},
 };
@@ -48,6 +50,8 @@ pub struct Reporting {
     pub injecting: watch::Receiver<Vec<Problem>>,
     /// Names that can't be answered here.
     pub names: watch::Receiver<Vec<Problem>>,
+    /// The cluster's namespaces, where they have capture modes.
+    pub namespaces: Option<watch::Receiver<Arc<View>>>,
     /// What is wrong with the certificates.
     pub certificates: Arc<Mutex<Option<Problem>>>,
     /// What is wrong with what all replicas keep.
@@ -68,6 +72,9 @@ impl Reporting {
         problems.extend(installed.problems);
         problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
+        if let Some(view) = &self.namespaces {
+            problems.extend(capture::problems(&self.snapshot.borrow().resources, &view.borrow().namespaces));
+        }
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());

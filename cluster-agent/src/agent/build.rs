@@ -126,6 +126,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 another_leads,
             });
     }
+    // Elsewhere there are no capture modes.
+    let namespaces = own.is_some().then(|| view.subscribe());
     let keeping = own.filter(|_| following.is_some()).map(|(client, namespace)| Keeping {
         client,
         namespace,
@@ -216,6 +218,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         installed: found_installed,
         injecting: found_injecting,
         names: name_problems,
+        namespaces,
         certificates: renewal.problem(),
         state: following.as_ref().map(Following::problem).unwrap_or_default(),
         hub: Arc::clone(&hub),

@@ -87,6 +87,7 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             membership: Arc::clone(membership),
             view: self.view.subscribe(),
+            snapshot: self.feed.state(),
             standings: self.standings.clone(),
             stop: drain.watch(),
         };

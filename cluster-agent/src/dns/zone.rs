@@ -84,6 +84,7 @@ pub fn build(
             ClusterResource::Bundle(_)
             | ClusterResource::Peer(_)
             | ClusterResource::Import(_)
+            | ClusterResource::Capture(_)
             | ClusterResource::Install(_)
             | ClusterResource::Trial(_) => {}
         }

@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use crate::{
+    capture::Chosen,
     index::View,
     state::Membership,
     synthesis::{captured, may_speak_for_workload},
@@ -62,13 +63,14 @@ pub enum Forbidden {
 }
 
 /// Whether this gateway may have a certificate for `identity`. `pod` is who asks, where it is no process of this machine;
-/// then what it says of itself was permitted.
+/// then what it says of itself was permitted. `chosen` says which namespaces have mode `node`.
 pub(crate) fn authorize(
     hello: &GatewayHello,
     pod: Option<&Caller>,
     identity: &SpiffeId,
     own: &Membership,
     view: &View,
+    chosen: &Chosen,
 ) -> Result<(), Forbidden> {
     if identity.trust_domain != own.trust_domain || identity.cluster != own.cluster {
         return Err(Forbidden::OtherCluster {
@@ -81,7 +83,7 @@ pub(crate) fn authorize(
         SpiffePath::Gateway(role) if *role == hello.role => Ok(()),
         SpiffePath::Workload { namespace, account } if hello.role == GatewayRole::Node => {
             let node = hello.node.as_ref().map_or("", AccountName::as_str);
-            if on_node(view, node, namespace, account) {
+            if on_node(chosen, view, node, namespace, account) {
                 return Ok(());
             }
             Err(Forbidden::NotOnNode { identity: Box::new(identity.clone()), node: node.to_owned() })
@@ -119,11 +121,17 @@ pub(crate) fn authorize(
 }
 
 /// Whether the node's proxy stands before a pod of this workload.
-fn on_node(view: &View, node: &str, namespace: &NamespaceName, account: &AccountName) -> bool {
+fn on_node(
+    chosen: &Chosen,
+    view: &View,
+    node: &str,
+    namespace: &NamespaceName,
+    account: &AccountName,
+) -> bool {
     view.pods.values().any(|pod| {
         pod.namespace == *namespace
             && pod.account == *account
             && pod.node.as_deref() == Some(node)
-            && captured(view, pod)
+            && captured(chosen, view, pod)
     })
 }

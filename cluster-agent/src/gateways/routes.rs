@@ -10,7 +10,7 @@ use super::{
     siblings,
     stream::Stream,
 };
-use crate::{certificate::Authority, index::View, lease::Standings, state::Membership};
+use crate::{capture::Chosen, certificate::Authority, index::View, lease::Standings, state::Membership};
 use bytes::Bytes;
 use futures::stream;
 use http::{Method, Request, Response, StatusCode, header};
@@ -22,7 +22,11 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
-use tombolo_model::{GatewayRole, Generation, NamespaceName, snapshot::GatewayResource};
+use tombolo_feed::State;
+use tombolo_model::{
+    GatewayRole, Generation, NamespaceName,
+    snapshot::{ClusterResource, GatewayResource},
+};
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
     codec::encode_line,
@@ -52,6 +56,8 @@ pub struct Context {
     pub membership: Arc<Membership>,
     /// What runs in the cluster.
     pub view: watch::Receiver<Arc<View>>,
+    /// The controller's snapshot.
+    pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// Whether this replica holds the Lease.
     pub standings: Standings,
     /// When the agent ends.
@@ -340,7 +346,8 @@ impl Context {
     ) -> Result<Response<Body>, Problem> {
         let hello = self.hub.known(instance)?;
         let identity = &request.identity;
-        authorize(&hello, peer.caller(), identity, &self.membership, &self.view.borrow())
+        let chosen = Chosen::of(&self.snapshot.borrow().resources);
+        authorize(&hello, peer.caller(), identity, &self.membership, &self.view.borrow(), &chosen)
             .map_err(|forbidden| problem(StatusCode::FORBIDDEN, forbidden))?;
         let leaf = self
             .authority

@@ -102,6 +102,7 @@ impl Lab {
                 authority,
                 membership: Arc::new(membership()),
                 view: views,
+                snapshot: watch::channel(Arc::default()).1,
                 standings: crate::lease::Standings::alone(),
                 stop,
             }),

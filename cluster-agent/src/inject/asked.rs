@@ -6,8 +6,7 @@ use crate::{
     install::{image, order},
 };
 use tombolo_model::{
-    install::{DefaultMode, FailurePolicy, InstallOrder},
-    intent::CaptureMode,
+    install::{FailurePolicy, InstallOrder},
     snapshot::{ClusterResource, ResourceKey, Resources},
 };
 
@@ -34,16 +33,11 @@ impl Asked {
     #[must_use]
     pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
-        let (mut chosen, policy) = (Chosen::default(), config.policy);
+        let (chosen, policy) = (Chosen::of(resources), config.policy);
         let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,
             Some(InstallOrder::Installed(spec)) => {
-                chosen.namespaces.clone_from(&spec.namespaces);
-                chosen.default = match spec.default_mode {
-                    DefaultMode::Gateway => CaptureMode::Gateway,
-                    DefaultMode::None => CaptureMode::None,
-                };
                 let image = image(spec, "tombolo-gateway");
                 spec.injector.enabled.then_some(Webhook { policy: spec.injector.failure_policy, image })
             }

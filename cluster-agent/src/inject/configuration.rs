@@ -1,10 +1,7 @@
 //! What the API server is told: about which pods to ask, where, and whom to believe. Pure.
 
 use super::{certificate::SERVICE, patch::INJECT};
-use crate::{
-    capture::{Chosen, LABEL},
-    source::kubernetes::MANAGED_BY,
-};
+use crate::{capture::Chosen, source::kubernetes::MANAGED_BY};
 use k8s_openapi::{
     ByteString,
     api::admissionregistration::v1::{
@@ -17,7 +14,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 use tombolo_model::{
     NamespaceName, SpiffeId,
     install::{FailurePolicy, Namespaces},
-    intent::CaptureMode,
+    intent::{CAPTURE_LABEL as LABEL, CaptureMode},
     snapshot::CaFingerprint,
 };
 use tombolo_mtls::{Intermediate, certificate_info};
@@ -92,13 +89,16 @@ fn webhooks(
     let sidecar = CaptureMode::Sidecar.as_str();
     let labelled = with(vec![requirement(LABEL, "In", Some(vec![sidecar.to_owned()]))]);
     let mut webhooks = vec![webhook("sidecar", own, labelled, policy, bundle)];
-    let by_gns: BTreeSet<String> = chosen.by_gns(CaptureMode::Sidecar).map(ToString::to_string).collect();
-    if !by_gns.is_empty() {
-        let named = with(vec![
-            requirement(NAME_LABEL, "In", Some(by_gns.into_iter().collect())),
-            requirement(LABEL, "DoesNotExist", None),
-        ]);
-        webhooks.push(webhook("gns", own, named, policy, bundle));
+    // Those without the label: all but those that a GNS takes out where it is the default, else those that a GNS chooses.
+    let default = chosen.default == CaptureMode::Sidecar;
+    let (called, operator) = if default { ("default", "NotIn") } else { ("gns", "In") };
+    let named: Vec<String> = chosen.by_gns(CaptureMode::Sidecar, !default).map(ToString::to_string).collect();
+    if default || !named.is_empty() {
+        let mut without = vec![requirement(LABEL, "DoesNotExist", None)];
+        if !named.is_empty() {
+            without.insert(0, requirement(NAME_LABEL, operator, Some(named)));
+        }
+        webhooks.push(webhook(called, own, with(without), policy, bundle));
     }
     webhooks
 }

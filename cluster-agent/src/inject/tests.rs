@@ -228,6 +228,20 @@ fn the_api_server_asks_about_few() {
     assert!(agrees(&wanted, &wanted) && !agrees(&wanted, &alone));
     assert!(!agrees(&wanted, &configuration(&own, &chosen, Some(FailurePolicy::Fail), "PEM")));
     assert!(!agrees(&wanted, &configuration(&own, &chosen, Some(FailurePolicy::Ignore), "OTHER")));
+    // As the default it is all but those that a global namespace takes out.
+    chosen.default = CaptureMode::Sidecar;
+    let all = configuration(&own, &chosen, Some(FailurePolicy::Ignore), "PEM").webhooks.unwrap();
+    let names: Vec<&str> = all.iter().map(|webhook| webhook.name.as_str()).collect();
+    assert_eq!(names, ["sidecar.tombolo.io", "default.tombolo.io"]);
+    let text = serde_json::to_string(&all[1].namespace_selector).unwrap();
+    for part in [
+        r#""key":"kubernetes.io/metadata.name","operator":"NotIn","values":["bank"]"#,
+        r#""key":"tombolo.io/capture","operator":"DoesNotExist""#,
+        r#""values":["kube-node-lease","kube-public","kube-system","tombolo-system"]"#,
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    chosen.default = CaptureMode::Gateway;
     // Who is left out is not asked about, and nobody is once there is to be no webhook.
     chosen.namespaces = Namespaces::Include([name("shop")].into());
     let included = configuration(&own, &chosen, Some(FailurePolicy::Ignore), "PEM");

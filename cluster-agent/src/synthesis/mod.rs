@@ -141,7 +141,7 @@ impl Sidecars {
         let nodes = node::proxies(gateways);
         for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
             let Some(tunnel) = pod.node.as_deref().and_then(|node| nodes.get(node)) else { continue };
-            if !captured(view, pod) {
+            if !captured(&view.capture, view, pod) {
                 continue;
             }
             for address in &pod.addresses {
@@ -184,6 +184,7 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
             ClusterResource::Peer(spec) => all.put(GatewayResource::Peer(spec.clone())),
             ClusterResource::Domain(_)
             | ClusterResource::Import(_)
+            | ClusterResource::Capture(_)
             | ClusterResource::Install(_)
             | ClusterResource::Trial(_) => {}
             ClusterResource::Name(name) => all.name(&snapshot, name, &members, local, &sidecars),

@@ -1,7 +1,7 @@
 //! What the proxy of a node stands before: the pods on it that are captured there.
 
 use super::Gateways;
-use crate::{capture::LABEL, index::View, source::PodObject};
+use crate::{capture::Chosen, index::View, source::PodObject};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -18,9 +18,11 @@ use tombolo_model::{
 pub(super) type Workloads = BTreeMap<String, Resources<GatewayResource>>;
 
 /// Whether the proxy of its node stands before a pod: its namespace says so, and its addresses are its own.
-pub(crate) fn captured(view: &View, pod: &PodObject) -> bool {
-    let labels = view.namespaces.get(&pod.namespace).and_then(|labels| labels.get(LABEL));
-    labels.is_some_and(|mode| mode.parse() == Ok(CaptureMode::Node)) && !pod.host_network
+pub(crate) fn captured(chosen: &Chosen, view: &View, pod: &PodObject) -> bool {
+    // Namespaces that the agent does not read, as its own, are not there: whatever the default is, their pods are let alone.
+    let labels = view.namespaces.get(&pod.namespace);
+    let mode = labels.map(|labels| chosen.mode(&pod.namespace, labels));
+    mode == Some(CaptureMode::Node) && !pod.host_network
 }
 
 /// Where the proxy of each node takes tunnels: one that is connected before one that is not.
@@ -43,7 +45,7 @@ pub(super) fn workloads(own: &SelfSpec, view: &View, gateways: &Gateways) -> Wor
     let mut all = Workloads::new();
     for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
         let Some(node) = pod.node.as_deref().filter(|node| nodes.contains_key(node)) else { continue };
-        if pod.addresses.is_empty() || !captured(view, pod) {
+        if pod.addresses.is_empty() || !captured(&view.capture, view, pod) {
             continue;
         }
         let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, &pod.namespace, &pod.account);

@@ -88,6 +88,7 @@ impl Synthesizer {
             seen.gateways == *local.gateways
                 && Arc::ptr_eq(&seen.view.pods, &local.view.pods)
                 && seen.view.namespaces == local.view.namespaces
+                && seen.view.capture == local.view.capture
         };
         self.seen.as_ref().filter(same).map_or_else(
             || Arc::new(Sidecars::of(local.gateways, local.view)),
@@ -113,8 +114,8 @@ impl Synthesizer {
                     Some(("name", _)) => names.insert(key.clone()),
                     // These are taken over as they are.
                     Some(("peer" | "bundle", _)) => true,
-                    // No gateway is told of these.
-                    Some(("import", _)) => true,
+                    // No gateway is told of these; which pods are captured, the view says.
+                    Some(("import" | "capture", _)) => true,
                     _ => return None,
                 };
             }

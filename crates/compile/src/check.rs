@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use tombolo_model::{
-    ClusterName, Domain, GlobalName, Proximity,
+    ClusterName, DnsLabel, Domain, GlobalName, Proximity,
     mcs::ImportSpec,
     snapshot::{
-        ClusterResource, DomainSpec, NameSpec, PeerSpec, Resource, ResourceKey, Resources, SelfSpec,
-        TrustBundleSpec,
+        CaptureSpec, ClusterResource, DomainSpec, NameSpec, PeerSpec, Resource, ResourceKey, Resources,
+        SelfSpec, TrustBundleSpec,
     },
 };
 
@@ -50,6 +50,9 @@ pub enum Flaw {
     /// A name whose domain is not there, or in which it does not lie.
     #[error("does not lie in a domain of this snapshot")]
     OutsideDomain,
+    /// A namespace whose mode a global namespace chooses that the receiver has no part in.
+    #[error("is of the global namespace {0}, which has no domain in this snapshot")]
+    OtherGns(DnsLabel),
     /// Two names with one address.
     #[error("has an address of {0}")]
     SharedVip(GlobalName),
@@ -116,6 +119,7 @@ struct Sorted<'a> {
     domains: BTreeMap<&'a Domain, &'a DomainSpec>,
     names: Vec<&'a NameSpec>,
     imports: Vec<&'a ImportSpec>,
+    captures: Vec<&'a CaptureSpec>,
 }
 
 /// What is wrong with this snapshot; nothing for an empty one, which stands for a cluster that is not there.
@@ -137,6 +141,7 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
             ClusterResource::Peer(peer) => drop(all.peers.insert(&peer.cluster, peer)),
             ClusterResource::Domain(domain) => drop(all.domains.insert(&domain.domain, domain)),
             ClusterResource::Name(name) => all.names.push(name),
+            ClusterResource::Capture(capture) => all.captures.push(capture),
             ClusterResource::Install(_) | ClusterResource::Trial(_) => {}
             ClusterResource::Import(import) => all.imports.push(import),
         }
@@ -181,6 +186,13 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
             Some(set) => {
                 let foreign = import.clusters.iter().filter(|cluster| !set.members.contains(*cluster));
                 foreign.for_each(|cluster| find(key(), Flaw::ForeignTarget(cluster.clone())));
+            }
+        }
+    }
+    for capture in &all.captures {
+        for gns in [&capture.gns].into_iter().chain(capture.against.keys()) {
+            if !all.domains.values().any(|domain| domain.gns == *gns) {
+                find(ResourceKey::new("capture", capture.namespace.as_str()), Flaw::OtherGns(gns.clone()));
             }
         }
     }

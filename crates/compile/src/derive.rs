@@ -134,6 +134,11 @@ impl Derived {
         derived
     }
 
+    /// The GNSs in force.
+    pub(crate) fn active(&self) -> BTreeSet<GnsId> {
+        self.gns.keys().copied().collect()
+    }
+
     pub(crate) fn insert(&mut self, id: GnsId, state: GnsState) {
         for (label, view) in &state.services {
             for name in view.names.keys() {

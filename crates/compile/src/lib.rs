@@ -17,6 +17,7 @@
 //! Beside the GNSs there is one cluster set (`set`): its members are the clusters whose agents make ServiceImports. What a member
 //! exports reaches the members that have its namespace.
 
+mod capture;
 mod check;
 mod conflict;
 mod derive;

@@ -1,9 +1,9 @@
 //! What one receiver is told.
 
-use crate::{derive::Derived, merge::NameBody, set, world::World};
+use crate::{capture::captures, derive::Derived, merge::NameBody, set, world::World};
 use std::collections::BTreeMap;
 use tombolo_model::{
-    DnsLabel, Domain, GlobalName, Proximity,
+    DnsLabel, Domain, GlobalName, NamespaceName, Proximity,
     id::{ClusterId, GnsId},
     intent::Cluster,
     inventory::ServiceKey,
@@ -18,6 +18,7 @@ pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resource
     let mut all = vec![itself(world, receiver), bundle(world)];
     all.extend(install(receiver));
     all.extend(trial(receiver));
+    all.extend(captures(world, &derived.active(), id).into_values().map(ClusterResource::Capture));
     all.extend(derived.peers(id).into_iter().filter_map(|other| peer(world, receiver, other)));
     for (gns, state) in derived.gns.iter().filter(|(_, state)| state.members.contains(&id)) {
         all.extend(domain(world, derived, *gns));
@@ -63,6 +64,10 @@ pub(crate) fn install(receiver: &Cluster) -> Option<ClusterResource> {
 /// Nothing while nobody tries anything.
 pub(crate) fn trial(receiver: &Cluster) -> Option<ClusterResource> {
     receiver.trial.as_deref().cloned().map(ClusterResource::Trial)
+}
+
+pub(crate) fn capture_key(namespace: &NamespaceName) -> ResourceKey {
+    ResourceKey::new("capture", namespace.as_str())
 }
 
 pub(crate) fn trial_key() -> ResourceKey {

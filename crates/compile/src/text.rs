@@ -93,6 +93,10 @@ fn facts(resource: &ClusterResource) -> Vec<String> {
             facts
         }
         ClusterResource::Import(import) => import_facts(import),
+        ClusterResource::Capture(capture) => {
+            let against = capture.against.iter().map(|(gns, mode)| format!("{mode} ({gns})"));
+            vec![format!("mode: {}, of {}; not {}", capture.mode, capture.gns, list(against))]
+        }
     }
 }
 
@@ -116,7 +120,10 @@ fn install_facts(spec: &InstallSpec) -> Vec<String> {
         ),
         format!(
             "corefile: {}, injector: {:?}, node: {}, mode: {:?}",
-            spec.dns.corefile, spec.injector, spec.node.enabled, spec.default_mode
+            spec.dns.corefile,
+            spec.injector,
+            spec.node.enabled,
+            spec.capture()
         ),
     ]
 }

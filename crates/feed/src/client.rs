@@ -40,6 +40,18 @@ pub struct State<R> {
     pub changes: Changes,
 }
 
+/// What there is before the first.
+impl<R> Default for State<R> {
+    fn default() -> Self {
+        Self {
+            generation: Generation::ZERO,
+            resources: Arc::default(),
+            previous: Generation::ZERO,
+            changes: Changes::default(),
+        }
+    }
+}
+
 /// Looks at a state before it is put in force; what it refuses is acknowledged as refused, and the old state stays.
 pub type Validate<R> = Arc<dyn Fn(&Resources<R>) -> Result<(), String> + Send + Sync>;
 

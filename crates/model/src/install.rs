@@ -3,7 +3,10 @@
 //! The controller tells it as one resource. That there is none means "leave it as it is": only [`InstallOrder::Removed`]
 //! takes something away, so that a controller that never heard of it can't.
 
-use crate::{intent::Labels, name::NamespaceName};
+use crate::{
+    intent::{CaptureMode, Labels},
+    name::NamespaceName,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -82,9 +85,35 @@ pub struct InstallSpec {
     /// The proxy of each node.
     #[serde(default)]
     pub node: NodeProxy,
-    /// The capture mode of namespaces that say nothing themselves.
+    /// The capture mode of namespaces that say nothing themselves, as agents know it that do not know `capture`.
     #[serde(default)]
     pub default_mode: DefaultMode,
+    /// The same, where it is one that `default_mode` has no word for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureMode>,
+}
+
+impl InstallSpec {
+    /// The capture mode of namespaces that say nothing themselves.
+    #[must_use]
+    pub fn capture(&self) -> CaptureMode {
+        self.capture.unwrap_or(match self.default_mode {
+            DefaultMode::Gateway => CaptureMode::Gateway,
+            DefaultMode::None => CaptureMode::None,
+        })
+    }
+
+    /// Sets it, in words that an older agent knows too where there are such.
+    pub fn set_capture(&mut self, mode: CaptureMode) {
+        let (default_mode, capture) = match mode {
+            CaptureMode::Gateway => (DefaultMode::Gateway, None),
+            CaptureMode::None => (DefaultMode::None, None),
+            // To an older agent they are pods that nothing was said about.
+            CaptureMode::Sidecar | CaptureMode::Node => (DefaultMode::Gateway, Some(mode)),
+        };
+        self.default_mode = default_mode;
+        self.capture = capture;
+    }
 }
 
 /// Chooses namespaces. Those of the system never take part.
@@ -296,6 +325,24 @@ mod tests {
         let text = serde_json::to_string(&order).unwrap();
         assert_eq!(serde_json::from_str::<InstallOrder>(&text).unwrap(), order);
         assert_eq!(order.revision(), 7);
+    }
+
+    /// What an agent of before the field reads, and what one of today does.
+    #[test]
+    fn a_mode_that_is_new_is_the_usual_one_to_an_older_agent() {
+        let mut spec: InstallSpec = serde_json::from_str(r#"{"version":"1","registry":"r"}"#).unwrap();
+        assert_eq!(spec.capture(), CaptureMode::Gateway);
+        for (mode, before, field) in [
+            (CaptureMode::Sidecar, "gateway", true),
+            (CaptureMode::None, "none", false),
+            (CaptureMode::Node, "gateway", true),
+            (CaptureMode::Gateway, "gateway", false),
+        ] {
+            spec.set_capture(mode);
+            let json = serde_json::to_value(&spec).unwrap();
+            assert_eq!((json["default_mode"].as_str(), json.get("capture").is_some()), (Some(before), field));
+            assert_eq!(serde_json::from_value::<InstallSpec>(json).unwrap().capture(), mode);
+        }
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub struct Cluster {
     pub trial: Option<Box<Trial>>,
 }
 
+/// The label of a namespace that chooses its [`CaptureMode`], before anything else does.
+pub const CAPTURE_LABEL: &str = "tombolo.io/capture";
+
 /// How the pods of a namespace reach global names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -133,4 +136,7 @@ pub struct GlobalNamespace {
     pub domain: Domain,
     /// Whose services it names.
     pub rules: Vec<MappingRule>,
+    /// The capture mode of the namespaces that the rules choose; none where it has no say in that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureMode>,
 }

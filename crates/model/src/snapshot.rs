@@ -7,6 +7,7 @@
 use crate::{
     identity::{SpiffeId, TrustDomain},
     install::{InstallOrder, Trial},
+    intent::CaptureMode,
     inventory::{PortSpec, ServiceKey},
     locality::{Locality, Proximity},
     mcs::ImportSpec,
@@ -213,6 +214,20 @@ pub struct TargetSpec {
     pub accounts: BTreeSet<(NamespaceName, AccountName)>,
 }
 
+/// A namespace of the receiving cluster whose capture mode a global namespace chooses. A label of the namespace goes before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureSpec {
+    /// The namespace; it need not be there yet.
+    pub namespace: NamespaceName,
+    /// Its mode.
+    pub mode: CaptureMode,
+    /// The global namespace that chooses: of several the first by name.
+    pub gns: DnsLabel,
+    /// Others that choose something else for it, and have no say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub against: BTreeMap<DnsLabel, CaptureMode>,
+}
+
 /// A global name: its addresses, ports, and where it is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameSpec {
@@ -252,6 +267,8 @@ pub enum ClusterResource {
     Name(NameSpec),
     /// A service of the cluster set: `import/<namespace>/<name>`.
     Import(ImportSpec),
+    /// The capture mode of a namespace: `capture/<namespace>`.
+    Capture(CaptureSpec),
     /// What to install in the cluster: `install/`.
     Install(InstallOrder),
     /// What it would write for another order: `trial/`.
@@ -260,7 +277,7 @@ pub enum ClusterResource {
 
 impl Resource for ClusterResource {
     const TYPES: &'static [&'static str] =
-        &["itself", "bundle", "peer", "domain", "name", "import", "install", "trial"];
+        &["itself", "bundle", "peer", "domain", "name", "import", "capture", "install", "trial"];
 
     fn key(&self) -> ResourceKey {
         match self {
@@ -269,6 +286,7 @@ impl Resource for ClusterResource {
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
             Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+            Self::Capture(capture) => ResourceKey::new("capture", capture.namespace.as_str()),
             Self::Install(_) => ResourceKey::new("install", ""),
             Self::Trial(_) => ResourceKey::new("trial", ""),
             Self::Import(import) => ResourceKey::new("import", &import.service.to_string()),

@@ -139,7 +139,7 @@ pub fn everywhere(namespace: &str) -> MappingRule {
 #[must_use]
 pub fn gns(order: u8, gns: &str, domain: &str, rules: Vec<MappingRule>) -> GlobalNamespace {
     let id = format!("01900000-0000-7000-8000-0000000000{order:02x}");
-    GlobalNamespace { id: name(&id), name: name(gns), domain: name(domain), rules }
+    GlobalNamespace { id: name(&id), name: name(gns), domain: name(domain), rules, capture: None }
 }
 
 #[cfg(test)]

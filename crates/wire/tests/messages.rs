@@ -49,6 +49,9 @@ fn cluster_resources() -> Value {
             "pod": "db-0", "vip": {"v4": "240.0.0.1", "v6": "fd74::1"}, "ports": [{"port": 53, "protocol": "UDP"}],
             "targets": [target],
         },
+        "capture/default": {
+            "type": "capture", "namespace": "default", "mode": "sidecar", "gns": "acme", "against": {"beta": "node"},
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 use super::{
     Deps,
     caller::Scope,
+    capture::CaptureMode,
     error::{Checks, Kind, Refusal, Result},
     labels,
     once::{Answer, OnceKey},
@@ -34,6 +35,9 @@ pub(crate) struct GlobalNamespace {
     pub(crate) domain: String,
     /// Whose services it names: what any of the rules chooses.
     pub(crate) rules: Vec<Rule>,
+    /// How pods of the namespaces that the rules choose reach global names; absent where it has no say in that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) capture: Option<CaptureMode>,
     /// Rises with each edit; also the ETag.
     pub(crate) version: i64,
     /// When it was made.
@@ -74,6 +78,10 @@ pub(crate) struct NewGlobalNamespace {
     pub(crate) domain: String,
     /// Whose services it names.
     pub(crate) rules: Vec<Rule>,
+    /// How pods of the namespaces that the rules choose reach global names. A label `tombolo.io/capture` of the namespace goes
+    /// before it; where several global namespaces choose for one, the first by name does. Absent: the installation's default.
+    #[serde(default)]
+    pub(crate) capture: Option<CaptureMode>,
 }
 
 /// What a global namespace is to be.
@@ -88,6 +96,10 @@ pub(crate) struct GlobalNamespaceUpdate {
     pub(crate) domain: String,
     /// Whose services it names.
     pub(crate) rules: Vec<Rule>,
+    /// How pods of the namespaces that the rules choose reach global names. A label `tombolo.io/capture` of the namespace goes
+    /// before it; where several global namespaces choose for one, the first by name does. Absent: the installation's default.
+    #[serde(default)]
+    pub(crate) capture: Option<CaptureMode>,
 }
 
 /// The most rules of a global namespace.
@@ -109,6 +121,7 @@ impl GlobalNamespace {
             rules: rules
                 .map(|rule| Rule { cluster: selector(&rule.cluster), namespace: selector(&rule.namespace) })
                 .collect(),
+            capture: row.capture.map(Into::into),
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -212,7 +225,8 @@ pub(crate) async fn create(
         return Err(Refusal::already_exists("global namespace", "name", name.as_str()));
     }
     check_overlap(&mut work.tx, scope, id, &domain).await?;
-    let row = GnsRow { id, name, domain, rules, version: 1, created_at: work.now, updated_at: work.now };
+    let (capture, at) = (new.capture.map(Into::into), work.now);
+    let row = GnsRow { id, name, domain, rules, capture, version: 1, created_at: at, updated_at: at };
     work.tx.insert_gns(org, &row).await?;
     work.tx.changed(org, Change::Gns(id));
     let shown = GlobalNamespace::show(&row);
@@ -241,7 +255,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Global
     Ok(GlobalNamespace::show(&find(&mut tx, scope, name).await?))
 }
 
-/// Replaces domain and rules.
+/// Replaces domain, rules and capture mode.
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::PreconditionFailed`], fields that cannot be taken, [`Kind::DomainOverlap`].
@@ -271,7 +285,8 @@ pub(crate) async fn replace(
     let old = find(&mut work.tx, scope, name).await?;
     expected.check(old.version)?;
     check_overlap(&mut work.tx, scope, old.id, &domain).await?;
-    let row = GnsRow { domain, rules, version: old.version + 1, updated_at: work.now, ..old.clone() };
+    let (capture, version) = (update.capture.map(Into::into), old.version + 1);
+    let row = GnsRow { domain, rules, capture, version, updated_at: work.now, ..old.clone() };
     work.tx.update_gns(scope.org.id, &row).await?;
     work.tx.changed(scope.org.id, Change::Gns(row.id));
     let (before, after) = (GlobalNamespace::show(&old), GlobalNamespace::show(&row));

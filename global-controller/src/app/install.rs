@@ -4,6 +4,7 @@
 use super::{
     Deps,
     caller::Scope,
+    capture::CaptureMode,
     cluster,
     error::{Checks, Kind, Refusal, Result},
     version::Expected,
@@ -69,9 +70,9 @@ pub(crate) struct InstallRequest {
     /// The proxy of each node.
     #[serde(default)]
     pub(crate) node: NodeRequest,
-    /// The capture mode of namespaces that say nothing themselves.
+    /// The capture mode of namespaces about which neither their label nor a global namespace says anything.
     #[serde(default)]
-    pub(crate) default_mode: DefaultMode,
+    pub(crate) default_mode: CaptureMode,
 }
 
 /// Chooses namespaces.
@@ -220,15 +221,6 @@ pub(crate) struct NodeRequest {
     pub(crate) enabled: bool,
 }
 
-/// How pods reach global names where their namespace says nothing: `gateway` through Services of the egress gateways.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum DefaultMode {
-    #[default]
-    Gateway,
-    None,
-}
-
 impl InstallRequest {
     pub(super) fn show(spec: &InstallSpec) -> Self {
         let names = |names: &BTreeSet<NamespaceName>| names.iter().map(ToString::to_string).collect();
@@ -263,10 +255,7 @@ impl InstallRequest {
                 },
             },
             node: NodeRequest { enabled: spec.node.enabled },
-            default_mode: match spec.default_mode {
-                model::DefaultMode::Gateway => DefaultMode::Gateway,
-                model::DefaultMode::None => DefaultMode::None,
-            },
+            default_mode: spec.capture().into(),
         }
     }
 
@@ -288,7 +277,7 @@ impl InstallRequest {
         let egress = check_replicas(checks, "gateways.egress", egress.replicas, egress.min, egress.max);
         let replicas = check_replicas(checks, "gateways.ingress", ingress.replicas, ingress.min, ingress.max);
         let exposure = check_exposure(checks, ingress.exposure);
-        InstallSpec {
+        let mut spec = InstallSpec {
             revision: 0,
             version,
             registry,
@@ -303,11 +292,11 @@ impl InstallRequest {
                 },
             },
             node: model::NodeProxy { enabled: self.node.enabled },
-            default_mode: match self.default_mode {
-                DefaultMode::Gateway => model::DefaultMode::Gateway,
-                DefaultMode::None => model::DefaultMode::None,
-            },
-        }
+            default_mode: model::DefaultMode::default(),
+            capture: None,
+        };
+        spec.set_capture(self.default_mode.into());
+        spec
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod caller;
+pub(crate) mod capture;
 pub(crate) mod certificate;
 pub(crate) mod cluster;
 pub(crate) mod error;

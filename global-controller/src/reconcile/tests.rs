@@ -18,6 +18,7 @@ use tombolo_compile::World;
 use tombolo_model::{
     ClusterName, Generation, Locality, SpiffeId,
     id::{ClusterId, GnsId, OrgId},
+    intent::CaptureMode,
     inventory::ServiceKey,
 };
 use tombolo_mtls::PrivateKey;
@@ -184,6 +185,7 @@ impl Bench {
             name: build::name("acme"),
             domain: build::name("acme.example.com"),
             rules: vec![build::everywhere(namespace)],
+            capture: self.rng.random_bool(0.5).then_some(CaptureMode::Sidecar),
             version: 1,
             created_at: now,
             updated_at: now,

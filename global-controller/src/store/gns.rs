@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use tombolo_model::{
     DnsLabel, Domain,
     id::{GnsId, OrgId},
-    intent::MappingRule,
+    intent::{CaptureMode, MappingRule},
 };
 
 /// A global namespace as it is stored.
@@ -15,6 +15,7 @@ pub(crate) struct GnsRow {
     pub(crate) name: DnsLabel,
     pub(crate) domain: Domain,
     pub(crate) rules: Vec<MappingRule>,
+    pub(crate) capture: Option<CaptureMode>,
     /// Rises with each edit.
     pub(crate) version: i64,
     pub(crate) created_at: DateTime<Utc>,
@@ -26,9 +27,18 @@ struct Row {
     name: String,
     domain: String,
     rules: serde_json::Value,
+    capture: Option<String>,
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+}
+
+/// A capture mode as it is stored.
+///
+/// # Errors
+/// [`Error::corrupt`].
+pub(super) fn capture(text: Option<String>) -> Result<Option<CaptureMode>, Error> {
+    text.map(|text| text.parse().map_err(|_| Error::corrupt("capture mode", &text))).transpose()
 }
 
 impl TryFrom<Row> for GnsRow {
@@ -40,6 +50,7 @@ impl TryFrom<Row> for GnsRow {
                 .map_err(|_| Error::corrupt("global namespace's name", &row.name))?,
             domain: Domain::parse(&row.domain).map_err(|_| Error::corrupt("domain", &row.domain))?,
             rules: serde_json::from_value(row.rules).map_err(|e| Error::corrupt("mapping rule", &e))?,
+            capture: capture(row.capture)?,
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -55,7 +66,7 @@ impl Tx {
     pub(crate) async fn gns(&mut self, org: OrgId, name: &DnsLabel) -> Result<Option<GnsRow>, Error> {
         let row = sqlx::query_as!(
             Row,
-            "SELECT id, name, domain, rules, version, created_at, updated_at
+            "SELECT id, name, domain, rules, capture, version, created_at, updated_at
              FROM global_namespaces WHERE org_id = $1 AND name = $2",
             org.as_uuid(),
             name.as_str()
@@ -77,7 +88,7 @@ impl Tx {
     ) -> Result<Vec<GnsRow>, Error> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT id, name, domain, rules, version, created_at, updated_at FROM global_namespaces
+            r#"SELECT id, name, domain, rules, capture, version, created_at, updated_at FROM global_namespaces
                WHERE org_id = $1 AND ($2::text IS NULL OR name COLLATE "C" > $2)
                ORDER BY name COLLATE "C" LIMIT $3"#,
             org.as_uuid(),
@@ -114,8 +125,8 @@ impl Tx {
     /// [`Error::Duplicate`] for a name or a domain that is taken.
     pub(crate) async fn insert_gns(&mut self, org: OrgId, gns: &GnsRow) -> Result<(), Error> {
         sqlx::query!(
-            "INSERT INTO global_namespaces (org_id, id, name, domain, rules, version, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO global_namespaces (org_id, id, name, domain, rules, version, created_at, updated_at, capture)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             org.as_uuid(),
             gns.id.as_uuid(),
             gns.name.as_str(),
@@ -123,27 +134,29 @@ impl Tx {
             serde_json::json!(gns.rules),
             gns.version,
             gns.created_at,
-            gns.updated_at
+            gns.updated_at,
+            gns.capture.map(CaptureMode::as_str)
         )
         .execute(self.conn())
         .await?;
         Ok(())
     }
 
-    /// Replaces the domain and the rules of a global namespace.
+    /// Replaces domain, rules and capture mode of a global namespace.
     ///
     /// # Errors
     /// As any query.
     pub(crate) async fn update_gns(&mut self, org: OrgId, gns: &GnsRow) -> Result<(), Error> {
         sqlx::query!(
-            "UPDATE global_namespaces SET domain = $3, rules = $4, version = $5, updated_at = $6
+            "UPDATE global_namespaces SET domain = $3, rules = $4, version = $5, updated_at = $6, capture = $7
              WHERE org_id = $1 AND id = $2",
             org.as_uuid(),
             gns.id.as_uuid(),
             gns.domain.as_str(),
             serde_json::json!(gns.rules),
             gns.version,
-            gns.updated_at
+            gns.updated_at,
+            gns.capture.map(CaptureMode::as_str)
         )
         .execute(self.conn())
         .await?;

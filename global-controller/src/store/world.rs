@@ -76,7 +76,7 @@ impl Tx {
         only: Option<&[Uuid]>,
     ) -> Result<Vec<GlobalNamespace>, Error> {
         let rows = sqlx::query!(
-            r#"SELECT id, name, domain, rules AS "rules: Json<Vec<MappingRule>>" FROM global_namespaces
+            r#"SELECT id, name, domain, rules AS "rules: Json<Vec<MappingRule>>", capture FROM global_namespaces
              WHERE org_id = $1 AND ($2::uuid[] IS NULL OR id = ANY($2)) ORDER BY id"#,
             org.as_uuid(),
             only
@@ -90,6 +90,7 @@ impl Tx {
                     name: DnsLabel::parse(&row.name).map_err(|_| Error::corrupt("name", &row.name))?,
                     domain: Domain::parse(&row.domain).map_err(|_| Error::corrupt("domain", &row.domain))?,
                     rules: row.rules.0,
+                    capture: super::gns::capture(row.capture)?,
                 })
             })
             .collect()

@@ -4,6 +4,7 @@
 //	tools get [-h2] [-H K:V] [-timeout D] URL      the status and the body
 //	tools load [-for D] [-clients N] [-h2] URL     requests one after the other by N clients; counts, as JSON
 //	tools grpc ADDR TEXT               unary call of tools.Echo/Echo, then the standard health check
+//	tools chat ADDR COUNT              gRPC: messages in one stream, each after the answer to the one before
 //	tools ws URL TEXT                  WebSocket: one message there and back
 //	tools tcp ADDR TEXT                raw TCP: one line there and back
 //	tools udp ADDR TEXT
@@ -38,6 +39,7 @@ var commands = map[string]command{
 	"get":        {1, get},
 	"load":       {1, load},
 	"grpc":       {2, grpcCall},
+	"chat":       {2, chatCall},
 	"ws":         {2, wsCall},
 	"tcp":        {2, tcpCall},
 	"udp":        {2, udpCall},

@@ -1,5 +1,6 @@
 //! Real clusters: API server, kubelet, containerd, CoreDNS, pods. `make test-clusters` runs it; `tests/kubernetes/README.md` says what it needs.
 
+mod battery;
 mod capture;
 mod chart;
 mod conformance;

@@ -137,6 +137,7 @@ async fn protocols_of_the_tools() {
         (["get", "-h2", "http://localhost:8080/"].as_slice(), r#""proto":"HTTP/2.0""#),
         (&["get", "-H", "a: b", "http://localhost:8080/"], r#""A":["b"]"#),
         (&["grpc", "localhost:9000", "hello"], "hello [c1] SERVING"),
+        (&["chat", "localhost:9000", "20"], "20 answered"),
         (&["ws", "ws://localhost:8080/ws", "hello"], "hello"),
         (&["tcp", "localhost:9001", "hello"], "hello"),
         (&["udp", "localhost:9001", "hello"], "hello"),

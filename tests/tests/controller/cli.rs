@@ -294,6 +294,25 @@ async fn files_are_applied_and_compared() {
         (&json!("acme.example.org"), &json!({ "labels": { "env": "prod" } }))
     );
 
+    // how pods of its namespaces reach global names
+    let capture =
+        async || user.run(&["gns", "show", "acme", "-o", "json"]).await.ends(0).json()["capture"].take();
+    let with = part.replace("acme.example.org}", "acme.example.org, capture: sidecar}");
+    user.say(&with, &["apply", "-f", "-"]).await.ends(0);
+    assert_eq!(capture().await, "sidecar");
+    user.say(part, &["apply", "-f", "-"]).await.ends(0);
+    assert_eq!(capture().await, "sidecar", "a file that leaves it out leaves it");
+    let wrong = with.replace("sidecar", "side-car");
+    let said = user.say(&wrong, &["apply", "-f", "-"]).await.ends(1);
+    assert!(said.err.contains("capture") && said.err.contains("sidecar"), "{said:#?}");
+    let said = user.run(&["gns", "update", "acme", "--capture", "node"]).await.ends(0);
+    assert_eq!(said.out, "acme: acme.example.org, capture mode node\n");
+    let said = user.run(&["gns", "update", "acme", "--no-capture"]).await.ends(0);
+    assert_eq!(said.out, "acme: acme.example.org, capture mode as installed\n");
+    assert_eq!(capture().await, Value::Null);
+    user.run(&["gns", "update", "acme", "--capture", "pod"]).await.ends(2);
+    user.run(&["gns", "update", "acme"]).await.ends(2);
+
     // one wrong document among good ones: nothing is changed
     let more =
         "---\napiVersion: tombolo.io/v1\nkind: Cluster\nmetadata: {name: cluster-2}\nspec: {colour: red}\n";
@@ -312,9 +331,9 @@ async fn files_are_applied_and_compared() {
     assert!(said.out.contains("Cluster cluster-1 created"), "{said:#?}");
     user.run(&["gns", "remove", "acme", "--yes"]).await.ends(0);
     user.run(&["gns", "show", "acme"]).await.ends(1);
-    user.run(&["gns", "create", "acme", "--domain", "acme.example.com", "--namespace", "default"])
-        .await
-        .ends(0);
+    let create = ["gns", "create", "acme", "--domain", "acme.example.com", "--namespace", "default"];
+    user.run(&[&create[..], &["--capture", "none"]].concat()).await.ends(0);
+    assert_eq!(capture().await, "none");
     let said =
         user.run(&["explain", "--from", "cluster-1/default/a", "catalog.acme.example.com:80"]).await.ends(1);
     assert!(said.out.contains("global namespace acme has no service of this name"), "{said:#?}");
@@ -370,9 +389,10 @@ async fn usage_unreachable_servers_and_colours() {
     let asked = format!(
         "{script}\nCOMP_WORDS=(tombolo clu); COMP_CWORD=1; _tombolo tombolo clu tombolo; echo \"${{COMPREPLY[@]}}\""
     );
+    // on its standard input, for it is longer than one argument may be
     let mut command = user.command(Path::new("bash"));
-    command.args(["--norc", "-c", &asked]);
-    assert_eq!(run(command, "").await.ends(0).out.trim(), "cluster");
+    command.args(["--norc", "-s"]);
+    assert_eq!(run(command, &asked).await.ends(0).out.trim(), "cluster");
     site.bound.drain().await;
 }
 

@@ -58,6 +58,22 @@ impl Controller {
         this
     }
 
+    /// The GNS is about these namespaces, and chooses their capture mode, or does not.
+    pub(crate) async fn choose(&self, namespaces: &[&str], capture: Option<&str>) {
+        let rule = |name: &&str| json!({ "cluster": { "labels": {} }, "namespace": { "name": name } });
+        let rules: Vec<Value> = namespaces.iter().map(rule).collect();
+        let gns = json!({ "domain": "acme.example.com", "rules": rules, "capture": capture });
+        self.order("/organizations/acme/global-namespaces/acme", &gns).await;
+    }
+
+    /// Another GNS chooses the capture mode of a namespace.
+    pub(crate) async fn claim(&self, name: &str, namespace: &str, capture: &str) {
+        let rule = json!({ "cluster": { "labels": {} }, "namespace": { "name": namespace } });
+        let domain = format!("{name}.example.com");
+        let gns = json!({ "name": name, "domain": domain, "rules": [rule], "capture": capture });
+        self.call(Method::POST, "/organizations/acme/global-namespaces", Some(gns)).await;
+    }
+
     /// Puts something in place of what there is.
     pub(crate) async fn order(&self, path: &str, body: &Value) {
         self.call_with(Method::PUT, path, Some(body.clone()), &[("if-match", "*")]).await;

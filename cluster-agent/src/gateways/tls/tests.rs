@@ -125,6 +125,7 @@ impl Lab {
             authority: Arc::new(Authority::new(cluster.intermediate, Arc::new(SystemClock))),
             membership: Arc::new(membership()),
             view: watch::channel(Arc::clone(&view)).1,
+            snapshot: watch::channel(Arc::default()).1,
             standings: crate::lease::Standings::alone(),
             stop,
         };

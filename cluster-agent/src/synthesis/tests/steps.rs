@@ -4,13 +4,20 @@ use super::*;
 use crate::source::{NamespaceObject, Object, PodObject};
 use proptest::prelude::*;
 use tombolo_feed::State;
-use tombolo_model::{Generation, snapshot::ResourceKey};
+use tombolo_model::{
+    Generation,
+    intent::CaptureMode,
+    snapshot::{CaptureSpec, ResourceKey},
+};
 use tombolo_wire::session::Changes;
 
 /// A small world that is changed at random.
 struct World {
     state: State<ClusterResource>,
     index: Index,
+    /// What runs here, before anybody chose of it.
+    read: Arc<View>,
+    chosen: crate::chosen::Chosen,
     view: Arc<View>,
     passing: Arc<Results>,
     gateways: Gateways,
@@ -44,6 +51,8 @@ impl World {
         Self {
             state,
             index: Index::default(),
+            read: Arc::default(),
+            chosen: crate::chosen::Chosen::default(),
             view: Arc::default(),
             passing: Arc::default(),
             gateways: Gateways::new(),
@@ -82,10 +91,15 @@ impl World {
                 change => drop(self.index.change(change)),
             }
         }
-        self.view = Arc::new(self.index.view());
+        self.read = Arc::new(self.index.view());
     }
 
     fn change(&mut self, what: u8, a: u8, b: u8) {
+        self.make(what, a, b);
+        self.view = self.chosen.of(Arc::clone(&self.read), &self.state.resources);
+    }
+
+    fn make(&mut self, what: u8, a: u8, b: u8) {
         match what {
             0 | 1 => {
                 let full = format!("n{}.acme.example.com", a % 4);
@@ -160,14 +174,26 @@ impl World {
                 } else {
                     self.index.apply(pod)
                 };
-                self.view = Arc::new(self.index.view());
+                self.read = Arc::new(self.index.view());
             }
             10 => {
                 let mode = if b.is_multiple_of(4) { "none" } else { "node" };
                 let labels = BTreeMap::from([("tombolo.io/capture".to_owned(), mode.to_owned())]);
                 let name = "default".parse().unwrap();
                 self.index.apply(Object::Namespace(NamespaceObject { name, labels, ending: false }));
-                self.view = Arc::new(self.index.view());
+                self.read = Arc::new(self.index.view());
+            }
+            11 => {
+                let modes = [CaptureMode::Node, CaptureMode::Sidecar, CaptureMode::Gateway];
+                let mode = modes[usize::from(b % 3)];
+                let capture = CaptureSpec {
+                    namespace: "default".parse().unwrap(),
+                    mode,
+                    gns: "acme".parse().unwrap(),
+                    against: BTreeMap::new(),
+                };
+                let key = ResourceKey::new("capture", "default");
+                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Capture(capture)));
             }
             _ => {
                 let members = BTreeSet::from([cluster("c1"), cluster(&format!("c{b}"))]);
@@ -208,7 +234,7 @@ proptest! {
 
     #[test]
     fn steps_give_what_the_whole_gives(
-        changes in proptest::collection::vec((0u8..12, any::<u8>(), any::<u8>(), 0u8..4), 1..40),
+        changes in proptest::collection::vec((0u8..13, any::<u8>(), any::<u8>(), 0u8..4), 1..40),
     ) {
         let (mut world, mut steps, ages) = (World::new(), Synthesizer::default(), Ages::new());
         let mut watchers: Vec<GatewayHello> = gateways().into_values().map(|gateway| gateway.hello).collect();

@@ -8,6 +8,7 @@ mod tell;
 pub use affected::{Affected, ClusterChange};
 
 use crate::{
+    capture::captures,
     conflict::Conflict,
     derive::{Derived, GnsState, Owner, mapped},
     render,
@@ -21,7 +22,7 @@ use tombolo_model::{
     id::{ClusterId, GnsId},
     intent::{Cluster, GlobalNamespace},
     inventory::{Inventory, NamespaceRecord, ServiceKey, ServiceRecord},
-    snapshot::{ClusterResource, Resources},
+    snapshot::{CaptureSpec, ClusterResource, Resources},
 };
 
 /// A world, and what follows from it.
@@ -31,6 +32,8 @@ pub struct Incremental {
     derived: Derived,
     /// The peers that each cluster was told of, and what they were called.
     peers: BTreeMap<ClusterId, BTreeSet<(ClusterId, ClusterName)>>,
+    /// The namespaces whose capture mode each cluster was told.
+    captures: BTreeMap<ClusterId, BTreeMap<NamespaceName, CaptureSpec>>,
 }
 
 /// What a change touched.
@@ -53,6 +56,8 @@ struct Dirty {
     bundle: bool,
     /// Clusters that are to be told anew what to install.
     installs: BTreeSet<ClusterId>,
+    /// Clusters of whose namespaces others may have their capture mode from a GNS.
+    captures: BTreeSet<ClusterId>,
     /// Receivers that get everything.
     whole: BTreeSet<ClusterId>,
     gone: BTreeSet<ClusterId>,
@@ -64,7 +69,9 @@ impl Incremental {
     pub fn new(world: World) -> Self {
         let derived = Derived::new(&world);
         let peers = world.clusters.keys().map(|id| (*id, named_peers(&world, &derived, *id))).collect();
-        Self { world, derived, peers }
+        let active = derived.active();
+        let captures = world.clusters.keys().map(|id| (*id, captures(&world, &active, *id))).collect();
+        Self { world, derived, peers, captures }
     }
 
     /// The world as it is now.
@@ -194,6 +201,7 @@ impl Incremental {
         if part(was, orders).unwrap_or_default() != part(now, orders).unwrap_or_default() {
             dirty.installs.insert(id);
         }
+        dirty.captures.insert(id);
         let called = was.or(now).and_then(|cluster| DnsLabel::parse(cluster.name.as_str()).ok());
         for (gns_id, state) in &mut self.derived.gns {
             let Some(gns) = self.world.gns.get(gns_id) else { continue };
@@ -270,6 +278,9 @@ impl Incremental {
         };
         let flipped = namespaces.iter().filter(flips).map(|(name, _)| name.clone()).collect();
         let relabelled = put(&mut inventory.namespaces, namespaces);
+        if !relabelled.is_empty() {
+            dirty.captures.insert(cluster);
+        }
         let differ = put(&mut inventory.services, services);
         self.inventory_in_set(cluster, flipped, &differ, dirty);
         for (gns_id, state) in

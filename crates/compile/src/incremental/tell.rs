@@ -2,6 +2,7 @@
 
 use super::{Affected, ClusterChange, Dirty, Incremental};
 use crate::{
+    capture::captures,
     derive::{Derived, Owner},
     render,
     world::{World, changed},
@@ -29,6 +30,7 @@ impl Incremental {
         let world = &self.world;
         for id in &dirty.gone {
             self.peers.remove(id);
+            self.captures.remove(id);
         }
         for (id, names) in &dirty.names {
             let (Some(gns), Some(state)) = (world.gns.get(id), self.derived.gns.get(id)) else { continue };
@@ -74,6 +76,7 @@ impl Incremental {
         }
         self.tell_set(&dirty, &mut parts);
         self.tell_peers(&dirty, &mut parts);
+        self.tell_captures(&dirty, &mut parts);
 
         let mut affected = Affected::default();
         for id in &dirty.whole {
@@ -117,6 +120,27 @@ impl Incremental {
         }
         if state.sources.contains_key(label) {
             state.services.insert(label.clone(), view);
+        }
+    }
+
+    /// Tells of namespaces that have another capture mode, or have one no more.
+    fn tell_captures(&mut self, dirty: &Dirty, parts: &mut Parts) {
+        let active = self.derived.active();
+        let clusters = dirty.captures.union(&dirty.whole).filter(|id| self.world.clusters.contains_key(id));
+        for id in clusters {
+            let now = captures(&self.world, &active, *id);
+            let was = self.captures.insert(*id, now.clone()).unwrap_or_default();
+            if dirty.whole.contains(id) {
+                continue;
+            }
+            for (namespace, capture) in changed(&was, &now) {
+                let (upserts, removes) = parts.entry(*id).or_default();
+                let key = render::capture_key(&namespace);
+                match capture {
+                    Some(capture) => drop(upserts.insert(key, ClusterResource::Capture(capture))),
+                    None => drop(removes.insert(key)),
+                }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use tombolo_model::{
     AccountName, ClusterName, DnsLabel, Domain, GlobalName, Locality, NamespaceName, OrgName, TrustDomain,
     id::{ClusterId, GnsId, OrgId},
     install::{InstallOrder, Trial},
-    intent::{Cluster, GlobalNamespace, Labels, MappingRule, Organization, Selector},
+    intent::{CaptureMode, Cluster, GlobalNamespace, Labels, MappingRule, Organization, Selector},
     inventory::{Inventory, NamespaceRecord, PodRecord, PortSpec, Protocol, ServiceKey, ServiceRecord},
     mcs::{ExportRecord, ExportedPort, SessionAffinity, Traits, Transport},
     snapshot::{CaFingerprint, Vip},
@@ -73,6 +73,7 @@ pub(crate) fn gns(n: u8, domain: &str) -> GlobalNamespace {
             cluster: Selector::Labels(Labels::new()),
             namespace: Selector::Name(NamespaceName::parse("default").unwrap()),
         }],
+        capture: None,
     }
 }
 
@@ -254,11 +255,14 @@ fn some_gns() -> impl Strategy<Value = GlobalNamespace> {
     );
     let rules =
         prop::collection::vec(rule.prop_map(|(cluster, namespace)| MappingRule { cluster, namespace }), 0..3);
-    (0u8..4, prop::sample::select(&DOMAINS[..]), rules).prop_map(|(n, domain, rules)| {
-        let mut gns = gns(n, domain);
-        gns.rules = rules;
-        gns
-    })
+    let modes = vec![None, Some(CaptureMode::Sidecar), Some(CaptureMode::Node)];
+    (0u8..4, prop::sample::select(&DOMAINS[..]), rules, prop::sample::select(modes)).prop_map(
+        |(n, domain, rules, capture)| {
+            let mut gns = gns(n, domain);
+            (gns.rules, gns.capture) = (rules, capture);
+            gns
+        },
+    )
 }
 
 fn some_port() -> impl Strategy<Value = PortSpec> {
@@ -363,6 +367,7 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
         let mut world = empty();
         let mut everything = gns(0, DOMAINS[0]);
         everything.rules[0].namespace = Selector::Labels(Labels::new());
+        everything.capture = Some(CaptureMode::Sidecar);
         world.gns.insert(everything.id, everything);
         for (n, inventory) in (1..=clusters).zip(inventories) {
             world.clusters.insert(cluster_id(n), cluster(n));

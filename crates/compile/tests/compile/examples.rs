@@ -9,10 +9,10 @@ use tombolo_compile::{
     snapshot, text,
 };
 use tombolo_model::{
-    AccountName,
-    intent::Selector,
+    AccountName, NamespaceName,
+    intent::{CaptureMode, Selector},
     inventory::{PodRecord, PortSpec, Protocol, ServiceRecord},
-    snapshot::{ClusterResource, NameSpec, ResourceKey},
+    snapshot::{CaptureSpec, ClusterResource, NameSpec, ResourceKey},
 };
 
 /// The shop: two clusters, one domain, the catalog in the second.
@@ -296,4 +296,57 @@ fn the_second_opinion_finds_what_is_wrong() {
     let mut all = good.clone();
     all.remove(&ResourceKey::new("domain", "acme.example.com"));
     assert!(check(&all).iter().any(|f| f.flaw == Flaw::OutsideDomain));
+}
+
+#[test]
+fn global_namespaces_choose_capture_modes() {
+    let mut world = shop();
+    let mode = |world: &World, namespace: &str| {
+        let key = ResourceKey::new("capture", namespace);
+        match snapshot(world, cluster_id(1)).remove(&key) {
+            Some(ClusterResource::Capture(capture)) => Some(capture),
+            _ => None,
+        }
+    };
+    let choose = |world: &mut World, n: u8, domain: &str, namespace: &str, capture: Option<CaptureMode>| {
+        let mut gns = gns(n, domain);
+        gns.rules[0].namespace = Selector::Name(NamespaceName::parse(namespace).unwrap());
+        gns.capture = capture;
+        world.gns.insert(gns.id, gns);
+    };
+    assert_eq!(mode(&world, "default"), None, "nobody said");
+    choose(&mut world, 1, "acme.example.com", "default", Some(CaptureMode::Sidecar));
+    choose(&mut world, 2, "zoo.example.com", "default", Some(CaptureMode::Node));
+    choose(&mut world, 3, "bank.example.com", "default", Some(CaptureMode::Sidecar));
+    choose(&mut world, 4, "quiet.example.com", "default", None);
+    let wanted = CaptureSpec {
+        namespace: NamespaceName::parse("default").unwrap(),
+        mode: CaptureMode::Sidecar,
+        gns: label("acme"),
+        against: BTreeMap::from([(label("zoo"), CaptureMode::Node)]),
+    };
+    assert_eq!(
+        mode(&world, "default"),
+        Some(wanted),
+        "the first by name, though the last to come may be older"
+    );
+    choose(&mut world, 2, "zoo.example.com", "later", Some(CaptureMode::Node));
+    assert_eq!(
+        mode(&world, "later").map(|capture| capture.mode),
+        Some(CaptureMode::Node),
+        "before it is there"
+    );
+    assert_eq!(mode(&world, "internal"), None);
+    // What is told must be of a global namespace that the cluster has a part in.
+    let mut told = snapshot(&world, cluster_id(1));
+    told.remove(&ResourceKey::new("domain", "zoo.example.com"));
+    let flaws: Vec<_> = check(&told).into_iter().map(|finding| finding.flaw).collect();
+    assert_eq!(flaws, [Flaw::OtherGns(label("zoo"))]);
+    // A change tells the cluster the new mode.
+    let mut all = Incremental::new(world);
+    let mut zoo = all.world().gns[&crate::common::gns_id(2)].clone();
+    zoo.capture = Some(CaptureMode::Sidecar);
+    let affected = all.apply(Change::Gns(zoo));
+    assert_eq!(affected.clusters.len(), 2, "both are members");
+    assert_eq!(mode(all.world(), "later").map(|capture| capture.mode), Some(CaptureMode::Sidecar));
 }

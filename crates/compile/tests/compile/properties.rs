@@ -10,9 +10,10 @@ use tombolo_compile::{
 use tombolo_model::{
     GlobalName,
     id::ClusterId,
+    intent::{GlobalNamespace, MappingRule, Selector},
     inventory::{ServiceKey, ServiceRecord},
     mcs::{ImportKind, Traits},
-    snapshot::{ClusterResource, Resources},
+    snapshot::{ClusterResource, ResourceKey, Resources},
 };
 
 type Told = BTreeMap<ClusterId, Resources<ClusterResource>>;
@@ -134,6 +135,45 @@ proptest! {
         }
         // A name that exists is told to somebody: whoever serves it is a member.
         prop_assert_eq!(seen, names);
+    }
+
+    /// Looked at from each namespace: who may choose for it, and who of these does.
+    #[test]
+    fn the_first_gns_by_name_chooses_the_capture_mode(world in worlds()) {
+        for (id, cluster) in &world.clusters {
+            let told = snapshot(&world, *id);
+            let domains: BTreeSet<_> = told.values().filter_map(|resource| match resource {
+                ClusterResource::Domain(domain) => Some(&domain.domain),
+                _ => None,
+            }).collect();
+            let none = BTreeMap::new();
+            let reported = world.inventories.get(id).map_or(&none, |inventory| &inventory.namespaces);
+            let named = world.gns.values().flat_map(|gns| &gns.rules).filter_map(|rule| match &rule.namespace {
+                Selector::Name(name) => Some(name),
+                Selector::Labels(_) => None,
+            });
+            for namespace in reported.keys().chain(named).collect::<BTreeSet<_>>() {
+                let chooses = |rule: &MappingRule| rule.cluster.matches(&cluster.name, &cluster.labels) && match &rule.namespace {
+                    Selector::Name(name) => name == namespace,
+                    by_labels => reported.get(namespace).is_some_and(|record| by_labels.matches(namespace, &record.labels)),
+                };
+                // Of several with one domain the oldest has it.
+                let has = |gns: &GlobalNamespace| !world.gns.values().any(|other| other.id < gns.id && other.domain == gns.domain);
+                let choosing: BTreeMap<_, _> = world.gns.values()
+                    .filter(|gns| domains.contains(&gns.domain) && has(gns) && gns.rules.iter().any(chooses))
+                    .filter_map(|gns| Some((gns.name.clone(), gns.capture?)))
+                    .collect();
+                let found = match told.get(&ResourceKey::new("capture", namespace.as_str())) {
+                    Some(ClusterResource::Capture(capture)) => Some(capture),
+                    _ => None,
+                };
+                let first = choosing.iter().next();
+                prop_assert_eq!(found.map(|capture| (&capture.gns, &capture.mode)), first);
+                let Some((_, mode)) = first else { continue };
+                let against: BTreeMap<_, _> = choosing.iter().filter(|(_, other)| *other != mode).map(|(gns, mode)| (gns.clone(), *mode)).collect();
+                prop_assert_eq!(&found.unwrap().against, &against);
+            }
+        }
     }
 
     #[test]

@@ -108,3 +108,41 @@ async fn a_global_namespace_is_replaced_by_who_saw_it() {
     delete("\"2\"").await.problem(404, "not-found");
     controller.get(&admin, &path).await.problem(404, "not-found");
 }
+
+#[tokio::test]
+async fn a_global_namespace_chooses_a_capture_mode() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    let with = |mode: Value| {
+        let mut body = gns("acme", "acme.example.com");
+        body["capture"] = mode;
+        body
+    };
+    for wrong in ["side-car", "Sidecar", ""] {
+        let problem = controller.post(&admin, PATH, &with(json!(wrong))).await.problem(422, "invalid-field");
+        let error = &problem.errors[0];
+        assert!(
+            error.field == "capture" && error.message.contains("`sidecar`"),
+            "{wrong}: {}",
+            error.message
+        );
+    }
+    let made = controller.post(&admin, PATH, &with(json!("sidecar"))).await.expect(201);
+    assert_eq!(made["capture"], "sidecar");
+    let path = format!("{PATH}/acme");
+    let put = async |capture: Value| {
+        let body = json!({ "domain": "acme.example.com", "rules": [], "capture": capture });
+        let call = controller.call("PUT", &path).token(&admin).header("if-match", "*");
+        call.json(&body).send().await.expect(200)
+    };
+    for mode in ["node", "none", "gateway"] {
+        put(json!(mode)).await;
+        assert_eq!(controller.get(&admin, &path).await.expect(200)["capture"], mode);
+    }
+    let silent = put(Value::Null).await;
+    assert!(silent.get("capture").is_none(), "it has no say any more: {silent}");
+    let audit = "/organizations/acme/audit-events?action=global_namespace.update";
+    let audit = controller.get(&admin, audit).await.expect(200);
+    let last = json!([{ "path": "/capture", "before": "gateway" }]);
+    assert!(audit["items"].as_array().unwrap().iter().any(|event| event["difference"] == last), "{audit}");
+}
