@@ -29,8 +29,8 @@ pub use hub::{Hub, HubConfig};
 pub use kept::first_generation;
 pub use routes::Context;
 pub use server::{BindError, Listener};
-pub(crate) use siblings::ACCOUNT;
 pub use siblings::Siblings;
+pub(crate) use siblings::replicas;
 pub use tls::{Doorkeeper, ListenError, PodListener};
 
 #[cfg(test)]
