@@ -185,11 +185,13 @@ async fn rights_that_are_missing_are_said() {
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     let write = ["get", "create", "patch"];
     let rbac = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
+    let admission =
+        ["mutatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     let rules = json!([
         rule("", &["namespaces", "serviceaccounts", "secrets", "services"], &write),
         rule("apps", &["deployments"], &write),
         rule("policy", &["poddisruptionbudgets"], &write),
-        rule("admissionregistration.k8s.io", &["mutatingwebhookconfigurations"], &write),
+        rule("admissionregistration.k8s.io", &admission, &write),
         rule("rbac.authorization.k8s.io", &rbac, &write),
     ]);
     let_user(&client, "writes", rules).await;
