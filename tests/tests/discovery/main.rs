@@ -35,9 +35,9 @@ async fn known(agent: &Agent) -> (usize, bool) {
 
 /// What it takes while the time passes and this is done.
 async fn meanwhile(agent: &Agent, what: &str, deed: impl Future<Output = usize>) {
-    let (before, began) = (Taken::by(agent.pid()), Instant::now());
+    let (before, began) = (Taken::by(agent.program.pid()), Instant::now());
     let done = deed.await;
-    let (after, passed) = (Taken::by(agent.pid()), began.elapsed().as_secs_f64());
+    let (after, passed) = (Taken::by(agent.program.pid()), began.elapsed().as_secs_f64());
     println!(
         "{what}: {:.1} % of a core, {} changes in {passed:.0} s, {after}",
         (after.cpu_s - before.cpu_s) / passed * 100.0,
@@ -60,7 +60,7 @@ async fn main() {
     controller.call(reqwest::Method::POST, "/organizations/acme/global-namespaces", Some(gns)).await;
     controller.join(home.path()).await;
     let agent = Agent::start(home.path(), &server, &["--capture", "gateway"]).await;
-    println!("agent without anything: {}", Taken::by(agent.pid()));
+    println!("agent without anything: {}", Taken::by(agent.program.pid()));
 
     let began = Instant::now();
     fill::fill(&client).await;
@@ -74,7 +74,7 @@ async fn main() {
     println!(
         "known {:.0} s after the first was made: {}",
         began.elapsed().as_secs_f64(),
-        Taken::by(agent.pid())
+        Taken::by(agent.program.pid())
     );
 
     meanwhile(&agent, "nothing happens", async {

@@ -186,7 +186,7 @@ pub(crate) async fn egress(home: &Path, address: IpAddr) -> Program {
 /// The true agent.
 pub(crate) struct Agent {
     pub(crate) trust_domain: String,
-    program: Program,
+    pub(crate) program: Program,
     http: reqwest::Client,
 }
 
@@ -227,11 +227,6 @@ impl Agent {
     /// An address of its ready file.
     pub(crate) fn address(&self, what: &str) -> SocketAddr {
         self.program.address(what)
-    }
-
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.program.pid()
     }
 
     /// As a power cut would.
