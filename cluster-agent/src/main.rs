@@ -294,6 +294,7 @@ impl Kubernetes {
             agent: self.gateway_agent.clone(),
             vips: self.vips.clone(),
             policy,
+            exclude: self.exclude_namespace.iter().cloned().collect(),
         })
     }
 }

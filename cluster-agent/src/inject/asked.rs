@@ -33,7 +33,8 @@ impl Asked {
     #[must_use]
     pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
-        let (chosen, policy) = (Chosen::of(resources), config.policy);
+        let (mut chosen, policy) = (Chosen::of(resources), config.policy);
+        chosen.apart.clone_from(&config.exclude);
         let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,

@@ -22,8 +22,8 @@ pub use injector::{BuildError, Injector, Parts};
 pub(crate) use serving::Injection;
 
 use ipnet::IpNet;
-use std::net::SocketAddr;
-use tombolo_model::{ClusterName, TrustDomain, install::FailurePolicy};
+use std::{collections::BTreeSet, net::SocketAddr};
+use tombolo_model::{ClusterName, NamespaceName, TrustDomain, install::FailurePolicy};
 
 /// How pods are injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub struct Config {
     pub vips: Vec<IpNet>,
     /// What happens to pods while no agent answers, where no installation says so.
     pub policy: FailurePolicy,
+    /// Namespaces whose pods get none, whatever is asked for: the agent does not read them. Those of the system and its own are among them
+    /// without being named here.
+    pub exclude: BTreeSet<NamespaceName>,
 }
 
 /// What goes into every injected pod.

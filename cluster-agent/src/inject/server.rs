@@ -24,7 +24,10 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
-use tombolo_model::{NamespaceName, intent::CaptureMode};
+use tombolo_model::{
+    NamespaceName,
+    intent::{CaptureMode, Labels},
+};
 use tombolo_mtls::{accept_optional, https_server_config};
 use tombolo_runtime::{drain::Watch, metrics::Metrics, task, telemetry::chain};
 
@@ -49,9 +52,15 @@ pub struct Knowledge {
 }
 
 impl Knowledge {
-    fn namespace(&self, name: &NamespaceName) -> Option<Namespace> {
-        let labels = self.view.borrow().namespaces.get(name)?.clone();
+    /// What is known of a namespace. Of one that the agent has not seen yet nothing, and then the API server asks because of what it
+    /// knows itself; but one that takes no part gets nothing.
+    pub(super) fn namespace(&self, name: &NamespaceName) -> Option<Namespace> {
+        let labels = self.view.borrow().namespaces.get(name).cloned();
         let asked = self.asked.borrow().clone();
+        let Some(labels) = labels else {
+            let apart = asked.is_some_and(|asked| !asked.chosen.takes_part(name));
+            return apart.then(|| Namespace { labels: Labels::new(), wanted: false });
+        };
         let wanted = asked.is_none_or(|asked| asked.chosen.mode(name, &labels) == CaptureMode::Sidecar);
         Some(Namespace { labels, wanted })
     }
