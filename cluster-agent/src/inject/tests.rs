@@ -259,8 +259,8 @@ fn the_api_server_asks_about_few() {
         view: watch::channel(Arc::new(view)).1,
         asked: watch::channel(Some(Arc::new(asked))).1,
     };
-    let wanted = |text: &str| knowledge.namespace(&name(text)).map(|found| found.wanted);
-    assert_eq!((wanted("shop"), wanted("vault"), wanted("new")), (Some(true), Some(false), None));
+    let gets = |text: &str| knowledge.namespace(&name(text)).map(|found| found.wanted);
+    assert_eq!((gets("shop"), gets("vault"), gets("new")), (Some(true), Some(false), None));
     chosen.apart.clear();
     chosen.default = CaptureMode::Gateway;
     // Who is left out is not asked about, and nobody is once there is to be no webhook.
