@@ -272,7 +272,8 @@ fn check(mut document: Document) -> Result<Document, String> {
     }
     if let Some(domain) = document.spec.get_mut("domain") {
         let text = domain.as_str().ok_or_else(|| format!("{name}: spec.domain is not a text"))?;
-        *domain = Domain::parse(text).map_err(|why| format!("{name}: spec.domain {why}"))?.to_string().into();
+        *domain =
+            Domain::choose(text).map_err(|why| format!("{name}: spec.domain {why}"))?.to_string().into();
     }
     Ok(document)
 }

@@ -102,7 +102,7 @@ pub async fn uninstall(
     confirm(yes, &format!("take everything of Tombolo out of {name}? Its pods reach no global name then"))?;
     // which cluster it is gets looked at before anything is taken out of any
     let cluster = match kube.kubeconfig.is_some() || kube.context.is_some() {
-        true => Some(kubernetes::of(kube, name).await?),
+        true => Some(kubernetes::of(client, kube, name).await?),
         false => None,
     };
     let ordered = client.find(&path).await?;

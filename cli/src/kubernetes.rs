@@ -12,7 +12,7 @@ use crate::{
     problem::CliError,
 };
 use anyhow::{Context as _, Result};
-use apply::Document;
+use apply::{Document, Marks};
 pub(crate) use preflight::Way;
 use serde_json::json;
 use std::time::Duration;
@@ -53,28 +53,39 @@ pub struct Cluster {
     client: kube::Client,
 }
 
-/// The cluster that these options name, if it is this one of ours or none yet.
+/// The cluster that these options name, if it is this one of ours or none yet. A name alone says little: two organizations, and two
+/// controllers, may each have an `east`.
 ///
 /// # Errors
-/// It can't be reached, or joined under another name.
-pub async fn of(kube: &Kube, name: &ClusterName) -> Result<Cluster> {
+/// It can't be reached, or it is another one.
+pub async fn of(client: &Client, kube: &Kube, name: &ClusterName) -> Result<Cluster> {
     let cluster = Cluster { client: connect(kube).await? };
-    cluster.is_of(name).await?;
+    cluster.is_of(&apply::documents(&manifest(client, name, None, None).await?)?).await?;
     Ok(cluster)
 }
 
 impl Cluster {
-    /// It joined under this name, or not at all.
-    async fn is_of(&self, name: &ClusterName) -> Result<()> {
-        match self.joined_as().await? {
-            Some(other) if other != name.as_str() => {
-                let message =
-                    format!("the cluster there joined as {other}, not as {name}; is it the right --context?");
-                Err(CliError::No(message).into())
-            }
-            _ => Ok(()),
+    /// It joined as this manifest says, or not at all.
+    async fn is_of(&self, documents: &[Document]) -> Result<()> {
+        match another(&apply::marks(documents), &self.marks().await?) {
+            Some(why) => Err(CliError::No(why).into()),
+            None => Ok(()),
         }
     }
+}
+
+/// Why the cluster there is not ours, where it is not. What is not said there (as by the chart, in a namespace that others made) says nothing.
+fn another(ours: &Marks, there: &Marks) -> Option<String> {
+    let differs = |mark: &&&str| there.get(**mark).is_some_and(|found| ours.get(**mark) != Some(found));
+    let marks = ["tombolo.io/organization", "tombolo.io/cluster", "tombolo.io/controller"];
+    let mark = marks.iter().find(differs)?;
+    let what = mark.rsplit('/').next().unwrap_or_default();
+    let (found, wanted) =
+        (there.get(*mark).cloned().unwrap_or_default(), ours.get(*mark).cloned().unwrap_or_default());
+    Some(format!(
+        "the cluster there joined with the {what} {found}, not {wanted}; is it the right --context? (Where the {what} was given another name: \
+         kubectl annotate --overwrite namespace {NAMESPACE} {mark}={wanted})"
+    ))
 }
 
 async fn connect(kube: &Kube) -> Result<kube::Client> {
@@ -137,7 +148,7 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
         );
     }
     // after the look: who may do nothing there is told so
-    cluster.is_of(&args.name).await?;
+    cluster.is_of(&documents).await?;
     if args.check {
         return Ok(());
     }
@@ -188,5 +199,33 @@ async fn await_connected(client: &Client, name: &ClusterName, out: &Output) -> R
             return Err(CliError::No(message).into());
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_of_the_same_name_may_be_anothers() {
+        let marks = |organization: &str, cluster: &str, controller: &str| -> Marks {
+            [("organization", organization), ("cluster", cluster), ("controller", controller)]
+                .map(|(mark, value)| (format!("tombolo.io/{mark}"), value.to_owned()))
+                .into()
+        };
+        let ours = marks("acme", "east", "https://c.example.com:8443");
+        assert_eq!(another(&ours, &ours), None);
+        assert_eq!(another(&ours, &Marks::new()), None, "nobody joined it, or the chart did");
+        for (there, part) in [
+            (marks("globex", "east", "https://c.example.com:8443"), "the organization globex, not acme"),
+            (marks("acme", "west", "https://c.example.com:8443"), "the cluster west, not east"),
+            (
+                marks("acme", "east", "https://other.example.com"),
+                "the controller https://other.example.com, not",
+            ),
+        ] {
+            let why = another(&ours, &there).expect("it is another one");
+            assert!(why.contains(part), "{why}");
+        }
     }
 }

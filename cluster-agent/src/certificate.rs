@@ -68,11 +68,23 @@ impl Default for Pace {
     }
 }
 
+/// The shortest life of a leaf.
+const SHORTEST: Duration = Duration::from_secs(10);
+
 impl Pace {
+    /// Reads how long leaves are good, as an option has it.
+    ///
+    /// # Errors
+    /// What to write.
+    pub fn parse(text: &str) -> Result<Duration, String> {
+        let life = tombolo_runtime::duration::parse(text).map_err(|error| error.to_string())?;
+        if (SHORTEST..=LEAF_LIFE).contains(&life) { Ok(life) } else { Err("use 10s to 24h".to_owned()) }
+    }
+
     /// Leaves are good for so long: 10 s to 24 h.
     #[must_use]
     pub fn of(life: Duration) -> Self {
-        Self { life: life.clamp(Duration::from_secs(10), LEAF_LIFE) }
+        Self { life: life.clamp(SHORTEST, LEAF_LIFE) }
     }
 
     /// A leaf begins this much before it is signed: machines' clocks differ.

@@ -22,6 +22,7 @@ pub mod locality;
 mod mcs;
 pub mod pod;
 mod private;
+pub mod registries;
 pub mod report;
 pub mod source;
 pub mod state;

@@ -22,12 +22,13 @@ use tombolo_agent::{
     join::{JoinConfig, join},
     lease::Election,
     pod::{self, Prepared},
+    registries::Registries,
     source::kubernetes,
     vip::{AddressMode, ExplicitPrefix},
 };
 use tombolo_model::{AccountName, ClusterName, Locality, NamespaceName, install::FailurePolicy};
 use tombolo_runtime::{
-    duration, limits, ready,
+    limits, ready,
     signal::Signals,
     task,
     telemetry::{self, LogFormat},
@@ -136,7 +137,7 @@ struct Run {
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
     last_calls: u64,
     /// How long certificates of workloads are good, which are renewed at half of it: 10s to 24h.
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = Pace::parse)]
     leaf_life: Duration,
     /// Answer names with addresses inside this prefix (capture mode explicit), as 127.101.0.0/16.
     #[arg(long)]
@@ -182,6 +183,10 @@ struct Kubernetes {
     /// Where the API server asks about new pods of namespaces in capture mode sidecar: IP:PORT. Nobody is asked without.
     #[arg(long, requires = "kubernetes")]
     webhook_listen: Option<SocketAddr>,
+    /// A registry that images of an installation may come from, as registry.example.com/tombolo. May stand several times
+    /// [default: where the image of the agent's own Deployment comes from].
+    #[arg(long, requires = "kubernetes", value_name = "REGISTRY", value_delimiter = ',')]
+    allowed_registry: Vec<String>,
     /// The gateway's image, for the proxies in pods of a cluster that the controller has installed nothing in.
     #[arg(long, requires = "webhook_listen")]
     gateway_image: Option<String>,
@@ -316,7 +321,8 @@ impl Source {
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
             mcs: kubernetes.mcs == Mcs::On,
         };
-        SourceConfig::Kubernetes { cluster, expose: kubernetes.capture == Capture::Gateway, inject }
+        let expose = kubernetes.capture == Capture::Gateway;
+        SourceConfig::Kubernetes { cluster, expose, inject }
     }
 }
 
@@ -401,8 +407,10 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let last_calls = Duration::from_secs(options.last_calls);
     limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
+    let registries = Registries::stated(options.kubernetes.allowed_registry.iter().cloned());
     let config = Config {
         data: options.data,
+        registries,
         source: options.source.config(options.kubernetes),
         dns: options
             .dns
@@ -504,6 +512,25 @@ fn dns_config(listen: SocketAddr, forward: ForwardTo, ttl: u16) -> dns::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_life_of_leaves_has_bounds() {
+        let base = [
+            "tombolo-agent",
+            "run",
+            "--data",
+            "d",
+            "--manifests",
+            "m",
+            "--gateway-socket",
+            "s",
+            "--leaf-life",
+        ];
+        for (text, good) in [("10s", true), ("24h", true), ("9s", false), ("25h", false), ("1", false)] {
+            let parsed = Options::try_parse_from(base.iter().chain([&text]));
+            assert_eq!(parsed.is_ok(), good, "{text}");
+        }
+    }
 
     #[test]
     fn the_time_to_live_has_bounds() {

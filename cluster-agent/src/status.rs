@@ -2,7 +2,7 @@
 
 use crate::{
     capture,
-    gateways::Hub,
+    gateways::{Hub, fitting},
     index::View,
     install::Installed,
     locality::{self, Nodes},
@@ -75,6 +75,8 @@ impl Reporting {
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
+        let (gateways, left_out) = fitting(self.hub.gateway_reports());
+        problems.extend(left_out);
         if let Some(view) = &self.namespaces {
             problems.extend(capture::problems(&self.snapshot.borrow().resources, &view.borrow().namespaces));
         }
@@ -89,7 +91,7 @@ impl Reporting {
             generation: self.snapshot.borrow().generation,
             problems,
             ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
-            gateways: self.hub.gateway_reports(),
+            gateways,
             install: installed.status,
             intermediate: Some(self.signs.borrow().fingerprint()),
             trial: installed.trial,

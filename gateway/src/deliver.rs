@@ -129,12 +129,26 @@ async fn reach(
     Ok((AnyEnd::Stream(stream), inner, Some(tunnel.peer.clone()), Some(tunnel.tls)))
 }
 
+/// Whether an endpoint is a port of this gateway's own: whoever writes endpoints must not get at what listens for those who are here.
+fn is_own(tunnel: SocketAddr, admin: Option<SocketAddr>, endpoint: SocketAddr) -> bool {
+    let ip = endpoint.ip().to_canonical();
+    let here = ip.is_loopback() || ip.is_unspecified() || ip == tunnel.ip().to_canonical();
+    let ours = |own: SocketAddr| {
+        own.port() == endpoint.port()
+            && (own.ip().to_canonical() == ip || (own.ip().is_unspecified() && here))
+    };
+    ours(tunnel) || admin.is_some_and(ours)
+}
+
 /// Connects to an application.
 ///
 /// # Errors
 /// [`Reason::EndpointRefused`].
 pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<TcpEnd, Refusal> {
     let refused = |detail: String| Refusal::new(Reason::EndpointRefused, detail);
+    if is_own(shared.config.tunnel, shared.config.admin, address) {
+        return Err(refused(format!("{address} is this gateway itself")));
+    }
     match timeout(shared.config.timing.endpoint, socket::connect(address)).await {
         Ok(Ok((stream, false))) => Ok(TcpEnd::new(stream)),
         Ok(Ok((stream, true))) => Ok(TcpEnd::broken(stream)),
@@ -144,6 +158,23 @@ pub(crate) async fn dial(shared: &Shared, address: SocketAddr) -> Result<TcpEnd,
         Ok(Err(error)) => Err(refused(format!("{address}: {error}"))),
         Err(_) => {
             Err(refused(format!("{address} did not accept within {:?}", shared.config.timing.endpoint)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_ports_are_no_endpoints() {
+        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let own = |endpoint: &str| is_own(at("10.0.0.1:15008"), Some(at("0.0.0.0:15014")), at(endpoint));
+        for ours in ["10.0.0.1:15008", "10.0.0.1:15014", "127.0.0.1:15014", "[::ffff:10.0.0.1]:15014"] {
+            assert!(own(ours), "{ours}");
+        }
+        for other in ["10.0.0.2:15014", "10.0.0.1:80", "127.0.0.1:8080", "10.0.0.2:15008"] {
+            assert!(!own(other), "{other}");
         }
     }
 }

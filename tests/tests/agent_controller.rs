@@ -160,6 +160,7 @@ impl Cluster {
             dns: Some(dns::Config::new(LOOPBACK, ForwardTo::Refuse)),
             gateway_socket: Some(socket.clone()),
             gateway_listen: None,
+            registries: Default::default(),
             mode: AddressMode::Allocated,
             admin: None,
             health: HealthConfig::default(),
@@ -194,6 +195,7 @@ impl Cluster {
             node: None,
             explicit: false,
             admin: None,
+            pod: None,
         };
         let mut options = Options::new(
             format!("/gateway/v1/feed?instance={role}"),

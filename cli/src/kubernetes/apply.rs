@@ -9,7 +9,7 @@ use kube::{
     core::{ApiResource, DynamicObject},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
 use tombolo_model::ClusterName;
 
@@ -19,7 +19,7 @@ const MANAGER: &str = "tombolo";
 const GONE: Duration = Duration::from_secs(120);
 
 /// Kinds of the manifest: group and version, plural, and whether they lie in a namespace.
-const KINDS: [(&str, &str, &str, bool); 11] = [
+const KINDS: [(&str, &str, &str, bool); 13] = [
     ("Namespace", "v1", "namespaces", false),
     ("ServiceAccount", "v1", "serviceaccounts", true),
     ("Secret", "v1", "secrets", true),
@@ -36,7 +36,17 @@ const KINDS: [(&str, &str, &str, bool); 11] = [
         "mutatingwebhookconfigurations",
         false,
     ),
+    (POLICY, "admissionregistration.k8s.io/v1", "validatingadmissionpolicies", false),
+    (
+        "ValidatingAdmissionPolicyBinding",
+        "admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicybindings",
+        false,
+    ),
 ];
+
+/// What holds the agent to what it does; API servers before 1.30 have no such kind.
+const POLICY: &str = "ValidatingAdmissionPolicy";
 
 /// A document of a manifest.
 #[derive(Clone, Debug)]
@@ -46,6 +56,22 @@ pub(super) struct Document {
     pub(super) namespace: Option<String>,
     pub(super) resource: ApiResource,
     pub(super) value: Value,
+}
+
+/// Whether an API server may have no such kind.
+pub(super) fn is_policy(document: &Document) -> bool {
+    document.kind.starts_with(POLICY)
+}
+
+/// What is written on a namespace.
+pub(super) type Marks = BTreeMap<String, String>;
+
+/// What a manifest writes on its namespace.
+pub(super) fn marks(documents: &[Document]) -> Marks {
+    let namespace = documents.iter().find(|one| one.kind == "Namespace");
+    let annotations = namespace.and_then(|one| one.value["metadata"]["annotations"].as_object());
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    annotations.into_iter().flatten().filter_map(text).collect()
 }
 
 /// Reads a manifest.
@@ -89,11 +115,11 @@ impl Cluster {
         }
     }
 
-    /// Under which name an agent was put here; none where none was.
-    pub(super) async fn joined_as(&self) -> Result<Option<String>> {
+    /// Whose agent was put here, as its namespace says; nothing where none was.
+    pub(super) async fn marks(&self) -> Result<Marks> {
         let namespaces = self.api(&resource("v1", "Namespace", "namespaces"), None);
         let found = namespaces.get_opt(NAMESPACE).await.context("ask the API server")?;
-        Ok(found.and_then(|found| found.metadata.annotations?.remove("tombolo.io/cluster")))
+        Ok(found.and_then(|found| found.metadata.annotations).unwrap_or_default())
     }
 
     pub(super) async fn apply(&self, documents: &[&Document]) -> Result<()> {
@@ -101,6 +127,9 @@ impl Cluster {
         for one in documents {
             let api = self.api(&one.resource, one.namespace.as_deref());
             let done = api.patch(&one.name, &params, &Patch::Apply(&one.value)).await;
+            if matches!(&done, Err(kube::Error::Api(status)) if status.code == 404 && is_policy(one)) {
+                continue;
+            }
             done.with_context(|| format!("apply {} {}", one.kind, one.name))?;
         }
         Ok(())

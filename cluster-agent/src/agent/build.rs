@@ -83,6 +83,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let mut installing = None;
     let (mut exposing, mut injecting, mut keeper, mut own) = (None, None, None, None);
     let mut mcs_client = None;
+    let (registries, allowed) = watch::channel(config.registries);
     let reader = match config.source {
         SourceConfig::Manifests(path) => {
             Reader::Directory(Box::new(Directory::new(path, Keeper::new(data.file("manifests")))))
@@ -146,6 +147,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             hub: Arc::clone(&hub),
             standings: standings.clone(),
             installed,
+            registries,
             multicluster: mcs_client.is_some().then_some(multicluster_left),
         })),
         None => install::Task::Machine(feed.state(), installed),
@@ -197,6 +199,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
                 authority: Arc::clone(&authority),
                 snapshot: feed.state(),
                 view: view.subscribe(),
+                registries: allowed,
                 writes: writing,
                 injection: injected,
                 problems: injection_problems,

@@ -2,7 +2,7 @@
 
 use crate::{
     certificate::Pace, dns, gateways::HubConfig, health::HealthConfig, inject, lease::Standing,
-    pod::Following, source::kubernetes, vip::AddressMode,
+    pod::Following, registries::Registries, source::kubernetes, vip::AddressMode,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ pub struct Config {
     pub gateway_socket: Option<PathBuf>,
     /// Where gateways in pods come, with a token of the API server's; for a Kubernetes source only.
     pub gateway_listen: Option<SocketAddr>,
+    /// Where images of an installation may come from, as far as it was stated.
+    pub registries: Registries,
     /// How VIPs are written here.
     pub mode: AddressMode,
     /// The admin port, where there is to be one.

@@ -89,6 +89,7 @@ impl Parts {
             view: self.view.subscribe(),
             snapshot: self.feed.state(),
             standings: self.standings.clone(),
+            reading: gateways::Reading::default(),
             stop: drain.watch(),
         };
         if let Some((listener, keeper)) = self.pods {
@@ -114,6 +115,7 @@ impl Parts {
             let resources = move || Arc::clone(&snapshot.borrow().resources);
             self.renewal.run(requests, resources, self.standings.clone())
         });
+        tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire(self.view.subscribe()));
         let told = Told {
             source: self.source,
             view: self.view,
@@ -135,7 +137,6 @@ impl Parts {
             tasks.spawn("injector", async move { injector.run(stop).await });
         }
         tasks.spawn("health", self.checker.run());
-        tasks.spawn("gateway expiry", Arc::clone(&self.hub).expire());
         tasks.spawn("standing", self.standings.clone().tell(self.writes));
         if let Some(siblings) = self.siblings {
             tasks.spawn("replicas", siblings.run());

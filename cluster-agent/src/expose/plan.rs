@@ -97,6 +97,7 @@ pub(super) fn plan(
     let mut slices = by_name(&found.slices, |slice| &slice.metadata);
     let numbers = numbers(&wanted, before, &found.services, gateways);
     let gateways = endpoints(gateways);
+    let holders = holders(&wanted, &services);
     let mut kept = BTreeSet::new();
     for (name, Wanted { ports: specs, vip }) in &wanted {
         let given = |spec: &&PortSpec| {
@@ -112,6 +113,14 @@ pub(super) fn plan(
             continue;
         }
         let object = objects::object_name(name);
+        if let Some(other) = holders.get(&object).filter(|other| **other != name) {
+            let message = format!(
+                "its Service would have the name of that of {other}, {object}: it has none, and pods without a proxy do not reach it; \
+                 rename one of the two"
+            );
+            plan.problems.push(Problem { subject: name.to_string(), message });
+            continue;
+        }
         let there = services.get(&object).copied();
         let external = if refused.contains_key(name) { BTreeSet::new() } else { external(*vip, there) };
         let service = objects::service(namespace, name, &ports, &external);
@@ -152,6 +161,27 @@ pub(super) fn plan(
     plan.actions.extend(gone.map(Action::DeleteService));
     plan.problems.extend(told(refused, namespace));
     plan
+}
+
+/// Which name has an object, by the object's name, where several would: names of objects are short, and hold a short sum of the whole
+/// name. It is the one that the Service stands for, if it is still wanted, else the first: so nobody takes a Service from a name by another
+/// name that was made for it.
+fn holders<'a>(
+    wanted: &'a BTreeMap<GlobalName, Wanted>,
+    services: &BTreeMap<String, &Service>,
+) -> BTreeMap<String, &'a GlobalName> {
+    let mut all: BTreeMap<String, Vec<&GlobalName>> = BTreeMap::new();
+    for name in wanted.keys() {
+        all.entry(objects::object_name(name)).or_default().push(name);
+    }
+    all.retain(|_, names| names.len() > 1);
+    let holder = |(object, names): (String, Vec<&'a GlobalName>)| {
+        let stands = services.get(&object).and_then(|service| objects::stands_for(&service.metadata));
+        let holder = stands.and_then(|name| names.iter().copied().find(|one| **one == name));
+        let holder = holder.or(names.first().copied())?;
+        Some((object, holder))
+    };
+    all.into_iter().filter_map(holder).collect()
 }
 
 /// What a cluster that takes no external IPs is told, once for all names.

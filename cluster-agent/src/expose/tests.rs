@@ -55,10 +55,49 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
             node: None,
             explicit: false,
             admin: None,
+            pod: None,
         };
         (hello.instance.clone(), Gateway { hello, connected: *connected })
     };
     all.iter().map(gateway).collect()
+}
+
+/// Two names whose objects have one name: long ones, that begin alike, and whose sums are the same.
+fn rivals() -> [String; 2] {
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for number in 0_u32.. {
+        let text = format!("{}.n{number}.acme.example.com", "x".repeat(60));
+        if let Some(other) = seen.insert(object_name(&global(&text)), text.clone()) {
+            return [other, text];
+        }
+    }
+    unreachable!("sums have 32 bits")
+}
+
+#[test]
+fn two_names_of_one_object_are_never_crossed() {
+    let gateways = egress(&[("10.0.0.1:15008", true)]);
+    let [first, second] = rivals();
+    let mut world = World::default();
+    // the one that was there keeps its Service, whoever comes
+    world.step(vec![name(&second, &[80])], &gateways);
+    let both = || vec![name(&first, &[80]), name(&second, &[80])];
+    world.step(both(), &gateways);
+    assert_eq!(world.step(both(), &gateways), [""; 0], "it settles");
+    let stands = |world: &World| -> Vec<String> {
+        world.found.services.iter().filter_map(|s| Some(stands_for(&s.metadata)?.to_string())).collect()
+    };
+    assert_eq!(stands(&world), [second.as_str()]);
+    assert!(!world.exposed.contains_key(&global(&first)) && world.exposed.contains_key(&global(&second)));
+    assert!(
+        world.problems.iter().any(|p| p.starts_with(&first) && p.contains(&second)),
+        "{:?}",
+        world.problems
+    );
+    // once it is gone, the other one has its own
+    world.step(vec![name(&first, &[80])], &gateways);
+    assert_eq!(stands(&world), [first.as_str()]);
+    assert!(world.problems.is_empty(), "{:?}", world.problems);
 }
 
 /// An API server that does as it is told, and gives out addresses.

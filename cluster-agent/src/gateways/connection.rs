@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tombolo_runtime::drain::Watch;
 
 /// Requests of one gateway at a time.
-const MAX_STREAMS: u32 = 64;
+const MAX_STREAMS: u32 = 16;
 /// How often a peer is asked whether it lives, and how long it may take: a node that died says nothing.
 const PING: Duration = Duration::from_secs(10);
 
@@ -28,8 +28,9 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(16 << 10)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        // what is not read yet waits at the other end, not here
+        .initial_stream_window_size(32 << 10)
+        .initial_connection_window_size(64 << 10)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
         .serve_connection(TokioIo::new(io), service);

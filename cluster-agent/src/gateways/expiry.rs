@@ -1,36 +1,45 @@
 //! When a gateway is gone. A lost link to the agent says nothing about that: a gateway carries requests without it. So after a
-//! grace its tunnel port is dialled, again and again, and only one that nothing listens at takes the gateway out of the set.
+//! grace its tunnel port is dialled, again and again, and only one that nothing listens at takes the gateway out of the set. One whose pod is
+//! gone goes without: whoever listens at its address is another one.
 
-use super::hub::Hub;
+use super::{
+    hub::Hub,
+    standing::{Standing, standing},
+};
+use crate::index::View;
 use futures::future::join_all;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, sync::watch, time::Instant};
 use tombolo_wire::message::GatewayHello;
 
 /// How long a tunnel port may take to accept.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A gateway to be looked at: which, of which session, and where it listens.
+/// A gateway to be looked at: which, of which session, and what it said of itself.
 #[derive(Debug)]
 struct Due {
     instance: String,
     session: u64,
-    places: Vec<String>,
+    hello: GatewayHello,
 }
 
 impl Hub {
     /// Removes those that are gone, for as long as it is polled.
-    pub async fn expire(self: Arc<Self>) {
+    pub async fn expire(self: Arc<Self>, view: watch::Receiver<Arc<View>>) {
         let mut set = self.watch_set();
         loop {
             set.borrow_and_update();
             let (due, next) = self.due(Instant::now());
             if !due.is_empty() {
-                let looks = due.into_iter().map(|due| async move { (listens(&due.places).await, due) });
+                let pods = Arc::clone(&view.borrow().pods);
+                let looks = due.into_iter().map(|due| {
+                    let gone = standing(&due.hello, &pods) == Standing::Gone;
+                    async move { (!gone && listens(&places(&due.hello)).await, due) }
+                });
                 self.settle(join_all(looks).await);
                 continue;
             }
@@ -57,7 +66,7 @@ impl Hub {
             let at = entry.seen.map_or(vanished, |seen| seen.max(vanished)) + self.config.grace;
             if at <= now {
                 let (instance, session) = (instance.clone(), entry.session);
-                due.push(Due { instance, session, places: places(&entry.hello) });
+                due.push(Due { instance, session, hello: entry.hello.clone() });
             } else {
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
@@ -110,7 +119,12 @@ async fn listens(places: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{gateways::HubConfig, state::DataDir};
+    use crate::{
+        gateways::HubConfig,
+        index::Index,
+        source::{Object, PodObject},
+        state::DataDir,
+    };
     use std::collections::BTreeSet;
     use tokio::net::TcpListener;
     use tombolo_model::{GatewayRole, Generation};
@@ -132,6 +146,7 @@ mod tests {
             node: None,
             explicit: false,
             admin: None,
+            pod: None,
         }
     }
 
@@ -144,13 +159,49 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // It never opens a feed: a gateway whose agent was started anew, and that can't reach it.
         hub.hello(ingress(port.local_addr().unwrap(), &["192.0.2.1:15443"])).unwrap();
-        let expiry = task::spawn("expiry", Arc::clone(&hub).expire());
+        let expiry = task::spawn("expiry", Arc::clone(&hub).expire(watch::channel(Arc::default()).1));
         for _ in 0..3 {
             tokio::time::timeout(SOON, port.accept()).await.expect("its port is looked at").unwrap();
             assert_eq!(hub.ingress().len(), 1, "its port is open");
         }
         drop(port);
         until("gone with its port", SOON, || async { hub.ingress().len() }, |n| *n == 0).await;
+        expiry.abort();
+    }
+
+    #[tokio::test]
+    async fn a_gateway_whose_pod_is_gone_goes_whoever_has_its_address_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        let config = HubConfig { grace: Duration::from_millis(20), ..HubConfig::default() };
+        let hub = Hub::new(config, data, Generation::new(1));
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let of = |name: &str, uid: &str| GatewayHello {
+            instance: name.to_owned(),
+            pod: Some(uid.to_owned()),
+            ..ingress(port.local_addr().unwrap(), &["192.0.2.1:15443"])
+        };
+        let pods = |uid: &str| {
+            let mut index = Index::default();
+            index.apply(Object::Pod(PodObject {
+                namespace: "shop".parse().unwrap(),
+                name: "cart-0".parse().unwrap(),
+                uid: uid.to_owned(),
+                node: None,
+                addresses: BTreeSet::from([[127, 0, 0, 1].into()]),
+                host_network: false,
+                account: "cart".parse().unwrap(),
+            }));
+            Arc::new(index.view())
+        };
+        let (view, pods_are) = watch::channel(pods("one"));
+        hub.hello(of("shop.cart-0", "one")).unwrap();
+        let expiry = task::spawn("expiry", Arc::clone(&hub).expire(pods_are));
+        tokio::time::timeout(SOON, port.accept()).await.expect("its port is looked at").unwrap();
+        assert_eq!(hub.ingress().len(), 1, "it is the same pod");
+        // a StatefulSet's pod is made anew: same name, same address, something listens
+        view.send_replace(pods("two"));
+        until("gone with its pod", SOON, || async { hub.ingress().len() }, |n| *n == 0).await;
         expiry.abort();
     }
 

@@ -6,6 +6,7 @@
 use super::{
     entry::Entry,
     kept::Kept,
+    part::bounded,
     replica::{Journal, Others},
     stream::Stream,
 };
@@ -281,6 +282,7 @@ impl Hub {
     pub(crate) fn status(&self, instance: &str, status: GatewayStatus) -> Result<(), Refusal> {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
+        let status = bounded(status, entry.hello.role);
         let differs = entry.status != status;
         let leaves = entry.status.leaving != status.leaving;
         entry.status = status;

@@ -14,23 +14,29 @@ mod entry;
 mod expiry;
 mod hub;
 mod kept;
+mod part;
 mod permit;
+mod reading;
 mod replica;
 mod reports;
 mod review;
 mod routes;
 mod server;
 mod siblings;
+mod standing;
 mod stream;
 mod tls;
 
 pub use authorize::Forbidden;
 pub use hub::{Hub, HubConfig};
 pub use kept::first_generation;
+pub(crate) use part::fitting;
+pub use reading::Reading;
 pub use routes::Context;
 pub use server::{BindError, Listener};
 pub(crate) use siblings::ACCOUNT;
 pub use siblings::Siblings;
+pub(crate) use standing::{Standing, standing};
 pub use tls::{Doorkeeper, ListenError, PodListener};
 
 #[cfg(test)]

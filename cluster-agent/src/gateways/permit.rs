@@ -105,6 +105,7 @@ pub(crate) fn permit(
     }
     has(pod, &instance, "--tunnel", hello.tunnel.ip())?;
     hello.node = None;
+    hello.pod = Some(caller.uid.clone());
     match hello.role {
         GatewayRole::Sidecar => beside(&hello, caller, pod, &instance)?,
         GatewayRole::Node => {

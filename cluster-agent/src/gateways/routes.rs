@@ -6,6 +6,7 @@ use super::{
     caller::Caller,
     hub::{Hub, Refusal},
     permit::{Denied, permit},
+    reading::{Kind, Reading},
     review::ReviewError,
     siblings,
     stream::Stream,
@@ -14,9 +15,9 @@ use crate::{capture::Chosen, certificate::Authority, index::View, lease::Standin
 use bytes::Bytes;
 use futures::stream;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use std::{convert::Infallible, fmt::Display, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -39,9 +40,6 @@ use tombolo_wire::{
     version::{Hello, ProtocolVersion},
 };
 
-/// The largest body of a request, in bytes. A status with many edges is the largest there is.
-const MAX_BODY: usize = 4 << 20;
-
 /// The body of an answer.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -60,6 +58,8 @@ pub struct Context {
     pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// Whether this replica holds the Lease.
     pub standings: Standings,
+    /// Reads what they send.
+    pub reading: Reading,
     /// When the agent ends.
     pub stop: Watch,
 }
@@ -90,6 +90,19 @@ impl Peer {
             if caller.namespace == *own && caller.account.as_str() == siblings::ACCOUNT)
     }
 
+    /// Which pod it is; empty for a process.
+    pub(super) fn uid(&self) -> String {
+        self.caller().map(|caller| caller.uid.clone()).unwrap_or_default()
+    }
+
+    /// Whom what it sends is counted for: a pod, or a gateway of this machine.
+    fn name(&self, query: &Query) -> String {
+        match self {
+            Self::Process => query.instance.clone().unwrap_or_default(),
+            Self::Pod { caller, .. } => caller.uid.clone(),
+        }
+    }
+
     fn caller(&self) -> Option<&Caller> {
         match self {
             Self::Process => None,
@@ -107,7 +120,7 @@ impl Peer {
                 Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
             }
             Self::Process => {
-                hello.node = None;
+                (hello.node, hello.pod) = (None, None);
                 Ok(hello)
             }
         }
@@ -156,6 +169,16 @@ impl From<ReviewError> for Problem {
 }
 
 impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Display) -> Self {
+        problem(status, detail)
+    }
+
+    /// One caller has more connections than it needs.
+    pub(super) fn crowded() -> Self {
+        let detail = "this pod has too many connections to the agent; it is told to come again";
+        problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
     /// Nobody says who asks.
     pub(super) fn no_token() -> Self {
         problem(StatusCode::UNAUTHORIZED, "there is no token; start the gateway with --agent-token-file")
@@ -234,26 +257,41 @@ impl Context {
         check_version(&request)?;
         let query = Query::of(request.uri().query());
         self.is_its_own(&query, peer)?;
+        // who asks, and of which gateway, is known before a body is taken
+        let caller = peer.name(&query);
         match (request.method(), request.uri().path()) {
-            (&Method::POST, "/gateway/v1/hello") => self.hello(read(request).await?, peer),
+            (&Method::POST, "/gateway/v1/hello") => {
+                let hello = self.reading.read(request, &caller, Kind::Hello).await?;
+                self.hello(hello, peer)
+            }
             (&Method::GET, "/gateway/v1/feed") => self.feed(query),
             (&Method::POST, "/gateway/v1/ack") => {
-                self.hub.ack(query.instance()?, read::<Ack>(request).await?)?;
+                let instance = query.instance()?;
+                self.hub.known(instance)?;
+                let ack: Ack = self.reading.read(request, &caller, Kind::Ack).await?;
+                self.hub.ack(instance, ack)?;
                 Ok(empty())
             }
             (&Method::POST, "/gateway/v1/status") => {
-                self.hub.status(query.instance()?, read::<GatewayStatus>(request).await?)?;
+                let instance = query.instance()?;
+                let role = self.hub.known(instance)?.role;
+                let status: GatewayStatus = self.reading.read(request, &caller, Kind::Status(role)).await?;
+                self.hub.status(instance, status)?;
                 Ok(empty())
             }
             (&Method::POST, "/gateway/v1/certificate") => {
-                self.certificate(query.instance()?, read(request).await?, peer)
+                let instance = query.instance()?;
+                self.hub.known(instance)?;
+                let wanted = self.reading.read(request, &caller, Kind::Certificate).await?;
+                self.certificate(instance, wanted, peer)
             }
             (&Method::POST, "/gateway/v1/replica") => {
                 if !peer.is_replica() {
                     let detail = "only other replicas of this agent are told of its gateways";
                     return Err(problem(StatusCode::FORBIDDEN, detail));
                 }
-                self.replica(read(request).await?).await
+                let asked = self.reading.read(request, &caller, Kind::Replica).await?;
+                self.replica(asked).await
             }
             (method, path) => {
                 Err(problem(StatusCode::NOT_FOUND, format_args!("there is no {method} {path} here")))
@@ -452,16 +490,6 @@ fn check_tunnel(hello: &GatewayHello) -> Result<(), Problem> {
         hello.tunnel
     );
     Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
-}
-
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|_| {
-        problem(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format_args!("the body broke off, or has more than {MAX_BODY} bytes"),
-        )
-    })?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| problem(StatusCode::UNPROCESSABLE_ENTITY, error))
 }
 
 /// The query of a request. Unknown parts are passed over: a newer gateway may send more.

@@ -104,10 +104,11 @@ impl Lab {
                 view: views,
                 snapshot: watch::channel(Arc::default()).1,
                 standings: crate::lease::Standings::alone(),
+                reading: Default::default(),
                 stop,
             }),
         );
-        task::spawn("expiry", Arc::clone(&hub).expire());
+        task::spawn("expiry", Arc::clone(&hub).expire(watch::channel(Arc::default()).1));
         Self { _dir: dir, socket, hub, organization, view, drain }
     }
 
@@ -177,6 +178,7 @@ fn hello(role: GatewayRole, instance: &str, port: u16) -> GatewayHello {
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 
@@ -363,7 +365,7 @@ async fn an_agent_that_starts_withdraws_nothing() {
     let hub = Hub::new(HubConfig { grace: Duration::from_millis(200), ..HubConfig::default() }, data, second);
     assert_eq!(hub.ingress().len(), 1);
     assert_eq!(hub.gateway_reports().len(), 0, "it is not connected");
-    task::spawn("expiry", Arc::clone(&hub).expire());
+    task::spawn("expiry", Arc::clone(&hub).expire(watch::channel(Arc::default()).1));
     until("gone after the grace", SOON, || async { hub.ingress().len() }, |n| *n == 0).await;
 }
 

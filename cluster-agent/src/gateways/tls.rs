@@ -10,26 +10,31 @@ use rustls::ServerConfig;
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tombolo_model::NamespaceName;
 use tombolo_mtls::{Credentials, accept_optional, agent_server_config};
-use tombolo_runtime::{clock::Clock, drain::Watch, task, telemetry::chain};
+use tombolo_runtime::{
+    clock::Clock,
+    drain::Watch,
+    places::{Place, Places, Shares, Source},
+    task,
+    telemetry::chain,
+};
 
 /// How long a handshake may take, and how long a connection may show no token.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections at a time, known or not.
-const MOST: usize = 8192;
+/// Connections of pods that the API server knows; of each, for it may have some that nobody has seen die yet.
+const KNOWN: Shares = Shares { all: 8192, each: 16 };
+/// Connections of those who showed no token yet; from each address, behind which there may be a whole node.
+const UNKNOWN: Shares = Shares { all: 512, each: 128 };
 /// How long after a failed accept the next one is tried (no file descriptors left, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,23 +97,26 @@ impl PodListener {
     /// Serves gateways until the draining; then their feeds end with a goodbye.
     pub async fn run(self, context: Context, doorkeeper: Doorkeeper) {
         let stop: Watch = context.stop.clone();
-        let places = Arc::new(Semaphore::new(MOST));
+        let (unknown, known) = (Places::new(UNKNOWN), Places::new(KNOWN));
         loop {
-            let accepted = async {
-                // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.ok();
-                (self.listener.accept().await, place)
-            };
-            let (accepted, place) = tokio::select! {
+            let accepted = tokio::select! {
                 biased;
                 () = stop.signaled() => break,
-                accepted = accepted => accepted,
+                accepted = self.listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, address)) => {
+                    let place = match unknown.take(&Source::of(address.ip())) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            tracing::debug!(peer = %address, full = ?full, "no place for a gateway's connection");
+                            continue;
+                        }
+                    };
+                    let visit = Visit { address, place, known: known.clone() };
                     let (context, keeper) = (context.clone(), doorkeeper.clone());
                     let tls = Arc::clone(&self.tls);
-                    task::spawn("gateway connection", serve(stream, address, tls, context, keeper, place));
+                    task::spawn("gateway connection", serve(stream, visit, tls, context, keeper));
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "the port for gateways could not accept; trying again");
@@ -119,17 +127,29 @@ impl PodListener {
     }
 }
 
+/// A connection of somebody who is not known yet.
+struct Visit {
+    address: SocketAddr,
+    /// Until a token is shown.
+    place: Place,
+    /// Where there is one from then on, by the uid of the pod.
+    known: Places<String>,
+}
+
 async fn serve(
     stream: TcpStream,
-    address: SocketAddr,
+    Visit { address, place, known: places }: Visit,
     tls: Arc<ServerConfig>,
     context: Context,
     keeper: Doorkeeper,
-    _place: Option<OwnedSemaphorePermit>,
 ) {
     // Small lines that should arrive at once.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(PATIENCE, accept_optional(stream, tls)).await {
+    let accepted = tokio::select! {
+        accepted = timeout(PATIENCE, accept_optional(stream, tls)) => accepted,
+        () = place.lost() => return,
+    };
+    let stream = match accepted {
         Ok(Ok((stream, _))) => stream,
         Ok(Err(error)) => {
             return tracing::debug!(peer = %address, error = chain(&error), "a gateway's handshake failed");
@@ -137,14 +157,23 @@ async fn serve(
         Err(_) => return tracing::debug!(peer = %address, "a gateway's handshake took too long"),
     };
     let stop = context.stop.clone();
-    let known = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&known);
+    let known: Arc<OnceLock<Place<String>>> = Arc::default();
+    let seen = CancellationToken::new();
+    let settled = (Arc::clone(&known), seen.clone());
     let respond = move |request: http::Request<hyper::body::Incoming>| {
-        let (context, keeper, seen) = (context.clone(), keeper.clone(), Arc::clone(&seen));
+        let (context, keeper, places, (known, seen)) =
+            (context.clone(), keeper.clone(), places.clone(), settled.clone());
         async move {
             match keeper.whose(request.headers()).await {
                 Ok(peer) => {
-                    seen.store(true, Ordering::Relaxed);
+                    if known.get().is_none() {
+                        match places.take(&peer.uid()) {
+                            // two requests may come at once; one place is enough
+                            Ok(place) => drop(known.set(place)),
+                            Err(_) => return Problem::crowded().into_response(),
+                        }
+                        seen.cancel();
+                    }
                     context.respond(request, peer).await
                 }
                 Err(problem) => {
@@ -154,14 +183,20 @@ async fn serve(
             }
         }
     };
-    // A stranger does not keep a place.
-    let stranger = async {
-        sleep(PATIENCE).await;
-        if known.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+    // A stranger does not keep a place, and nobody keeps more of them than others need.
+    let given_up = async move {
+        tokio::select! {
+            () = seen.cancelled() => {}
+            () = place.lost() => return,
+            () = sleep(PATIENCE) => return,
+        }
+        drop(place);
+        match known.get() {
+            Some(place) => place.lost().await,
+            None => std::future::pending().await,
         }
     };
-    connection::serve(stream, respond, stranger, &stop).await;
+    connection::serve(stream, respond, given_up, &stop).await;
 }
 
 impl Doorkeeper {

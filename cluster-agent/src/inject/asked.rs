@@ -4,11 +4,15 @@ use super::Config;
 use crate::{
     capture::Chosen,
     install::{image, order},
+    registries::{Registries, Settled},
 };
 use tombolo_model::{
     install::{FailurePolicy, InstallOrder},
     snapshot::{ClusterResource, ResourceKey, Resources},
 };
+
+/// The image of proxies.
+const GATEWAY: &str = "tombolo-gateway";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +33,14 @@ pub struct Webhook {
 }
 
 impl Asked {
-    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot.
+    /// What a snapshot asks for, else the options; none where things are to stay as they are: before the first snapshot, and before it is known
+    /// where images may come from. An order that names another place gets the images that run.
     #[must_use]
-    pub fn of(resources: &Resources<ClusterResource>, config: &Config) -> Option<Self> {
+    pub fn of(
+        resources: &Resources<ClusterResource>,
+        config: &Config,
+        registries: &Registries,
+    ) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
         let (mut chosen, policy) = (Chosen::of(resources), config.policy);
         chosen.apart.clone_from(&config.exclude);
@@ -39,8 +48,14 @@ impl Asked {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,
             Some(InstallOrder::Installed(spec)) => {
-                let image = image(spec, "tombolo-gateway");
-                spec.injector.enabled.then_some(Webhook { policy: spec.injector.failure_policy, image })
+                let image = match registries.settle(spec) {
+                    Settled::Ordered(spec) => Some(image(spec, GATEWAY)),
+                    Settled::Standing(standing, _) => Some(image(&standing, GATEWAY)),
+                    Settled::Nothing(_) => config.image.clone(),
+                    Settled::Unknown => return None,
+                };
+                let policy = spec.injector.failure_policy;
+                image.filter(|_| spec.injector.enabled).map(|image| Webhook { policy, image })
             }
         };
         Some(Self { chosen, webhook })

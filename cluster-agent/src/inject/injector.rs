@@ -10,6 +10,7 @@ use super::{
 use crate::{
     certificate::{Authority, CertificateError},
     index::View,
+    registries::Registries,
     source::kubernetes,
     state::Membership,
 };
@@ -61,6 +62,8 @@ pub struct Parts {
     pub snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     /// What runs in the cluster.
     pub view: watch::Receiver<Arc<View>>,
+    /// Where images may come from.
+    pub registries: watch::Receiver<Registries>,
     /// Whether this replica writes.
     pub writes: watch::Receiver<bool>,
     /// How it stands.
@@ -113,6 +116,7 @@ impl Injector {
             config,
             membership: parts.membership,
             snapshot: parts.snapshot,
+            registries: parts.registries,
             asked,
             settings,
         };
@@ -147,6 +151,7 @@ struct Following {
     config: Config,
     membership: Arc<Membership>,
     snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
+    registries: watch::Receiver<Registries>,
     asked: watch::Sender<Option<Arc<Asked>>>,
     settings: watch::Sender<Option<Arc<Settings>>>,
 }
@@ -155,13 +160,18 @@ impl Following {
     async fn run(mut self) {
         loop {
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
+            let registries = self.registries.borrow_and_update().clone();
             // None is no answer: what was asked for last stays.
-            if let Some(asked) = Asked::of(&snapshot.resources, &self.config) {
+            if let Some(asked) = Asked::of(&snapshot.resources, &self.config, &registries) {
                 let image = asked.webhook.as_ref().map(|webhook| webhook.image.clone());
                 put(&self.settings, self.settings_of(&snapshot.resources, image));
                 put(&self.asked, Some(asked));
             }
-            if self.snapshot.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = self.snapshot.changed() => changed,
+                changed = self.registries.changed() => changed,
+            };
+            if changed.is_err() {
                 return std::future::pending().await;
             }
         }

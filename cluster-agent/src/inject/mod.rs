@@ -12,6 +12,7 @@ pub mod configuration;
 mod injector;
 mod keep;
 pub mod patch;
+mod pod;
 pub mod review;
 pub mod server;
 mod serving;
@@ -19,6 +20,7 @@ mod serving;
 mod tests;
 
 pub use injector::{BuildError, Injector, Parts};
+pub use pod::Pod;
 pub(crate) use serving::Injection;
 
 use ipnet::IpNet;

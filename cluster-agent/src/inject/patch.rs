@@ -5,8 +5,10 @@
 //! that Jobs end. The pod's own containers are left as they are. Probes need nothing: a probe is a plain connection, and the proxy
 //! passes those on.
 
-use super::Settings;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use super::{
+    Settings,
+    pod::{Container, Pod, Spec},
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt};
 use tombolo_model::intent::Labels;
@@ -109,10 +111,9 @@ impl fmt::Display for Left {
 ///
 /// # Errors
 /// Why it is left as it is.
-pub fn patch(pod: &Value, namespace: &Labels, settings: &Settings) -> Result<Vec<Value>, Left> {
-    let read: Pod = serde_json::from_value(pod.clone()).map_err(|e| Left::Unreadable(e.to_string()))?;
-    let marks = Marks { pod: &read };
-    let Some(spec) = &read.spec else { return Err(Left::Unreadable("it has no spec".to_owned())) };
+pub fn patch(pod: &Pod, namespace: &Labels, settings: &Settings) -> Result<Vec<Value>, Left> {
+    let marks = Marks { pod };
+    let Some(spec) = &pod.spec else { return Err(Left::Unreadable("it has no spec".to_owned())) };
     if marks.opted_out() {
         return Err(Left::OptedOut);
     }
@@ -129,7 +130,7 @@ pub fn patch(pod: &Value, namespace: &Labels, settings: &Settings) -> Result<Vec
         return Err(Left::Restricted(level.clone()));
     }
     let redirect = redirect_container(spec, &marks, settings)?;
-    let mut operations = vec![annotation(&read, &settings.image)];
+    let mut operations = vec![annotation(pod, &settings.image)];
     let volume = token_volume();
     operations.extend(insert(
         "/spec/initContainers",
@@ -150,12 +151,12 @@ struct Marks<'a> {
 
 impl Marks<'_> {
     fn annotation(&self, key: &str) -> Option<&str> {
-        Some(self.pod.metadata.annotations.as_ref()?.get(key)?.as_str())
+        self.pod.metadata.as_ref()?.annotations.as_ref()?.get(key)
     }
 
     fn opted_out(&self) -> bool {
-        let label = self.pod.metadata.labels.as_ref().and_then(|labels| labels.get(INJECT));
-        label.map(String::as_str).or(self.annotation(INJECT)) == Some("false")
+        let labels = self.pod.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+        labels.and_then(|labels| labels.get(INJECT)).or(self.annotation(INJECT)) == Some("false")
     }
 
     /// The ports of an annotation; none for all.
@@ -170,12 +171,12 @@ impl Marks<'_> {
     }
 }
 
-fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
+fn containers(spec: &Spec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(spec.containers.iter().flatten())
 }
 
 /// The TCP ports that the pod says it listens on, and that are captured.
-fn inbound(spec: &PodSpec, marks: &Marks<'_>) -> Result<BTreeSet<u16>, Left> {
+fn inbound(spec: &Spec, marks: &Marks<'_>) -> Result<BTreeSet<u16>, Left> {
     let Some(excluded) = marks.ports(EXCLUDE_INBOUND)? else { return Ok(BTreeSet::new()) };
     let ports = containers(spec).flat_map(|container| container.ports.iter().flatten());
     let tcp = ports.filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
@@ -184,7 +185,7 @@ fn inbound(spec: &PodSpec, marks: &Marks<'_>) -> Result<BTreeSet<u16>, Left> {
     Ok(numbers.filter(|port| !excluded.contains(port) && !ours.contains(port)).collect())
 }
 
-fn redirect_container(spec: &PodSpec, marks: &Marks<'_>, settings: &Settings) -> Result<Value, Left> {
+fn redirect_container(spec: &Spec, marks: &Marks<'_>, settings: &Settings) -> Result<Value, Left> {
     let list = |all: &BTreeSet<u16>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let vips: Vec<String> = settings.vips.iter().map(ToString::to_string).collect();
     let mut args = vec![
@@ -276,7 +277,7 @@ fn token_volume() -> Value {
 }
 
 fn annotation(pod: &Pod, image: &str) -> Value {
-    match &pod.metadata.annotations {
+    match pod.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref()) {
         Some(_) => {
             let path = format!("/metadata/annotations/{}", PROXY.replace('/', "~1"));
             json!({"op": "add", "path": path, "value": image})

@@ -3,10 +3,12 @@
 use super::{
     Settings,
     patch::{Left, patch},
+    pod::Pod,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use tombolo_model::{NamespaceName, intent::Labels};
 
 /// What became of a pod.
@@ -45,27 +47,45 @@ pub struct Namespace {
 }
 
 #[derive(Deserialize)]
-struct Question {
-    #[serde(rename = "apiVersion")]
-    api_version: String,
-    request: Request,
+struct Question<'a> {
+    #[serde(rename = "apiVersion", borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Request<'a>,
+}
+
+/// All but the object, which may be any.
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Kind<'a>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
-struct Request {
-    uid: String,
-    kind: Kind,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    object: Value,
+struct Kind<'a> {
+    #[serde(borrow, default)]
+    group: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
 }
 
-#[derive(Deserialize)]
-struct Kind {
-    #[serde(default)]
-    group: String,
-    kind: String,
+/// The object, once it is known to be a pod that somebody wants to know about.
+fn pod(body: &[u8]) -> Result<Pod, Left> {
+    #[derive(Deserialize)]
+    struct Question {
+        request: Request,
+    }
+    #[derive(Deserialize)]
+    struct Request {
+        object: Pod,
+    }
+    let question: Question =
+        serde_json::from_slice(body).map_err(|error| Left::Unreadable(error.to_string()))?;
+    Ok(question.request.object)
 }
 
 /// Answers a question. The pod is always let in: what is wrong with it is its owner's to read, as a warning. `namespace` gives what is
@@ -80,7 +100,7 @@ pub fn review(
 ) -> Result<(Value, Outcome), serde_json::Error> {
     let Question { api_version, request } = serde_json::from_slice(body)?;
     let mut response = json!({"uid": request.uid, "allowed": true});
-    let outcome = match decide(&request, namespace, settings) {
+    let outcome = match decide(body, &request, namespace, settings) {
         Ok(operations) => {
             let text = Value::Array(operations).to_string();
             response["patchType"] = "JSONPatch".into();
@@ -104,7 +124,8 @@ pub fn review(
 }
 
 fn decide(
-    request: &Request,
+    body: &[u8],
+    request: &Request<'_>,
     namespace: impl FnOnce(&NamespaceName) -> Option<Namespace>,
     settings: Option<&Settings>,
 ) -> Result<Vec<Value>, Outcome> {
@@ -117,5 +138,6 @@ fn decide(
         return Err(Outcome::Passed);
     }
     let settings = settings.ok_or(Outcome::NotReady)?;
-    patch(&request.object, &namespace.labels, settings).map_err(Outcome::Left)
+    let pod = pod(body).map_err(Outcome::Left)?;
+    patch(&pod, &namespace.labels, settings).map_err(Outcome::Left)
 }

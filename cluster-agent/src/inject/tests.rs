@@ -2,11 +2,11 @@ use super::{
     Config, Settings,
     asked::Asked,
     configuration::{self, agrees, believes, bundle, bundle_of, configuration},
-    patch::{Left, patch},
+    patch::{self, Left},
     review::{Namespace, Outcome, review},
     server::Knowledge,
 };
-use crate::{capture::Chosen, index::View};
+use crate::{capture::Chosen, index::View, registries::Registries};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -17,6 +17,11 @@ use tombolo_model::{
     intent::{CaptureMode, Labels},
 };
 use tombolo_testkit::ca::Organization;
+
+fn patch(pod: &Value, namespace: &Labels, settings: &Settings) -> Result<Vec<Value>, Left> {
+    let pod = serde_json::from_value(pod.clone()).map_err(|error| Left::Unreadable(error.to_string()))?;
+    patch::patch(&pod, namespace, settings)
+}
 
 fn settings() -> Settings {
     Settings {
@@ -330,18 +335,32 @@ fn an_installation_goes_before_the_options() {
         spec.as_object_mut().unwrap().extend(serde_json::from_str::<serde_json::Map<_, _>>(text).unwrap());
         InstallOrder::Installed(serde_json::from_value(spec).unwrap())
     };
-    assert_eq!(Asked::of(&Resources::new(), &config(Some("i"))), None, "nothing is known yet");
+    let all = Registries::stated(["registry.test".to_owned()]);
+    assert_eq!(Asked::of(&Resources::new(), &config(Some("i")), &all), None, "nothing is known yet");
     let image = |asked: Option<Asked>| asked.unwrap().webhook.map(|webhook| (webhook.image, webhook.policy));
-    let options = Asked::of(&told(None), &config(Some("i")));
+    let options = Asked::of(&told(None), &config(Some("i")), &all);
     assert_eq!(image(options), Some(("i".to_owned(), FailurePolicy::Fail)));
-    assert_eq!(image(Asked::of(&told(None), &config(None))), None);
-    let installed = Asked::of(&told(Some(spec("{}"))), &config(None)).unwrap();
+    assert_eq!(image(Asked::of(&told(None), &config(None), &all)), None);
+    let installed = Asked::of(&told(Some(spec("{}"))), &config(None), &all).unwrap();
     assert_eq!(installed.chosen.default, CaptureMode::None);
     assert!(!installed.chosen.takes_part(&"apart".parse().unwrap()), "the agent does not read it");
     let of_order = ("registry.test/tombolo-gateway:1.2".to_owned(), FailurePolicy::Ignore);
     assert_eq!(image(Some(installed)), Some(of_order));
+    // whoever writes orders brings no images of his own into pods: until it is known which may be, nothing is answered, and then what runs stays
+    let elsewhere = Registries::stated(["elsewhere.test".to_owned()]);
+    for registries in [elsewhere.clone(), Registries::default()] {
+        assert_eq!(Asked::of(&told(Some(spec("{}"))), &config(None), &registries), None);
+    }
+    let runs = elsewhere.with_running(["old.test/tombolo-gateway:1.1"]);
+    let refused = Asked::of(&told(Some(spec("{}"))), &config(None), &runs).unwrap();
+    assert_eq!(refused.chosen.default, CaptureMode::None, "all else of the order counts");
+    let standing = ("old.test/tombolo-gateway:1.1".to_owned(), FailurePolicy::Ignore);
+    assert_eq!(image(Some(refused)), Some(standing));
+    let nothing =
+        Asked::of(&told(Some(spec("{}"))), &config(Some("i")), &elsewhere.with_running([])).unwrap();
+    assert_eq!(nothing.webhook.unwrap().image, "i");
     let off = spec(r#"{"injector": {"enabled": false}}"#);
-    assert_eq!(image(Asked::of(&told(Some(off)), &config(Some("i")))), None);
+    assert_eq!(image(Asked::of(&told(Some(off)), &config(Some("i")), &all)), None);
     let removed = InstallOrder::Removed { revision: 2 };
-    assert_eq!(image(Asked::of(&told(Some(removed)), &config(Some("i")))), None);
+    assert_eq!(image(Asked::of(&told(Some(removed)), &config(Some("i")), &all)), None);
 }

@@ -3,11 +3,14 @@
 use super::{
     address::Node,
     object::{COMPONENT, Key, Kind, Objects},
-    objects::{AGENT, Abilities, INGRESS},
-    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, plan},
+    objects::{AGENT, Abilities, EGRESS, INGRESS},
+    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, image_of, plan},
     trial,
 };
-use crate::{gateways::Hub, inject::Injection, lease::Standings, source::kubernetes::MANAGED_BY};
+use crate::{
+    gateways::Hub, inject::Injection, lease::Standings, registries::Registries,
+    source::kubernetes::MANAGED_BY,
+};
 use futures::{
     FutureExt as _, StreamExt as _,
     stream::{BoxStream, SelectAll},
@@ -81,6 +84,8 @@ pub(crate) struct Installing {
     /// Whether this replica is the one that writes.
     pub(crate) standings: Standings,
     pub(crate) installed: watch::Sender<Installed>,
+    /// Where images may come from; completed by what the agent's own Deployment says.
+    pub(crate) registries: watch::Sender<Registries>,
     /// How pods get proxies; none where this agent takes no questions about pods.
     pub(crate) injection: Option<watch::Receiver<Injection>>,
     /// How much of the Multi-Cluster Services API is still to be taken out; none where the agent has nothing to do with it.
@@ -121,8 +126,9 @@ impl Installing {
                 let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
                 let injection =
                     injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
-                let reached = self.reached();
-                let found = Found { abilities, failed, imports, injection, reached, ..reading.found() };
+                let (found, reached) = (reading.found(), self.reached());
+                let registries = self.registries(&found);
+                let found = Found { abilities, failed, imports, injection, reached, registries, ..found };
                 let plan = plan(&asked, &self.namespace, &found);
                 let tried = asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
                 failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
@@ -192,6 +198,22 @@ impl Installing {
             ),
         };
         (reading, events)
+    }
+
+    /// Where images may come from and what runs, also for others to know.
+    fn registries(&self, found: &Found) -> Registries {
+        let gateways = [EGRESS, INGRESS].map(|name| {
+            let deployment = found.objects.get(&Key::new(Kind::Deployment, name));
+            deployment.and_then(|deployment| image_of(deployment, "gateway"))
+        });
+        let agent = found.agent.as_ref().and_then(|agent| image_of(agent, "agent"));
+        let registries = self.registries.borrow().with_running(gateways.into_iter().flatten().chain(agent));
+        self.registries.send_if_modified(|old| {
+            let differs = *old != registries;
+            old.clone_from(&registries);
+            differs
+        });
+        registries
     }
 
     /// What the API server can do, where it says so.

@@ -1,6 +1,7 @@
 //! The objects of an installation.
 
 use super::object::{COMPONENT, Count, Key, Kind, Objects, labels, object};
+use crate::registries::plain;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tombolo_model::{
@@ -243,7 +244,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
 
 /// An image of this order.
 pub(crate) fn image(spec: &InstallSpec, name: &str) -> String {
-    format!("{}/{name}:{}", spec.registry, spec.version)
+    format!("{}/{name}:{}", plain(&spec.registry), spec.version)
 }
 
 fn autoscaler(name: &str, replicas: Replicas) -> Value {

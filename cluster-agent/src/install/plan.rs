@@ -7,7 +7,10 @@ use super::{
     objects::{self, AGENT, Abilities, Context, INGRESS, image, wanted},
     steps,
 };
-use crate::inject::Injection;
+use crate::{
+    inject::Injection,
+    registries::{NotAllowed, Registries, Settled},
+};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,6 +47,8 @@ pub(super) struct Found {
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
     pub(super) reached: BTreeMap<ClusterName, BTreeSet<String>>,
+    /// Where images may come from.
+    pub(super) registries: Registries,
     /// How pods get proxies.
     pub(super) injection: Injection,
     /// How much of ours there is of the Multi-Cluster Services API when all of it is to go; none where that is not known.
@@ -146,8 +151,20 @@ pub(super) fn installation(
     pace: Pace,
 ) -> Plan {
     let mut plan = Plan::default();
+    let settled = found.registries.settle(spec);
+    let (spec, refused) = match &settled {
+        Settled::Ordered(spec) => (*spec, None),
+        Settled::Standing(standing, why) => (&**standing, Some(why)),
+        Settled::Nothing(why) => {
+            plan.refuse(why);
+            return plan;
+        }
+        // nothing is planned before it was read
+        Settled::Unknown => return plan,
+    };
     let wanted_image = image(spec, AGENT);
-    let agent_is_current = found.agent.as_ref().is_none_or(|agent| agent_image(agent) == Some(&wanted_image));
+    let is_wanted = |agent: &Value| image_of(agent, "agent") == Some(&wanted_image);
+    let agent_is_current = refused.is_some() || found.agent.as_ref().is_none_or(is_wanted);
     if !agent_is_current {
         plan.actions.push(("agent", Action::Agent { image: wanted_image }));
     }
@@ -194,10 +211,22 @@ pub(super) fn installation(
         plan.steps.push(steps::injector(&found.injection));
     }
     plan.steps.push(steps::peers(&asked.peers, &found.reached));
+    if let Some(why) = refused {
+        plan.refuse(why);
+    }
     plan
 }
 
 static EMPTY: &BTreeSet<String> = &BTreeSet::new();
+
+impl Plan {
+    /// Says in place of the agent's step that the images stay as they are.
+    fn refuse(&mut self, why: &NotAllowed) {
+        self.steps.retain(|step| step.step != "agent");
+        self.steps.insert(0, steps::refused(why.to_string()));
+        self.problems.insert(0, ("installation, images".to_owned(), why.to_string()));
+    }
+}
 
 fn removal(found: &Found) -> Plan {
     let mut plan = Plan::default();
@@ -220,9 +249,10 @@ fn step_of(key: &Key) -> &'static str {
     }
 }
 
-fn agent_image(agent: &Value) -> Option<&str> {
-    let containers = agent["spec"]["template"]["spec"]["containers"].as_array()?;
-    containers.iter().find(|container| container["name"] == "agent")?["image"].as_str()
+/// The image of a container of a Deployment.
+pub(super) fn image_of<'a>(deployment: &'a Value, container: &str) -> Option<&'a str> {
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array()?;
+    containers.iter().find(|one| one["name"] == container)?["image"].as_str()
 }
 
 /// The cluster's own DNS: these domains forwarded to the agents.

@@ -111,6 +111,11 @@ pub(super) fn address(found: &BTreeSet<String>, waiting: &[String], none_asked: 
     }
 }
 
+/// The order is not done.
+pub(super) fn refused(message: String) -> InstallStep {
+    step("agent", StepState::Failed, message)
+}
+
 pub(super) fn dns_by_hand(message: String) -> InstallStep {
     step("dns", StepState::Failed, message)
 }

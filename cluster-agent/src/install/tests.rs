@@ -6,7 +6,7 @@ use super::{
     objects::{AGENT, Abilities, EGRESS, INGRESS},
     plan::{Action, Asked, Found, Plan, RESTARTED_FOR, plan},
 };
-use crate::inject::Injection;
+use crate::{inject::Injection, registries::Registries};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -81,6 +81,7 @@ impl Cluster {
         let mut found = Found {
             answers_at: Some("10.96.0.53".parse().unwrap()),
             nodes: BTreeSet::from([Node::read(&node).unwrap()]),
+            registries: Registries::stated(["r.example.com/t".to_owned()]).with_running([]),
             ..Found::default()
         };
         found.injection = told(&[]);
@@ -219,6 +220,46 @@ fn what_others_change_is_mended_and_what_they_add_stays() {
     let stranger = Key::new(Kind::DaemonSet, "tombolo-node");
     cluster.found.objects.insert(stranger, json!({}));
     assert_eq!(cluster.step(), ["delete DaemonSet tombolo-node"], "what is in no plan goes");
+}
+
+#[test]
+fn images_come_from_where_they_may_alone() {
+    const RUNS: [&str; 2] = ["r.example.com/t/tombolo-gateway:1.0.0", "r.example.com/t/tombolo-agent:1.0.0"];
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.agent = Some(agent(RUNS[1]));
+    // what runs says so, where nobody stated anything
+    cluster.found.registries = Registries::default().with_running(RUNS);
+    cluster.settle();
+    let before = cluster.plan();
+    let evil = InstallSpec {
+        revision: 2,
+        registry: "evil.example.org/t".to_owned(),
+        version: "2".to_owned(),
+        ..spec()
+    };
+    cluster.order = InstallOrder::Installed(evil.clone());
+    let plan = cluster.plan();
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    assert_eq!(plan.addresses, before.addresses, "peers go on as they did");
+    let (state, message) = cluster.steps()["agent"].clone();
+    assert_eq!(state, StepState::Failed);
+    assert!(message.contains("--allowed-registry=evil.example.org/t"), "{message}");
+    assert_eq!(plan.problems, [("installation, images".to_owned(), message)]);
+    let tried = cluster.tried(Trial { number: 9, spec: evil });
+    assert!(tried.plan.is_empty() && tried.problems[0].contains("evil.example.org"), "{tried:?}");
+    // what others change is mended, with the images that stand, and the cluster's DNS is kept
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"]["containers"][0]["image"] =
+        json!("evil");
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"]);
+    let egress = cluster.object(Kind::Deployment, EGRESS);
+    assert_eq!(egress["spec"]["template"]["spec"]["containers"][0]["image"], RUNS[0]);
+    cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(COREFILE);
+    assert_eq!(cluster.step(), ["corefile"]);
+    cluster.found.registries = Registries::stated(["evil.example.org/t".to_owned()]).with_running(RUNS);
+    assert!(!cluster.plan().actions.is_empty(), "whoever applied the manifest may say so");
+    // where nothing runs, nothing is made
+    cluster.found.registries = Registries::stated(["r.example.com/t".to_owned()]).with_running([]);
+    assert!(cluster.plan().actions.is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     MANAGER,
     objects::{SOURCE_CLUSTER, Schema},
-    plan::{Action, Found, Known, plan},
+    plan::{Action, Found, Known, foreign, plan},
 };
 use crate::{
     chosen::Chosen,
@@ -25,10 +25,10 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tombolo_feed::State;
-use tombolo_model::{Generation, snapshot::ClusterResource};
+use tombolo_model::{Generation, inventory::ServiceKey, snapshot::ClusterResource};
 use tombolo_runtime::{clock::Clock, telemetry::chain};
 use tombolo_wire::message::Problem;
 
@@ -133,7 +133,7 @@ impl Multicluster {
             Watched::<DynamicObject>::new(Api::all_with(self.client.clone(), &kind), kind, config)
         };
         let mut exports = dynamic("ServiceExport", config.clone());
-        let mut imports = dynamic("ServiceImport", config.clone().labels(&ours));
+        let mut imports = dynamic("ServiceImport", config.clone());
         let mut slices = Watched::<EndpointSlice>::new(
             Api::all(self.client.clone()),
             (),
@@ -171,7 +171,7 @@ impl Multicluster {
                     continue;
                 }
                 failed = why.is_some();
-                self.say(schema, why);
+                self.say(schema, why, &foreign(resources, &found));
                 sleep(GAP).await;
             }
             tokio::select! {
@@ -188,8 +188,18 @@ impl Multicluster {
         }
     }
 
-    fn say(&self, schema: Schema, why: Option<String>) {
+    fn say(&self, schema: Schema, why: Option<String>, foreign: &BTreeSet<ServiceKey>) {
         let mut problems = Vec::new();
+        if let Some(first) = foreign.first() {
+            let message = format!(
+                "{} services of the cluster set have a ServiceImport that somebody else made, which is left as it is (the first is {first}): \
+                 delete it, or label it {}={}",
+                foreign.len(),
+                MANAGED_BY.0,
+                MANAGED_BY.1
+            );
+            problems.push(Problem { subject: "ServiceImports".to_owned(), message });
+        }
         let subject = format!("API multicluster.x-k8s.io/{}", schema.version.as_str());
         if !schema.whole {
             let message = "its custom resources are older than v0.3.0: a ServiceImport has no ipFamilies, traffic policies \

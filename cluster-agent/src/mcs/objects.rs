@@ -143,6 +143,13 @@ pub(super) struct Listed {
     pub(super) ready: bool,
 }
 
+/// Whether a ServiceImport is one that the agent made, though somebody took one of its two marks off.
+pub(super) fn is_ours(meta: &ObjectMeta) -> bool {
+    let label = meta.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0));
+    let mark = meta.annotations.as_ref().and_then(|annotations| annotations.get(EXPORTED));
+    label.is_some_and(|by| by == MANAGED_BY.1) || mark.is_some()
+}
+
 /// The EndpointSlices of a service in one cluster. The ports are those that this cluster serves, and that are carried.
 pub(super) fn slices(
     key: &ServiceKey,

@@ -27,7 +27,7 @@ use tombolo_model::{
 pub(super) struct Found {
     /// All ServiceExports.
     pub(super) exports: Vec<Arc<DynamicObject>>,
-    /// The ServiceImports that this agent made.
+    /// All ServiceImports.
     pub(super) imports: Vec<Arc<DynamicObject>>,
     /// The EndpointSlices that this agent made for them.
     pub(super) slices: Vec<Arc<EndpointSlice>>,
@@ -67,18 +67,19 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
     let Some(ClusterResource::Itself(own)) = known.resources.get(&ResourceKey::new("self", "")) else {
         return Vec::new();
     };
-    let by_key: BTreeMap<ServiceKey, &DynamicObject> = found
-        .imports
-        .iter()
-        .filter_map(|import| Some((objects::key_of(&import.metadata)?, &**import)))
-        .collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        found.imports.iter().partition(|import| objects::is_ours(&import.metadata));
+    let by_key: BTreeMap<ServiceKey, &DynamicObject> =
+        ours.into_iter().filter_map(|import| Some((objects::key_of(&import.metadata)?, &**import))).collect();
+    let theirs: BTreeSet<ServiceKey> =
+        theirs.into_iter().filter_map(|import| objects::key_of(&import.metadata)).collect();
     let removed = is_removed(known.resources);
     let mut actions = Vec::new();
     let mut wanted_imports = BTreeSet::new();
     let mut wanted_slices = BTreeMap::new();
     let pods = pods(known.resources);
     let here = |import: &&ImportSpec| !removed && known.view.spaces.contains(&import.service.namespace);
-    for import in imports(known.resources).filter(here) {
+    for import in imports(known.resources).filter(here).filter(|import| !theirs.contains(&import.service)) {
         let there = by_key.get(&import.service).copied();
         let mut all = Importing { known, import, there, pods: &pods, actions: &mut actions };
         let slices = all.object();
@@ -106,6 +107,16 @@ pub(super) fn plan(known: Known<'_>, found: &Found) -> Vec<Action> {
         exports(known, &own.cluster, found, &mut actions);
     }
     actions
+}
+
+/// The services whose ServiceImport somebody else made: those are left as they are.
+pub(super) fn foreign(resources: &Resources<ClusterResource>, found: &Found) -> BTreeSet<ServiceKey> {
+    if is_removed(resources) {
+        return BTreeSet::new();
+    }
+    let wanted: BTreeSet<&ServiceKey> = imports(resources).map(|import| &import.service).collect();
+    let theirs = found.imports.iter().filter(|import| !objects::is_ours(&import.metadata));
+    theirs.filter_map(|import| objects::key_of(&import.metadata)).filter(|key| wanted.contains(key)).collect()
 }
 
 fn imports(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &ImportSpec> {

@@ -1,6 +1,6 @@
 use super::{
     objects::Schema,
-    plan::{Action, Found, Known, plan},
+    plan::{Action, Found, Known, foreign, plan},
 };
 use crate::{
     expose::{Exposed, Exposure},
@@ -235,6 +235,32 @@ impl World {
         };
         conditions.iter().map(text).collect()
     }
+}
+
+#[test]
+fn what_somebody_else_made_is_left_as_it_is() {
+    let mut world = World::new();
+    let mut theirs = world.schema.object("ServiceImport", &key());
+    theirs.metadata.uid = Some("theirs".into());
+    theirs.data = json!({"spec": {"type": "Headless", "ports": []}});
+    world.found.imports = vec![Arc::new(theirs.clone())];
+    assert_eq!(world.step(&told()), [""; 0]);
+    assert_eq!(foreign(&told(), &world.found).into_iter().collect::<Vec<_>>(), [key()]);
+    let mut removed = told();
+    let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
+    removed.insert(order.key(), order);
+    assert_eq!(world.step(&removed), [""; 0], "nor taken out");
+    // handed over
+    theirs.metadata.labels = Some([("app.kubernetes.io/managed-by".into(), "tombolo-agent".into())].into());
+    world.found.imports = vec![Arc::new(theirs)];
+    world.settle(&told());
+    assert!(foreign(&told(), &world.found).is_empty());
+    assert_eq!(world.import().unwrap().data["spec"]["type"], "ClusterSetIP");
+    // ours that somebody took the label off is still ours, and mended
+    let mut ours = world.import().unwrap().clone();
+    ours.metadata.labels = None;
+    world.found.imports = vec![Arc::new(ours)];
+    assert!(world.step(&told()).contains(&"import".to_owned()));
 }
 
 fn endpoints(slice: &EndpointSlice) -> Vec<String> {

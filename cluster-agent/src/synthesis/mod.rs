@@ -20,6 +20,7 @@ pub(crate) use told::may_speak_for_workload;
 use crate::{
     ages::Ages,
     expose::Exposed,
+    gateways::{Standing, standing},
     health::Results,
     index::{LocalEndpoint, Probe, View},
     vip::AddressMode,
@@ -133,7 +134,15 @@ impl Sidecars {
             let sidecars =
                 gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
             for Gateway { hello, .. } in sidecars {
-                for address in &hello.serves {
+                // a pod that is gone stands before nobody, least of all before whoever has its address now
+                let pod = match standing(hello, &view.pods) {
+                    Standing::Gone => continue,
+                    Standing::There(pod) => Some(pod),
+                    Standing::Unknown => None,
+                };
+                for address in
+                    hello.serves.iter().filter(|at| pod.is_none_or(|pod| pod.addresses.contains(*at)))
+                {
                     tunnels.entry(*address).or_insert(hello.tunnel);
                 }
             }

@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod locality;
 pub mod mcs;
 pub mod name;
+mod shared;
 pub mod snapshot;
 
 pub use generation::Generation;

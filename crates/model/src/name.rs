@@ -1,6 +1,7 @@
 //! Validated names. A label is RFC 1123 (letters, digits, hyphens; 63 bytes), a domain RFC 1035 (253 bytes);
 //! both are kept in lower case. An agent knows some of them ten times over, so a copy shares the text.
 
+use crate::shared::shared;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
@@ -38,6 +39,14 @@ pub enum NameError {
     #[error("ends in {suffix}, which every Kubernetes cluster answers itself; choose a domain of your own")]
     Reserved {
         /// The reserved ending.
+        suffix: &'static str,
+    },
+    /// A domain under which others have names.
+    #[error(
+        "is, or ends in, {suffix}, under which everybody has names; choose a domain of your own, as acme.example.com"
+    )]
+    Shared {
+        /// What is shared.
         suffix: &'static str,
     },
     /// A last label of digits only would read as an address.
@@ -194,6 +203,19 @@ impl Domain {
     #[must_use]
     pub fn is_cluster_set(&self) -> bool {
         *self.0 == *CLUSTER_SET
+    }
+
+    /// A domain that somebody chooses for a global namespace: one of his own, as far as that can be told from its name. What was chosen
+    /// before is read with [`Self::parse`].
+    ///
+    /// # Errors
+    /// A [`NameError`].
+    pub fn choose(text: &str) -> Result<Self, NameError> {
+        let domain = Self::parse(text)?;
+        match shared(domain.as_str()) {
+            Some(suffix) => Err(NameError::Shared { suffix }),
+            None => Ok(domain),
+        }
     }
 
     /// Whether one of the two lies in the other (or they are the same): two such domains may not both be used.

@@ -1,23 +1,33 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`, and the dumps of the program. Plain HTTP/1.1 for the machine's own people and scrapers; it
-//! changes nothing, and its bounds keep it from hurting what it watches.
+//! changes nothing, and its bounds keep it from hurting what it watches. In a pod it is open to the whole network, for kubelet and scrapers: so
+//! the dumps, which have routes and addresses in them, are for those alone who come over its loopback.
 
-use crate::{drain, metrics, task};
+use crate::{
+    drain, metrics,
+    places::{Place, Places, Shares, Source},
+    task,
+};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use std::{collections::BTreeMap, convert::Infallible, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
+    time::{sleep, timeout},
 };
 
-/// Connections at a time; more wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 32;
-/// How long a client may take to say what it wants.
+/// Connections at a time, from elsewhere. One more takes the place of whoever has most.
+const ELSEWHERE: Shares = Shares { all: 128, each: 16 };
+/// The same, from the machine or pod itself.
+const OWN: Shares = Shares { all: 64, each: 64 };
+/// How long a client may take to say what it wants; also between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last: a client that takes no answer holds no place for ever.
+const LIFE: Duration = Duration::from_secs(60);
 /// How long after a failed accept the next one is tried (no file descriptors left, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -134,20 +144,43 @@ pub async fn serve(
     routes: Routes,
     stop: drain::Watch,
 ) {
+    serve_to(listener, metrics, readiness, routes, stop, is_own).await;
+}
+
+/// Whether a client is on the machine, or in the pod, that it asks. Its own address does not say so: a gateway dials for others, too.
+fn is_own(client: SocketAddr) -> bool {
+    client.ip().to_canonical().is_loopback()
+}
+
+async fn serve_to(
+    listener: TcpListener,
+    metrics: Arc<metrics::Metrics>,
+    readiness: Readiness,
+    routes: Routes,
+    stop: drain::Watch,
+    is_own: fn(SocketAddr) -> bool,
+) {
     let admin = Arc::new(Admin { metrics, readiness, routes, draining: stop.draining() });
     let ended = stop.ended();
     drop(stop);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (elsewhere, own) = (Places::new(ELSEWHERE), Places::new(OWN));
     let accept = async {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
+                    let from_here = is_own(client);
+                    let places = if from_here { &own } else { &elsewhere };
+                    let place = match places.take(&Source::of(client.ip())) {
+                        Ok(place) => place,
+                        Err(full) => {
+                            tracing::debug!(client = %client, full = ?full, "no place at the admin port");
+                            continue;
+                        }
+                    };
                     let admin = admin.clone();
                     let ended = ended.clone();
                     task::spawn("admin connection", async move {
-                        let _place = place;
-                        ended.run_until_cancelled(admin.connection(stream)).await;
+                        ended.run_until_cancelled(admin.connection(stream, from_here, place)).await;
                     });
                 }
                 Err(error) => {
@@ -168,23 +201,31 @@ struct Admin {
 }
 
 impl Admin {
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, from_here: bool, place: Place) {
         let service = service_fn(|request: Request<Incoming>| {
-            let response = self.respond(&request).into_response();
+            let response = self.respond(&request, from_here).into_response();
             async move { Ok::<_, Infallible>(response) }
         });
-        let served = http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(16 * 1024)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = place.lost() => return,
+            () = sleep(LIFE) => {
+                connection.as_mut().graceful_shutdown();
+                timeout(HEADER_TIMEOUT, connection.as_mut()).await.unwrap_or(Ok(()))
+            }
+        };
         if let Err(error) = served {
             tracing::debug!(error = %error, "an admin connection ended early");
         }
     }
 
-    fn respond<B>(&self, request: &Request<B>) -> Answer {
+    fn respond<B>(&self, request: &Request<B>, from_here: bool) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Answer::text("only GET is known here\n").status(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -204,6 +245,10 @@ impl Admin {
             },
             "/" => Answer::text(self.list()),
             other => match self.routes.0.get(other) {
+                Some(_) if !from_here => Answer::text(
+                    "dumps are for who is on this machine, or in this pod; in Kubernetes use kubectl port-forward\n",
+                )
+                .status(StatusCode::FORBIDDEN),
                 Some((_, handler)) => handler(request.uri().query().unwrap_or_default()),
                 None => Answer::text(format!("there is no {other} here; what there is:\n\n{}", self.list()))
                     .status(StatusCode::NOT_FOUND),

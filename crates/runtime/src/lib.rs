@@ -1,11 +1,13 @@
-//! What every process needs and no business rule knows: time, tasks, draining, logs, metrics, the admin port, signals.
+//! What every process needs and no business rule knows: time, tasks, draining, logs, metrics, the admin port, signals, and bounds on what strangers may make it hold.
 
 pub mod admin;
+pub mod bodies;
 pub mod clock;
 pub mod drain;
 pub mod duration;
 pub mod limits;
 pub mod metrics;
+pub mod places;
 pub mod ready;
 pub mod signal;
 pub mod task;

@@ -293,6 +293,10 @@ pub struct GatewayHello {
     /// `host:port` of its admin port, for `explain` and `doctor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Which pod it is in (its uid): another one may have its name and its address one day. The agent writes it, from the token; what the
+    /// gateway says here is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
 }
 
 /// The agent knows the gateway now.

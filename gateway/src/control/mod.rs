@@ -78,6 +78,7 @@ impl Settings {
             node: None,
             explicit: config.capture == Capture::Explicit,
             admin,
+            pod: None,
         };
         let (agent, cache) = (config.agent.clone()?, config.cache.clone());
         Some(Self { agent, cache, hello })

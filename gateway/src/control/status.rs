@@ -25,6 +25,7 @@ pub(super) async fn report(
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sent: Option<(GatewayStatus, Instant)> = None;
+    let mut short = false;
     loop {
         look.tick().await;
         if !feed.borrow().connected {
@@ -32,12 +33,22 @@ pub(super) async fn report(
             sent = None;
             continue;
         }
-        let status = now();
+        let mut status = now();
+        if short {
+            status.edges.clear();
+        }
         if sent.as_ref().is_some_and(|(last, at)| !due(last, &status, at.elapsed())) {
             continue;
         }
         match requests.post::<_, ()>(&paths.status, &status).await {
             Ok(()) => sent = Some((status, Instant::now())),
+            Err(error) if !short && error.status() == Some(http::StatusCode::PAYLOAD_TOO_LARGE) => {
+                tracing::warn!(
+                    edges = status.edges.len(),
+                    "the status is longer than the agent takes; from now on it is sent without the counts of edges"
+                );
+                short = true;
+            }
             Err(error) => {
                 tracing::debug!(error = telemetry::chain(&error), "could not report to the agent");
                 sent = None;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use h2::server::Connection;
 use std::{
     future::poll_fn,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tombolo_model::SpiffeId;
 use tombolo_mtls::{Peer, server_config};
-use tombolo_runtime::{drain::Watch, task};
+use tombolo_runtime::{drain::Watch, places::Source, task};
 
 /// How long a peer that is told to go may take to hear it.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
             }
         };
         let place = handshakes.clone().try_acquire_owned().ok();
-        let of_origin = origins.try_add(&origin(address.ip()), limits.address_handshakes);
+        let of_origin = origins.try_add(&Source::of(address.ip()), limits.address_handshakes);
         let (Some(place), Some(of_origin)) = (place, of_origin) else {
             let refusal = Refusal::new(Reason::Overloaded, "too many handshakes are under way");
             refused(&shared, address, &refusal, shared.clock.now());
@@ -140,14 +140,6 @@ fn refused(shared: &Shared, address: SocketAddr, refusal: &Refusal, start: Syste
     record.detail = Some(refusal.detail.clone());
     record.duration = shared.clock.now().duration_since(start).unwrap_or_default();
     shared.log.write(&record);
-}
-
-/// Whom a handshake is counted for: an IPv6 network is one, whatever it makes of its addresses.
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-    }
 }
 
 type Tls = tokio_rustls::server::TlsStream<TcpStream>;
@@ -278,14 +270,6 @@ async fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_network_is_one_origin() {
-        let origin = |text: &str| super::origin(text.parse().unwrap()).to_string();
-        assert_eq!(origin("10.0.0.7"), "10.0.0.7");
-        assert_eq!(origin("::ffff:10.0.0.7"), "10.0.0.7");
-        assert_eq!(origin("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn streams_taken_back_are_counted_by_the_second() {

@@ -9,7 +9,6 @@ use crate::{
     },
     ca::Issued,
     store::{Change, Tx, audit::AuditRow, intermediate::Keep, join::JoinTokenRow},
-    tls::Source,
 };
 use axum::{
     Json,
@@ -27,6 +26,7 @@ use tombolo_model::{
     id::{AuditId, ClusterId, OrgId},
     snapshot::CaFingerprint,
 };
+use tombolo_runtime::places::Source;
 use tombolo_wire::message::{JoinRequest, JoinResponse};
 use uuid::Uuid;
 

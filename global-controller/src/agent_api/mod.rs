@@ -18,7 +18,6 @@ use crate::{
     http::limit::{Limiter, Quota},
     metrics::Agents,
     reconcile::Liveness,
-    tls::Source,
 };
 use axum::{
     Router,
@@ -27,7 +26,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use std::{sync::Arc, time::Duration};
-use tombolo_runtime::drain;
+use tombolo_runtime::{drain, places::Source};
 use tower_http::timeout::TimeoutLayer;
 
 /// The longest inventory, in bytes of JSON. Only agents in good standing may send one: bodies are read after that is known.

@@ -216,7 +216,7 @@ pub(crate) async fn create(
 ) -> Result<Answer> {
     let mut checks = Checks::default();
     let name = checks.name("name", &new.name, DnsLabel::parse, "acme");
-    let domain = checks.name("domain", &new.domain, Domain::parse, "acme.example.com");
+    let domain = checks.name("domain", &new.domain, Domain::choose, "acme.example.com");
     let rules = check_rules(&mut checks, new.rules);
     checks.done()?;
     let (Some(name), Some(domain)) = (name, domain) else {
@@ -282,7 +282,7 @@ pub(crate) async fn replace(
             "leave it out, or make a new global namespace",
         );
     }
-    let domain = checks.name("domain", &update.domain, Domain::parse, "acme.example.com");
+    let domain = checks.name("domain", &update.domain, Domain::choose, "acme.example.com");
     let rules = check_rules(&mut checks, update.rules);
     checks.done()?;
     let Some(domain) = domain else {

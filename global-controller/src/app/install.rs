@@ -3,7 +3,7 @@
 
 use super::{
     Deps,
-    caller::Scope,
+    caller::{Role, Scope},
     capture::CaptureMode,
     cluster,
     error::{Checks, Kind, Refusal, Result},
@@ -446,6 +446,40 @@ fn missing(cluster: &str) -> Refusal {
     Refusal::new(Kind::NotFound, format!("Nothing is installed in the cluster {cluster:?}."))
 }
 
+/// Whether the caller may order images from there. What comes from a registry runs in the cluster with the rights of agent and proxies, so
+/// another one than the controller's is for admins to choose; who may edit may keep what they chose. (The cluster's agent refuses what
+/// whoever applied its manifest did not allow.)
+///
+/// # Errors
+/// [`Kind::Forbidden`].
+pub(super) fn may_order(
+    deps: &Deps,
+    scope: &Scope,
+    spec: &InstallSpec,
+    in_force: Option<&InstallRow>,
+) -> Result<()> {
+    let kept = match in_force.map(|row| &row.order) {
+        Some(InstallOrder::Installed(before)) => before.registry == spec.registry,
+        _ => false,
+    };
+    if kept || spec.registry == deps.image_registry || scope.caller.role >= Role::Admin {
+        return Ok(());
+    }
+    let (ours, role) = (&deps.image_registry, scope.caller.role);
+    Err(Refusal::new(
+        Kind::Forbidden,
+        format!(
+            "Another registry than the controller's needs the role {}; the token has {role}.",
+            Role::Admin
+        ),
+    )
+    .field(
+        "registry",
+        format!("is {:?}", spec.registry),
+        format!("leave it out, for {ours}, or let an admin of the organization ask for it once"),
+    ))
+}
+
 /// What is installed in a cluster, or is to be.
 ///
 /// # Errors
@@ -460,7 +494,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Instal
 /// Asks for an installation, or for a change of it.
 ///
 /// # Errors
-/// [`Kind::NotFound`], [`Kind::PreconditionFailed`], fields that cannot be taken.
+/// [`Kind::NotFound`], [`Kind::PreconditionFailed`], [`Kind::Forbidden`], fields that cannot be taken.
 pub(crate) async fn put(
     deps: &Deps,
     scope: &Scope,
@@ -476,6 +510,7 @@ pub(crate) async fn put(
     let cluster = cluster::find_standing(&mut work.tx, scope, name, now).await?;
     let old = work.tx.install(scope.org.id, cluster.id).await?;
     expected.check(old.as_ref().map_or(0, |old| version(old.order.revision())))?;
+    may_order(deps, scope, &spec, old.as_ref())?;
     let revision = old.as_ref().map_or(0, |old| old.order.revision()) + 1;
     let spec = InstallSpec { revision, ..spec };
     let shown = old.as_ref().and_then(|old| Install::show(name, old));

@@ -6,7 +6,7 @@ use super::{
     caller::Scope,
     cluster,
     error::{Checks, Result},
-    install::InstallRequest,
+    install::{InstallRequest, may_order},
     once::{Answer, OnceKey},
     work::{Begun, Subject, Work},
 };
@@ -56,7 +56,7 @@ impl Tried {
 /// Asks a cluster to try an order.
 ///
 /// # Errors
-/// [`super::error::Kind::NotFound`], fields that cannot be taken.
+/// [`super::error::Kind::NotFound`], [`super::error::Kind::Forbidden`], fields that cannot be taken.
 pub(crate) async fn create(
     deps: &Deps,
     scope: &Scope,
@@ -73,6 +73,8 @@ pub(crate) async fn create(
     };
     let (org, now) = (scope.org.id, work.now);
     let cluster = cluster::find_standing(&mut work.tx, scope, name, now).await?;
+    let in_force = work.tx.install(org, cluster.id).await?;
+    may_order(deps, scope, &spec, in_force.as_ref())?;
     let ends_at = now + LIFE;
     let number = work.tx.set_trial(org, cluster.id, &spec, ends_at).await?;
     let shown = Trial { cluster: name.to_owned(), number, ends_at, spec: InstallRequest::show(&spec) };

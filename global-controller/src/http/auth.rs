@@ -1,13 +1,10 @@
 //! Who asks, how often, and under which request id. A layer around all of the API.
 
 use super::limit::{Limiter, Quota, Verdict};
-use crate::{
-    app::{
-        Deps,
-        caller::{Caller, Secret},
-        error::{Kind, Refusal},
-    },
-    tls::Source,
+use crate::app::{
+    Deps,
+    caller::{Caller, Secret},
+    error::{Kind, Refusal},
 };
 use axum::{
     extract::{ConnectInfo, Request, State},
@@ -24,6 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tombolo_model::id::TokenId;
+use tombolo_runtime::places::Source;
 use tracing::Instrument as _;
 use uuid::Uuid;
 

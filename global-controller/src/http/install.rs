@@ -26,7 +26,8 @@ pub(super) async fn get(
 /// Install in a cluster, or change what is installed
 ///
 /// The agent of the cluster does it, repairs it, and says in the cluster's status how it goes. What is left out has its
-/// default. Where nothing was ever installed, `If-Match` is `"0"` or `*`.
+/// default. Where nothing was ever installed, `If-Match` is `"0"` or `*`. Another `registry` than the controller's, or than the one in force,
+/// needs the role `admin`, and must be one that the cluster's agent allows.
 #[utoipa::path(put, path = "/organizations/{org}/clusters/{cluster}/install", operation_id = "put_install",
     tag = "clusters", request_body = InstallRequest,
     responses((status = OK, description = "What is asked for now.", body = Install)))]

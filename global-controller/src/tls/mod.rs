@@ -7,5 +7,4 @@ mod serve;
 
 pub(crate) use certificate::Certificate;
 pub use places::Limits;
-pub(crate) use places::Source;
 pub(crate) use serve::{Client, Server};

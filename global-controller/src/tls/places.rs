@@ -3,12 +3,12 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tombolo_model::{ClusterName, SpiffePath, TrustDomain};
 use tombolo_mtls::Peer;
+use tombolo_runtime::places::Source;
 
 /// Connections of one cluster's agent: one, and a few that nobody has seen die yet.
 const PER_CLUSTER: usize = 32;
@@ -33,29 +33,6 @@ impl Limits {
     /// Those without an agent's certificate, at a time; with the handshakes they are half of all.
     const fn strangers(self) -> usize {
         self.connections / 2 - self.handshakes()
-    }
-}
-
-/// Where a client is, as far as it is counted: its IPv4 address, or its IPv6 network, of which it may have every address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Source(IpAddr);
-
-impl Source {
-    /// Of an address.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into()),
-            v4 @ IpAddr::V4(_) => Self(v4),
-        }
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            IpAddr::V4(v4) => v4.fmt(f),
-            IpAddr::V6(v6) => write!(f, "{v6}/64"),
-        }
     }
 }
 
@@ -243,14 +220,6 @@ mod tests {
     fn settled(places: &Places, from: &str, peer: Option<&Peer>) -> Result<Place, Full> {
         let mut place = places.knock(source(from))?;
         place.settle(peer).map(|()| place)
-    }
-
-    #[test]
-    fn an_ipv6_client_has_its_whole_network() {
-        assert_eq!(source("2001:db8:1:2:3::1"), source("2001:db8:1:2:ffff::9"));
-        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
-        assert_eq!(source("2001:db8:1:2:3::1").to_string(), "2001:db8:1:2::/64");
     }
 
     #[test]

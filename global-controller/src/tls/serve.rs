@@ -3,7 +3,7 @@
 
 use super::{
     activity::Activity,
-    places::{Full, Limits, Place, Places, Source},
+    places::{Full, Limits, Place, Places},
 };
 use crate::{app::error::Reason, metrics::Listener};
 use axum::{Router, extract::ConnectInfo};
@@ -19,7 +19,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tombolo_mtls::{Peer, accept_optional};
-use tombolo_runtime::{drain, task};
+use tombolo_runtime::{drain, places::Source, task};
 use tower::ServiceExt as _;
 
 /// How long a client may take for its handshake, for each request's head, and to go once it is told to.

@@ -1,7 +1,9 @@
 //! Whether an object has only fields that its kind has: a field that is misspelt is dropped in silence by the API server.
 
 use k8s_openapi::api::{
-    admissionregistration::v1::MutatingWebhookConfiguration,
+    admissionregistration::v1::{
+        MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    },
     apps::v1::Deployment,
     core::v1::{Namespace, PersistentVolumeClaim, Secret, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
@@ -27,6 +29,8 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
         "Secret" => typed::<Secret>(object),
         "Service" => typed::<Service>(object),
         "ServiceAccount" => typed::<ServiceAccount>(object),
+        "ValidatingAdmissionPolicy" => typed::<ValidatingAdmissionPolicy>(object),
+        "ValidatingAdmissionPolicyBinding" => typed::<ValidatingAdmissionPolicyBinding>(object),
         other => Err(format!("the charts make no {other:?}; add it here")),
     }
 }

@@ -146,6 +146,7 @@ pub(crate) fn hello(role: GatewayRole, instance: &str, ip: &str) -> GatewayHello
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 

@@ -75,7 +75,13 @@ impl World {
         let controller = Controller::start().await;
         controller.join(home.path()).await;
         let listen = SocketAddr::new(own_address(), 0).to_string();
-        let options = ["--namespace", OWN, "--capture", "gateway", "--webhook-listen", &listen];
+        let options = [
+            ["--namespace", OWN],
+            ["--capture", "gateway"],
+            ["--webhook-listen", &listen],
+            ["--allowed-registry", "localhost"],
+        ]
+        .concat();
         let agent = Agent::start(home.path(), &server, &options).await;
         Self { _home: home, _store: store, client, controller, agent }
     }

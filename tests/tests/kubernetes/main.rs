@@ -5,6 +5,7 @@ mod identity;
 mod inject;
 mod install;
 mod mcs;
+mod policy;
 mod preflight;
 mod replicas;
 mod rights;

@@ -4,6 +4,8 @@ use super::{Finding, Verdict, finding};
 
 /// Pods with a proxy need sidecar containers that the kubelet knows as such.
 const SIDECARS: u32 = 29;
+/// The agent's rights are held to what it needs by admission policies.
+const POLICIES: u32 = 30;
 /// The oldest API server that we are tested with.
 const OLDEST: u32 = 27;
 
@@ -24,7 +26,15 @@ pub(super) fn look(major: &str, minor: &str, all: &str) -> Vec<Finding> {
         );
         finding("native sidecars", Verdict::Less, said)
     };
-    vec![server, sidecars]
+    let policies = if new(POLICIES) {
+        finding("admission policies", Verdict::Good, "there")
+    } else {
+        let said = format!(
+            "{all} has none (1.{POLICIES} and later do): nothing but its own program holds the agent to what it needs of its rights"
+        );
+        finding("admission policies", Verdict::Less, said)
+    };
+    vec![server, sidecars, policies]
 }
 
 #[cfg(test)]
@@ -36,8 +46,10 @@ mod tests {
         let verdicts = |major: &str, minor: &str| {
             look(major, minor, "v").iter().map(|finding| finding.verdict).collect::<Vec<_>>()
         };
-        assert_eq!(verdicts("1", "34"), [Verdict::Good, Verdict::Good]);
-        assert_eq!(verdicts("1", "28+"), [Verdict::Good, Verdict::Less]);
-        assert_eq!(verdicts("1", "20"), [Verdict::Missing, Verdict::Less]);
+        use Verdict::{Good, Less, Missing};
+        assert_eq!(verdicts("1", "34"), [Good, Good, Good]);
+        assert_eq!(verdicts("1", "29"), [Good, Good, Less]);
+        assert_eq!(verdicts("1", "28+"), [Good, Less, Less]);
+        assert_eq!(verdicts("1", "20"), [Missing, Less, Less]);
     }
 }

@@ -42,6 +42,7 @@ fn hello(role: GatewayRole, caller: &Caller) -> GatewayHello {
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 

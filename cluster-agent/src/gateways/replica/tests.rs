@@ -52,6 +52,7 @@ fn hello(instance: &str, port: u16) -> GatewayHello {
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 

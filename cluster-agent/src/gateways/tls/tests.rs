@@ -26,7 +26,7 @@ use tombolo_mtls::{BundleStore, PrivateKey, agent_client_config};
 use tombolo_runtime::{clock::SystemClock, drain};
 use tombolo_testkit::{ca::Organization, wait::until};
 use tombolo_wire::{
-    message::{GatewayHello, GatewayWelcome, LeafRequest, LeafResponse},
+    message::{GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest, LeafResponse},
     version::Hello,
 };
 
@@ -127,6 +127,7 @@ impl Lab {
             view: watch::channel(Arc::clone(&view)).1,
             snapshot: watch::channel(Arc::default()).1,
             standings: crate::lease::Standings::alone(),
+            reading: Default::default(),
             stop,
         };
         let own = "tombolo-system".parse().unwrap();
@@ -231,6 +232,7 @@ fn hello(role: GatewayRole, instance: &str, address: &str) -> GatewayHello {
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 
@@ -323,4 +325,52 @@ async fn strangers() {
     let error = lab.believing(other.root().cert_pem(), Some(&good), say()).refused().await;
     assert!(error.contains("the peer is refused"), "{error}");
     assert_eq!(lab.hub.gateways().len(), 0);
+}
+
+#[tokio::test]
+async fn connections_that_show_no_token_keep_no_gateway_out() {
+    tombolo_runtime::limits::prepare();
+    let lab = Lab::start().await;
+    let mut held = Vec::new();
+    for hog in 0..UNKNOWN.all / UNKNOWN.each {
+        for _ in 0..UNKNOWN.each {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(format!("127.0.1.{hog}").parse().unwrap(), 0)).unwrap();
+            held.push(socket.connect(lab.address).await.unwrap());
+        }
+    }
+    let egress = lab.gateway(
+        Some(&token("tombolo-system", "tombolo-egress", "egress-1")),
+        hello(GatewayRole::Egress, "tombolo-system.egress-1", "127.0.0.1"),
+    );
+    egress.connected().await;
+}
+
+#[tokio::test]
+async fn a_body_is_as_long_as_its_sender_needs() {
+    let lab = Lab::start().await;
+    let egress = lab.gateway(
+        Some(&token("tombolo-system", "tombolo-egress", "egress-1")),
+        hello(GatewayRole::Egress, "tombolo-system.egress-1", "127.0.0.1"),
+    );
+    let sidecar = GatewayHello {
+        serves: BTreeSet::from(["127.0.0.7".parse().unwrap()]),
+        ..hello(GatewayRole::Sidecar, "shop.cart-1", "127.0.0.7")
+    };
+    let sidecar = lab.gateway(Some(&token("shop", "cart", "cart-1")), sidecar);
+    egress.connected().await;
+    sidecar.connected().await;
+    let say = async |gateway: &Gateway, what: &str, instance: &str| {
+        let problem =
+            tombolo_wire::message::Problem { subject: "x".repeat(2100 << 10), message: String::new() };
+        let status = GatewayStatus { problems: vec![problem], ..GatewayStatus::default() };
+        let path = format!("/gateway/v1/{what}?instance={instance}");
+        let answer: Result<(), RequestError> = gateway.client.requests().post(&path, &status).await;
+        answer.map_err(|error| error.status().unwrap().as_u16())
+    };
+    assert_eq!(say(&egress, "status", "tombolo-system.egress-1").await, Ok(()));
+    assert_eq!(say(&sidecar, "status", "shop.cart-1").await, Err(413));
+    assert_eq!(say(&egress, "ack", "tombolo-system.egress-1").await, Err(413));
+    // whose gateway it is not is told so, and not that its body is too long
+    assert_eq!(say(&sidecar, "status", "tombolo-system.egress-1").await, Err(403));
 }

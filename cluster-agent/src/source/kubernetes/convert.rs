@@ -11,14 +11,14 @@ use crate::{
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
+        core::v1::{Namespace, Node, Pod, Service, ServiceAccount, ServiceSpec},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 use tombolo_model::{
     AccountName, DnsLabel, NamespaceName, intent::Labels, inventory::ServiceKey, mcs::Traits,
 };
@@ -27,6 +27,8 @@ use tombolo_model::{
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tombolo-agent");
 /// How many bytes of labels, and of annotations, may go with an exported service.
 const MOST_EXPORTED: usize = 16_384;
+/// The network of IPv6 virtual addresses, fd74:6f6d:6265:6c6f::/64; those of IPv4 are all from 240.0.0.0 on.
+const VIRTUAL: [u16; 4] = [0xfd74, 0x6f6d, 0x6265, 0x6c6f];
 
 /// An object, as far as it can be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,10 +89,10 @@ pub(super) fn service(mut object: Service) -> Read {
     let key = key(ObjectKind::Service, &object.metadata);
     let ours = label(&object.metadata, MANAGED_BY.0) == Some(MANAGED_BY.1);
     let the_api_server = key.namespace.as_str() == "default" && key.name.as_str() == "kubernetes";
+    let mut problems: Vec<String> = object.spec.as_ref().and_then(claim).into_iter().collect();
     if ours || the_api_server {
-        return Read::passed_over(key);
+        return Read { problems, ..Read::passed_over(key) };
     }
-    let mut problems = Vec::new();
     let spec = object.spec.get_or_insert_default();
     let traits = convert::traits(spec);
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -102,6 +104,7 @@ pub(super) fn service(mut object: Service) -> Read {
         let object = external(&key, traits).map(Object::Service);
         return Read { key, object, problems };
     }
+    let claims = problems.len();
     if let Some(ports) = &mut spec.ports {
         ports.retain(|port| {
             let carried = matches!(port.protocol.as_deref(), None | Some("TCP" | "UDP"));
@@ -114,7 +117,7 @@ pub(super) fn service(mut object: Service) -> Read {
             }
             carried
         });
-        if ports.is_empty() && !problems.is_empty() {
+        if ports.is_empty() && problems.len() > claims {
             return Read { key, object: None, problems };
         }
     }
@@ -140,6 +143,24 @@ pub(super) fn service(mut object: Service) -> Read {
             Read { key, object: None, problems }
         }
     }
+}
+
+/// What a Service of others says that has virtual addresses as its own: the agent's are in its namespace, which is not read here.
+fn claim(spec: &ServiceSpec) -> Option<String> {
+    let is_virtual = |text: &&String| match text.parse() {
+        Ok(IpAddr::V4(ip)) => ip.octets()[0] >= 240,
+        Ok(IpAddr::V6(ip)) => ip.segments()[..4] == VIRTUAL,
+        Err(_) => false,
+    };
+    let claimed: Vec<&str> =
+        spec.external_ips.iter().flatten().filter(is_virtual).map(String::as_str).collect();
+    (!claimed.is_empty()).then(|| {
+        format!(
+            "spec.externalIPs: {} is a virtual address, and may be that of a global name, whose connections then come here; take it out \
+             (the policy tombolo-virtual-addresses of the agent's manifest lets nobody have one)",
+            claimed.join(", ")
+        )
+    })
 }
 
 /// A Service that stands for nothing in the cluster: known, so that its ServiceExport can be told so.

@@ -326,3 +326,18 @@ fn silence_and_refusals_are_reported_until_they_end() {
     answers(&mut told);
     assert_eq!(told.problems(), [""; 0]);
 }
+
+#[test]
+fn a_service_of_others_that_claims_a_virtual_address_is_told() {
+    let claims = |ips: &[&str]| service(json!({"ports": [{"port": 80}], "externalIPs": ips}));
+    let plain = claims(&["192.0.2.1", "fd74::1"]);
+    assert!(plain.problems.is_empty() && plain.object.is_some());
+    let read = claims(&["192.0.2.1", "240.0.0.9", "fd74:6f6d:6265:6c6f::9"]);
+    assert!(read.object.is_some(), "it is read all the same");
+    assert_eq!(read.problems.len(), 1, "{:?}", read.problems);
+    assert!(
+        read.problems[0].contains("240.0.0.9, fd74:6f6d:6265:6c6f::9 is a virtual"),
+        "{:?}",
+        read.problems
+    );
+}

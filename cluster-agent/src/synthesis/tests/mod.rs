@@ -132,6 +132,7 @@ fn hello(role: GatewayRole, port: u16) -> GatewayHello {
         node: None,
         explicit: false,
         admin: None,
+        pod: None,
     }
 }
 
@@ -149,6 +150,44 @@ fn gateways() -> Gateways {
         .into_iter()
         .map(|hello| (hello.instance.clone(), Gateway { hello, connected: true }))
         .collect()
+}
+
+#[test]
+fn a_pod_that_is_gone_stands_before_nobody() {
+    let serving = |pod: Option<&str>| {
+        let hello = GatewayHello {
+            instance: "shop.cart-0".to_owned(),
+            serves: BTreeSet::from(["10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap()]),
+            pod: pod.map(str::to_owned),
+            ..hello(GatewayRole::Sidecar, 1)
+        };
+        Gateways::from([(hello.instance.clone(), Gateway { hello, connected: true })])
+    };
+    let there = |name: &str, uid: &str, address: &str| {
+        let mut index = crate::index::Index::default();
+        index.apply(crate::source::Object::Pod(crate::source::PodObject {
+            namespace: "shop".parse().unwrap(),
+            name: name.parse().unwrap(),
+            uid: uid.to_owned(),
+            node: None,
+            addresses: BTreeSet::from([address.parse().unwrap()]),
+            host_network: false,
+            account: "cart".parse().unwrap(),
+        }));
+        index.view()
+    };
+    let served = |pod: Option<&str>, view: &View| {
+        let sidecars = super::Sidecars::of(&serving(pod), view);
+        ["10.0.0.2", "10.0.0.3"].map(|address| sidecars.tunnel(address.parse().unwrap()).is_some())
+    };
+    // its own pod, at the address that this has
+    assert_eq!(served(Some("one"), &there("cart-0", "one", "10.0.0.2")), [true, false]);
+    // another pod of its name has its address, or another pod of another name
+    assert_eq!(served(Some("one"), &there("cart-0", "two", "10.0.0.2")), [false, false]);
+    assert_eq!(served(Some("one"), &there("other-1", "two", "10.0.0.2")), [false, false]);
+    // a process of a machine is in no pod; and before any pod is known, what was known of gateways counts
+    assert_eq!(served(None, &there("other-1", "two", "10.0.0.2")), [true, true]);
+    assert_eq!(served(Some("one"), &View::default()), [true, true]);
 }
 
 fn passing(addresses: &[&str]) -> Arc<Results> {

@@ -79,6 +79,34 @@ async fn what_was_never_ordered_can_be_taken_out() {
 }
 
 #[tokio::test]
+async fn another_registry_is_for_admins_to_choose() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    controller.cluster(&admin, "acme", "cluster-1").await;
+    let body = json!({ "name": "ci", "role": "editor" });
+    let token = controller.post(&admin, "/organizations/acme/tokens", &body).await.expect(201);
+    let editor = token["token"].as_str().unwrap();
+    let elsewhere = json!({ "registry": "elsewhere.example.org/t" });
+    let trials = format!("{PATH}/trials");
+
+    let problem = put(&controller, editor, "*", &elsewhere).await.problem(403, "forbidden");
+    assert_eq!(problem.errors[0].field, "registry");
+    assert!(problem.errors[0].remedy.contains("admin"), "{}", problem.errors[0].remedy);
+    controller.post(editor, &trials, &elsewhere).await.problem(403, "forbidden");
+    let ours = json!({ "registry": "registry.example.com/tombolo" });
+    put(&controller, editor, "*", &ours).await.expect(200);
+    put(&controller, editor, "*", &json!({ "version": "one" })).await.expect(200);
+
+    // what an admin chose an editor may keep, and leave
+    put(&controller, &admin, "*", &elsewhere).await.expect(200);
+    let upgrade = json!({ "registry": "elsewhere.example.org/t", "version": "two" });
+    controller.post(editor, &trials, &upgrade).await.expect(201);
+    put(&controller, editor, "*", &upgrade).await.expect(200);
+    put(&controller, editor, "*", &json!({})).await.expect(200);
+    put(&controller, editor, "*", &elsewhere).await.problem(403, "forbidden");
+}
+
+#[tokio::test]
 async fn a_trial_leaves_the_order_as_it_is() {
     let controller = Controller::start().await;
     let admin = controller.organization("acme").await;
