@@ -34,8 +34,8 @@ pub(crate) use part::fitting;
 pub use reading::Reading;
 pub use routes::Context;
 pub use server::{BindError, Listener};
-pub(crate) use siblings::ACCOUNT;
 pub use siblings::Siblings;
+pub(crate) use siblings::replicas;
 pub(crate) use standing::{Standing, standing};
 pub use tls::{Doorkeeper, ListenError, PodListener};
 

@@ -27,7 +27,7 @@ use tombolo_wire::{
 };
 
 /// As whom the replicas run.
-pub(crate) const ACCOUNT: &str = "tombolo-agent";
+pub(super) const ACCOUNT: &str = "tombolo-agent";
 /// How long an answer may take: more than one without news does.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after a failure it is asked again.
@@ -172,13 +172,18 @@ impl Siblings {
     }
 }
 
-/// The other replicas, by their pods' names.
-fn siblings(view: &View, namespace: &NamespaceName, own: &AccountName) -> BTreeMap<String, IpAddr> {
-    let of_agent = view
-        .pods
-        .values()
-        .filter(|pod| pod.namespace == *namespace && pod.account.as_str() == ACCOUNT && pod.name != *own);
+/// All replicas that have an address, by their pods' names.
+pub(crate) fn replicas(view: &View, namespace: &NamespaceName) -> BTreeMap<String, IpAddr> {
+    let of_agent =
+        view.pods.values().filter(|pod| pod.namespace == *namespace && pod.account.as_str() == ACCOUNT);
     of_agent.filter_map(|pod| Some((pod.name.to_string(), *pod.addresses.first()?))).collect()
+}
+
+/// The other ones.
+fn siblings(view: &View, namespace: &NamespaceName, own: &AccountName) -> BTreeMap<String, IpAddr> {
+    let mut others = replicas(view, namespace);
+    others.remove(own.as_str());
+    others
 }
 
 #[cfg(test)]

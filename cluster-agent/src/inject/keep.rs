@@ -1,18 +1,19 @@
 //! Keeps the configuration in the API server as it should be, and the certificate one that it is told to believe.
 
 use super::{
+    SIDECARS,
     asked::Asked,
     certificate::{HttpsCertificate, names},
     configuration::{self, NAME, agrees, believes, bundle, bundle_of},
     serving::{Injection, serving},
 };
-use crate::{certificate::Authority, index::View};
+use crate::{certificate::Authority, gateways::replicas, index::View};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tombolo_model::NamespaceName;
 use tombolo_runtime::{clock::Clock, telemetry::chain};
@@ -20,11 +21,9 @@ use tombolo_wire::message::Problem;
 
 /// The one field manager.
 const MANAGER: &str = "tombolo-agent";
-/// The first version that has native sidecars without being asked to.
-const SIDECARS: (u32, u32) = (1, 29);
 /// How often it is looked at. The agent may read this one object by its name only, so it can't watch it.
 const LOOK: Duration = Duration::from_secs(10);
-/// The same while not every replica serves what it should: somebody waits for it.
+/// The same at first while not every replica serves what it should: somebody waits for it. Twice as long each time, for one may never do.
 const SOON: Duration = Duration::from_secs(1);
 
 /// What keeps it right.
@@ -53,9 +52,35 @@ pub(super) struct Keeping {
     pub(super) clock: Arc<dyn Clock>,
 }
 
+/// Why it is not as it should be.
+enum Wrong {
+    /// The cluster has no native sidecars.
+    TooOld,
+    Said(String),
+}
+
+impl From<String> for Wrong {
+    fn from(said: String) -> Self {
+        Self::Said(said)
+    }
+}
+
+impl Wrong {
+    fn words(self) -> String {
+        let (major, minor) = SIDECARS;
+        match self {
+            Self::TooOld => format!(
+                "pods get no proxies: that needs Kubernetes {major}.{minor}; use capture mode node or gateway"
+            ),
+            Self::Said(said) => said,
+        }
+    }
+}
+
 impl Keeping {
     /// Runs for as long as it is polled.
     pub(super) async fn run(mut self) {
+        let (mut pause, mut known) = (SOON, BTreeMap::new());
         loop {
             let asked = self.asked.borrow_and_update().clone();
             let writes = *self.writes.borrow_and_update();
@@ -64,20 +89,38 @@ impl Keeping {
                 None => Ok(Vec::new()),
             };
             let wanted = writes && asked.is_some_and(|asked| asked.webhook.is_some());
+            let replicas = replicas(&self.view.borrow(), &self.namespace);
             let injection = match &looked {
                 _ if !wanted => Injection::Unknown,
-                Ok(believed) => self.serving(&believed.concat()).await,
-                Err(why) => Injection::Untold(why.clone()),
+                Ok(believed) => {
+                    let ([name, ..], believed) = (names(&self.namespace), believed.concat());
+                    tokio::select! {
+                        injection = serving(&replicas, self.port, &name, &believed) => injection,
+                        Ok(()) = self.asked.changed() => {
+                            self.asked.mark_changed();
+                            Injection::Unknown
+                        }
+                    }
+                }
+                Err(Wrong::TooOld) => Injection::TooOld,
+                Err(Wrong::Said(why)) => Injection::Untold(why.clone()),
             };
-            let again = if wanted && !injection.is_whole() { SOON } else { LOOK };
-            self.injection.send_if_modified(|old| {
+            let waited_for = matches!(injection, Injection::Told { .. }) && !injection.is_whole();
+            let changed = self.injection.send_if_modified(|old| {
                 let differs = *old != injection;
                 *old = injection;
                 differs
             });
-            let problem = looked
-                .err()
-                .map(|message| Problem { subject: format!("MutatingWebhookConfiguration {NAME}"), message });
+            if changed || known != replicas {
+                pause = SOON;
+            }
+            known = replicas;
+            let again = if waited_for { pause } else { LOOK };
+            pause = (pause * 2).min(LOOK);
+            let problem = looked.err().map(|wrong| Problem {
+                subject: format!("MutatingWebhookConfiguration {NAME}"),
+                message: wrong.words(),
+            });
             let problems = Vec::from_iter(problem);
             self.problems.send_if_modified(|old| {
                 let differs = *old != problems;
@@ -92,12 +135,6 @@ impl Keeping {
         }
     }
 
-    async fn serving(&self, believed: &str) -> Injection {
-        let view = Arc::clone(&self.view.borrow());
-        let [name, ..] = names(&self.namespace);
-        serving(&view, &self.namespace, self.port, &name, believed).await
-    }
-
     /// Whether the API server knows sidecars that are init containers; an older one would wait for them to end.
     async fn is_new_enough(&self) -> Result<bool, String> {
         let version =
@@ -108,13 +145,10 @@ impl Keeping {
     }
 
     /// The certificates that the API server believes, or why it is not as it should be.
-    async fn look(&self, asked: &Asked, writes: bool) -> Result<Vec<String>, String> {
+    async fn look(&self, asked: &Asked, writes: bool) -> Result<Vec<String>, Wrong> {
         let policy = asked.webhook.as_ref().map(|webhook| webhook.policy);
         if policy.is_some() && !self.is_new_enough().await? {
-            return Err(format!(
-                "pods get no proxies: that needs Kubernetes {}.{}; use capture mode node or gateway",
-                SIDECARS.0, SIDECARS.1
-            ));
+            return Err(Wrong::TooOld);
         }
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let found = match api.get_opt(NAME).await {
@@ -125,7 +159,7 @@ impl Keeping {
             Err(error) => {
                 // It is not asked for pods either, then. What it believed it goes on to believe.
                 let _ = self.certificate.renew(|_| false);
-                return Err(refused(error, "get"));
+                return Err(Wrong::Said(refused(error, "get")));
             }
         };
         let intermediate = self.authority.intermediate();

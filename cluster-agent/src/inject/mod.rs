@@ -27,6 +27,9 @@ use ipnet::IpNet;
 use std::{collections::BTreeSet, net::SocketAddr};
 use tombolo_model::{ClusterName, NamespaceName, TrustDomain, install::FailurePolicy};
 
+/// The first version of Kubernetes that has native sidecars without being asked to.
+pub(crate) const SIDECARS: (u32, u32) = (1, 29);
+
 /// How pods are injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

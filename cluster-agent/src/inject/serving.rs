@@ -1,7 +1,6 @@
 //! Whether every replica of the agent answers the API server: each is dialled as the API server dials it, and believed by what that was
 //! told to believe.
 
-use crate::{gateways::ACCOUNT, index::View};
 use futures::future::join_all;
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
@@ -11,7 +10,6 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpStream, time::timeout};
-use tombolo_model::NamespaceName;
 use tombolo_mtls::{connect_pinned, web_client_config};
 use tombolo_runtime::telemetry::chain;
 
@@ -26,6 +24,8 @@ pub(crate) enum Injection {
     Unknown,
     /// This agent takes no questions about pods.
     Absent,
+    /// The cluster has no sidecar containers: pods get no proxies, and all else works.
+    TooOld,
     /// The API server is not told whom to ask, and why.
     Untold(String),
     /// The API server was told. How many replicas there are, and which don't serve what it believes, and why.
@@ -46,8 +46,7 @@ impl Injection {
 
 /// Dials all replicas. `believed` is what the API server believes, PEM; `name` how it calls them.
 pub(super) async fn serving(
-    view: &View,
-    namespace: &NamespaceName,
+    replicas: &BTreeMap<String, IpAddr>,
     port: u16,
     name: &str,
     believed: &str,
@@ -59,10 +58,9 @@ pub(super) async fn serving(
         }
         (_, Err(_)) => return Injection::Untold(format!("{name} is no DNS name")),
     };
-    let replicas = replicas(view, namespace);
-    let count = replicas.len();
-    let one = |(pod, address): (String, IpAddr)| {
-        let dialled = dial(SocketAddr::new(address, port), Arc::clone(&config), name.clone());
+    let one = |(pod, address): (&String, &IpAddr)| {
+        let pod = pod.clone();
+        let dialled = dial(SocketAddr::new(*address, port), Arc::clone(&config), name.clone());
         async move {
             match timeout(PATIENCE, dialled).await {
                 Ok(Ok(())) => None,
@@ -71,8 +69,8 @@ pub(super) async fn serving(
             }
         }
     };
-    let silent = join_all(replicas.into_iter().map(one)).await.into_iter().flatten().collect();
-    Injection::Told { replicas: count, silent }
+    let silent = join_all(replicas.iter().map(one)).await.into_iter().flatten().collect();
+    Injection::Told { replicas: replicas.len(), silent }
 }
 
 async fn dial(
@@ -82,11 +80,4 @@ async fn dial(
 ) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     connect_pinned(stream, config, name).await.map(drop).map_err(|error| chain(&error))
-}
-
-/// The agent's pods that have an address.
-fn replicas(view: &View, namespace: &NamespaceName) -> BTreeMap<String, IpAddr> {
-    let ours =
-        view.pods.values().filter(|pod| pod.namespace == *namespace && pod.account.as_str() == ACCOUNT);
-    ours.filter_map(|pod| Some((pod.name.to_string(), *pod.addresses.first()?))).collect()
 }

@@ -5,7 +5,7 @@ use super::{
     objects::{EGRESS, NODE},
     plan::Found,
 };
-use crate::inject::Injection;
+use crate::inject::{Injection, SIDECARS};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -152,6 +152,14 @@ pub(super) fn injector(injection: &Injection) -> InstallStep {
             StepState::Failed,
             "this agent takes no questions about pods; start it with --webhook-listen, or install with --no-injector",
         ),
+        Injection::TooOld => {
+            let (major, minor) = SIDECARS;
+            let done = format!(
+                "no proxies in pods here: that needs Kubernetes {major}.{minor}; capture modes gateway and node work; --no-injector \
+                 leaves this out"
+            );
+            step(CALLED, StepState::Done, done)
+        }
         Injection::Untold(why) => step(CALLED, StepState::Failed, why),
         Injection::Told { replicas: 0, .. } => {
             step(CALLED, StepState::Working, "no pod of the agent is known yet")

@@ -495,6 +495,8 @@ fn pods_get_proxies_once_every_agent_serves_what_the_api_server_believes() {
     assert_eq!(said(none).0, StepState::Working, "nobody is no replica that serves");
     let untold = Injection::Untold("let the agent patch it".to_owned());
     assert_eq!(said(untold), (StepState::Failed, "let the agent patch it".to_owned()));
+    let (state, message) = said(Injection::TooOld);
+    assert!(state == StepState::Done && message.contains("1.29"), "an older cluster has all else: {message}");
     let (state, message) = said(Injection::Absent);
     assert!(state == StepState::Failed && message.contains("--no-injector"), "{message}");
 

@@ -6,7 +6,7 @@ use crate::{
     identity::{OWN, pod},
     make_wide,
     rights::let_agent_as_in_the_manifest,
-    server::{ADMIN, Store},
+    server::{ADMIN, Server, Store},
     world::{Agent, Controller, SOON},
 };
 use k8s_openapi::{
@@ -55,6 +55,7 @@ async fn let_load_be_measured(client: &Client) {
 struct World {
     _home: tempfile::TempDir,
     _store: Store,
+    _server: Server,
     client: Client,
     controller: Controller,
     agent: Agent,
@@ -83,7 +84,7 @@ impl World {
         ]
         .concat();
         let agent = Agent::start(home.path(), &server, &options).await;
-        Self { _home: home, _store: store, client, controller, agent }
+        Self { _home: home, _store: store, _server: server, client, controller, agent }
     }
 
     /// Asks for this many gateways of each kind.

@@ -108,7 +108,7 @@ async fn what_is_missing_is_said() {
         is(&said, what, "ok", "");
     }
     is(&said, "controller", "missing", "127.0.0.1");
-    is(&said, "nodes", "missing", "no node takes");
+    is(&said, "nodes", "less", "there is none yet");
     is(&said, "ingress", "less", "load-balancer: nobody is seen here");
     is(&said, "cluster DNS", "less", "no ConfigMap");
     is(&said, "manifest", "ok", "objects were tried");
@@ -126,7 +126,7 @@ async fn what_is_missing_is_said() {
     is(&said, "nodes", "less", "n3 (linux/riscv64)");
     is(&said, "room", "ok", "6 pods");
     is(&said, "ingress", "ok", "10.0.0.7");
-    is(&looking.look(ADMIN, &["--ingress", "node-port=80"]).await, "ingress", "missing", "valid ports");
+    is(&looking.look(ADMIN, &["--ingress", "node-port=80"]).await, "ingress", "less", "30000 to 32767");
     let ports = json!([{"port": 80, "nodePort": 31_443}]);
     let taken = json!({"metadata": meta("default", "web"), "spec": {"type": "NodePort", "ports": ports}});
     make::<Service>(&client, taken).await;
@@ -185,11 +185,13 @@ async fn rights_that_are_missing_are_said() {
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     let write = ["get", "create", "patch"];
     let rbac = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
+    let admission =
+        ["mutatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     let rules = json!([
         rule("", &["namespaces", "serviceaccounts", "secrets", "services"], &write),
         rule("apps", &["deployments"], &write),
         rule("policy", &["poddisruptionbudgets"], &write),
-        rule("admissionregistration.k8s.io", &["mutatingwebhookconfigurations"], &write),
+        rule("admissionregistration.k8s.io", &admission, &write),
         rule("rbac.authorization.k8s.io", &rbac, &write),
     ]);
     let_user(&client, "writes", rules).await;

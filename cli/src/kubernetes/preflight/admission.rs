@@ -3,7 +3,7 @@
 use super::{super::NAMESPACE, Asked, Finding, Verdict, finding, refused};
 use crate::kubernetes::apply::{Document, is_policy};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Whether the API server would take the manifest: its schemas, admission plugins, webhooks and policies have a say.
 pub(super) async fn look(asked: &Asked<'_>, documents: &[Document]) -> Finding {
@@ -54,14 +54,18 @@ const OURS: &str = "tombolo-virtual-addresses";
 
 /// Whether Services may have external IPs.
 pub(super) async fn external_ips(asked: &Asked<'_>) -> Finding {
-    let service: Value = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "generateName": "tombolo-check-" },
-        "spec": { "ports": [{ "port": 1 }], "externalIPs": ["240.0.0.1"] },
-    });
-    match asked.post("/api/v1/namespaces/default/services?dryRun=All", &service).await {
-        Ok(_) => finding("externalIPs", Verdict::Good, "allowed"),
+    const WHAT: &str = "externalIPs";
+    let mut spec = json!({ "ports": [{ "port": 1 }] });
+    // whoever takes no Service at all says nothing of external IPs
+    if let Err(error) = asked.try_service(&spec).await {
+        let said = format!("they can't be tried, for no Service is taken ({})", refused(&error));
+        return finding(WHAT, Verdict::Less, said);
+    }
+    spec["externalIPs"] = json!(["240.0.0.1"]);
+    match asked.try_service(&spec).await {
+        Ok(_) => finding(WHAT, Verdict::Good, "allowed"),
         Err(error) if refused(&error).contains(OURS) => {
-            finding("externalIPs", Verdict::Good, "of virtual addresses the agent alone may have some")
+            finding(WHAT, Verdict::Good, "of virtual addresses the agent alone may have some")
         }
         Err(error) => {
             let said = format!(
@@ -71,7 +75,7 @@ pub(super) async fn external_ips(asked: &Asked<'_>) -> Finding {
                  any address (CVE-2020-8554); ours keeps the virtual ones alone. Nothing has to be done",
                 refused(&error)
             );
-            finding("externalIPs", Verdict::Less, said)
+            finding(WHAT, Verdict::Less, said)
         }
     }
 }

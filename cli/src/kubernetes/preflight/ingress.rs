@@ -3,11 +3,13 @@
 use super::{Asked, Finding, Verdict, finding, name, nodes::Node, refused, some, text};
 use crate::problem::CliError;
 use serde_json::{Value, json};
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 const WHAT: &str = "ingress";
 /// Where peers' tunnels come in.
 const TUNNEL: u16 = 15443;
+/// The node ports that an API server gives where it is told nothing.
+const RANGE: RangeInclusive<u16> = 30_000..=32_767;
 /// Who gives addresses to Services, and the API group or the custom resource by which each is seen.
 const BALANCERS: [(&str, &str); 4] = [
     ("MetalLB", "/apis/metallb.io"),
@@ -64,14 +66,17 @@ impl fmt::Display for Way {
 }
 
 pub(super) async fn look(asked: &Asked<'_>, way: &Way, nodes: &Result<Vec<Node>, String>) -> Finding {
-    let nodes = nodes.as_deref().unwrap_or_default();
     let (verdict, said) = match way {
-        Way::LoadBalancer => balancer(asked, nodes).await,
-        Way::NodePort(port) => node_port(asked, *port, nodes).await,
+        Way::LoadBalancer => balancer(asked, nodes.as_deref().unwrap_or_default()).await,
+        Way::NodePort(port) => node_port(asked, *port, nodes.as_deref()).await,
         Way::HostNetwork => {
             let pods =
                 asked.list("/api/v1/pods?fieldSelector=status.phase!=Succeeded,status.phase!=Failed").await;
-            host_network(nodes, &pods.unwrap_or_default())
+            match (nodes, pods) {
+                (Ok(nodes), Ok(pods)) => host_network(nodes, &pods),
+                (Err(why), _) => unseen("nodes", why),
+                (_, Err(why)) => unseen("pods", &why),
+            }
         }
         Way::Address(_) => {
             (Verdict::Good, "somebody else leads it to the Service tombolo-system/tombolo-ingress".to_owned())
@@ -80,8 +85,16 @@ pub(super) async fn look(asked: &Asked<'_>, way: &Way, nodes: &Result<Vec<Node>,
     finding(WHAT, verdict, format!("{way}: {said}"))
 }
 
+/// What can't be listed is not nothing.
+fn unseen(what: &str, why: &str) -> (Verdict, String) {
+    (Verdict::Less, format!("the {what} can't be looked at: {why}"))
+}
+
 async fn balancer(asked: &Asked<'_>, nodes: &[Node]) -> (Verdict, String) {
-    let services = asked.list("/api/v1/services").await.unwrap_or_default();
+    let services = match asked.list("/api/v1/services").await {
+        Ok(services) => services,
+        Err(why) => return unseen("Services", &why),
+    };
     let mut known = None;
     for (who, path) in BALANCERS {
         if matches!(asked.find(path).await, Ok(Some(_))) {
@@ -123,20 +136,39 @@ fn balanced(services: &[Value], nodes: &[Node], known: Option<&str>) -> (Verdict
 }
 
 /// Asked by a trial, which nothing comes of.
-async fn node_port(asked: &Asked<'_>, port: Option<u16>, nodes: &[Node]) -> (Verdict, String) {
+async fn node_port(
+    asked: &Asked<'_>,
+    port: Option<u16>,
+    nodes: Result<&[Node], &String>,
+) -> (Verdict, String) {
     let mut one = json!({ "port": TUNNEL });
     if let Some(port) = port {
         one["nodePort"] = json!(port);
     }
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "generateName": "tombolo-check-" },
-        "spec": { "type": "NodePort", "ports": [one] },
-    });
-    match asked.post("/api/v1/namespaces/default/services?dryRun=All", &service).await {
-        Ok(_) => reachable(nodes),
+    match asked.try_service(&json!({ "type": "NodePort", "ports": [one] })).await {
+        // of a trial the API server does not say that a port is outside of its range
+        Ok(_) => match port.filter(|port| !RANGE.contains(port)) {
+            None => nodes.map_or_else(|why| unseen("nodes", why), reachable),
+            Some(_) => {
+                let said = format!(
+                    "outside of Kubernetes' own range, {} to {}; ask for another port, or see that the API server's \
+                     --service-node-port-range has it",
+                    RANGE.start(),
+                    RANGE.end()
+                );
+                (Verdict::Less, said)
+            }
+        },
         Err(error) => {
-            let said = format!("refused ({}); ask for another port, or for none", refused(&error));
-            (Verdict::Missing, said)
+            let why = refused(&error);
+            // anybody may have refused it, for anything
+            let of_port =
+                matches!(&error, kube::Error::Api(status) if status.code == 422) && why.contains("nodePort");
+            if of_port {
+                (Verdict::Missing, format!("refused ({why}); ask for another port, or for none"))
+            } else {
+                (Verdict::Less, format!("it can't be tried: {why}"))
+            }
         }
     }
 }
@@ -176,6 +208,7 @@ fn host_network(nodes: &[Node], pods: &[Value]) -> (Verdict, String) {
     let by =
         if names.is_empty() { String::new() } else { format!(", for {} has it elsewhere", some(&names)) };
     match free {
+        0 if names.is_empty() => (Verdict::Less, "no node takes pods now".to_owned()),
         0 => (Verdict::Missing, format!("port {TUNNEL} is free on no node{by}")),
         1 => (
             Verdict::Less,

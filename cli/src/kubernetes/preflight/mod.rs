@@ -16,10 +16,10 @@ mod webhooks;
 
 pub(crate) use ingress::Way;
 
-use super::apply::Document;
+use super::{NAMESPACE, apply::Document};
 use http::{Method, Request};
 use kube::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// As many objects of a kind are looked at; with more of them, some things are not said.
 const MOST: usize = 5000;
@@ -58,7 +58,10 @@ pub(super) async fn look(client: &Client, documents: &[Document], ways: &[Way]) 
             return vec![finding("API server", Verdict::Missing, said)];
         }
     }
-    let asked = Asked { client };
+    let mut asked = Asked { client, trials: "default" };
+    if matches!(asked.find(&format!("/api/v1/namespaces/{NAMESPACE}")).await, Ok(Some(_))) {
+        asked.trials = NAMESPACE;
+    }
     all.push(groups::look(&asked).await);
     all.extend(rights::look(&asked, documents).await);
     all.push(controller::look(documents));
@@ -79,6 +82,8 @@ pub(super) async fn look(client: &Client, documents: &[Document], ways: &[Way]) 
 /// The API server, asked.
 struct Asked<'a> {
     client: &'a Client,
+    /// The namespace in which things are tried: the agent's own, once it is there.
+    trials: &'static str,
 }
 
 impl Asked<'_> {
@@ -111,6 +116,14 @@ impl Asked<'_> {
         let request = Request::builder().method(method).uri(path).header("content-type", kind);
         let request = request.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
         self.client.request(request).await
+    }
+
+    /// Tries to make a Service with this specification, of which nothing comes.
+    async fn try_service(&self, spec: &Value) -> Result<Value, kube::Error> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "generateName": "tombolo-check-" }, "spec": spec,
+        });
+        self.post(&format!("/api/v1/namespaces/{}/services?dryRun=All", self.trials), &service).await
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value, kube::Error> {

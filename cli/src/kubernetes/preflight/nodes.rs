@@ -1,6 +1,6 @@
 //! Whether there are nodes on which the pods of agent and gateways run: of a kind that there are images of, and with room.
 
-use super::{Asked, Finding, Verdict, finding, name, quantity::milli, some, text};
+use super::{super::NAMESPACE, Asked, Finding, Verdict, finding, name, quantity::milli, some, text};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +84,7 @@ pub(super) async fn look(asked: &Asked<'_>, nodes: &Result<Vec<Node>, String>) -
         Err(why) => return vec![finding(WHAT, Verdict::Less, format!("they can't be looked at: {why}"))],
     };
     let kinds = kinds(nodes);
-    if kinds.verdict == Verdict::Missing {
+    if !nodes.iter().any(Node::is_usable) {
         return vec![kinds];
     }
     let room =
@@ -102,13 +102,20 @@ fn kinds(nodes: &[Node]) -> Finding {
         Some(why) => format!("{} ({why})", node.name),
         None => node.name.clone(),
     };
+    if nodes.is_empty() {
+        return finding(WHAT, Verdict::Less, "there is none yet; an autoscaler has to make one, or you");
+    }
     if usable.is_empty() {
         let all = some(&nodes.iter().map(why).collect::<Vec<_>>());
+        let images = format!("images are for linux/{}", ARCHITECTURES.join(" and linux/"));
+        if !nodes.iter().any(Node::has_images) {
+            let said = format!("none of a kind that there are images for: {all}; {images}: add a node");
+            return finding(WHAT, Verdict::Missing, said);
+        }
         let said = format!(
-            "no node takes the agent's pods: {all}. Images are for linux/{}; take a taint off, or add a node",
-            ARCHITECTURES.join(" and linux/")
+            "none takes pods now: {all}. Take a taint off, or an autoscaler has to make one; {images}"
         );
-        return finding(WHAT, Verdict::Missing, said);
+        return finding(WHAT, Verdict::Less, said);
     }
     let architectures: BTreeSet<&str> = usable.iter().map(|node| node.architecture.as_str()).collect();
     let architectures = architectures.into_iter().collect::<Vec<_>>().join(", ");
@@ -134,7 +141,8 @@ fn kinds(nodes: &[Node]) -> Finding {
 
 fn room(nodes: &[Node], pods: &[Value]) -> Finding {
     let mut asked: BTreeMap<&str, (i128, i128, i128)> = BTreeMap::new();
-    for pod in pods {
+    // our own are counted among the six
+    for pod in pods.iter().filter(|pod| text(pod, "/metadata/namespace") != NAMESPACE) {
         let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
         let of = |container: &Value, what: &str| {
             milli(text(container, &format!("/resources/requests/{what}"))).unwrap_or(0)
@@ -155,9 +163,10 @@ fn room(nodes: &[Node], pods: &[Value]) -> Finding {
         return finding(ROOM, Verdict::Good, format!("for {PODS} pods with {CPU}m of CPU and 64Mi each"));
     }
     let said = format!(
-        "for {fits} pods of {PODS} (agents and gateways, {CPU}m of CPU and 64Mi each): the others wait; add a node, or take something off"
+        "for {fits} pods of {PODS} (agents and gateways, {CPU}m of CPU and 64Mi each): the others wait until an autoscaler makes a node, or \
+         you do, or something else goes (they have the priority system-cluster-critical)"
     );
-    finding(ROOM, if fits == 0 { Verdict::Missing } else { Verdict::Less }, said)
+    finding(ROOM, Verdict::Less, said)
 }
 
 /// One that takes pods, for tests.
@@ -201,6 +210,7 @@ mod tests {
         windows["status"]["nodeInfo"]["operatingSystem"] = json!("windows");
         let (found, said) = verdict(&[windows]);
         assert!(found == Verdict::Missing && said.contains("w (windows/amd64)"), "{said}");
+        assert_eq!(verdict(&[]).0, Verdict::Less, "an autoscaler makes some");
         let of = Node::of(&node("a", "amd64"));
         assert_eq!(
             (of.provider.as_str(), of.internal.as_slice()),
@@ -217,12 +227,12 @@ mod tests {
         let mut lost = node("l", "amd64");
         lost["status"]["conditions"][0]["status"] = json!("Unknown");
         let (found, said) = verdict(&[tainted.clone(), cordoned, lost]);
-        assert_eq!(found, Verdict::Missing);
+        assert_eq!(found, Verdict::Less, "an autoscaler makes others");
         for why in ["t (taint dedicated)", "c (cordoned)", "l (not ready)"] {
             assert!(said.contains(why), "{why}: {said}");
         }
         tainted["spec"]["taints"][0]["effect"] = json!("PreferNoSchedule");
-        assert_ne!(verdict(&[tainted]).0, Verdict::Missing);
+        assert!(verdict(&[tainted]).1.contains("one usable"));
     }
 
     #[test]
@@ -236,7 +246,10 @@ mod tests {
         assert_eq!(room(&nodes, &[pod("700m", "0")]).verdict, Verdict::Good, "300m are enough");
         let found = room(&nodes, &[pod("710m", "0")]);
         assert!(found.verdict == Verdict::Less && found.said.starts_with("for 5 pods"), "{found:?}");
-        assert_eq!(room(&nodes, &[pod("0", "1Gi")]).verdict, Verdict::Missing);
+        assert_eq!(room(&nodes, &[pod("0", "1Gi")]).verdict, Verdict::Less, "what is full may grow");
+        let mut own = pod("1", "1Gi");
+        own["metadata"]["namespace"] = json!(NAMESPACE);
+        assert_eq!(room(&nodes, &[own]).verdict, Verdict::Good, "it is what room is asked for");
         let many: Vec<Value> = (0..6).map(|_| pod("0", "0")).collect();
         assert!(room(&nodes, &many).said.starts_with("for 4 pods"), "of ten pods");
         let elsewhere = json!({ "spec": { "nodeName": "b", "containers": [{ "resources": { "requests": { "cpu": "9" } } }] } });

@@ -24,6 +24,8 @@ struct Webhook {
     name: String,
     /// What is refused while it does not answer.
     fails: bool,
+    /// Whether it is asked about all of the kind, as far as can be seen: no selector or condition of its own has a say.
+    surely: bool,
     /// The Service that is asked, where it is one.
     service: Option<(String, String)>,
 }
@@ -47,21 +49,31 @@ pub(super) async fn look(asked: &Asked<'_>) -> Vec<Finding> {
                 "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io/service-name%3D{service}"
             );
             if asked.list(&path).await.is_ok_and(|slices| !is_served(&slices)) {
-                silent.push(webhook.name.clone());
+                silent.push(webhook);
             }
         }
     }
     vec![said(&all, &silent)]
 }
 
-fn said(all: &[Webhook], silent: &[String]) -> Finding {
+fn said(all: &[Webhook], silent: &[&Webhook]) -> Finding {
     if !silent.is_empty() {
+        let names: Vec<String> = silent.iter().map(|webhook| webhook.name.clone()).collect();
+        let surely = silent.iter().any(|webhook| webhook.surely);
+        let (verdict, what) = if surely {
+            (Verdict::Missing, "must be asked about the agent's objects")
+        } else {
+            (
+                Verdict::Less,
+                "may have to be asked about some of the agent's objects (it has a selector or conditions)",
+            )
+        };
         let said = format!(
-            "{} must be asked about the agent's objects and has nobody who answers: nothing of them can be made; see to it, or leave \
-             namespace {NAMESPACE} out of it",
-            some(silent)
+            "{} {what} and has nobody who answers: what it must be asked about can't be made; see to it, or leave namespace {NAMESPACE} \
+             out of it",
+            some(&names)
         );
-        return finding(WHAT, Verdict::Missing, said);
+        return finding(WHAT, verdict, said);
     }
     if all.is_empty() {
         return finding(WHAT, Verdict::Good, "none of others is asked about the agent's objects");
@@ -96,11 +108,22 @@ fn asked_about_us(configurations: &[Value], labels: &Value) -> Vec<Webhook> {
             all.push(Webhook {
                 name: format!("{own} ({})", text(webhook, "/name")),
                 fails: webhook["failurePolicy"] != "Ignore",
+                surely: is_empty(&webhook["objectSelector"]) && is_empty(&webhook["matchConditions"]),
                 service: service.is_object().then_some(place),
             });
         }
     }
     all
+}
+
+/// No condition is in it.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => false,
+    }
 }
 
 fn has(list: &Value, wanted: &str) -> bool {
@@ -181,7 +204,16 @@ mod tests {
         let all = asked_about_us(&[configuration(json!({}), rule("", "pods"))], &labels());
         assert!(all[0].fails && all[0].service == Some(("policy".to_owned(), "server".to_owned())));
         assert_eq!(said(&all, &[]).verdict, Verdict::Less);
-        assert_eq!(said(&all, &[all[0].name.clone()]).verdict, Verdict::Missing);
+        assert_eq!(said(&all, &[&all[0]]).verdict, Verdict::Missing);
+        for (field, value) in [
+            ("objectSelector", json!({ "matchLabels": { "policy": "on" } })),
+            ("matchConditions", json!([{ "name": "some", "expression": "true" }])),
+        ] {
+            let mut one = configuration(json!({}), rule("", "pods"));
+            one["webhooks"][0][field] = value;
+            let some = asked_about_us(&[one], &labels());
+            assert_eq!(said(&some, &[&some[0]]).verdict, Verdict::Less, "{field}");
+        }
         assert_eq!(said(&[], &[]).verdict, Verdict::Good);
         assert!(!is_served(&[]));
         assert!(!is_served(&[json!({ "endpoints": [{ "conditions": { "ready": false } }] })]));
