@@ -310,7 +310,7 @@ impl Source {
         if let Some(manifests) = self.manifests {
             return SourceConfig::Manifests(manifests);
         }
-        let inject = kubernetes.inject();
+        let inject = kubernetes.inject().map(Box::new);
         let access = match kubernetes.kubeconfig {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,
