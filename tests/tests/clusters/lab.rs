@@ -151,7 +151,12 @@ impl Cluster {
         Client::try_from(config).expect("a client")
     }
 
-    async fn kubectl_with<A: AsRef<OsStr>>(&self, args: &[A], input: &str) -> Result<String, String> {
+    /// `kubectl` with these arguments and this input.
+    pub(crate) async fn kubectl_with<A: AsRef<OsStr>>(
+        &self,
+        args: &[A],
+        input: &str,
+    ) -> Result<String, String> {
         let ours = checkout().join(".run/kubernetes/bin/kubectl");
         let mut command = Command::new(if ours.exists() { ours } else { PathBuf::from("kubectl") });
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
