@@ -93,14 +93,9 @@ fn changed(gns: &Value, domain: Option<Domain>, capture: Option<CaptureMode>, no
     if let Some(domain) = domain {
         body["domain"] = json!(domain);
     }
-    match capture {
-        Some(mode) => body["capture"] = json!(mode),
-        None if no_capture => {}
-        None => {
-            if let Some(mode) = gns.get("capture") {
-                body["capture"] = mode.clone();
-            }
-        }
+    // What is left out stays as it is.
+    if capture.is_some() || no_capture {
+        body["capture"] = json!(capture);
     }
     body
 }
@@ -144,12 +139,11 @@ mod tests {
         let gns =
             json!({ "name": "a", "version": 3, "domain": "a.example.com", "rules": [1], "capture": "node" });
         let domain = Domain::parse("b.example.com").unwrap();
-        let node = json!({ "domain": "b.example.com", "rules": [1], "capture": "node" });
-        assert_eq!(changed(&gns, Some(domain), None, false), node);
-        let none = json!({ "domain": "a.example.com", "rules": [1] });
+        let silent = json!({ "domain": "b.example.com", "rules": [1] });
+        assert_eq!(changed(&gns, Some(domain), None, false), silent);
+        let none = json!({ "domain": "a.example.com", "rules": [1], "capture": null });
         assert_eq!(changed(&gns, None, None, true), none);
         let sidecar = json!({ "domain": "a.example.com", "rules": [1], "capture": "sidecar" });
         assert_eq!(changed(&gns, None, Some(CaptureMode::Sidecar), false), sidecar);
-        assert_eq!(changed(&none, None, None, false), none, "an older controller does not know the field");
     }
 }

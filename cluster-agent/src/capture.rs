@@ -11,7 +11,7 @@ use tombolo_model::{
 };
 use tombolo_wire::message::Problem;
 
-/// Namespaces that a problem names; more are counted.
+/// So many a problem names; more are counted.
 const NAMED: usize = 5;
 
 /// How modes are chosen where a namespace has no label.
@@ -23,11 +23,18 @@ pub struct Chosen {
     pub default: CaptureMode,
     /// The namespaces that take part at all.
     pub namespaces: Namespaces,
+    /// Namespaces that take no part whatever is asked for: the agent does not read them.
+    pub apart: BTreeSet<NamespaceName>,
 }
 
 impl Default for Chosen {
     fn default() -> Self {
-        Self { by_gns: BTreeMap::new(), default: CaptureMode::Gateway, namespaces: Namespaces::default() }
+        Self {
+            by_gns: BTreeMap::new(),
+            default: CaptureMode::Gateway,
+            namespaces: Namespaces::default(),
+            apart: BTreeSet::new(),
+        }
     }
 }
 
@@ -51,13 +58,19 @@ impl Chosen {
     /// The mode of a namespace. A label that is no mode counts as none: it was meant to choose, so nothing else does.
     #[must_use]
     pub fn mode(&self, namespace: &NamespaceName, labels: &Labels) -> CaptureMode {
-        if !self.namespaces.chooses(namespace) {
+        if !self.takes_part(namespace) {
             return CaptureMode::None;
         }
         match labels.get(LABEL) {
             Some(label) => label.parse().unwrap_or(CaptureMode::None),
             None => self.by_gns.get(namespace).copied().unwrap_or(self.default),
         }
+    }
+
+    /// Whether a namespace takes part at all.
+    #[must_use]
+    pub fn takes_part(&self, namespace: &NamespaceName) -> bool {
+        self.namespaces.chooses(namespace) && !self.apart.contains(namespace)
     }
 
     /// The namespaces whose global namespace chose this mode for them, or did not. Their labels may say otherwise.
@@ -73,27 +86,35 @@ fn specs(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &Captur
     })
 }
 
-/// What can't be as it was chosen, and what to do about it. `namespaces` are those of the cluster, with their labels.
+/// What can't be as it was chosen, and what to do about it: one problem of each kind. `namespaces` are those of the cluster, with their labels.
 #[must_use]
 pub fn problems(
     resources: &Resources<ClusterResource>,
     namespaces: &BTreeMap<NamespaceName, Labels>,
 ) -> Vec<Problem> {
     let chosen = Chosen::of(resources);
-    let part = |name: &NamespaceName| chosen.namespaces.chooses(name);
+    let unlabelled = |name: &NamespaceName| {
+        chosen.takes_part(name) && namespaces.get(name).is_some_and(|labels| !labels.contains_key(LABEL))
+    };
+    let disputed = specs(resources).filter(|spec| !spec.against.is_empty() && unlabelled(&spec.namespace));
+    let disputed: Vec<String> = disputed.map(dispute).collect();
+    let part = namespaces.iter().filter(|(name, _)| chosen.takes_part(name));
+    let labelled = part.filter_map(|(name, labels)| Some((name, labels.get(LABEL)?)));
+    let wrong = labelled.filter(|(_, label)| label.parse::<CaptureMode>().is_err());
+    let wrong: Vec<String> = wrong.map(|(name, label)| format!("{name} ({label})")).collect();
     let mut all = Vec::new();
-    for spec in specs(resources).filter(|spec| !spec.against.is_empty() && part(&spec.namespace)) {
-        let labels = namespaces.get(&spec.namespace);
-        if labels.is_some_and(|labels| !labels.contains_key(LABEL)) {
-            all.push(Problem { subject: format!("Namespace {}", spec.namespace), message: overruled(spec) });
-        }
+    if let Some(named) = list(&disputed) {
+        let message = format!(
+            "global namespaces choose different ones for {named}; the first by name decides; let the others leave the namespace out, or \
+             give it the label {LABEL}"
+        );
+        all.push(Problem { subject: "capture modes".to_owned(), message });
     }
-    for (name, labels) in namespaces.iter().filter(|(name, _)| part(name)) {
-        let Some(label) = labels.get(LABEL) else { continue };
-        if let Err(why) = label.parse::<CaptureMode>() {
-            let message = format!("label {LABEL}: {label} {why}; it counts as none");
-            all.push(Problem { subject: format!("Namespace {name}"), message });
-        }
+    if let Some(named) = list(&wrong) {
+        let message = format!(
+            "none of gateway, sidecar, node, none is the label of {named}; it counts as none; mend it"
+        );
+        all.push(Problem { subject: format!("label {LABEL}"), message });
     }
     if let Some(InstallOrder::Installed(spec)) = order(resources) {
         all.extend(missing(spec, &chosen, namespaces));
@@ -101,17 +122,19 @@ pub fn problems(
     all
 }
 
-fn overruled(spec: &CaptureSpec) -> String {
+fn dispute(spec: &CaptureSpec) -> String {
     let against: Vec<String> = spec.against.iter().map(|(gns, mode)| format!("{gns} {mode}")).collect();
-    format!(
-        "global namespaces choose different capture modes for it: {} {}, {}; {} is, for {} is the first by name; let one of them \
-         leave it out, or say it with the label {LABEL}",
-        spec.gns,
-        spec.mode,
-        against.join(", "),
-        spec.mode,
-        spec.gns
-    )
+    format!("{} ({} {}, {})", spec.namespace, spec.gns, spec.mode, against.join(", "))
+}
+
+/// The first of them, and how many more there are; nothing where there are none.
+fn list(all: &[String]) -> Option<String> {
+    let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => None,
+        1..=NAMED => Some(named),
+        count => Some(format!("{named} and {} more", count - NAMED)),
+    }
 }
 
 /// The modes that namespaces have, and that are not installed.
@@ -126,15 +149,13 @@ fn missing<'a>(
     ];
     modes.into_iter().filter(|(_, there, ..)| !there).filter_map(|(mode, _, lacks, how)| {
         let wanted = namespaces.iter().filter(|(name, labels)| chosen.mode(name, labels) == mode);
-        let wanted: Vec<&str> = wanted.map(|(name, _)| name.as_str()).collect();
-        let more = wanted.len().saturating_sub(NAMED);
-        let and = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let wanted: Vec<String> = wanted.map(|(name, _)| name.to_string()).collect();
         let message = format!(
-            "{lacks}, and it is the mode of {}{and}: their pods go as in mode gateway, and servers do not see who they are; \
-             install again {how} (tombolo cluster install)",
-            wanted.get(..wanted.len().min(NAMED))?.join(", ")
+            "{lacks}, and it is the mode of {}: their pods go as in mode gateway, and servers do not see who they are; install again {how} \
+             (tombolo cluster install)",
+            list(&wanted)?
         );
-        (!wanted.is_empty()).then(|| Problem { subject: format!("capture mode {mode}"), message })
+        Some(Problem { subject: format!("capture mode {mode}"), message })
     })
 }
 
@@ -216,13 +237,20 @@ mod tests {
         let two = spec("shop", CaptureMode::Sidecar, &[("beta", CaptureMode::Node)]);
         let shop = [("shop", Labels::new())];
         let all = said(&told([two.clone()]), &shop);
-        assert!(all.len() == 1 && all[0].contains("acme sidecar, beta node; sidecar is"), "{all:?}");
+        assert!(
+            all.len() == 1 && all[0].contains("for shop (acme sidecar, beta node); the first"),
+            "{all:?}"
+        );
         assert_eq!(said(&told([two.clone()]), &[]), [""; 0], "it is not there");
         assert_eq!(said(&told([two.clone()]), &[("shop", labelled("none"))]), [""; 0], "the label decides");
         let apart = installed(r#","namespaces":{"exclude":["shop"]}"#);
         assert_eq!(said(&told([two, apart]), &shop), [""; 0], "it takes no part");
         let all = said(&told([]), &[("shop", labelled("side-car"))]);
-        assert!(all.len() == 1 && all[0].contains("side-car is none of gateway"), "{all:?}");
+        assert!(all.len() == 1 && all[0].contains("is the label of shop (side-car); it"), "{all:?}");
+        let many: Vec<String> = (0..300).map(|n| format!("n{n:03}")).collect();
+        let many: Vec<(&str, Labels)> = many.iter().map(|name| (name.as_str(), labelled("x"))).collect();
+        let all = said(&told([]), &many);
+        assert!(all.len() == 1 && all[0].contains("n004 (x) and 295 more"), "{all:?}");
         // Modes that are not installed.
         let node = || spec("shop", CaptureMode::Node, &[]);
         assert_eq!(said(&told([node()]), &shop), [""; 0], "nobody installed anything");

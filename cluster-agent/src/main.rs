@@ -299,6 +299,7 @@ impl Kubernetes {
             agent: self.gateway_agent.clone(),
             vips: self.vips.clone(),
             policy,
+            exclude: self.exclude_namespace.iter().cloned().collect(),
         })
     }
 }
@@ -309,7 +310,7 @@ impl Source {
         if let Some(manifests) = self.manifests {
             return SourceConfig::Manifests(manifests);
         }
-        let inject = kubernetes.inject();
+        let inject = kubernetes.inject().map(Box::new);
         let access = match kubernetes.kubeconfig {
             Some(path) => kubernetes::Access::Kubeconfig { path, context: kubernetes.context },
             None => kubernetes::Access::InCluster,

@@ -72,14 +72,14 @@ impl Reporting {
         problems.extend(installed.problems);
         problems.extend(self.injecting.borrow().iter().cloned());
         problems.extend(self.names.borrow().iter().cloned());
-        if let Some(view) = &self.namespaces {
-            problems.extend(capture::problems(&self.snapshot.borrow().resources, &view.borrow().namespaces));
-        }
         problems.extend(self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.state.lock().unwrap_or_else(PoisonError::into_inner).clone());
         problems.extend(self.hub.problems());
         let (gateways, left_out) = fitting(self.hub.gateway_reports());
         problems.extend(left_out);
+        if let Some(view) = &self.namespaces {
+            problems.extend(capture::problems(&self.snapshot.borrow().resources, &view.borrow().namespaces));
+        }
         if problems.len() > MAX_PROBLEMS {
             let more = problems.len() - MAX_PROBLEMS;
             problems.truncate(MAX_PROBLEMS);

@@ -97,7 +97,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             own = Some((cluster.client(), cluster.namespace().clone()));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             mcs_client = follows_mcs.then(|| cluster.client());
-            injecting = inject.map(|config| (config, cluster.client(), cluster.namespace().clone()));
+            injecting = inject.map(|config| (*config, cluster.client(), cluster.namespace().clone()));
             Reader::Kubernetes(Box::new(cluster))
         }
     };

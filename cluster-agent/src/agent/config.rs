@@ -48,7 +48,7 @@ pub enum SourceConfig {
         /// Whether imported names become Services, so that pods without a proxy reach them (capture mode `gateway`).
         expose: bool,
         /// How pods get proxies (capture mode `sidecar`), where they do.
-        inject: Option<inject::Config>,
+        inject: Option<Box<inject::Config>>,
     },
 }
 

@@ -42,7 +42,8 @@ impl Asked {
         registries: &Registries,
     ) -> Option<Self> {
         resources.get(&ResourceKey::new("self", ""))?;
-        let (chosen, policy) = (Chosen::of(resources), config.policy);
+        let (mut chosen, policy) = (Chosen::of(resources), config.policy);
+        chosen.apart.clone_from(&config.exclude);
         let webhook = match order(resources) {
             None => config.image.clone().map(|image| Webhook { policy, image }),
             Some(InstallOrder::Removed { .. }) => None,

@@ -73,6 +73,7 @@ fn webhooks(
     // The agent itself must start without an agent, and the cluster without us.
     let mut never: BTreeSet<String> =
         ["kube-system", "kube-public", "kube-node-lease", own.as_str()].map(str::to_owned).into();
+    never.extend(chosen.apart.iter().map(ToString::to_string));
     let mut part = Vec::new();
     match &chosen.namespaces {
         Namespaces::Exclude(these) => never.extend(these.iter().map(ToString::to_string)),

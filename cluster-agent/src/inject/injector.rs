@@ -11,6 +11,7 @@ use crate::{
     certificate::{Authority, CertificateError},
     index::View,
     registries::Registries,
+    source::kubernetes,
     state::Membership,
 };
 use kube::Client;
@@ -85,7 +86,8 @@ impl Injector {
     ///
     /// # Errors
     /// [`BuildError`].
-    pub async fn build(config: Config, parts: Parts, metrics: &Metrics) -> Result<Self, BuildError> {
+    pub async fn build(mut config: Config, parts: Parts, metrics: &Metrics) -> Result<Self, BuildError> {
+        config.exclude.extend(kubernetes::system().chain([parts.namespace.clone()]));
         let certificate = HttpsCertificate::start(
             &parts.namespace,
             Arc::clone(&parts.authority),

@@ -24,8 +24,8 @@ pub use pod::Pod;
 pub(crate) use serving::Injection;
 
 use ipnet::IpNet;
-use std::net::SocketAddr;
-use tombolo_model::{ClusterName, TrustDomain, install::FailurePolicy};
+use std::{collections::BTreeSet, net::SocketAddr};
+use tombolo_model::{ClusterName, NamespaceName, TrustDomain, install::FailurePolicy};
 
 /// The first version of Kubernetes that has native sidecars without being asked to.
 pub(crate) const SIDECARS: (u32, u32) = (1, 29);
@@ -43,6 +43,9 @@ pub struct Config {
     pub vips: Vec<IpNet>,
     /// What happens to pods while no agent answers, where no installation says so.
     pub policy: FailurePolicy,
+    /// Namespaces whose pods get none, whatever is asked for: the agent does not read them. Those of the system and its own are among them
+    /// without being named here.
+    pub exclude: BTreeSet<NamespaceName>,
 }
 
 /// What goes into every injected pod.

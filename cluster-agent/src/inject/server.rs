@@ -25,7 +25,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tombolo_model::{NamespaceName, intent::CaptureMode};
+use tombolo_model::{
+    NamespaceName,
+    intent::{CaptureMode, Labels},
+};
 use tombolo_mtls::{accept_optional, https_server_config};
 use tombolo_runtime::{
     bodies::{Bodies, Bounds, Unread},
@@ -70,9 +73,15 @@ pub struct Knowledge {
 }
 
 impl Knowledge {
-    fn namespace(&self, name: &NamespaceName) -> Option<Namespace> {
-        let labels = self.view.borrow().namespaces.get(name)?.clone();
+    /// What is known of a namespace. Of one that the agent has not seen yet nothing, and then the API server asks because of what it
+    /// knows itself; but one that takes no part gets nothing.
+    pub(super) fn namespace(&self, name: &NamespaceName) -> Option<Namespace> {
+        let labels = self.view.borrow().namespaces.get(name).cloned();
         let asked = self.asked.borrow().clone();
+        let Some(labels) = labels else {
+            let apart = asked.is_some_and(|asked| !asked.chosen.takes_part(name));
+            return apart.then(|| Namespace { labels: Labels::new(), wanted: false });
+        };
         let wanted = asked.is_none_or(|asked| asked.chosen.mode(name, &labels) == CaptureMode::Sidecar);
         Some(Namespace { labels, wanted })
     }

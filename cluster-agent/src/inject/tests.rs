@@ -4,10 +4,13 @@ use super::{
     configuration::{self, agrees, believes, bundle, bundle_of, configuration},
     patch::{self, Left},
     review::{Namespace, Outcome, review},
+    server::Knowledge,
 };
-use crate::{capture::Chosen, registries::Registries};
+use crate::{capture::Chosen, index::View, registries::Registries};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc};
+use tokio::sync::watch;
 use tombolo_model::{
     NamespaceName,
     install::{FailurePolicy, InstallOrder, Namespaces},
@@ -246,6 +249,24 @@ fn the_api_server_asks_about_few() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+    // Nor those that the agent does not read, which it has no view of: and so they are refused, too, where somebody asks about them.
+    chosen.apart = [name("vault")].into();
+    let all = configuration(&own, &chosen, Some(FailurePolicy::Ignore), "PEM").webhooks.unwrap();
+    for webhook in &all {
+        let text = serde_json::to_string(&webhook.namespace_selector).unwrap();
+        assert!(text.contains(r#""operator":"NotIn","values":["kube-node-lease","kube-public","kube-system","tombolo-system","vault"]"#), "{text}");
+    }
+    let mut view = View::default();
+    view.namespaces.insert(name("shop"), Labels::new());
+    let asked = Asked { chosen: chosen.clone(), webhook: None };
+    let knowledge = Knowledge {
+        settings: watch::channel(None).1,
+        view: watch::channel(Arc::new(view)).1,
+        asked: watch::channel(Some(Arc::new(asked))).1,
+    };
+    let gets = |text: &str| knowledge.namespace(&name(text)).map(|found| found.wanted);
+    assert_eq!((gets("shop"), gets("vault"), gets("new")), (Some(true), Some(false), None));
+    chosen.apart.clear();
     chosen.default = CaptureMode::Gateway;
     // Who is left out is not asked about, and nobody is once there is to be no webhook.
     chosen.namespaces = Namespaces::Include([name("shop")].into());
@@ -307,6 +328,7 @@ fn an_installation_goes_before_the_options() {
         agent: None,
         vips: vec![],
         policy: FailurePolicy::Fail,
+        exclude: BTreeSet::from(["apart".parse().unwrap()]),
     };
     let spec = |text: &str| {
         let mut spec = json!({"version": "1.2", "registry": "registry.test", "default_mode": "none"});
@@ -321,6 +343,7 @@ fn an_installation_goes_before_the_options() {
     assert_eq!(image(Asked::of(&told(None), &config(None), &all)), None);
     let installed = Asked::of(&told(Some(spec("{}"))), &config(None), &all).unwrap();
     assert_eq!(installed.chosen.default, CaptureMode::None);
+    assert!(!installed.chosen.takes_part(&"apart".parse().unwrap()), "the agent does not read it");
     let of_order = ("registry.test/tombolo-gateway:1.2".to_owned(), FailurePolicy::Ignore);
     assert_eq!(image(Some(installed)), Some(of_order));
     // whoever writes orders brings no images of his own into pods: until it is known which may be, nothing is answered, and then what runs stays

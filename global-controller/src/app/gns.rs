@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{Change, Tx, gns::GnsRow};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tombolo_model::{
     ClusterName, DnsLabel, Domain, NameError, NamespaceName,
     id::GnsId,
@@ -96,10 +96,18 @@ pub(crate) struct GlobalNamespaceUpdate {
     pub(crate) domain: String,
     /// Whose services it names.
     pub(crate) rules: Vec<Rule>,
-    /// How pods of the namespaces that the rules choose reach global names. A label `tombolo.io/capture` of the namespace goes
-    /// before it; where several global namespaces choose for one, the first by name does. Absent: the installation's default.
-    #[serde(default)]
-    pub(crate) capture: Option<CaptureMode>,
+    /// How pods of the namespaces that the rules choose reach global names. Absent: as it is, for an older program does not know it.
+    /// Null: it has no say in that any more.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Option<CaptureMode>)]
+    pub(crate) capture: Option<Option<CaptureMode>>,
+}
+
+/// What is there, be it null.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// The most rules of a global namespace.
@@ -285,7 +293,8 @@ pub(crate) async fn replace(
     let old = find(&mut work.tx, scope, name).await?;
     expected.check(old.version)?;
     check_overlap(&mut work.tx, scope, old.id, &domain).await?;
-    let (capture, version) = (update.capture.map(Into::into), old.version + 1);
+    let capture = update.capture.map_or(old.capture, |said| said.map(Into::into));
+    let version = old.version + 1;
     let row = GnsRow { domain, rules, capture, version, updated_at: work.now, ..old.clone() };
     work.tx.update_gns(scope.org.id, &row).await?;
     work.tx.changed(scope.org.id, Change::Gns(row.id));

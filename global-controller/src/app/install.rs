@@ -277,6 +277,7 @@ impl InstallRequest {
         let egress = check_replicas(checks, "gateways.egress", egress.replicas, egress.min, egress.max);
         let replicas = check_replicas(checks, "gateways.ingress", ingress.replicas, ingress.min, ingress.max);
         let exposure = check_exposure(checks, ingress.exposure);
+        check_mode(checks, self.default_mode, self.node, self.injector);
         let mut spec = InstallSpec {
             revision: 0,
             version,
@@ -297,6 +298,23 @@ impl InstallRequest {
         };
         spec.set_capture(self.default_mode.into());
         spec
+    }
+}
+
+/// A mode that all namespaces are to have must be installed.
+fn check_mode(checks: &mut Checks, mode: CaptureMode, node: NodeRequest, injector: InjectorRequest) {
+    match mode {
+        CaptureMode::Node if !node.enabled => checks.wrong(
+            "default_mode",
+            "is node, and there are no proxies on the nodes",
+            "set node.enabled too (--node), or choose another mode",
+        ),
+        CaptureMode::Sidecar if !injector.enabled => checks.wrong(
+            "default_mode",
+            "is sidecar, and there is no injector",
+            "leave injector.enabled on (without --no-injector), or choose another mode",
+        ),
+        _ => {}
     }
 }
 

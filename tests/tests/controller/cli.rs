@@ -310,6 +310,13 @@ async fn files_are_applied_and_compared() {
     let said = user.run(&["gns", "update", "acme", "--no-capture"]).await.ends(0);
     assert_eq!(said.out, "acme: acme.example.org, capture mode as installed\n");
     assert_eq!(capture().await, Value::Null);
+    user.say(&with, &["apply", "-f", "-"]).await.ends(0);
+    assert_eq!(capture().await, "sidecar");
+    let null = with.replace("sidecar", "null");
+    user.say(&null, &["apply", "-f", "-"]).await.ends(0);
+    assert_eq!(capture().await, Value::Null, "a file may take it back");
+    let said = user.say(&null, &["apply", "-f", "-"]).await.ends(0);
+    assert_eq!(said.out, "GlobalNamespace acme unchanged\n");
     user.run(&["gns", "update", "acme", "--capture", "pod"]).await.ends(2);
     user.run(&["gns", "update", "acme"]).await.ends(2);
 

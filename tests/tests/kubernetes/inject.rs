@@ -165,7 +165,8 @@ async fn a_global_namespace_chooses() {
     // Another one, whose name comes later, has no say, and that is told.
     site.controller.claim("beta", "shop", "node").await;
     let told = |all: &Vec<String>| {
-        all.iter().any(|one| one.starts_with("Namespace shop: ") && one.contains("acme sidecar, beta node"))
+        all.iter()
+            .any(|one| one.starts_with("capture modes: ") && one.contains("shop (acme sidecar, beta node)"))
     };
     until("the two are told of", SOON, || site.controller.problems(), told).await;
     assert_eq!(site.made("shop", json!({})).await, ["tombolo-init", "tombolo-proxy"]);

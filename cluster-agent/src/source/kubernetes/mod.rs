@@ -33,6 +33,11 @@ const OWN: &str = "tombolo-system";
 /// Changes that are taken together at most.
 const TOGETHER: usize = 1024;
 
+/// The namespaces of Kubernetes itself.
+pub(crate) fn system() -> impl Iterator<Item = NamespaceName> {
+    SYSTEM.iter().map(|name| NamespaceName::parse(name).expect("a constant name"))
+}
+
 /// How to read a cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -90,8 +95,7 @@ impl Watching {
         let connected = connect::connect(&config.access).await?;
         let own = || NamespaceName::parse(OWN).expect("a constant name");
         let namespace = config.namespace.or(connected.namespace).unwrap_or_else(own);
-        let system = SYSTEM.iter().map(|name| NamespaceName::parse(name).expect("a constant name"));
-        let excluded = system.chain([namespace.clone()]).chain(config.exclude).collect();
+        let excluded = system().chain([namespace.clone()]).chain(config.exclude).collect();
         let (client, server) = (connected.client, connected.server);
         Ok(Self { client, server, namespace, excluded, mcs: config.mcs, clock })
     }

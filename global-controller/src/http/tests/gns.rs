@@ -145,6 +145,10 @@ async fn a_global_namespace_chooses_a_capture_mode() {
         put(json!(mode)).await;
         assert_eq!(controller.get(&admin, &path).await.expect(200)["capture"], mode);
     }
+    // an older program does not know the field, and changes nothing of it
+    let body = json!({ "domain": "acme.example.com", "rules": [] });
+    let call = controller.call("PUT", &path).token(&admin).header("if-match", "*");
+    assert_eq!(call.json(&body).send().await.expect(200)["capture"], "gateway");
     let silent = put(Value::Null).await;
     assert!(silent.get("capture").is_none(), "it has no say any more: {silent}");
     let audit = "/organizations/acme/audit-events?action=global_namespace.update";

@@ -64,14 +64,15 @@ impl Stage {
     /// Installs what the modes need, and makes the pods once they are in force.
     async fn fill(&self, cluster: &Cluster, pods: fn(&str, &Cluster) -> Vec<Value>) {
         install(&self.pair.world, cluster, &["--node", "--capture", "sidecar"]).await;
-        until_ok("the webhook is configured", SOON, || asks(cluster)).await;
-        for (mode, by) in MODES {
-            let labels = if by == By::Label { json!({ "tombolo.io/capture": mode }) } else { json!({}) };
-            let space = json!({ "name": namespace(mode), "labels": labels });
-            let mut items = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": space })];
-            items.extend(pods(mode, cluster));
-            apply(cluster, items).await;
-        }
+        let labels =
+            |by: By| if by == By::Label { json!({ "tombolo.io/capture": mode_of(by) }) } else { json!({}) };
+        let space = |(mode, by): (&str, By)| {
+            let metadata = json!({ "name": namespace(mode), "labels": labels(by) });
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata })
+        };
+        apply(cluster, Vec::from(MODES.map(space))).await;
+        until_ok("pods get proxies", SOON, || asks(cluster)).await;
+        apply(cluster, MODES.iter().flat_map(|(mode, _)| pods(mode, cluster)).collect()).await;
         for (mode, _) in MODES {
             stands(cluster, &namespace(mode)).await;
         }
@@ -101,11 +102,21 @@ async fn install(world: &World, cluster: &Cluster, more: &[&str]) {
     world.tombolo(&[&order[..], more].concat()).await.expect("it is installed");
 }
 
-/// Whether the API server knows that it has to ask about pods of namespaces about which nobody says anything.
+/// Whether the API server asks about pods of the namespace about which nobody says anything, and gets an answer; none is made.
 async fn asks(cluster: &Cluster) -> Result<(), String> {
-    let path = "jsonpath={.webhooks[*].name}";
-    let names = cluster.kubectl(&["get", "mutatingwebhookconfiguration", "tombolo", "-o", path]).await?;
-    if names.contains("default.tombolo.io") { Ok(()) } else { Err(format!("webhooks: {names}")) }
+    let space = namespace(mode_of(By::Installation));
+    let containers = json!([container("tools", json!({}))]);
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": meta(&space, "asked-only"),
+                      "spec": { "containers": containers } });
+    let path = "jsonpath={.spec.initContainers[*].name}";
+    let create = ["create", "--dry-run=server", "-f", "-", "-o", path];
+    let added = cluster.kubectl_with(&create, &pod.to_string()).await?;
+    if added.contains("tombolo-proxy") { Ok(()) } else { Err(format!("to a new pod is added: {added:?}")) }
+}
+
+/// The mode that is chosen in this way.
+fn mode_of(by: By) -> &'static str {
+    MODES.iter().find(|(_, chosen)| *chosen == by).expect("each way has its mode").0
 }
 
 pub(super) async fn apply(cluster: &Cluster, items: Vec<Value>) {
