@@ -189,7 +189,15 @@ pub(super) fn installation(
     if agent_is_done || !has_gateways || pace == Pace::AtOnce {
         for (key, value) in &wanted {
             if found.objects.get(key).is_none_or(|there| !is_as(value, there)) {
-                plan.actions.push((step_of(key), Action::Apply(key.clone(), Box::new(value.clone()))));
+                let mut value = value.clone();
+                let version = found.objects.get(key).map(|there| &there["metadata"]["resourceVersion"]);
+                if let Some(version @ Value::String(_)) = version
+                    && key.kind == Kind::Deployment
+                {
+                    // Of the version that was read alone: how many there are is an autoscaler's, who may have been faster.
+                    value["metadata"]["resourceVersion"] = version.clone();
+                }
+                plan.actions.push((step_of(key), Action::Apply(key.clone(), Box::new(value))));
             }
         }
         let over = found.objects.keys().filter(|key| !wanted.contains_key(key));
