@@ -49,7 +49,7 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
 
-measure-discovery: ## what agents take to know 5,000 services and 50,000 endpoints of a real cluster: printed, after minutes
+measure-discovery: ## what an agent takes to know 5,000 services and 50,000 endpoints of an API server: printed, after minutes
 	tests/bench/discovery
 
 test-mcs: ## the conformance suite of the Multi-Cluster Services API on two clusters that Tombolo joined, and what is left after (docs/kubernetes.md)

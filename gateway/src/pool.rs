@@ -28,7 +28,7 @@ use tombolo_runtime::task;
 /// Keys after which those without a tunnel are thrown out.
 const KEYS: usize = 4096;
 /// How often another tunnel is tried after one that was ending.
-const AGAIN: u32 = 2;
+const AGAIN: usize = 2;
 /// Who dials whom where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -129,7 +129,9 @@ impl Pool {
         if let Some(refusal) = slot.failed_since(asked) {
             return Err(refusal);
         }
-        let tunnel = self.dial(key, &slot).await?;
+        let result = self.dial(key, &slot).await;
+        slot.set_failure(result.as_ref().err().cloned());
+        let tunnel = result?;
         self.spread(key, &slot);
         Ok(tunnel)
     }
@@ -145,15 +147,18 @@ impl Pool {
         credentials: &Credentials,
         connect: &Connect,
     ) -> Result<(StreamEnd, Answer, Arc<Tunnel>), Refusal> {
-        let mut again = 0;
+        let (mut again, mut ending) = (0, 0);
         loop {
             let tunnel = self.tunnel(key, credentials).await?;
             match tunnel.open(connect).await {
                 Ok((stream, answer)) => return Ok((stream, answer, tunnel)),
-                Err(refusal)
-                    if refusal.reason == Reason::TunnelLost && refusal.hop.is_none() && again < AGAIN =>
-                {
-                    again += 1;
+                Err(refusal) if refusal.reason == Reason::TunnelLost && refusal.hop.is_none() => {
+                    // Of several tunnels many may lead to one gateway that ends; each says so to the first stream that it does not take.
+                    let count = if tunnel.usable() { &mut again } else { &mut ending };
+                    *count += 1;
+                    if again > AGAIN || ending > AGAIN + self.dialer.limits.pool_tunnels {
+                        return Err(refusal);
+                    }
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -163,23 +168,32 @@ impl Pool {
     async fn dial(&self, key: &Key, slot: &Slot) -> Result<Arc<Tunnel>, Refusal> {
         let not_after = slot.credentials.not_after();
         let (reach, watch) = (self.dialer.reach(key.role), Dialer::watch(key.role));
-        let result = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after, watch).await;
-        slot.set_failure(result.as_ref().err().cloned());
-        let tunnel = result?;
-        slot.lock().push(tunnel.clone());
+        let tunnel = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after, watch).await?;
+        slot.add(tunnel.clone());
         Ok(tunnel)
+    }
+
+    /// Dials a tunnel that no call waits for. What becomes of it says nothing to those that do.
+    async fn dial_beside(&self, key: &Key, slot: &Slot) -> bool {
+        let result = self.dial(key, slot).await;
+        if let Err(refusal) = &result {
+            tracing::debug!(%refusal, "no other tunnel");
+            slot.set_failed_beside();
+        }
+        result.is_ok()
     }
 
     /// Dials another tunnel beside a busy one, unless that is under way or there are enough.
     fn grow(&self, key: &Key, slot: &Arc<Slot>) {
-        if slot.lock().len() >= self.dialer.limits.pool_tunnels || slot.growing.swap(true, Ordering::SeqCst) {
+        if slot.lock().len() >= self.dialer.limits.pool_tunnels
+            || slot.failed_beside_lately()
+            || slot.growing.swap(true, Ordering::SeqCst)
+        {
             return;
         }
         let (pool, key, slot) = (self.clone(), key.clone(), slot.clone());
         task::spawn("tunnel-grow", async move {
-            if let Err(refusal) = pool.dial(&key, &slot).await {
-                tracing::debug!(%refusal, "no second tunnel");
-            }
+            pool.dial_beside(&key, &slot).await;
             slot.growing.store(false, Ordering::SeqCst);
         });
     }
@@ -192,37 +206,41 @@ impl Pool {
         };
         let respread = self.dialer.timing.respread;
         let is_due = matches!(slot.spread(aim, respread), Spread::Few | Spread::Old);
-        if aim < 2 || !is_due || slot.failed_lately() || slot.growing.swap(true, Ordering::SeqCst) {
+        if aim < 2 || !is_due || slot.failed_beside_lately() || slot.spreading.swap(true, Ordering::SeqCst) {
             return;
         }
         let (pool, key, slot) = (self.clone(), key.clone(), slot.clone());
         task::spawn("tunnel-spread", async move {
-            // a balancer that has led all of them to one gateway may lead the next to another one
+            // A balancer that has led all of them to one gateway may lead the next to another one. Where that was tried in vain once, the
+            // new tunnel of now and then is enough.
             let (mut filled, mut more) = (false, aim);
             for _ in 0..2 * aim {
                 let wanted = match slot.spread(aim, respread) {
                     Spread::Few => {
-                        filled = true;
+                        filled = !slot.alone.load(Ordering::Relaxed);
                         true
                     }
                     Spread::Old => true,
-                    Spread::Lone => {
-                        more = more.saturating_sub(1);
-                        filled && more > 0
+                    Spread::Lone if filled && more > 0 => {
+                        more -= 1;
+                        true
                     }
-                    Spread::Enough => false,
+                    Spread::Lone => {
+                        slot.alone.fetch_or(filled, Ordering::Relaxed);
+                        false
+                    }
+                    Spread::Enough => {
+                        slot.alone.store(false, Ordering::Relaxed);
+                        false
+                    }
                 };
-                if !wanted {
-                    break;
-                }
                 let most = slot.usable().len().max(aim);
-                if let Err(refusal) = pool.dial(&key, &slot).await {
-                    tracing::debug!(%refusal, "no other tunnel");
+                if !wanted || !pool.dial_beside(&key, &slot).await {
                     break;
                 }
                 slot.trim(most);
             }
-            slot.growing.store(false, Ordering::SeqCst);
+            slot.spreading.store(false, Ordering::SeqCst);
         });
     }
 

@@ -2,8 +2,9 @@
 
 use super::{
     Exposed, FILE,
-    objects::{stands_for, without_external_ips},
+    objects::{service_mended, stands_for, without_external_ips},
     plan::{Action, Found, Refused, plan, refused_elsewhere},
+    seen::{Seen, SeenService, SeenSlice},
 };
 use crate::{
     gateways::Hub,
@@ -12,20 +13,22 @@ use crate::{
     source::kubernetes::MANAGED_BY,
     state::DataDir,
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
-        reflector::{self, Store},
-        watcher::{self, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tombolo_feed::State;
 use tombolo_model::{
     Generation, GlobalName, NamespaceName,
@@ -38,6 +41,10 @@ use tombolo_wire::message::Problem;
 const MANAGER: &str = "tombolo-agent";
 /// Requests at the same time.
 const TOGETHER: usize = 8;
+/// How much longer than a plan took nothing more is planned: all names are looked at for each, and changes come in thousands.
+const REST: u32 = 4;
+/// But no longer than this.
+const LONGEST: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long after external IPs were refused they are tried again: somebody may have allowed them.
@@ -80,6 +87,14 @@ impl Done {
     }
 }
 
+/// Until then; for ever where there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What was exposed when the agent ended.
 pub(crate) fn kept(data: &DataDir) -> Exposed {
     data.read_json(FILE)
@@ -97,31 +112,48 @@ impl Exposing {
         // what an installation is made of says which part of it it is, and is not ours to take out
         let ours = format!("{}={},!{COMPONENT}", MANAGED_BY.0, MANAGED_BY.1);
         let config = watcher::Config::default().labels(&ours).timeout(60);
-        let (services, mut service_events) = self.watched::<Service>(&config);
-        let (slices, mut slice_events) = self.watched::<EndpointSlice>(&config);
+        let (mut services, mut service_events) = (Seen::default(), self.watched::<Service>(&config));
+        let (mut slices, mut slice_events) = (Seen::default(), self.watched::<EndpointSlice>(&config));
         let mut set = self.hub.watch_set();
-        let mut failed = false;
         let mut refused = Refused::new();
+        // Deadlines, not pauses: what happens meanwhile puts none of them off.
+        let (mut failed_until, mut refused_until): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut rest = Duration::ZERO;
         loop {
+            // What came meanwhile is taken in before anything is planned, or what was just made counts as missing.
+            let rested = Instant::now() + rest;
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(events) = service_events.next(), if Instant::now() < rested + LONGEST => services.take_all(events, SeenService::of),
+                    Some(events) = slice_events.next(), if Instant::now() < rested + LONGEST => slices.take_all(events, SeenSlice::of),
+                    () = sleep_until(rested) => break,
+                }
+            }
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             set.borrow_and_update();
-            let read = futures::FutureExt::now_or_never(services.wait_until_ready()).is_some()
-                && futures::FutureExt::now_or_never(slices.wait_until_ready()).is_some();
-            if read && snapshot.generation != Generation::ZERO && !failed {
-                let found = Found { services: services.state(), slices: slices.state() };
+            let began = Instant::now();
+            rest = Duration::ZERO;
+            if services.is_read
+                && slices.is_read
+                && snapshot.generation != Generation::ZERO
+                && failed_until.is_none()
+            {
+                let found = Found { services: &services.all, slices: &slices.all };
                 let before = self.exposed.borrow().clone().unwrap_or_default();
                 // an order to take everything out is one to expose nothing
                 let none = Resources::new();
                 let resources = if is_removed(&snapshot.resources) { &none } else { &*snapshot.resources };
                 let writes = standings.own().writes();
-                let elsewhere = if writes { Refused::new() } else { refused_elsewhere(&found) };
+                let elsewhere = if writes { Refused::new() } else { refused_elsewhere(found) };
                 let refusals = if writes { &refused } else { &elsewhere };
                 let mut plan =
-                    plan(resources, &self.hub.gateways(), &self.namespace, &before, &found, refusals);
+                    plan(resources, &self.hub.gateways(), &self.namespace, &before, found, refusals);
                 if !writes {
                     plan.leave_to_others(&before);
                 }
                 self.publish(plan.exposed);
+                rest = (began.elapsed() * REST).min(LONGEST);
                 let mut problems = plan.problems;
                 let results: Vec<Done> = stream::iter(plan.actions)
                     .map(|action| self.act(action))
@@ -131,11 +163,12 @@ impl Exposing {
                 let known = refused.len();
                 refused.extend(results.iter().filter_map(Done::refused));
                 if refused.len() > known {
+                    refused_until = Some(Instant::now() + ALLOWED);
                     // What is told and resolved is different now.
                     continue;
                 }
                 if let Some(why) = results.into_iter().find_map(Done::failed) {
-                    failed = true;
+                    failed_until = Some(Instant::now() + AGAIN);
                     let subject = format!("namespace {}", self.namespace);
                     let message =
                         format!("the Services of imported names can't be written: {why}; it is tried again");
@@ -151,19 +184,22 @@ impl Exposing {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 changed = set.changed() => if changed.is_err() { return },
                 () = standings.changed() => {}
-                _ = service_events.next() => {}
-                _ = slice_events.next() => {}
-                () = sleep(AGAIN), if failed => failed = false,
-                () = sleep(ALLOWED), if !refused.is_empty() => refused.clear(),
+                Some(events) = service_events.next() => services.take_all(events, SeenService::of),
+                Some(events) = slice_events.next() => slices.take_all(events, SeenSlice::of),
+                () = at(failed_until) => failed_until = None,
+                () = at(refused_until) => {
+                    refused_until = None;
+                    refused.clear();
+                }
             }
         }
     }
 
-    /// A watch of ours: what it knows, and a stream that wakes.
+    /// A watch of ours.
     fn watched<K>(
         &self,
         config: &watcher::Config,
-    ) -> (Store<K>, impl futures::Stream<Item = ()> + Unpin + use<K>)
+    ) -> impl futures::Stream<Item = Vec<Event<K>>> + Unpin + use<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -173,17 +209,13 @@ impl Exposing {
             + Sync
             + 'static,
     {
-        let (store, writer) = reflector::store();
         let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace.as_str());
-        let events = watcher(api, config.clone())
-            .default_backoff()
-            // who wrote which field is half of each object, and nobody here asks
-            .modify(|object| object.meta_mut().managed_fields = None)
-            .reflect(writer)
-            .ready_chunks(1024)
-            .map(drop)
-            .boxed();
-        (store, events)
+        let complain = |error: &watcher::Error| {
+            tracing::warn!(error = %chain(error), kind = std::any::type_name::<K>(), "our own objects can't be watched; it is tried again");
+        };
+        let events = watcher(api, config.clone()).default_backoff().inspect_err(complain);
+        let events = events.filter_map(async |event| event.ok());
+        events.ready_chunks(1024).boxed()
     }
 
     fn publish(&self, exposed: Exposed) {
@@ -238,7 +270,9 @@ impl Exposing {
     async fn replace(&self, service: &Service) -> Result<(), kube::Error> {
         let name = service.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        self.api::<Service>().replace(name, &params, service).await.map(drop)
+        let api = self.api::<Service>();
+        let mended = service_mended(service, &api.get(name).await?);
+        api.replace(name, &params, &mended).await.map(drop)
     }
 
     async fn apply<K>(&self, object: &K) -> Result<(), kube::Error>

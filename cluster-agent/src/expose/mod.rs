@@ -9,6 +9,7 @@
 pub(crate) mod apply;
 mod objects;
 mod plan;
+mod seen;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,6 @@
 //! The objects of a name, and what they look like when read back.
 
+use super::seen::SeenService;
 use crate::source::kubernetes::MANAGED_BY;
 use k8s_openapi::{
     api::{
@@ -22,6 +23,10 @@ const NAME: &str = "tombolo.io/name";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Who writes an EndpointSlice, as Kubernetes' own controllers ask it.
 const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The labels and annotations that are ours to write; others may add theirs.
+pub(super) const SERVICE_LABELS: &[&str] = &[MANAGED_BY.0];
+pub(super) const SLICE_LABELS: &[&str] = &[MANAGED_BY.0, SERVICE_NAME, SLICE_MANAGED_BY];
+pub(super) const ANNOTATIONS: &[&str] = &[NAME];
 /// The longest name of a Service.
 const MOST: usize = 63;
 
@@ -91,13 +96,16 @@ pub(super) fn service(
     Service { metadata, spec: Some(spec), ..Service::default() }
 }
 
+/// The kind that owns slices.
+pub(super) const OWNER: &str = "Service";
+
 /// What goes with the Service of this name that was read; none before it has an identity.
-pub(super) fn owner(service: &Service) -> Option<OwnerReference> {
+pub(super) fn owner(name: &str, found: &SeenService) -> Option<OwnerReference> {
     Some(OwnerReference {
         api_version: "v1".to_owned(),
-        kind: "Service".to_owned(),
-        name: service.metadata.name.clone()?,
-        uid: service.metadata.uid.clone()?,
+        kind: OWNER.to_owned(),
+        name: name.to_owned(),
+        uid: found.uid.clone()?.into(),
         ..OwnerReference::default()
     })
 }
@@ -191,48 +199,14 @@ pub(super) enum Difference {
     Foreign,
 }
 
-pub(super) fn service_differs(wanted: &Service, found: &Service) -> Difference {
-    let key = |port: &ServicePort| (port.port, port.protocol.clone());
-    let ports = |service: &Service| -> BTreeMap<_, _> {
-        let ports = service.spec.iter().flat_map(|spec| spec.ports.clone().unwrap_or_default());
-        ports.map(|port| (key(&port), (port.name, port.target_port, port.app_protocol))).collect()
-    };
-    let (wanted_ports, found_ports) = (ports(wanted), ports(found));
-    if found_ports.keys().any(|port| !wanted_ports.contains_key(port)) {
+/// How a Service that was read differs from what it should be.
+pub(super) fn service_differs(wanted: &SeenService, found: &SeenService) -> Difference {
+    if found.ports.iter().any(|(port, _)| !wanted.ports.iter().any(|(ours, _)| ours == port)) {
         return Difference::Foreign;
     }
-    let has_selector = |s: &Service| {
-        s.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty())
-    };
-    let type_of = |s: &Service| s.spec.as_ref().and_then(|spec| spec.type_.clone());
-    let families = |s: &Service| s.spec.as_ref().and_then(|spec| spec.ip_family_policy.clone());
-    let same = wanted_ports == found_ports
-        && !has_selector(found)
-        && type_of(wanted) == type_of(found)
-        && families(wanted) == families(found)
-        && external_ips(wanted) == external_ips(found)
-        && marked_as(&wanted.metadata, &found.metadata);
+    let same =
+        (&wanted.ports, &wanted.external_ips, wanted.rest) == (&found.ports, &found.external_ips, found.rest);
     if same { Difference::None } else { Difference::Lacks }
-}
-
-pub(super) fn slice_differs(wanted: &EndpointSlice, found: &EndpointSlice) -> Difference {
-    let owners = |slice: &EndpointSlice| slice.metadata.owner_references.clone().unwrap_or_default();
-    let found_owners = owners(found);
-    let same = wanted.address_type == found.address_type
-        && owners(wanted).iter().all(|owner| found_owners.contains(owner))
-        && wanted.ports == found.ports
-        && wanted.endpoints == found.endpoints
-        && marked_as(&wanted.metadata, &found.metadata);
-    if same { Difference::None } else { Difference::Lacks }
-}
-
-/// Labels and annotations of ours; others may add theirs.
-fn marked_as(wanted: &ObjectMeta, found: &ObjectMeta) -> bool {
-    type Map = Option<BTreeMap<String, String>>;
-    let within = |wanted: &Map, found: &Map| {
-        wanted.iter().flatten().all(|(key, value)| found.as_ref().and_then(|map| map.get(key)) == Some(value))
-    };
-    within(&wanted.labels, &found.labels) && within(&wanted.annotations, &found.annotations)
 }
 
 /// What is there with what should be in it, and nothing of others: to be written whole.

@@ -3,16 +3,13 @@
 use super::{
     Exposed, Exposure,
     objects::{self, Difference, Port},
+    seen::{SeenService, SeenSlice},
 };
 use crate::synthesis::Gateways;
-use k8s_openapi::{
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
 };
 use tombolo_model::{
     GatewayRole, GlobalName, NamespaceName,
@@ -26,10 +23,10 @@ const FIRST: u16 = 16_384;
 const LAST: u16 = 32_767;
 
 /// What was read of our own objects.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Found {
-    pub(super) services: Vec<Arc<Service>>,
-    pub(super) slices: Vec<Arc<EndpointSlice>>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub(super) services: &'a BTreeMap<String, SeenService>,
+    pub(super) slices: &'a BTreeMap<String, SeenSlice>,
 }
 
 /// The names whose Services may not have external IPs, and what the API server said.
@@ -39,6 +36,7 @@ pub(super) type Refused = BTreeMap<GlobalName, String>;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
     ApplyService(Box<Service>),
+    /// There is something in it that others put there: it is read, and written whole.
     ReplaceService(Box<Service>),
     ApplySlice(Box<EndpointSlice>),
     DeleteService(String),
@@ -54,9 +52,9 @@ pub(super) struct Plan {
 }
 
 /// The names whose Services another replica had to make without external IPs.
-pub(super) fn refused_elsewhere(found: &Found) -> Refused {
-    let without = found.services.iter().filter(|service| objects::external_ips(service).is_empty());
-    without.filter_map(|service| Some((objects::stands_for(&service.metadata)?, String::new()))).collect()
+pub(super) fn refused_elsewhere(found: Found<'_>) -> Refused {
+    let without = found.services.values().filter(|service| service.external_ips.is_empty());
+    without.filter_map(|service| Some((service.name.clone()?, String::new()))).collect()
 }
 
 impl Plan {
@@ -88,16 +86,16 @@ pub(super) fn plan(
     gateways: &Gateways,
     namespace: &NamespaceName,
     before: &Exposed,
-    found: &Found,
+    found: Found<'_>,
     refused: &Refused,
 ) -> Plan {
     let mut plan = Plan::default();
     let wanted = wanted(resources);
-    let services = by_name(&found.services, |service| &service.metadata);
-    let mut slices = by_name(&found.slices, |slice| &slice.metadata);
-    let numbers = numbers(&wanted, before, &found.services, gateways);
+    let mut slices: BTreeMap<&String, SeenSlice> =
+        found.slices.iter().map(|(name, slice)| (name, *slice)).collect();
+    let numbers = numbers(&wanted, before, found.services, gateways);
     let gateways = endpoints(gateways);
-    let holders = holders(&wanted, &services);
+    let holders = holders(&wanted, found.services);
     let mut kept = BTreeSet::new();
     for (name, Wanted { ports: specs, vip }) in &wanted {
         let given = |spec: &&PortSpec| {
@@ -121,22 +119,20 @@ pub(super) fn plan(
             plan.problems.push(Problem { subject: name.to_string(), message });
             continue;
         }
-        let there = services.get(&object).copied();
+        let there = found.services.get(&object);
         let external = if refused.contains_key(name) { BTreeSet::new() } else { external(*vip, there) };
         let service = objects::service(namespace, name, &ports, &external);
-        match there.map(|found| (objects::service_differs(&service, found), found)) {
-            Some((Difference::None, _)) => {}
-            Some((Difference::Foreign, found)) => {
-                plan.actions.push(Action::ReplaceService(Box::new(objects::service_mended(&service, found))));
-            }
-            None | Some((Difference::Lacks, _)) => plan.actions.push(Action::ApplyService(Box::new(service))),
+        match there.map(|found| objects::service_differs(&SeenService::of(&service), found)) {
+            Some(Difference::None) => {}
+            Some(Difference::Foreign) => plan.actions.push(Action::ReplaceService(Box::new(service))),
+            None | Some(Difference::Lacks) => plan.actions.push(Action::ApplyService(Box::new(service))),
         }
         for (family, addresses) in &gateways {
-            let found = slices.remove(&objects::slice_name(&object, family));
+            let seen = slices.remove(&objects::slice_name(&object, family));
             // They go with their Service, so they come after it.
-            let Some(owner) = there.and_then(objects::owner) else { continue };
+            let Some(owner) = there.and_then(|found| objects::owner(&object, found)) else { continue };
             let slice = objects::slice(namespace, name, &ports, family, addresses, owner);
-            if found.is_none_or(|found| objects::slice_differs(&slice, found) != Difference::None) {
+            if seen != Some(SeenSlice::of(&slice)) {
                 plan.actions.push(Action::ApplySlice(Box::new(slice)));
             }
         }
@@ -148,7 +144,7 @@ pub(super) fn plan(
             addresses.retain(led);
         }
         let refused = match there {
-            Some(found) => objects::external_ips(found).is_empty(),
+            Some(found) => found.external_ips.is_empty(),
             None => refused.contains_key(name),
         };
         let ports = ports.iter().map(|port| (port.spec.port, port.at)).collect();
@@ -156,9 +152,9 @@ pub(super) fn plan(
         kept.insert(object);
     }
     // Endpoints go before their Service, which no longer leads anywhere.
-    plan.actions.extend(slices.into_keys().map(Action::DeleteSlice));
-    let gone = services.into_keys().filter(|own| !kept.contains(own));
-    plan.actions.extend(gone.map(Action::DeleteService));
+    plan.actions.extend(slices.into_keys().cloned().map(Action::DeleteSlice));
+    let gone = found.services.keys().filter(|own| !kept.contains(*own));
+    plan.actions.extend(gone.cloned().map(Action::DeleteService));
     plan.problems.extend(told(refused, namespace));
     plan
 }
@@ -168,7 +164,7 @@ pub(super) fn plan(
 /// name that was made for it.
 fn holders<'a>(
     wanted: &'a BTreeMap<GlobalName, Wanted>,
-    services: &BTreeMap<String, &Service>,
+    services: &BTreeMap<String, SeenService>,
 ) -> BTreeMap<String, &'a GlobalName> {
     let mut all: BTreeMap<String, Vec<&GlobalName>> = BTreeMap::new();
     for name in wanted.keys() {
@@ -176,8 +172,8 @@ fn holders<'a>(
     }
     all.retain(|_, names| names.len() > 1);
     let holder = |(object, names): (String, Vec<&'a GlobalName>)| {
-        let stands = services.get(&object).and_then(|service| objects::stands_for(&service.metadata));
-        let holder = stands.and_then(|name| names.iter().copied().find(|one| **one == name));
+        let stands = services.get(&object).and_then(|service| service.name.as_ref());
+        let holder = stands.and_then(|name| names.iter().copied().find(|one| *one == name));
         let holder = holder.or(names.first().copied())?;
         Some((object, holder))
     };
@@ -196,9 +192,9 @@ fn told(refused: &Refused, namespace: &NamespaceName) -> Option<Problem> {
 }
 
 /// The virtual IPs that a Service carries: of the families that the cluster gave it addresses of.
-fn external(vip: Vip, there: Option<&Service>) -> BTreeSet<IpAddr> {
+fn external(vip: Vip, there: Option<&SeenService>) -> BTreeSet<IpAddr> {
     let families: BTreeSet<bool> =
-        there.into_iter().flat_map(objects::cluster_ips).map(|ip| ip.is_ipv6()).collect();
+        there.into_iter().flat_map(|found| &found.cluster_ips).map(|ip| ip.is_ipv6()).collect();
     let (v4, v6) = (IpAddr::V4(vip.v4), IpAddr::V6(vip.v6));
     if families.is_empty() {
         return BTreeSet::from([v4]);
@@ -208,14 +204,14 @@ fn external(vip: Vip, there: Option<&Service>) -> BTreeSet<IpAddr> {
 
 /// What a name resolves to. Before it has a Service its virtual IP: pods with a proxy need none. But not where others had theirs
 /// refused, for the address would change.
-fn addresses(vip: Vip, there: Option<&Service>, refused: &Refused) -> BTreeSet<IpAddr> {
+fn addresses(vip: Vip, there: Option<&SeenService>, refused: &Refused) -> BTreeSet<IpAddr> {
     let Some(found) = there else {
         return if refused.is_empty() { external(vip, None) } else { BTreeSet::new() };
     };
-    let carried = objects::external_ips(found);
+    let carried = &found.external_ips;
     let of_family = |ip: IpAddr| if ip.is_ipv4() { IpAddr::V4(vip.v4) } else { IpAddr::V6(vip.v6) };
     let address = |ip: IpAddr| if carried.contains(&of_family(ip)) { of_family(ip) } else { ip };
-    objects::cluster_ips(found).map(address).collect()
+    found.cluster_ips.iter().copied().map(address).collect()
 }
 
 /// A name that there should be a Service for.
@@ -239,16 +235,12 @@ fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted
     wanted
 }
 
-fn by_name<K>(found: &[Arc<K>], meta: impl Fn(&K) -> &ObjectMeta) -> BTreeMap<String, &K> {
-    found.iter().map(|object| (meta(object).name.clone().unwrap_or_default(), &**object)).collect()
-}
-
 /// A number for each (name, port): the one it had, in memory or else in its Service; a free one where it had none. No
 /// number stands for two.
 fn numbers(
     wanted: &BTreeMap<GlobalName, Wanted>,
     before: &Exposed,
-    services: &[Arc<Service>],
+    services: &BTreeMap<String, SeenService>,
     gateways: &Gateways,
 ) -> BTreeMap<(GlobalName, u16), u16> {
     let hellos =
@@ -262,10 +254,9 @@ fn numbers(
     let remembered = before
         .iter()
         .flat_map(|(name, exposure)| exposure.ports.iter().map(|(port, at)| (name.clone(), *port, *at)));
-    let read = services.iter().filter_map(|service| Some((objects::stands_for(&service.metadata)?, service)));
-    let read = read.flat_map(|(name, service)| {
-        objects::targets(service).map(move |(port, at)| (name.clone(), port, at))
-    });
+    let read = services.values().filter_map(|service| Some((service.name.as_ref()?, service)));
+    let read = read
+        .flat_map(|(name, service)| service.targets.iter().map(move |(port, at)| (name.clone(), *port, *at)));
     for (name, port, at) in remembered.chain(read) {
         let asked = wanted.get(&name).is_some_and(|wanted| wanted.ports.iter().any(|spec| spec.port == port));
         let key = (name, port);

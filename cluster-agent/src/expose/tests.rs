@@ -1,14 +1,15 @@
 use super::{
     Exposed,
-    objects::{object_name, stands_for},
+    objects::{object_name, service_mended, stands_for},
     plan::{Action, Found, Plan, Refused, plan, refused_elsewhere},
+    seen::{SeenService, SeenSlice},
 };
 use crate::synthesis::{Gateway, Gateways};
-use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+use k8s_openapi::{
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     GatewayRole, GlobalName, NamespaceName,
     inventory::{PortSpec, Protocol},
@@ -100,10 +101,28 @@ fn two_names_of_one_object_are_never_crossed() {
     assert!(world.problems.is_empty(), "{:?}", world.problems);
 }
 
+/// What an API server has.
+#[derive(Clone, Default)]
+struct Objects {
+    services: Vec<Service>,
+    slices: Vec<EndpointSlice>,
+}
+
+impl Objects {
+    /// With what was read of them.
+    fn read<T>(&self, with: impl FnOnce(Found<'_>) -> T) -> T {
+        let name = |name: &Option<String>| name.clone().unwrap();
+        let services =
+            self.services.iter().map(|one| (name(&one.metadata.name), SeenService::of(one))).collect();
+        let slices = self.slices.iter().map(|one| (name(&one.metadata.name), SeenSlice::of(one))).collect();
+        with(Found { services: &services, slices: &slices })
+    }
+}
+
 /// An API server that does as it is told, and gives out addresses.
 #[derive(Default)]
 struct World {
-    found: Found,
+    found: Objects,
     exposed: Exposed,
     refused: Refused,
     problems: Vec<String>,
@@ -114,7 +133,8 @@ struct World {
 impl World {
     fn plan(&self, names: Vec<ClusterResource>, gateways: &Gateways) -> Plan {
         let namespace = NamespaceName::parse("tombolo-system").unwrap();
-        plan(&resources(names), gateways, &namespace, &self.exposed, &self.found, &self.refused)
+        self.found
+            .read(|found| plan(&resources(names), gateways, &namespace, &self.exposed, found, &self.refused))
     }
 
     /// Plans and does it; gives what was done.
@@ -140,19 +160,21 @@ impl World {
                     .map_or_else(|| Some(format!("uid-{}", self.made)), |found| found.metadata.uid.clone());
                 service.metadata.uid = uid;
                 self.found.services.retain(|found| found.metadata.name != service.metadata.name);
-                self.found.services.push(Arc::new(*service));
+                self.found.services.push(*service);
                 format!("apply {name}")
             }
             Action::ReplaceService(service) => {
                 let name = service.metadata.name.clone().unwrap();
-                self.found.services.retain(|found| found.metadata.name != service.metadata.name);
-                self.found.services.push(Arc::new(*service));
+                let there =
+                    self.found.services.iter_mut().find(|found| found.metadata.name == service.metadata.name);
+                let there = there.unwrap();
+                *there = service_mended(&service, there);
                 format!("replace {name}")
             }
             Action::ApplySlice(slice) => {
                 let name = slice.metadata.name.clone().unwrap();
                 self.found.slices.retain(|found| found.metadata.name != slice.metadata.name);
-                self.found.slices.push(Arc::new(*slice));
+                self.found.slices.push(*slice);
                 format!("apply slice {name}")
             }
             Action::DeleteService(name) => {
@@ -167,9 +189,7 @@ impl World {
     }
 
     fn change(&mut self, change: impl Fn(&mut Service)) {
-        let mut service = (*self.found.services[0]).clone();
-        change(&mut service);
-        self.found.services[0] = Arc::new(service);
+        change(&mut self.found.services[0]);
     }
 }
 
@@ -219,7 +239,7 @@ fn numbers_stay() {
     assert_eq!(world.exposed[&global(CATALOG)].ports[&80], 16_385, "16384 is the gateway's own");
     // One that sorts before it takes nothing from it, not even before its Service was seen.
     let both = || vec![name(CART, &[80]), name(CATALOG, &[80])];
-    world.found = Found::default();
+    world.found = Objects::default();
     world.step(both(), &gateways);
     assert_eq!(
         (world.exposed[&global(CATALOG)].ports[&80], world.exposed[&global(CART)].ports[&80]),
@@ -244,7 +264,7 @@ fn what_others_change_is_mended() {
     world.step(names(), &gateways);
     world.step(names(), &gateways);
     let spec = |service: &mut Service| service.spec.take().unwrap();
-    let changes: [&dyn Fn(&mut Service); 5] = [
+    let changes: [&dyn Fn(&mut Service); 6] = [
         &|service| {
             let mut changed = spec(service);
             changed.ports.as_mut().unwrap()[0].target_port = Some(IntOrString::Int(20_000));
@@ -268,22 +288,24 @@ fn what_others_change_is_mended() {
             changed.ports.as_mut().unwrap().push(more);
             service.spec = Some(changed);
         },
+        &|service| {
+            let mut changed = spec(service);
+            let mut more = changed.ports.as_ref().unwrap()[0].clone();
+            (more.protocol, more.name) = (Some("UDP".to_owned()), Some("more".to_owned()));
+            changed.ports.as_mut().unwrap().push(more);
+            service.spec = Some(changed);
+        },
     ];
     for (number, change) in changes.iter().enumerate() {
         world.change(change);
-        let verb = if number == 4 { "replace" } else { "apply" };
+        let verb = if number >= 4 { "replace" } else { "apply" };
         assert_eq!(world.step(names(), &gateways), [format!("{verb} {object}")], "{number}");
         assert_eq!(world.step(names(), &gateways), [""; 0], "{number}");
     }
     // What others add that is none of ours stays.
     world.change(|service| drop(service.metadata.labels.as_mut().unwrap().insert("team".into(), "a".into())));
     assert_eq!(world.step(names(), &gateways), [""; 0]);
-    let lone = |world: &mut World| {
-        let mut slice = (*world.found.slices[0]).clone();
-        slice.metadata.owner_references = None;
-        world.found.slices[0] = Arc::new(slice);
-    };
-    lone(&mut world);
+    world.found.slices[0].metadata.owner_references = None;
     assert_eq!(world.step(names(), &gateways), [format!("apply slice {object}-ipv4")], "whose it is, too");
     world.found.services.clear();
     assert_eq!(world.step(names(), &gateways), [format!("apply {object}")], "deleted by hand");
@@ -374,15 +396,15 @@ fn one_replica_writes() {
     let (mut writer, mut reader) = (World::default(), World::default());
     let gateways = egress(&[("10.1.0.5:15008", true)]);
     let names = || vec![name(CATALOG, &[80]), name(CART, &[80])];
-    let read = |reader: &mut World, found: Found| {
+    let read = |reader: &mut World, found: Objects| {
         reader.found = found;
-        reader.refused = refused_elsewhere(&reader.found);
+        reader.refused = reader.found.read(refused_elsewhere);
         let mut plan = reader.plan(names(), &gateways);
         plan.leave_to_others(&reader.exposed);
         assert_eq!((plan.actions.len(), plan.problems.len()), (0, 0));
         reader.exposed = plan.exposed;
     };
-    read(&mut reader, Found::default());
+    read(&mut reader, Objects::default());
     let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
     let early = reader.exposed[&global(CATALOG)].clone();
     assert_eq!((early.addresses, early.ports.len()), (vip, 0), "the numbers are not its own to give");
@@ -395,9 +417,7 @@ fn one_replica_writes() {
     assert!(reader.exposed[&global(CATALOG)].refused);
     // What somebody changed is as it was until it is mended.
     let mut changed = writer.found.clone();
-    let mut service = (*changed.services[0]).clone();
-    service.spec.as_mut().unwrap().ports = None;
-    changed.services[0] = Arc::new(service);
+    changed.services[0].spec.as_mut().unwrap().ports = None;
     read(&mut reader, changed);
     assert_eq!(reader.exposed, writer.exposed);
 }

@@ -188,7 +188,7 @@ mod tests {
                 name: "cart-0".parse().unwrap(),
                 uid: uid.to_owned(),
                 node: None,
-                addresses: BTreeSet::from([[127, 0, 0, 1].into()]),
+                addresses: [[127, 0, 0, 1].into()].into(),
                 host_network: false,
                 account: "cart".parse().unwrap(),
             }));

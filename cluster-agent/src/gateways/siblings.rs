@@ -190,7 +190,6 @@ fn siblings(view: &View, namespace: &NamespaceName, own: &AccountName) -> BTreeM
 mod tests {
     use super::*;
     use crate::source::PodObject;
-    use std::collections::BTreeSet;
 
     #[test]
     fn the_agents_other_pods() {
@@ -209,7 +208,7 @@ mod tests {
                 name: name.parse().unwrap(),
                 uid: name.to_owned(),
                 node: None,
-                addresses: ip.parse().into_iter().collect::<BTreeSet<IpAddr>>(),
+                addresses: ip.parse().into_iter().collect(),
                 host_network: false,
                 account: account.parse().unwrap(),
             };

@@ -13,7 +13,14 @@ use crate::{
     tunnel::ALPN,
 };
 use bytes::Bytes;
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     net::TcpStream,
     sync::watch,
@@ -47,17 +54,20 @@ pub(crate) async fn run(shared: Arc<Shared>, key: Key, stop: CancellationToken) 
 async fn forever(shared: &Shared, key: &Key) {
     let timing = shared.config.timing;
     let mut pause = timing.probe;
+    // How long the last ping that was answered took, in microseconds; 0 while a probe has none.
+    let heard = AtomicU64::new(0);
     let mut demand = shared.health_of(key.role).demand();
     loop {
         demand.mark_unchanged();
         let mut begin = Instant::now();
-        let mut ended = probe(shared, key, timing.dead * 4).await;
-        // When the last probe that got through ended.
-        let mut good = Instant::now();
+        let mut ended = probe(shared, key, timing.dead * 4, &heard).await;
+        // When the last probe that got through ended, and its time there and back.
+        let mut good: Option<(Instant, Duration)> = None;
         loop {
             let worked = begin.elapsed() > timing.dead * 4;
-            if worked {
-                good = Instant::now();
+            let rtt = heard.swap(0, Ordering::Relaxed);
+            if rtt > 0 {
+                good = Some((Instant::now(), Duration::from_micros(rtt)));
             }
             // A tunnel that worked may end for a reason that says nothing of the peer (no stream used it): dial again, and
             // only where that fails, soon, the peer is dead.
@@ -65,16 +75,19 @@ async fn forever(shared: &Shared, key: &Key) {
             // Behind the address there may be several gateways: one that ended or hangs is not all of them.
             let others = matches!(ended, Ended::Closed(_) | Ended::Silent(_))
                 && key.role == GatewayRole::Ingress
-                && good.elapsed() < OTHERS
+                && good.is_some_and(|(at, _)| at.elapsed() < OTHERS)
                 && shared.pool.lives(&key.address, timing.dead);
             if !again && !others {
                 break;
             }
             if !worked {
-                sleep(timing.probe / 5).await;
+                // many probe one address: not all of them at once
+                sleep(timing.probe.mul_f64(0.5 + rand::random::<f64>())).await;
             }
             begin = Instant::now();
-            ended = probe(shared, key, timing.dead).await;
+            // A handshake needs three round trips and more: a far peer is not dead for that.
+            let far = good.map_or(Duration::ZERO, |(_, rtt)| rtt * 4);
+            ended = probe(shared, key, far.clamp(timing.dead, timing.dead * 4), &heard).await;
         }
         let (Ended::Closed(error) | Ended::Silent(error) | Ended::Refused(error)) = ended;
         tell(shared, key, Event::Failed(error));
@@ -100,7 +113,7 @@ enum Ended {
 }
 
 /// Connects, within `patience`, and pings until that fails.
-async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
+async fn probe(shared: &Shared, key: &Key, patience: Duration, heard: &AtomicU64) -> Ended {
     let timing = shared.config.timing;
     // An egress gateway takes tunnels of workloads alone.
     let known = || match key.role {
@@ -139,7 +152,7 @@ async fn probe(shared: &Shared, key: &Key, patience: Duration) -> Ended {
         // The old one is pinged until the new one stands, so that a silence is found as soon as ever.
         line = tokio::select! {
             biased;
-            ended = line.keep(shared, key) => return ended,
+            ended = line.keep(shared, key, heard) => return ended,
             renewed = renewed => match renewed {
                 Ok(line) => line,
                 Err(error) => return Ended::Silent(format!("it answers, but takes no new tunnel: {error}")),
@@ -203,13 +216,19 @@ impl Line {
     }
 
     /// Pings until the tunnel fails.
-    async fn keep(&mut self, shared: &Shared, key: &Key) -> Ended {
+    async fn keep(&mut self, shared: &Shared, key: &Key, heard: &AtomicU64) -> Ended {
+        let tell = |event| {
+            if let Event::Answered(took) = event {
+                heard.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+            }
+            tell(shared, key, event);
+        };
         let Self { connection, pings, ticket, .. } = self;
         tokio::select! {
             biased;
             reason = ticket.ended() => Ended::Refused(reason.to_string()),
             result = connection => Ended::Closed(how(result)),
-            error = pinging(&shared.config.timing, pings, |event| tell(shared, key, event)) => {
+            error = pinging(&shared.config.timing, pings, tell) => {
                 Ended::Silent(error)
             }
         }

@@ -23,11 +23,19 @@ pub(super) struct Slot {
     pub(super) config: Arc<ClientConfig>,
     pub(super) credentials: Credentials,
     pub(super) dialling: tokio::sync::Mutex<()>,
-    /// Whether another tunnel is made beside those that there are.
+    /// Whether another tunnel is made beside busy ones.
     pub(super) growing: AtomicBool,
+    /// Whether tunnels are made so that all gateways behind the address have some.
+    pub(super) spreading: AtomicBool,
+    /// Whether others were looked for behind the address, and there was none.
+    pub(super) alone: AtomicBool,
     tunnels: Mutex<Vec<Arc<Tunnel>>>,
     turns: AtomicU64,
+    /// When a tunnel was made last.
+    dialled: Mutex<Instant>,
     failure: Mutex<Option<(Instant, Refusal)>>,
+    /// When one that no call waited for could not be made.
+    failed_beside: Mutex<Option<Instant>>,
 }
 
 /// What is to be done for a spread of tunnels.
@@ -37,7 +45,7 @@ pub(super) enum Spread {
     Few,
     /// All of them lead to one gateway; there may be others.
     Lone,
-    /// The youngest has been there for long.
+    /// None was made for long.
     Old,
     /// Nothing.
     Enough,
@@ -50,9 +58,13 @@ impl Slot {
             credentials,
             dialling: tokio::sync::Mutex::default(),
             growing: AtomicBool::new(false),
+            spreading: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
             tunnels: Mutex::default(),
             turns: AtomicU64::new(0),
+            dialled: Mutex::new(Instant::now()),
             failure: Mutex::default(),
+            failed_beside: Mutex::default(),
         }
     }
 
@@ -86,7 +98,7 @@ impl Slot {
         let tunnels = self.usable();
         if tunnels.len() < aim {
             Spread::Few
-        } else if tunnels.iter().all(|tunnel| tunnel.age() >= respread) {
+        } else if self.dialled.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= respread {
             Spread::Old
         } else if spread::is_lone(&seen(&tunnels, usize::MAX)) {
             Spread::Lone
@@ -103,6 +115,25 @@ impl Slot {
         {
             tunnels.remove(at).retire();
         }
+    }
+
+    /// One was made.
+    pub(super) fn add(&self, tunnel: Arc<Tunnel>) {
+        *self.dialled.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.lock().push(tunnel);
+    }
+
+    /// One that no call waited for could not be made.
+    pub(super) fn set_failed_beside(&self) {
+        *self.failed_beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether that was a moment ago.
+    pub(super) fn failed_beside_lately(&self) -> bool {
+        self.failed_beside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|at| at.elapsed() < LATELY)
     }
 
     pub(super) fn set_failure(&self, failure: Option<Refusal>) {

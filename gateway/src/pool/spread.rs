@@ -32,12 +32,14 @@ pub(super) fn next<R: Eq + Hash>(all: &[Seen<R>]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// The one that goes where there is one too many: the oldest of the gateway that has the most.
+/// The one that goes where there is one too many: of the gateway that has the most, the one with the fewest streams, which would
+/// keep it open; of equal ones the oldest.
 pub(super) fn spare<R: Eq + Hash>(all: &[Seen<R>]) -> Option<usize> {
     let mut counts: HashMap<&R, usize> = HashMap::new();
     all.iter().for_each(|one| *counts.entry(&one.replica).or_default() += 1);
     let of = |one: &Seen<R>| counts.get(&one.replica).copied();
-    all.iter().enumerate().min_by_key(|(_, one)| Reverse((of(one), one.age))).map(|(at, _)| at)
+    let order = |(_, one): &(usize, &Seen<R>)| (Reverse(of(one)), one.streams, Reverse(one.age));
+    all.iter().enumerate().min_by_key(order).map(|(at, _)| at)
 }
 
 /// Whether all of them lead to one gateway.
@@ -93,10 +95,21 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_the_gateway_with_the_most_goes() {
+    fn of_the_gateway_with_the_most_the_one_that_carries_least_goes() {
         let aged = |replica, seconds| Seen { age: Duration::from_secs(seconds), ..seen(replica, 0, 0) };
         assert_eq!(spare(&[aged('b', 90), aged('a', 5), aged('a', 60), aged('a', 7)]), Some(2));
         assert_eq!(spare(&[aged('b', 90), aged('a', 5)]), Some(0), "equal ones: the oldest");
+        let carries = Seen { streams: 3, ..aged('a', 60) };
+        assert_eq!(
+            spare(&[aged('b', 90), carries.clone(), aged('a', 0)]),
+            Some(2),
+            "a newcomer that shows nothing new"
+        );
+        assert_eq!(
+            spare(&[carries.clone(), carries, aged('b', 0)]),
+            Some(0),
+            "one that shows a gateway stays"
+        );
         assert_eq!(spare::<char>(&[]), None);
         assert!(is_lone(&[aged('a', 1), aged('a', 2)]) && !is_lone(&[aged('a', 1), aged('b', 2)]));
     }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::AbortHandle,
@@ -29,7 +30,7 @@ struct Behind {
     silent: watch::Sender<bool>,
 }
 
-/// A balancer of TCP connections: each goes to the next of those that are up; the first so many to the first one.
+/// A balancer of TCP connections: the first so many go to the first one, then each to the next of those that are up.
 struct Balancer {
     address: SocketAddr,
     behind: Arc<Mutex<Vec<Behind>>>,
@@ -53,7 +54,7 @@ impl Balancer {
                 let (at, target, state) = {
                     let all = behind.lock().unwrap_or_else(PoisonError::into_inner);
                     let up: Vec<usize> = (0..all.len()).filter(|at| all[*at].up).collect();
-                    let at = if number < first { up[0] } else { up[number % up.len()] };
+                    let at = if number < first { up[0] } else { up[(number - first + 1) % up.len()] };
                     (at, all[at].target, all[at].silent.subscribe())
                 };
                 let Ok(far) = TcpStream::connect(target).await else { continue };
@@ -164,10 +165,10 @@ async fn all_gateways_behind_an_address_are_used() {
     assert!(each.iter().all(|count| *count >= 15), "by load, they share alike: {each:?}");
 }
 
-/// The prober and the first four tunnels all come to the first gateway.
+/// The prober, the first four tunnels and three of the four more all come to the first gateway.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_the_first_tunnels_missed_is_found() {
-    let balanced = Balanced::new(5, |_| {}).await;
+    let balanced = Balanced::new(8, |_| {}).await;
     balanced.until_taken(1, 5).await;
 }
 
@@ -183,6 +184,28 @@ async fn a_gateway_that_dies_behind_an_address_costs_no_call() {
             assert!(balanced.is_in_rotation(), "the other one answers");
         }
     }
+}
+
+/// All tunnels but the latest lead to one gateway, each carries a call, and it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_ends_behind_an_address_costs_no_call() {
+    let mut balanced = Balanced::new(0, |config| config.limits.pool_spread = 8).await;
+    balanced.balancer.set_up(1, false);
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let mut stream = balanced.world.call("c1").await;
+        stream.write_all(b"held").await.unwrap();
+        open.push(stream);
+    }
+    balanced.balancer.set_up(1, true);
+    balanced.balancer.set_up(0, false);
+    let drain = balanced.world.sites.get_mut("c2").unwrap().ingress.drain.take().unwrap();
+    let draining = task::spawn("drain", drain.drain(LONG));
+    for _ in 0..20 {
+        balanced.call().await;
+    }
+    drop(open);
+    draining.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

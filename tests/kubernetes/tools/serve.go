@@ -20,7 +20,10 @@ const (
 	portBulk      = 9004
 )
 
-// drain is how long a server that is asked to end goes on with what is under way.
+// lastCalls is how long a server that is asked to end still takes connections, as one does whose callers hear of it later than itself.
+const lastCalls = time.Second
+
+// drain is how long it then goes on with what is under way.
 const drain = 10 * time.Second
 
 func serve(args []string) error {
@@ -60,6 +63,7 @@ func serve(args []string) error {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	<-end
+	time.Sleep(lastCalls)
 	stopHTTP()
 	stopGRPC()
 	return nil

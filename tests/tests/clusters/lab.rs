@@ -234,12 +234,6 @@ impl Cluster {
         script("down", &[self.node(number)]).await.map(drop)
     }
 
-    /// Each process of all nodes: node, program, process, MiB of memory, seconds of CPU so far.
-    pub(crate) async fn stats(&self) -> Result<String, String> {
-        self.ours()?;
-        script::<&str>("stats", &[]).await
-    }
-
     /// Gives a LoadBalancer service (`namespace/name`) this address or host name, as a cloud's controller would.
     pub(crate) async fn give(&self, service: &str, address: &str) -> Result<(), String> {
         self.ours()?;

@@ -14,7 +14,6 @@ mod machines;
 mod onboard;
 mod pair;
 mod replicas;
-mod scale;
 mod smoke;
 mod walkthrough;
 mod world;

@@ -312,7 +312,7 @@ async fn the_agent_is_held_to_what_it_does() {
             "PATCH",
             pod,
             MERGE,
-            json!({"spec": {"containers": [{"name": "agent", "image": evil}]}}),
+            json!({"spec": {"containers": [{"name": "agent", "image": evil, "imagePullPolicy": "Always"}]}}),
             "written on them",
         ),
     ] {

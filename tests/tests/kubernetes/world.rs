@@ -186,7 +186,7 @@ pub(crate) async fn egress(home: &Path, address: IpAddr) -> Program {
 /// The true agent.
 pub(crate) struct Agent {
     pub(crate) trust_domain: String,
-    program: Program,
+    pub(crate) program: Program,
     http: reqwest::Client,
 }
 

@@ -48,7 +48,7 @@ fn pod(namespace: &str, account: &str, name: &str, node: &str, address: &str) ->
         name: name.parse().unwrap(),
         uid: format!("uid-{name}"),
         node: Some(node.to_owned()),
-        addresses: BTreeSet::from([address.parse().unwrap()]),
+        addresses: [address.parse().unwrap()].into(),
         host_network: false,
         account: account.parse().unwrap(),
     })

@@ -170,7 +170,7 @@ fn a_pod_that_is_gone_stands_before_nobody() {
             name: name.parse().unwrap(),
             uid: uid.to_owned(),
             node: None,
-            addresses: BTreeSet::from([address.parse().unwrap()]),
+            addresses: [address.parse().unwrap()].into(),
             host_network: false,
             account: "cart".parse().unwrap(),
         }));

@@ -164,7 +164,7 @@ impl World {
                     name: format!("p{}", a % 3).parse().unwrap(),
                     uid: String::new(),
                     node: Some(format!("n{}", b % 2)),
-                    addresses: BTreeSet::from([format!("10.0.{}.{}", a % 3, b % 3).parse().unwrap()]),
+                    addresses: [format!("10.0.{}.{}", a % 3, b % 3).parse().unwrap()].into(),
                     host_network: b % 8 == 7,
                     account: format!("a{}", b % 3).parse().unwrap(),
                 };

@@ -29,8 +29,7 @@ pub(super) async fn no_sidecars(cluster: &Cluster) {
     cluster.kubectl(&["label", "namespace", SHOP, "tombolo.io/capture-"]).await.expect("no mode");
 }
 
-/// A new pod: what was put into it, and how long it took until it was ready.
-async fn started(cluster: &Cluster, name: &str) -> (String, Duration) {
+fn pod(name: &str) -> String {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": SHOP },
         "spec": { "terminationGracePeriodSeconds": 0, "containers": [{
@@ -38,8 +37,19 @@ async fn started(cluster: &Cluster, name: &str) -> (String, Duration) {
             "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 },
         }] },
     });
+    pod.to_string()
+}
+
+/// What would be put into a new pod; none is made. A Deployment counts as rolled out some moments before kube-proxy leads the API server to its pods.
+async fn would_get_a_proxy(cluster: &Cluster) -> Result<String, String> {
+    let path = "jsonpath={.spec.initContainers[*].name}";
+    cluster.kubectl_with(&["create", "--dry-run=server", "-f", "-", "-o", path], &pod("asked-only")).await
+}
+
+/// A new pod: what was put into it, and how long it took until it was ready.
+async fn started(cluster: &Cluster, name: &str) -> (String, Duration) {
     let began = Instant::now();
-    cluster.apply(&pod.to_string()).await.expect("made");
+    cluster.apply(&pod(name)).await.expect("made");
     let wait = ["-n", SHOP, "wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"];
     cluster.kubectl(&wait).await.expect("it is ready");
     let took = began.elapsed();
@@ -93,6 +103,10 @@ async fn nobody_answers_about_new_pods() {
     scale("--replicas=2").await;
     let status = ["rollout", "status", "deploy/tombolo-agent", "--timeout=180s"];
     one.kubectl(&[&agents[..], &status].concat()).await.expect("they are back");
+    let proxy = |inside: &Result<String, String>| {
+        inside.as_ref().is_ok_and(|inside| inside.contains("tombolo-proxy"))
+    };
+    let _ = until("the API server reaches them", SOON, || would_get_a_proxy(one), proxy).await;
     let (inside, _) = started(one, "after").await;
     assert!(inside.contains("tombolo-proxy"), "{inside}");
     assert_eq!(until_ok("it calls", SOON, || answers(one, "after")).await, other.name);
