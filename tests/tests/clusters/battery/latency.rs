@@ -18,7 +18,6 @@ async fn load(cluster: &Cluster, space: &str, url: &str, fresh: bool) -> Value {
 }
 
 #[tokio::test]
-#[ignore = "written, and not run on real clusters yet"]
 async fn what_each_mode_takes() {
     let stage = Stage::up().await;
     let [one, other] = stage.pair.clusters();

@@ -94,7 +94,6 @@ async fn seen(cluster: &Cluster, mode: &str, workload: &str) -> BTreeSet<String>
 }
 
 #[tokio::test]
-#[ignore = "written, and not run on real clusters yet"]
 async fn every_protocol_in_every_mode() {
     let stage = Stage::up().await;
     let [one, other] = stage.pair.clusters();

@@ -60,7 +60,6 @@ async fn resolve(cluster: &Cluster, library: &str, name: &str) -> Result<BTreeSe
 }
 
 #[tokio::test]
-#[ignore = "written, and not run on real clusters yet"]
 async fn of_both_c_libraries() {
     let pair = Pair::up([0, 1]).await;
     let [one, other] = pair.clusters();
