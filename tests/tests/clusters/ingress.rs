@@ -79,7 +79,7 @@ async fn each_way_to_the_ingress_gateways() {
     is("a load balancer", &[&at_first], 0).await;
     // its address changes
     other.give(SERVICE, &format!("{}.wan.test", other.name)).await.expect("a name");
-    is("a load balancer by name", &[&named], 0).await;
+    is("a load balancer by name, too", &[&at_first, &named], 0).await;
     other.give(SERVICE, &second).await.expect("an address");
     is("a load balancer at another address", &[&at_second], 0).await;
 

@@ -242,6 +242,8 @@ async fn joined_only(world: &World, cluster: &Cluster) {
     run(cluster, 1).await;
     exports::export(cluster, "v1beta1", "catalog").await;
     let before = everything(cluster).await;
+    // the order to take everything out stands as long as the controller knows the cluster
+    world.tombolo(&["cluster", "remove", &cluster.name, "--yes"]).await.expect("it is removed");
     let kubeconfig = cluster.kubeconfig.display().to_string();
     let join = ["cluster", "join", &cluster.name, "--kubeconfig", &kubeconfig];
     world.tombolo(&join).await.expect("it joins");
