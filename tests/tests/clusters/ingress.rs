@@ -22,13 +22,17 @@ async fn install(world: &World, cluster: &Cluster, options: &[&str]) {
     said.unwrap_or_else(|error| panic!("{options:?}: {error}"));
 }
 
-/// What others are told of a cluster's gateways, and by whom each address was proved.
-async fn published(world: &World, cluster: &Cluster) -> Result<BTreeSet<String>, String> {
+/// Where a cluster's gateways are, as it says itself, and how each address stands.
+async fn advertised(world: &World, cluster: &Cluster) -> Result<Vec<Value>, String> {
     let shown = world.tombolo(&["cluster", "show", &cluster.name, "-o", "json"]).await?;
     let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
-    let all = shown["addresses"].as_array().ok_or_else(|| format!("no addresses in {shown}"))?;
+    shown["addresses"].as_array().cloned().ok_or_else(|| format!("no addresses in {shown}"))
+}
+
+/// Those that others use.
+fn published(all: &[Value]) -> BTreeSet<String> {
     let is = |one: &&Value| one["state"] == "published";
-    Ok(all.iter().filter(is).filter_map(|one| one["address"].as_str().map(str::to_owned)).collect())
+    all.iter().filter(is).filter_map(|one| one["address"].as_str().map(str::to_owned)).collect()
 }
 
 /// An address of the ingress gateways that Tombolo did not make.
@@ -57,13 +61,13 @@ async fn each_way_to_the_ingress_gateways() {
     let named = format!("{}.wan.test:15443", other.name);
     let is = async |what: &str, wanted: &[&str], ports: usize| {
         let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
-        let good = |found: &Result<BTreeSet<String>, String>| {
-            found.as_ref().is_ok_and(|found| {
-                let rest: BTreeSet<String> = found.difference(&wanted).cloned().collect();
-                wanted.is_subset(found) && rest.len() == ports
+        let good = |all: &Result<Vec<Value>, String>| {
+            all.as_ref().is_ok_and(|all| {
+                let found = published(all);
+                wanted.is_subset(&found) && found.difference(&wanted).count() == ports
             })
         };
-        let _ = until(what, SOON, || published(world, other), good).await;
+        let _ = until(what, SOON, || advertised(world, other), good).await;
         let through = async || {
             let list = world.tombolo(&["cluster", "list"]).await?;
             let line = list.lines().find(|line| line.contains(&one.name)).unwrap_or_default();
