@@ -2,6 +2,7 @@
 
 use crate::{
     config::Context,
+    plain::plain,
     problem::{CliError, Problem},
 };
 use anyhow::{Context as _, Result};
@@ -123,7 +124,7 @@ impl Client {
         let body = if bytes.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&bytes).context("read the answer")?
+            plain(serde_json::from_slice(&bytes).context("read the answer")?)
         };
         Ok(Versioned { body, etag })
     }
@@ -154,7 +155,8 @@ impl Client {
         if status.is_success() {
             return Ok((bytes, etag));
         }
-        let mut problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
+        let said = serde_json::from_slice(&bytes).map(plain).and_then(serde_json::from_value);
+        let mut problem: Problem = said.unwrap_or_default();
         problem.status = status.as_u16();
         if problem.title.is_empty() {
             problem.title = format!("the controller answered {status}");

@@ -17,6 +17,7 @@ pub mod kubernetes;
 pub mod login;
 pub mod org;
 pub mod output;
+mod plain;
 pub mod problem;
 pub mod service;
 pub mod token;

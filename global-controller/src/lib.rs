@@ -11,6 +11,7 @@ mod bootstrap;
 mod ca;
 pub mod config;
 mod http;
+mod json;
 mod metrics;
 mod postgres;
 mod publish;

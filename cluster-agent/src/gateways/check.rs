@@ -38,6 +38,16 @@ pub(super) fn check_instance(instance: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// What a gateway calls itself goes into logs, to the controller, and from there to terminals.
+pub(super) fn check_software(hello: &GatewayHello) -> Result<(), Problem> {
+    let software = &hello.hello.software;
+    if software.len() > 100 || software.contains(char::is_control) {
+        let detail = "hello.software: use at most 100 characters, none of them a control character";
+        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    Ok(())
+}
+
 /// Sidecars and egress gateways are dialled at the address they listen on; an ingress gateway at what it advertises.
 pub(super) fn check_tunnel(hello: &GatewayHello) -> Result<(), Problem> {
     if hello.role == GatewayRole::Ingress || !hello.tunnel.ip().is_unspecified() {

@@ -42,13 +42,14 @@ impl Kept {
     }
 }
 
+/// More than the milliseconds of any time: what a start adds stays below the next one.
+pub(super) const ROOM: u64 = 1 << 42;
+
 /// The first generation for the gateways of an agent that starts: above all that an agent on this directory gave
 /// before, and above those of one whose directory was lost, as long as the clock goes forward. Where it can't be kept (the disk is
 /// full), the agent starts all the same: the next start has the clock to go by.
 pub fn first_generation(data: &DataDir, clock: &dyn Clock) -> Generation {
     const FILE: &str = "gateway-generation.json";
-    /// More than the milliseconds of any time: what a start adds stays below the next one.
-    const ROOM: u64 = 1 << 42;
     let now = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now = u64::try_from(now).unwrap_or_default().min(ROOM - 1);
     let kept: u64 = data.read_json(FILE).ok().flatten().unwrap_or_default();

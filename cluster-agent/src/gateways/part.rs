@@ -28,19 +28,37 @@ fn cut(text: &mut String, most: usize) -> bool {
     true
 }
 
+/// Takes what no terminal, log or database should get.
+fn clean(text: &mut String) -> bool {
+    let is_dirty = text.contains(char::is_control);
+    if is_dirty {
+        *text = text.replace(char::is_control, " ");
+    }
+    is_dirty
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= NAME && !text.contains(char::is_control)
+}
+
 /// What is kept of a status; and a word about the rest, where there is one.
 pub(super) fn bounded(mut status: GatewayStatus, role: GatewayRole) -> GatewayStatus {
+    if role != GatewayRole::Egress {
+        // nobody else dials them
+        status.peers.clear();
+    }
     let edges = if role == GatewayRole::Sidecar { OWN_EDGES } else { EDGES };
     let before = status.edges.len();
     status
         .edges
-        .retain(|edge| [&edge.source, &edge.name, &edge.cluster].iter().all(|text| text.len() <= NAME));
+        .retain(|edge| [&edge.source, &edge.name, &edge.cluster].into_iter().all(|text| is_name(text)));
     status.edges.truncate(edges);
     let mut dropped = before > status.edges.len();
     dropped |= status.problems.len() > PROBLEMS;
     status.problems.truncate(PROBLEMS);
     for problem in &mut status.problems {
         dropped |= cut(&mut problem.subject, NAME) | cut(&mut problem.message, TEXT);
+        dropped |= clean(&mut problem.subject) | clean(&mut problem.message);
     }
     while status.peers.len() > PEERS {
         dropped = true;
@@ -48,13 +66,13 @@ pub(super) fn bounded(mut status: GatewayStatus, role: GatewayRole) -> GatewaySt
     }
     for addresses in status.peers.values_mut() {
         let before = addresses.len();
-        addresses.retain(|address, _| address.len() <= NAME);
+        addresses.retain(|address, _| is_name(address));
         while addresses.len() > ADDRESSES {
             addresses.pop_last();
         }
         dropped |= addresses.len() < before;
         for state in addresses.values_mut() {
-            dropped |= state.error.as_mut().is_some_and(|error| cut(error, TEXT));
+            dropped |= state.error.as_mut().is_some_and(|error| cut(error, TEXT) | clean(error));
         }
     }
     if dropped {
@@ -74,10 +92,18 @@ pub(crate) fn fitting(mut reports: Vec<GatewayReport>) -> (Vec<GatewayReport>, V
     let mut whose = Vec::new();
     while all > ALL {
         let longest = lengths.iter().enumerate().max_by_key(|(_, length)| **length).map(|(at, _)| at);
-        let Some(at) = longest.filter(|at| !reports[*at].status.edges.is_empty()) else { break };
-        reports[at].status.edges.clear();
-        reports[at].status.problems.clear();
+        let Some(at) = longest.filter(|at| lengths[*at] > 0) else { break };
+        let status = &mut reports[at].status;
+        if status.edges.is_empty() && status.problems.is_empty() {
+            status.peers.clear();
+        }
+        status.edges.clear();
+        status.problems.clear();
+        // of what is left nothing can go, and that is little
         let now = length(&reports[at]);
+        if now == lengths[at] {
+            break;
+        }
         all -= lengths[at] - now;
         lengths[at] = now;
         whose.push(reports[at].instance.clone());

@@ -4,7 +4,7 @@ use super::{
     advertise,
     answer::{Body, empty, json},
     authorize::authorize,
-    check::{check_instance, check_tunnel, check_version, too_far},
+    check::{check_instance, check_software, check_tunnel, check_version, too_far},
     feed::Feed,
     hub::Hub,
     peer::Peer,
@@ -179,6 +179,7 @@ impl Context {
             return Err(too_far(theirs, ours));
         }
         check_instance(&hello.instance)?;
+        check_software(&hello)?;
         let hello = peer.permit(hello, &self.view.borrow())?;
         check_tunnel(&hello)?;
         advertise::check(&hello.advertise, advertise::is_loopback(&self.membership.controller))

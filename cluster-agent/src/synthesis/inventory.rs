@@ -31,7 +31,9 @@ pub fn inventory(local: Local<'_>) -> Inventory {
         .map(|(key, service)| {
             let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
             let record = service_record(service, created_s, local.passing, &sidecars);
-            (key.clone(), ServiceRecord { export: local.view.export(key, service), ..record })
+            let mut record = ServiceRecord { export: local.view.export(key, service), ..record };
+            record.fit();
+            (key.clone(), record)
         })
         .collect();
     Inventory { namespaces, services }

@@ -37,10 +37,10 @@ impl Generation {
     pub const fn first_of(epoch: u64) -> Self {
         Self(epoch << EPOCH_BITS)
     }
-    /// The one after it.
+    /// The one after it; of the last one there can be, itself.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

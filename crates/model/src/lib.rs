@@ -4,6 +4,7 @@
 //! No I/O, no async, no clocks. Everything that came from outside becomes one of these types at the edge,
 //! through a parser that says what is wrong; a value of these types is valid.
 
+pub mod bounds;
 pub mod corefile;
 pub mod generation;
 pub mod health;

@@ -1,6 +1,9 @@
 //! Bodies of requests: JSON, read whole, with a refusal that says where it is wrong.
 
-use crate::app::error::{Kind, Refusal};
+use crate::{
+    app::error::{Kind, Refusal},
+    json::check_text,
+};
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request, rejection::BytesRejection},
@@ -26,6 +29,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 Refusal::new(Kind::MalformedJson, "The body could not be read to its end.")
             }
         })?;
+        check_text(&bytes)?;
         serde_json::from_slice(&bytes).map(Body).map_err(|error| {
             let kind = if error.is_data() { Kind::InvalidField } else { Kind::MalformedJson };
             Refusal::new(kind, format!("The body is not the message expected here: {error}."))

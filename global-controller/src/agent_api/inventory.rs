@@ -81,6 +81,15 @@ fn check(update: &InventoryUpdate) -> Result<i64, Refusal> {
             "use a new random text for each process",
         );
     }
+    if let Some((key, (field, most))) =
+        update.services.iter().find_map(|(key, record)| Some((key, record.excess()?)))
+    {
+        return wrong(
+            &format!("services[{key}].{field}"),
+            &format!("is more than {most}"),
+            "upgrade the agent: it leaves out what is too much",
+        );
+    }
     match i64::try_from(update.sequence) {
         Ok(sequence) if sequence > 0 => Ok(sequence),
         _ => wrong("sequence", "is not a count from 1", "begin at 1 with each epoch"),

@@ -8,6 +8,7 @@ use crate::app::{
     page::Page,
     version::Expected,
 };
+use crate::json::check_text;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -130,6 +131,7 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for Body<T> {
                 }
             })?;
         let bytes = bytes.to_bytes();
+        check_text(&bytes)?;
         let value = read_json(&bytes)?;
         Ok(Self { value, bytes, path: parts.uri.path().to_owned(), key })
     }

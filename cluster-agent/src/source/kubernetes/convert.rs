@@ -150,7 +150,8 @@ fn claim(spec: &ServiceSpec) -> Option<String> {
     let is_virtual = |text: &&String| match text.parse() {
         Ok(IpAddr::V4(ip)) => ip.octets()[0] >= 240,
         Ok(IpAddr::V6(ip)) => ip.segments()[..4] == VIRTUAL,
-        Err(_) => false,
+        // kube-proxy reads more spellings of an address than anybody else
+        Err(_) => true,
     };
     let claimed: Vec<&str> =
         spec.external_ips.iter().flatten().filter(is_virtual).map(String::as_str).collect();
@@ -211,7 +212,8 @@ pub(super) fn export(object: DynamicObject) -> Read {
         map
     };
     let labels = map("exportedLabels", |name, value| is_qualified(name) && is_label_value(value));
-    let annotations = map("exportedAnnotations", |name, _| is_qualified(name));
+    // a NUL is no text to PostgreSQL
+    let annotations = map("exportedAnnotations", |name, value| is_qualified(name) && !value.contains('\0'));
     let created_s = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let service = ServiceKey { namespace: key.namespace.clone(), name };
     let object = ExportObject { key: service, created_s, labels, annotations };
