@@ -2,7 +2,7 @@
 
 use super::{
     Deps,
-    caller::{Scope, Secret},
+    caller::{Role, Scope, Secret},
     cluster,
     error::{Checks, Kind, Refusal, Result},
     manifest,
@@ -146,6 +146,16 @@ pub(crate) async fn create(
     };
     let (org, now) = (scope.org.id, work.now);
     let cluster = cluster::find_standing(&mut work.tx, scope, cluster_name, now).await?;
+    // Who joins in the name of a cluster that has joined takes its place, and all its names.
+    if cluster.joined_at.is_some() && scope.caller.role < Role::Admin {
+        let detail = format!(
+            "The cluster {cluster_name:?} has joined, and whoever joins with a new token takes its place: that needs the role {}; the token has {}.",
+            Role::Admin,
+            scope.caller.role
+        );
+        let remedy = "let an admin of the organization make the token";
+        return Err(Refusal::new(Kind::Forbidden, detail).field("cluster", "has joined", remedy));
+    }
     if work.tx.count_open_onboarding_tokens(org, cluster.id, now).await? >= MOST_OPEN {
         return Err(Refusal::new(
             Kind::Conflict,
