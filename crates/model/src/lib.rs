@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod corefile;
 pub mod generation;
 pub mod health;
+mod held;
 pub mod id;
 pub mod identity;
 pub mod install;
@@ -20,6 +21,7 @@ mod shared;
 pub mod snapshot;
 
 pub use generation::Generation;
+pub use held::Held;
 pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};
 pub use locality::{Locality, Proximity};
 pub use name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NameError, NamespaceName, OrgName};
