@@ -224,7 +224,8 @@ fn addresses(vip: Vip, there: Option<&SeenService>, refused: &Refused) -> BTreeS
     let of_family = |ip: IpAddr| if ip.is_ipv4() { IpAddr::V4(vip.v4) } else { IpAddr::V6(vip.v6) };
     let address = |ip: IpAddr| if carried.contains(&of_family(ip)) { of_family(ip) } else { ip };
     // A Service that has got a second family carries nothing in it for a moment: an address of that now would be another one soon.
-    let is_carried = |ip: &IpAddr| carried.is_empty() || carried.iter().any(|one| family(*one) == family(*ip));
+    let is_carried =
+        |ip: &IpAddr| carried.is_empty() || carried.iter().any(|one| family(*one) == family(*ip));
     found.cluster_ips.iter().copied().filter(is_carried).map(address).collect()
 }
 

@@ -369,7 +369,10 @@ fn names_resolve_where_a_gateway_is() {
         service.spec.as_mut().unwrap().external_ips = Some(vec!["240.0.0.1".to_owned()]);
     });
     assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["240.0.0.1"], "and no ClusterIP for a moment");
-    world.change(|service| service.spec.as_mut().unwrap().external_ips = None);
+    world.change(|service| {
+        let spec = service.spec.as_mut().unwrap();
+        (spec.cluster_ip, spec.external_ips) = (Some("10.96.0.9".to_owned()), None);
+    });
     assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["10.96.0.9", "fd00::9"], "it may carry none");
 }
 
