@@ -1,11 +1,13 @@
-//! When a peer was heard last: whatever comes from it is a sign of life, also where an answer to a ping waits behind much else.
+//! When a peer was heard last. Whatever comes from it is a sign of life, also where an answer to a ping waits behind much else; and so is
+//! that it takes what waits to be sent, for behind a bulk upload over a slow link a ping is long on its way. What goes out at once
+//! is none: the kernel of a process that hangs takes it.
 
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -21,17 +23,35 @@ pub(crate) struct LastHeard {
     begin: Instant,
     /// Milliseconds since.
     at: AtomicU64,
+    /// Whether the kernel takes no more to send.
+    blocked: AtomicBool,
 }
 
 impl LastHeard {
     /// Heard now.
     pub(crate) fn now() -> Arc<Self> {
-        Arc::new(Self { begin: Instant::now(), at: AtomicU64::new(0) })
+        Arc::new(Self { begin: Instant::now(), at: AtomicU64::new(0), blocked: AtomicBool::new(false) })
     }
 
-    fn note(&self) {
+    /// There was a sign of life.
+    pub(crate) fn note(&self) {
         let since = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.at.store(since, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel takes no more to send.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Something was to be sent. That it goes again after it did not is a sign of life.
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Pending => self.blocked.store(true, Ordering::Relaxed),
+            Poll::Ready(Ok(1..)) if self.blocked.swap(false, Ordering::Relaxed) => self.note(),
+            Poll::Ready(_) => {}
+        }
+        polled
     }
 
     /// How long ago it was.
@@ -45,7 +65,7 @@ impl LastHeard {
     }
 }
 
-/// A connection that notes when something came.
+/// A connection that notes when something came, or goes again.
 #[derive(Debug)]
 pub(crate) struct Listening<T> {
     inner: T,
@@ -75,7 +95,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.heard.wrote(polled)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(cx)
@@ -88,7 +109,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.heard.wrote(polled)
     }
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
@@ -117,5 +139,28 @@ mod tests {
         drop(far);
         assert_eq!(near.read(&mut answer).await.unwrap(), 0);
         assert_eq!(heard.ago(), Duration::from_millis(700), "an end is no sign of life");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_blocked_write_goes_on_is_a_sign_of_life() {
+        let (near, mut far) = duplex(64);
+        let heard = LastHeard::now();
+        let mut near = Listening::new(near, Arc::clone(&heard));
+        near.write_all(&[0; 64]).await.unwrap();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let mut more = std::pin::pin!(near.write_all(&[0; 100]));
+        assert!(futures::poll!(&mut more).is_pending());
+        assert!(heard.is_blocked());
+        assert_eq!(heard.ago(), Duration::from_secs(3), "nobody takes it");
+        far.read_exact(&mut [0; 20]).await.unwrap();
+        assert!(futures::poll!(&mut more).is_pending(), "there is more");
+        assert_eq!(heard.ago(), Duration::ZERO, "some was taken");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(heard.is_blocked() && futures::poll!(&mut more).is_pending());
+        assert_eq!(heard.ago(), Duration::from_secs(1));
+        let mut rest = [0; 144];
+        let (written, read) = tokio::join!(more, far.read_exact(&mut rest));
+        assert!(written.is_ok() && read.is_ok());
+        assert!(!heard.is_blocked() && heard.ago() == Duration::ZERO);
     }
 }

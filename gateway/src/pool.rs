@@ -2,7 +2,8 @@
 //!
 //! A key is who dials whom where. Each has one tunnel mostly, and more when many streams share one or the peer
 //! takes no more of them. To another cluster there are several from the first call on, for behind one address there may be
-//! several gateways ([`spread`]); one that falls silent takes no new streams, and the others go on. A tunnel made with a certificate that was rotated takes no new streams; those it has go on.
+//! several gateways ([`spread`]); one that falls silent takes no new streams until it answers again, and the others go on. A tunnel made with a certificate
+//! that was rotated takes no new streams; those it has go on.
 
 mod slot;
 mod spread;
@@ -73,6 +74,12 @@ impl Pool {
         self.len() == 0
     }
 
+    /// Those of them that do not answer in time.
+    #[must_use]
+    pub fn silent(&self) -> usize {
+        self.lock().values().map(|slot| slot.usable().iter().filter(|tunnel| !tunnel.answers()).count()).sum()
+    }
+
     /// Whether dialling this failed a moment ago.
     #[must_use]
     pub fn failed_lately(&self, key: &Key) -> bool {
@@ -129,7 +136,12 @@ impl Pool {
         if let Some(refusal) = slot.failed_since(asked) {
             return Err(refusal);
         }
-        let result = self.dial(key, &slot).await;
+        // All are silent, or there is none. Behind the address there may be another gateway; or it was a moment's.
+        let result = tokio::select! {
+            biased;
+            result = self.dial(key, &slot) => result,
+            tunnel = slot.answer() => return Ok(tunnel),
+        };
         slot.set_failure(result.as_ref().err().cloned());
         let tunnel = result?;
         self.spread(key, &slot);
@@ -154,7 +166,8 @@ impl Pool {
                 Ok((stream, answer)) => return Ok((stream, answer, tunnel)),
                 Err(refusal) if refusal.reason == Reason::TunnelLost && refusal.hop.is_none() => {
                     // Of several tunnels many may lead to one gateway that ends; each says so to the first stream that it does not take.
-                    let count = if tunnel.usable() { &mut again } else { &mut ending };
+                    let takes = tunnel.usable() && tunnel.answers();
+                    let count = if takes { &mut again } else { &mut ending };
                     *count += 1;
                     if again > AGAIN || ending > AGAIN + self.dialer.limits.pool_tunnels {
                         return Err(refusal);
@@ -234,11 +247,11 @@ impl Pool {
                         false
                     }
                 };
-                let most = slot.usable().len().max(aim);
+                let most = slot.answering().len().max(aim);
                 if !wanted || !pool.dial_beside(&key, &slot).await {
                     break;
                 }
-                slot.trim(most);
+                slot.trim(most, pool.dialer.limits.pool_tunnels.max(aim));
             }
             slot.spreading.store(false, Ordering::SeqCst);
         });

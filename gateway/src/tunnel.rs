@@ -28,7 +28,10 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tombolo_model::{GatewayRole, snapshot::CaFingerprint};
 use tombolo_mtls::{BundleStore, Peer, key_of};
@@ -99,8 +102,8 @@ struct State {
     streams: AtomicUsize,
     retired: AtomicBool,
     closed: CancellationToken,
-    /// It did not answer in time: nobody waits for it any more.
-    silent: CancellationToken,
+    /// It does not answer in time: nobody waits for it, until it does.
+    silent: watch::Sender<bool>,
     heard: Arc<LastHeard>,
     /// When it was picked last, in turns of its pool.
     turn: AtomicU64,
@@ -198,15 +201,17 @@ impl Dialer {
             |error: &dyn fmt::Display| Refusal::new(Reason::PeerUnreachable, format!("{address}: {error}"));
         let tcp = reach.connect(address).await.map_err(|error| unreachable(&error))?;
         socket::prepare(&tcp);
+        let backlog = socket::Backlog::of(&tcp);
+        let heard = LastHeard::now();
         let name = server_name(address);
-        let (tls, peer) = tombolo_mtls::connect(tcp, config, name)
+        // Below TLS, which has a buffer of its own: what the kernel takes is what counts.
+        let (tls, peer) = tombolo_mtls::connect(Listening::new(tcp, Arc::clone(&heard)), config, name)
             .await
             .map_err(|error| Refusal::handshake(&error, address))?;
         let agreed = Tls::of(tls.get_ref().1);
         let replica = key_of(tls.get_ref().1.peer_certificates());
-        let heard = LastHeard::now();
         let (send, connection) = client_builder(&self.limits)
-            .handshake::<_, Bytes>(Listening::new(tls, Arc::clone(&heard)))
+            .handshake::<_, Bytes>(tls)
             .await
             .map_err(|error| unreachable(&error))?;
         // TLS 1.3 tells a client nothing of its own certificate's fate. The first answer does: wait for the peer's
@@ -218,12 +223,13 @@ impl Dialer {
             streams: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             closed: CancellationToken::new(),
-            silent: CancellationToken::new(),
+            silent: watch::Sender::new(false),
             heard,
             turn: AtomicU64::new(0),
         });
         let (up, confirmed) = tokio::sync::oneshot::channel();
-        task::spawn("tunnel", drive(connection, state.clone(), ticket, self.timing, watch, up));
+        let looks = Looks { timing: self.timing, watch, backlog };
+        task::spawn("tunnel", drive(connection, state.clone(), ticket, looks, up));
         match confirmed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(refused_late(address, error)),
@@ -256,20 +262,46 @@ pub(crate) fn server_name(address: &str) -> ServerName<'static> {
     }
 }
 
+/// How a tunnel's silence is found.
+struct Looks {
+    timing: Timing,
+    watch: Watch,
+    backlog: Option<socket::Backlog>,
+}
+
+impl Looks {
+    /// How long nothing was heard of a peer that was asked then: what came since is as good as an answer, and what was taken.
+    fn silence(&mut self, asked: Instant, state: &State) -> Duration {
+        if self.backlog.as_mut().is_some_and(|backlog| backlog.moves(state.heard.is_blocked())) {
+            state.heard.note();
+        }
+        asked.elapsed().min(state.heard.ago())
+    }
+
+    /// Whether a tunnel that was silent for so long, and asked all the while, has ended.
+    fn is_end(&self, silence: Duration) -> bool {
+        match self.watch {
+            // a beat is as long as that, but for the odd millisecond
+            Watch::Address => silence >= self.timing.keepalive.mul_f64(0.9),
+            Watch::Tunnel => silence >= self.timing.keepalive,
+        }
+    }
+}
+
 /// Runs a tunnel's connection to its end.
 async fn drive<T>(
     mut connection: client::Connection<T, Bytes>,
     state: Arc<State>,
     ticket: crate::conns::Ticket,
-    timing: Timing,
-    watch: Watch,
+    mut looks: Looks,
     up: tokio::sync::oneshot::Sender<Result<(), h2::Error>>,
 ) where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
+    let timing = looks.timing;
     let _closed = state.closed.clone().drop_guard();
     let mut pings = connection.ping_pong();
-    let mut beats = interval(match watch {
+    let mut beats = interval(match looks.watch {
         Watch::Address => timing.keepalive,
         Watch::Tunnel => timing.probe,
     });
@@ -300,23 +332,21 @@ async fn drive<T>(
                     return;
                 }
                 asked = None;
+                state.set_silent(None);
                 if let Some(up) = up.take() {
                     let _ = up.send(Ok(()));
                 }
             }
             _ = beats.tick() => {
                 match (asked, &mut pings) {
-                    (Some(at), _) if watch == Watch::Address || at.elapsed() >= timing.keepalive => {
-                        tracing::info!("tunnel does not answer; closed");
-                        return;
-                    }
-                    // what came since is as good as an answer
                     (Some(at), _) => {
-                        let silence = at.elapsed().min(state.heard.ago());
-                        if silence >= timing.dead && !state.silent.is_cancelled() {
-                            tracing::info!(silence_ms = silence.as_millis(), "tunnel is silent; others are taken");
-                            state.retired.store(true, Ordering::SeqCst);
-                            state.silent.cancel();
+                        let silence = looks.silence(at, &state);
+                        if looks.is_end(silence) {
+                            tracing::info!("tunnel does not answer; closed");
+                            return;
+                        }
+                        if looks.watch == Watch::Tunnel {
+                            state.set_silent((silence >= timing.dead).then_some(silence));
                         }
                     }
                     (None, Some(pings)) => {
@@ -345,6 +375,20 @@ async fn pong(pings: &mut Option<h2::PingPong>) -> Result<(), h2::Error> {
     }
 }
 
+impl State {
+    /// It is silent, for so long, or is not.
+    fn set_silent(&self, silence: Option<Duration>) {
+        let changed = self.silent.send_if_modified(|now| std::mem::replace(now, silence.is_some()) != *now);
+        match silence {
+            Some(silence) if changed => {
+                tracing::info!(silence_ms = silence.as_millis(), "tunnel is silent; others are taken");
+            }
+            None if changed => tracing::info!("tunnel answers again"),
+            _ => {}
+        }
+    }
+}
+
 /// A stream that counts in its tunnel, and keeps it.
 #[derive(Debug)]
 struct Counted(Arc<Tunnel>);
@@ -366,6 +410,25 @@ impl Tunnel {
     #[must_use]
     pub fn usable(&self) -> bool {
         !self.state.retired.load(Ordering::SeqCst) && !self.state.closed.is_cancelled()
+    }
+
+    /// Whether it answers in time, as far as is known. One that does not takes no new streams meanwhile.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        !*self.state.silent.borrow()
+    }
+
+    /// Waits until it answers again; for ever where it never will.
+    pub(crate) async fn answer(self: Arc<Self>) -> Arc<Self> {
+        let mut silent = self.state.silent.subscribe();
+        let closed = tokio::select! {
+            answers = silent.wait_for(|silent| !silent) => answers.is_err(),
+            () = self.state.closed.cancelled() => true,
+        };
+        if closed {
+            std::future::pending::<()>().await;
+        }
+        self
     }
 
     /// The most streams that the peer takes.
@@ -421,10 +484,11 @@ impl Tunnel {
             let (response, send) = ready.send_request(request, false)?;
             Ok::<_, h2::Error>((response.await?, send))
         };
+        let mut silent = self.state.silent.subscribe();
         let opened = tokio::select! {
             biased;
             opened = opened => opened,
-            () = self.state.silent.cancelled() => return Err(lost(&"it does not answer")),
+            _ = silent.wait_for(|silent| *silent) => return Err(lost(&"it does not answer")),
         };
         let (response, send) = opened.map_err(|error| {
             // A tunnel that says goodbye takes no more; one reset stream says nothing of the others.

@@ -2,7 +2,7 @@
 
 use super::{
     Exposed, FILE,
-    objects::{service_mended, stands_for, without_external_ips},
+    objects::{own, service_mended, stands_for, without_external_ips},
     plan::{Action, Found, Refused, plan, refused_elsewhere},
     seen::{Seen, SeenService, SeenSlice},
 };
@@ -233,9 +233,13 @@ impl Exposing {
 
     async fn act(&self, action: Action) -> Done {
         let result = match &action {
-            Action::ApplyService(service) => self.apply(&**service).await,
+            Action::MakeService(service, slices) => match self.apply(&**service).await {
+                Ok(made) => return self.lead(&made, slices).await,
+                Err(error) => Err(error),
+            },
+            Action::ApplyService(service) => self.apply(&**service).await.map(drop),
             Action::ReplaceService(service) => self.replace(service).await,
-            Action::ApplySlice(slice) => self.apply(&**slice).await,
+            Action::ApplySlice(slice) => self.apply(&**slice).await.map(drop),
             Action::DeleteService(name) => {
                 self.api::<Service>().delete(name, &DeleteParams::default()).await.map(drop)
             }
@@ -257,14 +261,39 @@ impl Exposing {
 
     /// A Service that was refused is written without its external IPs. Where that is taken, it were those.
     async fn without(&self, action: &Action, why: &str) -> Option<Done> {
-        let (Action::ApplyService(service) | Action::ReplaceService(service)) = action else { return None };
-        let plain = without_external_ips(service)?;
-        let result = match action {
-            Action::ReplaceService(_) => self.replace(&plain).await,
-            _ => self.apply(&plain).await,
+        let (Action::MakeService(service, _)
+        | Action::ApplyService(service)
+        | Action::ReplaceService(service)) = action
+        else {
+            return None;
         };
-        let name = stands_for(&service.metadata)?;
-        result.ok().map(|()| Done::Refused(name, why.to_owned()))
+        let plain = without_external_ips(service)?;
+        match action {
+            Action::ReplaceService(_) => self.replace(&plain).await.ok()?,
+            Action::MakeService(_, slices) => {
+                let made = self.apply(&plain).await.ok()?;
+                // what can't be made behind it is missed at the next look
+                let _ = self.lead(&made, slices).await;
+            }
+            _ => self.apply(&plain).await.map(drop).ok()?,
+        }
+        Some(Done::Refused(stands_for(&service.metadata)?, why.to_owned()))
+    }
+
+    /// Makes what is behind a Service that was made: in the same pass, for the name resolves, and a cluster whose Service leads nowhere refuses
+    /// its callers.
+    async fn lead(&self, made: &Service, slices: &[EndpointSlice]) -> Done {
+        let (Some(name), Some(uid)) = (&made.metadata.name, &made.metadata.uid) else { return Done::Well };
+        for slice in slices {
+            let mut slice = slice.clone();
+            own(&mut slice, name, uid);
+            match self.apply(&slice).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+                Err(error) => return Done::Failed(chain(&error)),
+            }
+        }
+        Done::Well
     }
 
     async fn replace(&self, service: &Service) -> Result<(), kube::Error> {
@@ -275,7 +304,8 @@ impl Exposing {
         api.replace(name, &params, &mended).await.map(drop)
     }
 
-    async fn apply<K>(&self, object: &K) -> Result<(), kube::Error>
+    /// Gives what there is then.
+    async fn apply<K>(&self, object: &K) -> Result<K, kube::Error>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -285,7 +315,7 @@ impl Exposing {
     {
         let name = object.meta().name.as_deref().unwrap_or_default();
         let params = PatchParams::apply(MANAGER).force();
-        self.api::<K>().patch(name, &params, &Patch::Apply(object)).await.map(drop)
+        self.api::<K>().patch(name, &params, &Patch::Apply(object)).await
     }
 
     fn api<K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {

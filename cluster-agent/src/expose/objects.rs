@@ -99,29 +99,27 @@ pub(super) fn service(
 /// The kind that owns slices.
 pub(super) const OWNER: &str = "Service";
 
-/// What goes with the Service of this name that was read; none before it has an identity.
-pub(super) fn owner(name: &str, found: &SeenService) -> Option<OwnerReference> {
-    Some(OwnerReference {
+/// A slice goes with the Service of this name and identity.
+pub(super) fn own(slice: &mut EndpointSlice, service: &str, uid: &str) {
+    slice.metadata.owner_references = Some(vec![OwnerReference {
         api_version: "v1".to_owned(),
         kind: OWNER.to_owned(),
-        name: name.to_owned(),
-        uid: found.uid.clone()?.into(),
+        name: service.to_owned(),
+        uid: uid.to_owned(),
         ..OwnerReference::default()
-    })
+    }]);
 }
 
-/// The endpoints of a name in one address family. They go with their Service.
+/// The endpoints of a name in one address family; see [`own`].
 pub(super) fn slice(
     namespace: &NamespaceName,
     name: &GlobalName,
     ports: &[Port],
     family: &'static str,
     gateways: &[(IpAddr, bool)],
-    owner: OwnerReference,
 ) -> EndpointSlice {
     let service = object_name(name);
     let mut metadata = meta(namespace, &slice_name(&service, family), name);
-    metadata.owner_references = Some(vec![owner]);
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(SERVICE_NAME.to_owned(), service);
     labels.insert(SLICE_MANAGED_BY.to_owned(), MANAGED_BY.1.to_owned());

@@ -35,6 +35,8 @@ pub(super) type Refused = BTreeMap<GlobalName, String>;
 /// Something to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
+    /// There is none yet. The slices go with it: they get its identity as their owner's, from what the API server answers.
+    MakeService(Box<Service>, Vec<EndpointSlice>),
     ApplyService(Box<Service>),
     /// There is something in it that others put there: it is read, and written whole.
     ReplaceService(Box<Service>),
@@ -64,7 +66,9 @@ impl Plan {
             .actions
             .drain(..)
             .filter_map(|action| match action {
-                Action::ApplyService(service) | Action::ReplaceService(service) => service.metadata.name,
+                Action::MakeService(service, _)
+                | Action::ApplyService(service)
+                | Action::ReplaceService(service) => service.metadata.name,
                 _ => None,
             })
             .collect();
@@ -122,19 +126,27 @@ pub(super) fn plan(
         let there = found.services.get(&object);
         let external = if refused.contains_key(name) { BTreeSet::new() } else { external(*vip, there) };
         let service = objects::service(namespace, name, &ports, &external);
+        let mut behind = Vec::new();
+        for (family, addresses) in &gateways {
+            let seen = slices.remove(&objects::slice_name(&object, family));
+            let mut slice = objects::slice(namespace, name, &ports, family, addresses);
+            match there {
+                // what was left of an earlier Service has another owner
+                None => behind.push(slice),
+                Some(found) => {
+                    let Some(uid) = &found.uid else { continue };
+                    objects::own(&mut slice, &object, uid);
+                    if seen != Some(SeenSlice::of(&slice)) {
+                        plan.actions.push(Action::ApplySlice(Box::new(slice)));
+                    }
+                }
+            }
+        }
         match there.map(|found| objects::service_differs(&SeenService::of(&service), found)) {
             Some(Difference::None) => {}
             Some(Difference::Foreign) => plan.actions.push(Action::ReplaceService(Box::new(service))),
-            None | Some(Difference::Lacks) => plan.actions.push(Action::ApplyService(Box::new(service))),
-        }
-        for (family, addresses) in &gateways {
-            let seen = slices.remove(&objects::slice_name(&object, family));
-            // They go with their Service, so they come after it.
-            let Some(owner) = there.and_then(|found| objects::owner(&object, found)) else { continue };
-            let slice = objects::slice(namespace, name, &ports, family, addresses, owner);
-            if seen != Some(SeenSlice::of(&slice)) {
-                plan.actions.push(Action::ApplySlice(Box::new(slice)));
-            }
+            Some(Difference::Lacks) => plan.actions.push(Action::ApplyService(Box::new(service))),
+            None => plan.actions.push(Action::MakeService(Box::new(service), behind)),
         }
         // The gateways take connections at the numbers before anybody is sent there.
         let mut addresses = addresses(*vip, there, refused);
@@ -211,7 +223,10 @@ fn addresses(vip: Vip, there: Option<&SeenService>, refused: &Refused) -> BTreeS
     let carried = &found.external_ips;
     let of_family = |ip: IpAddr| if ip.is_ipv4() { IpAddr::V4(vip.v4) } else { IpAddr::V6(vip.v6) };
     let address = |ip: IpAddr| if carried.contains(&of_family(ip)) { of_family(ip) } else { ip };
-    found.cluster_ips.iter().copied().map(address).collect()
+    // A Service that has got a second family carries nothing in it for a moment: an address of that now would be another one soon.
+    let is_carried =
+        |ip: &IpAddr| carried.is_empty() || carried.iter().any(|one| family(*one) == family(*ip));
+    found.cluster_ips.iter().copied().filter(is_carried).map(address).collect()
 }
 
 /// A name that there should be a Service for.

@@ -170,10 +170,7 @@ mod tests {
         let name = GlobalName::parse("catalog.acme.example.com").unwrap();
         let namespace = tombolo_model::NamespaceName::parse("tombolo-system").unwrap();
         let service = objects::service(&namespace, &name, &[], &Default::default());
-        let mut found = SeenService::of(&service);
-        found.uid = Some("1".into());
-        let owner = objects::owner("g", &found).unwrap();
-        let slice = objects::slice(&namespace, &name, &[], "IPv4", &[], owner);
+        let slice = objects::slice(&namespace, &name, &[], "IPv4", &[]);
         let keys = |map: &Option<BTreeMap<String, String>>| {
             map.iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>()
         };

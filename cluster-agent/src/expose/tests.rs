@@ -1,6 +1,6 @@
 use super::{
     Exposed,
-    objects::{object_name, service_mended, stands_for},
+    objects::{object_name, own, service_mended, stands_for},
     plan::{Action, Found, Plan, Refused, plan, refused_elsewhere},
     seen::{SeenService, SeenSlice},
 };
@@ -150,6 +150,17 @@ impl World {
 
     fn act(&mut self, action: Action) -> String {
         match action {
+            Action::MakeService(service, slices) => {
+                let object = service.metadata.name.clone().unwrap();
+                assert!(self.found.services.iter().all(|found| found.metadata.name != service.metadata.name));
+                let mut done = self.act(Action::ApplyService(service)).replace("apply", "make");
+                let made = self.found.services.last().unwrap().metadata.uid.clone().unwrap();
+                for mut slice in slices {
+                    own(&mut slice, &object, &made);
+                    done += &format!(", {}", self.act(Action::ApplySlice(Box::new(slice))));
+                }
+                done
+            }
             Action::ApplyService(mut service) => {
                 let name = service.metadata.name.clone().unwrap();
                 let spec = service.spec.as_mut().unwrap();
@@ -202,11 +213,10 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
     let gateways = egress(&[("10.1.0.5:15008", true), ("[fd00::5]:15008", true), ("127.0.0.1:15008", true)]);
     let names = || vec![name(CATALOG, &[80, 8082]), name("dns.acme.example.com", &[])];
     let object = object_name(&global(CATALOG));
-    assert_eq!(world.step(names(), &gateways), [format!("apply {object}")]);
+    let made = format!("make {object}, apply slice {object}-ipv4, apply slice {object}-ipv6");
+    assert_eq!(world.step(names(), &gateways), [made], "never one that leads to nobody");
     let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
     assert_eq!(world.exposed[&global(CATALOG)].addresses, vip, "pods with a proxy need no Service");
-    let slices = ["ipv4", "ipv6"].map(|family| format!("apply slice {object}-{family}"));
-    assert_eq!(world.step(names(), &gateways), slices, "they go with their Service, so they come after it");
     assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
     let exposure = &world.exposed[&global(CATALOG)];
     assert_eq!(exposure.ports, BTreeMap::from([(80, 16_384), (8082, 16_385)]));
@@ -311,12 +321,8 @@ fn what_others_change_is_mended() {
     world.found.slices[0].metadata.owner_references = None;
     assert_eq!(world.step(names(), &gateways), [format!("apply slice {object}-ipv4")], "whose it is, too");
     world.found.services.clear();
-    assert_eq!(world.step(names(), &gateways), [format!("apply {object}")], "deleted by hand");
-    assert_eq!(
-        world.step(names(), &gateways),
-        [format!("apply slice {object}-ipv4")],
-        "it is another Service"
-    );
+    let again = format!("make {object}, apply slice {object}-ipv4");
+    assert_eq!(world.step(names(), &gateways), [again], "deleted by hand: it is another Service");
     assert_eq!(world.step(names(), &gateways), [""; 0]);
 }
 
@@ -361,6 +367,16 @@ fn names_resolve_where_a_gateway_is() {
     assert_eq!(resolved(&world, &[(v4, true)]), ["240.0.0.1"]);
     assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["240.0.0.1", "fd74::1"]);
     assert_eq!(resolved(&world, &[]), ["240.0.0.1", "fd74::1"], "none yet");
+    // The Service has just got an address of the second family, and carries nothing there yet.
+    world.change(|service| {
+        service.spec.as_mut().unwrap().external_ips = Some(vec!["240.0.0.1".to_owned()]);
+    });
+    assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["240.0.0.1"], "and no ClusterIP for a moment");
+    world.change(|service| {
+        let spec = service.spec.as_mut().unwrap();
+        (spec.cluster_ip, spec.external_ips) = (Some("10.96.0.9".to_owned()), None);
+    });
+    assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["10.96.0.9", "fd00::9"], "it may carry none");
 }
 
 /// The API server takes no external IPs.

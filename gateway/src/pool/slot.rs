@@ -2,6 +2,7 @@
 
 use super::spread::{self, Seen};
 use crate::{error::Refusal, tunnel::Tunnel};
+use futures::future::select_all;
 use rustls::ClientConfig;
 use std::{
     sync::{
@@ -72,7 +73,7 @@ impl Slot {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tunnels that take new streams; the others are let go.
+    /// The tunnels that take new streams, now or when they answer again; the others are let go.
     pub(super) fn usable(&self) -> MutexGuard<'_, Vec<Arc<Tunnel>>> {
         let not_after = self.credentials.not_after();
         let mut tunnels = self.lock();
@@ -95,7 +96,7 @@ impl Slot {
 
     /// What is to be done that there are `aim` of them, and new ones now and then.
     pub(super) fn spread(&self, aim: usize, respread: Duration) -> Spread {
-        let tunnels = self.usable();
+        let tunnels = self.answering();
         if tunnels.len() < aim {
             Spread::Few
         } else if self.dialled.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= respread {
@@ -107,14 +108,33 @@ impl Slot {
         }
     }
 
-    /// No new streams on those over `most`.
-    pub(super) fn trim(&self, most: usize) {
-        let mut tunnels = self.usable();
-        while tunnels.len() > most
-            && let Some(at) = spread::spare(&seen(&tunnels, usize::MAX))
-        {
-            tunnels.remove(at).retire();
+    /// No new streams on those over `most`; those over `bound` go, too, whether they answer or not.
+    pub(super) fn trim(&self, most: usize, bound: usize) {
+        let spare = |mut tunnels: Vec<Arc<Tunnel>>, most: usize| {
+            while tunnels.len() > most
+                && let Some(at) = spread::spare(&seen(&tunnels, usize::MAX))
+            {
+                tunnels.remove(at).retire();
+            }
+        };
+        spare(self.answering(), most);
+        let (answering, silent): (Vec<_>, Vec<_>) =
+            self.usable().iter().cloned().partition(|tunnel| tunnel.answers());
+        spare(silent, bound.saturating_sub(answering.len()));
+    }
+
+    /// The tunnels that take new streams now.
+    pub(super) fn answering(&self) -> Vec<Arc<Tunnel>> {
+        self.usable().iter().filter(|tunnel| tunnel.answers()).cloned().collect()
+    }
+
+    /// Waits until a tunnel that is silent answers again.
+    pub(super) async fn answer(&self) -> Arc<Tunnel> {
+        let silent: Vec<_> = self.usable().iter().cloned().map(|tunnel| Box::pin(tunnel.answer())).collect();
+        if silent.is_empty() {
+            return std::future::pending().await;
         }
+        select_all(silent).await.0
     }
 
     /// One was made.
@@ -160,7 +180,7 @@ fn seen(tunnels: &[Arc<Tunnel>], most: usize) -> Vec<Seen<Option<CaFingerprint>>
     let one = |tunnel: &Arc<Tunnel>| Seen {
         replica: tunnel.replica.clone(),
         streams: tunnel.streams(),
-        room: tunnel.streams() < most.min(tunnel.capacity()),
+        room: tunnel.answers() && tunnel.streams() < most.min(tunnel.capacity()),
         turn: tunnel.turn(),
         age: tunnel.age(),
     };

@@ -2,7 +2,7 @@
 
 use crate::{
     failover::healthy,
-    wire::relay,
+    wire::{Slow, relay},
     world::{Gateway, LONG, World, ask, cluster, echo},
 };
 use std::{
@@ -80,9 +80,16 @@ impl Balancer {
         one.relays.drain(..).for_each(|relay| relay.abort());
     }
 
-    /// One says nothing any more, and goes on to get connections.
-    fn hang(&self, at: usize) {
-        self.lock()[at].silent.send_replace(true);
+    /// One says nothing any more (or again), and goes on to get connections.
+    fn hang(&self, at: usize, silent: bool) {
+        self.lock()[at].silent.send_replace(silent);
+    }
+
+    /// New connections lead there alone.
+    fn lead_to(&self, target: SocketAddr) {
+        let mut all = self.lock();
+        all.iter_mut().for_each(|one| one.up = false);
+        all.push(Behind { target, up: true, relays: Vec::new(), silent: watch::Sender::new(false) });
     }
 
     /// One gets connections (no more).
@@ -213,7 +220,7 @@ async fn a_gateway_that_hangs_behind_an_address_costs_no_call() {
     let balanced = Balanced::new(0, |_| {}).await;
     balanced.spread().await;
     balanced.until_taken(1, 2).await;
-    balanced.balancer.hang(1);
+    balanced.balancer.hang(1, true);
     let begin = Instant::now();
     let mut slow = 0;
     // a while in which the balancer does not know it yet
@@ -238,4 +245,79 @@ async fn a_gateway_that_comes_behind_an_address_gets_its_part() {
     balanced.balancer.set_up(1, true);
     balanced.until_taken(1, 5).await;
     assert!(balanced.taken()[1] >= before + 5);
+}
+
+/// It was away for a moment, or its link was: what leads to it goes on, and is used again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_was_silent_is_used_again_when_it_answers() {
+    let balanced = Balanced::new(0, |config| config.timing.respread = 100 * LONG).await;
+    balanced.spread().await;
+    balanced.until_taken(1, 2).await;
+    // nothing new leads there, so that what comes there later comes by the tunnels that there are
+    balanced.balancer.set_up(1, false);
+    balanced.balancer.hang(1, true);
+    let pool = &balanced.world.sites["c1"].egress.shared.pool;
+    let silent = || async { pool.silent() };
+    until("silent tunnels", LONG, silent, |silent| *silent > 0).await;
+    let before = balanced.taken();
+    for _ in 0..20 {
+        balanced.call().await;
+    }
+    balanced.balancer.hang(1, false);
+    until("no silent tunnels", LONG, silent, |silent| *silent == 0).await;
+    balanced.until_taken(1, 5).await;
+    assert!(balanced.taken()[0] >= before[0] + 20, "the other one answered meanwhile");
+}
+
+/// All tunnels there are silent for a moment, and a new one gets to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_a_moment_of_silence_is_answered_when_it_ends() {
+    let balanced = Balanced::new(0, |config| {
+        config.limits.pool_spread = 1;
+        config.timing.dial = 2 * LONG;
+    })
+    .await;
+    // the prober is at the second one
+    balanced.call().await;
+    assert_eq!(balanced.taken(), [1, 0]);
+    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    balanced.balancer.lead_to(hole.local_addr().unwrap());
+    balanced.balancer.hang(0, true);
+    let pool = &balanced.world.sites["c1"].egress.shared.pool;
+    until("a silent tunnel", LONG, || async { pool.silent() }, |silent| *silent == 1).await;
+    let mut asked = Box::pin(ask(balanced.world.call("c1").await, b"hello"));
+    let (fell, _) = tokio::join!(hole.accept(), async { assert!(futures::poll!(&mut asked).is_pending()) });
+    balanced.balancer.hang(0, false);
+    assert_eq!(asked.await.unwrap(), b"hello");
+    assert!(fell.is_ok() && balanced.is_in_rotation());
+}
+
+/// An upload fills the tunnel, and each ping on it waits behind seconds of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_upload_over_a_slow_link_is_no_silence() {
+    let few = |config: &mut Config| {
+        // longer than a ping is on its way
+        config.timing.keepalive = Duration::from_secs(2);
+    };
+    let mut world = World::with(&["c1", "c2"], few).await;
+    world.app("c2", echo).await;
+    let link = Slow::to(world.sites["c2"].ingress.tunnel, 256 << 10).await;
+    world.spec.ingress.insert(cluster("c2"), [link.address.clone()].into());
+    world.publish();
+    healthy(&world, "c2", |health| health == Health::Healthy).await;
+    assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
+    let before = link.taken();
+    let upload = vec![7; 2 << 20];
+    let asked = task::spawn("upload", {
+        let (call, upload) = (world.call("c1").await, upload.clone());
+        async move { ask(call, &upload).await }
+    });
+    let pool = &world.sites["c1"].egress.shared.pool;
+    let mut silent = 0;
+    while !asked.is_finished() {
+        silent = silent.max(pool.silent());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(asked.await.unwrap().unwrap() == upload);
+    assert_eq!((silent, link.taken(), pool.len()), (0, before, 1), "it was the one tunnel all the while");
 }
