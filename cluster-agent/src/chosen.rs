@@ -1,7 +1,7 @@
 //! Which namespaces take part, and with which capture modes. Those take part that the order to install chooses: before anybody ordered
-//! anything, all that the agent reads; after everything was taken out, none.
+//! anything, all that the agent reads; after everything was taken out, none, but not before the calls there have ended.
 
-use crate::{capture, index::View};
+use crate::{capture, index::View, install::is_removed};
 use std::sync::Arc;
 use tombolo_model::{
     install::Namespaces,
@@ -11,30 +11,49 @@ use tombolo_model::{
 /// What runs here in the namespaces that take part, worked out once for each view and choice.
 #[derive(Debug, Default)]
 pub(crate) struct Chosen {
-    /// The choice of the last snapshot.
-    choice: Arc<capture::Chosen>,
+    /// The choice of the last snapshot; none before there was one.
+    choice: Option<Arc<capture::Chosen>>,
     made: Option<(Arc<View>, Arc<View>)>,
 }
 
 impl Chosen {
     /// What of the view takes part, as the snapshot orders.
     pub(crate) fn of(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
-        let choice = capture::Chosen::of(resources);
-        if *self.choice != choice {
-            self.choice = Arc::new(choice);
-            self.made = None;
+        self.chosen(view, capture::Chosen::of(resources))
+    }
+
+    /// The same, where calls are still under way: what took part before everything was ordered out does until they ended.
+    /// Who did not see that knows of nothing that did.
+    pub(crate) fn ending(&mut self, view: Arc<View>, resources: &Resources<ClusterResource>) -> Arc<View> {
+        match &self.choice {
+            Some(before) if is_removed(resources) => {
+                let before = capture::Chosen::clone(before);
+                self.chosen(view, before)
+            }
+            _ => self.of(view, resources),
         }
-        if *self.choice == capture::Chosen::default() {
+    }
+
+    fn chosen(&mut self, view: Arc<View>, choice: capture::Chosen) -> Arc<View> {
+        let choice = match self.choice.take() {
+            Some(before) if *before == choice => before,
+            _ => {
+                self.made = None;
+                Arc::new(choice)
+            }
+        };
+        self.choice = Some(Arc::clone(&choice));
+        if *choice == capture::Chosen::default() {
             return view;
         }
         match &self.made {
             Some((of, made)) if Arc::ptr_eq(of, &view) => Arc::clone(made),
             _ => {
-                let mut only = match &self.choice.namespaces {
+                let mut only = match &choice.namespaces {
                     Namespaces::Exclude(these) if these.is_empty() => View::clone(&view),
                     some => view.only(some),
                 };
-                only.capture = Arc::clone(&self.choice);
+                only.capture = choice;
                 let made = Arc::new(only);
                 self.made = Some((view, Arc::clone(&made)));
                 made
@@ -88,6 +107,18 @@ mod tests {
         let removed = told(InstallOrder::Removed { revision: 3 });
         assert!(names(&chosen.of(view(), &removed)).is_empty(), "nothing takes part any more");
         assert_eq!(names(&Chosen::default().of(view(), &removed)).len(), 0, "nor after a restart");
+        assert_eq!(names(&Chosen::default().ending(view(), &removed)).len(), 0);
+    }
+
+    #[test]
+    fn what_took_part_does_until_its_calls_have_ended() {
+        let mut chosen = Chosen::default();
+        let removed = told(InstallOrder::Removed { revision: 3 });
+        assert_eq!(names(&chosen.of(view(), &without("secret"))), ["shop"]);
+        for _ in 0..2 {
+            assert_eq!(names(&chosen.ending(view(), &removed)), ["shop"], "and nothing else");
+        }
+        assert!(names(&chosen.of(view(), &removed)).is_empty());
     }
 
     #[test]

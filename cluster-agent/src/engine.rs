@@ -11,9 +11,11 @@ use crate::{
     chosen::Chosen,
     dns::{self, ZoneWriter},
     expose::Exposed,
+    farewell::Farewell,
     gateways::Hub,
     health::{Checks, Results},
     index::View,
+    install::is_removed,
     synthesis::{self, Local, Synthesizer},
     vip::AddressMode,
 };
@@ -72,17 +74,24 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
     let mut zone_of: Option<ZoneOf> = None;
     let mut deadline = None;
     let mut synthesizer = Synthesizer::default();
-    let mut chosen = Chosen::default();
+    let (mut chosen, mut farewell) = (Chosen::default(), Farewell::default());
     loop {
         let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
         let source = inputs.source.borrow_and_update().clone();
         let results = Arc::clone(&inputs.checks.results.borrow_and_update());
         set.borrow_and_update();
         let exposed = inputs.exposed.borrow_and_update().clone();
-        let mut wait = None;
+        let removed = is_removed(&snapshot.resources);
+        let serving = if removed { inputs.hub.serving() } else { 0 };
+        let ending = farewell.until(removed, serving, Instant::now());
+        let mut wait = ending;
         // before anybody said which namespaces take part, none is told of
         let source = source.filter(|_| snapshot.generation != Generation::ZERO);
-        if let Some(view) = source.map(|view| chosen.of(view, &snapshot.resources)) {
+        let takes_part = |view| match ending {
+            Some(_) => chosen.ending(view, &snapshot.resources),
+            None => chosen.of(view, &snapshot.resources),
+        };
+        if let Some(view) = source.map(takes_part) {
             let probes = view.probes();
             let known = probes.iter().all(|probe| results.contains_key(probe));
             inputs.checks.targets.send_if_modified(|targets| {
@@ -97,7 +106,8 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
             let reported = outputs.inventory.borrow().is_some();
             if known || reported || Instant::now() >= deadline {
                 let local = (&view, &results, &exposed.clone().unwrap_or_default());
-                settle(&inputs, &outputs, &snapshot, local, &mut ages, &mut synthesizer);
+                let report = if ending.is_some() { synthesis::last_inventory } else { synthesis::inventory };
+                settle(&inputs, &outputs, &snapshot, local, report, &mut ages, &mut synthesizer);
             } else {
                 wait = Some(deadline);
             }
@@ -137,13 +147,14 @@ fn settle(
     outputs: &Outputs,
     snapshot: &State<ClusterResource>,
     (view, results, exposed): (&Arc<View>, &Arc<Results>, &Arc<Exposed>),
+    report: fn(Local<'_>) -> Inventory,
     ages: &mut Register,
     synthesizer: &mut Synthesizer,
 ) {
     let gateways = inputs.hub.gateways();
     let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
     let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode, exposed };
-    let inventory = synthesis::inventory(local);
+    let inventory = report(local);
     outputs.inventory.send_if_modified(|old| {
         let differs = old.as_deref() != Some(&inventory);
         if differs {

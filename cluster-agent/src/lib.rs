@@ -11,6 +11,7 @@ pub mod controller;
 pub mod dns;
 pub mod engine;
 pub mod expose;
+mod farewell;
 pub mod gateways;
 pub mod health;
 pub mod index;

@@ -199,7 +199,7 @@ struct Kubernetes {
     /// The virtual addresses of the installation, as the controller was told.
     #[arg(
         long,
-        requires = "webhook_listen",
+        requires = "kubernetes",
         value_name = "CIDR",
         value_delimiter = ',',
         default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
@@ -320,6 +320,7 @@ impl Source {
             namespace: kubernetes.namespace,
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
             mcs: kubernetes.mcs == Mcs::On,
+            vips: kubernetes.vips.into(),
         };
         let expose = kubernetes.capture == Capture::Gateway;
         SourceConfig::Kubernetes { cluster, expose, inject }

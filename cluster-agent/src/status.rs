@@ -91,6 +91,7 @@ impl Reporting {
             generation: self.snapshot.borrow().generation,
             problems,
             ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
+            ingress_unknown: !installed.known,
             gateways,
             install: installed.status,
             intermediate: Some(self.signs.borrow().fingerprint()),
@@ -101,7 +102,9 @@ impl Reporting {
     /// Reports for as long as it is polled.
     pub async fn run(mut self, requests: Requests) {
         let (mut set, mut reports) = (self.hub.watch_set(), self.hub.watch_reports());
-        if self.installed.wait_for(|installed| installed.known).await.is_err() {
+        // nothing in haste: in a moment its addresses are known, or why they are not
+        let is_told = |installed: &Installed| installed.known || !installed.problems.is_empty();
+        if self.installed.wait_for(is_told).await.is_err() {
             return;
         }
         let mut logged = Vec::new();

@@ -145,6 +145,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         ca_fingerprint: ca_fingerprint.clone(),
         image_registry: config.image_registry,
         image_version: config.image_version,
+        vip_pools: config.pools.texts(),
         root_overlap: config.root_overlap,
         catalogs: app::service::Catalogs::default(),
         followers: Arc::new(Semaphore::new(app::MOST_FOLLOWERS)),

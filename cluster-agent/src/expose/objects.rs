@@ -1,6 +1,6 @@
 //! The objects of a name, and what they look like when read back.
 
-use super::seen::SeenService;
+use super::seen::{PortKey, SeenService};
 use crate::source::kubernetes::MANAGED_BY;
 use k8s_openapi::{
     api::{
@@ -27,6 +27,9 @@ const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const SERVICE_LABELS: &[&str] = &[MANAGED_BY.0];
 pub(super) const SLICE_LABELS: &[&str] = &[MANAGED_BY.0, SERVICE_NAME, SLICE_MANAGED_BY];
 pub(super) const ANNOTATIONS: &[&str] = &[NAME];
+/// An endpoint of any node may be taken, and another one for each connection.
+const EVERYWHERE: &str = "Cluster";
+const ANY: &str = "None";
 /// The longest name of a Service.
 const MOST: usize = 63;
 
@@ -90,6 +93,9 @@ pub(super) fn service(
         // A cluster of one family gives an address of that.
         ip_family_policy: Some("PreferDualStack".to_owned()),
         external_ips: Some(external.iter().map(ToString::to_string).collect()),
+        // Said too: an egress gateway is not on each node, and each of them takes every connection.
+        internal_traffic_policy: Some(EVERYWHERE.to_owned()),
+        session_affinity: Some(ANY.to_owned()),
         ..ServiceSpec::default()
     };
     let metadata = meta(namespace, &object_name(name), name);
@@ -177,6 +183,11 @@ pub(super) fn external_ips(service: &Service) -> BTreeSet<IpAddr> {
     all.filter_map(|ip| ip.parse().ok()).collect()
 }
 
+/// Whether callers stay with an endpoint.
+pub(super) fn is_sticky(spec: &ServiceSpec) -> bool {
+    spec.session_affinity.as_deref().is_some_and(|affinity| affinity != ANY)
+}
+
 /// The same Service without its external IPs; none where it has none.
 pub(super) fn without_external_ips(service: &Service) -> Option<Service> {
     if external_ips(service).is_empty() {
@@ -199,7 +210,8 @@ pub(super) enum Difference {
 
 /// How a Service that was read differs from what it should be.
 pub(super) fn service_differs(wanted: &SeenService, found: &SeenService) -> Difference {
-    if found.ports.iter().any(|(port, _)| !wanted.ports.iter().any(|(ours, _)| ours == port)) {
+    let is_foreign = |port: &PortKey| !wanted.ports.iter().any(|(ours, _)| ours == port);
+    if found.is_sticky || found.ports.iter().any(|(port, _)| is_foreign(port)) {
         return Difference::Foreign;
     }
     let same =
@@ -220,6 +232,9 @@ pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
         spec.type_.clone_from(&wanted.type_);
         spec.ip_family_policy.clone_from(&wanted.ip_family_policy);
         spec.external_ips.clone_from(&wanted.external_ips);
+        spec.internal_traffic_policy.clone_from(&wanted.internal_traffic_policy);
+        spec.session_affinity.clone_from(&wanted.session_affinity);
+        spec.session_affinity_config = None;
     }
     mended
 }

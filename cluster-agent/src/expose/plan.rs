@@ -10,6 +10,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 use tombolo_model::{
     GatewayRole, GlobalName, NamespaceName,
@@ -18,9 +19,12 @@ use tombolo_model::{
 };
 use tombolo_wire::message::Problem;
 
-/// The numbers at which egress gateways take connections: below those that the system gives to outgoing ones.
-const FIRST: u16 = 16_384;
-const LAST: u16 = 32_767;
+/// The numbers at which egress gateways take connections: below those that the system gives to outgoing ones. A service of a
+/// cluster has two names, and one more for each other cluster that has it, so the first may not do: the second come after
+/// those, below what gateways and sidecars listen at themselves.
+const NUMBERS: [RangeInclusive<u16>; 2] = [16_384..=32_767, 1_024..=14_999];
+/// How many these are.
+pub(super) const MOST: usize = 16_384 + 13_976;
 
 /// What was read of our own objects.
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +112,7 @@ pub(super) fn plan(
         let ports: Vec<Port> = specs.iter().filter_map(|spec| given(&spec)).collect();
         if ports.len() < specs.len() {
             let message = format!(
-                "has a port too many: the egress gateways have {} for all names, and all are taken; it is left out",
-                LAST - FIRST + 1
+                "has a port too many: the egress gateways have {MOST} for all names, and all are taken; it is left out"
             );
             plan.problems.push(Problem { subject: name.to_string(), message });
             continue;
@@ -275,11 +278,12 @@ fn numbers(
     for (name, port, at) in remembered.chain(read) {
         let asked = wanted.get(&name).is_some_and(|wanted| wanted.ports.iter().any(|spec| spec.port == port));
         let key = (name, port);
-        if asked && (FIRST..=LAST).contains(&at) && !known.contains_key(&key) && taken.insert(at) {
+        let may_be = NUMBERS.iter().any(|numbers| numbers.contains(&at));
+        if asked && may_be && !known.contains_key(&key) && taken.insert(at) {
             known.insert(key, at);
         }
     }
-    let mut free = (FIRST..=LAST).filter(|at| !taken.contains(at));
+    let mut free = NUMBERS.into_iter().flatten().filter(|at| !taken.contains(at));
     for (name, Wanted { ports, .. }) in wanted {
         for spec in ports {
             let key = (name.clone(), spec.port);

@@ -4,7 +4,7 @@
 use super::objects;
 use k8s_openapi::{
     api::{
-        core::v1::{Service, ServicePort},
+        core::v1::{Service, ServicePort, ServiceSpec},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -30,6 +30,8 @@ pub(super) struct SeenService {
     pub(super) targets: Box<[(u16, u16)]>,
     pub(super) cluster_ips: Box<[IpAddr]>,
     pub(super) external_ips: Box<[IpAddr]>,
+    /// Whether callers stay with an endpoint; that has settings that go with it.
+    pub(super) is_sticky: bool,
     /// What of it must be as it was made, beside its ports and external IPs.
     pub(super) rest: u64,
 }
@@ -70,7 +72,9 @@ impl SeenService {
         ports.sort_unstable();
         let has_selector =
             spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty());
-        let as_made = (has_selector, spec.map(|spec| (&spec.type_, &spec.ip_family_policy)));
+        let stated =
+            |spec: &ServiceSpec| digest([&spec.type_, &spec.ip_family_policy, &spec.internal_traffic_policy]);
+        let as_made = (has_selector, spec.map(stated));
         Self {
             name: objects::stands_for(&service.metadata),
             uid: service.metadata.uid.as_deref().map(Into::into),
@@ -78,6 +82,7 @@ impl SeenService {
             targets: objects::targets(service).collect(),
             cluster_ips: objects::cluster_ips(service).collect(),
             external_ips: objects::external_ips(service).into_iter().collect(),
+            is_sticky: spec.is_some_and(objects::is_sticky),
             rest: digest((as_made, marks(&service.metadata, objects::SERVICE_LABELS))),
         }
     }

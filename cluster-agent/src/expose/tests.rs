@@ -1,7 +1,7 @@
 use super::{
     Exposed,
     objects::{object_name, own, service_mended, stands_for},
-    plan::{Action, Found, Plan, Refused, plan, refused_elsewhere},
+    plan::{Action, Found, MOST, Plan, Refused, plan, refused_elsewhere},
     seen::{SeenService, SeenSlice},
 };
 use crate::synthesis::{Gateway, Gateways};
@@ -268,6 +268,29 @@ fn numbers_stay() {
     );
 }
 
+/// The size that is promised: 5,000 services of two ports in one cluster, by both of their names.
+#[test]
+fn there_are_numbers_for_all() {
+    let gateways = egress(&[("10.1.0.5:15008", true)]);
+    let names = |services: usize| -> Vec<ClusterResource> {
+        let both = |n: usize| ["", ".east"].map(|of| name(&format!("s{n}{of}.acme.example.com"), &[80, 81]));
+        (0..services).flat_map(both).collect()
+    };
+    let world = World::default();
+    let plan = world.plan(names(5_000), &gateways);
+    assert!(plan.problems.is_empty() && plan.exposed.len() == 10_000, "{:?}", plan.problems);
+    let numbers: BTreeSet<u16> =
+        plan.exposed.values().flat_map(|exposure| exposure.ports.values().copied()).collect();
+    assert_eq!(numbers.len(), 20_000, "each has its own");
+    assert!(numbers.contains(&16_384) && numbers.contains(&32_767), "the first are taken first");
+    assert!(numbers.iter().all(|at| *at < 32_768 && !(15_000..16_384).contains(at)), "those are others'");
+    // and what is too much is said
+    let plan = world.plan(names(8_000), &gateways);
+    assert_eq!(plan.exposed.len(), MOST / 2);
+    assert_eq!(plan.problems.len(), 16_000 - MOST / 2);
+    assert!(plan.problems[0].message.contains("30360 for all names"), "{:?}", plan.problems[0]);
+}
+
 #[test]
 fn what_others_change_is_mended() {
     let gateways = egress(&[("10.1.0.5:15008", true)]);
@@ -277,7 +300,12 @@ fn what_others_change_is_mended() {
     world.step(names(), &gateways);
     world.step(names(), &gateways);
     let spec = |service: &mut Service| service.spec.take().unwrap();
-    let changes: [&dyn Fn(&mut Service); 6] = [
+    let changes: [&dyn Fn(&mut Service); 8] = [
+        &|service| {
+            let mut changed = spec(service);
+            changed.internal_traffic_policy = Some("Local".to_owned());
+            service.spec = Some(changed);
+        },
         &|service| {
             let mut changed = spec(service);
             changed.ports.as_mut().unwrap()[0].target_port = Some(IntOrString::Int(20_000));
@@ -308,10 +336,15 @@ fn what_others_change_is_mended() {
             changed.ports.as_mut().unwrap().push(more);
             service.spec = Some(changed);
         },
+        &|service| {
+            let mut changed = spec(service);
+            changed.session_affinity = Some("ClientIP".to_owned());
+            service.spec = Some(changed);
+        },
     ];
     for (number, change) in changes.iter().enumerate() {
         world.change(change);
-        let verb = if number >= 4 { "replace" } else { "apply" };
+        let verb = if number >= 5 { "replace" } else { "apply" };
         assert_eq!(world.step(names(), &gateways), [format!("{verb} {object}")], "{number}");
         assert_eq!(world.step(names(), &gateways), [""; 0], "{number}");
     }

@@ -31,6 +31,21 @@ impl Hub {
         ingress.flat_map(|gateway| gateway.hello.advertise.iter().cloned()).collect()
     }
 
+    /// How many ingress gateways may carry calls of peers: all that are connected, on their way out too.
+    #[must_use]
+    pub(crate) fn serving(&self) -> usize {
+        let inner = self.lock();
+        let is_ingress = |hello: &GatewayHello| hello.role == GatewayRole::Ingress;
+        let here = inner.entries.iter().filter(|(_, entry)| is_ingress(&entry.hello));
+        let mut all: BTreeSet<&String> =
+            here.filter(|(_, entry)| entry.vanished.is_none()).map(|(instance, _)| instance).collect();
+        let there = inner.others.known().filter(|(_, there)| is_ingress(&there.hello));
+        all.extend(
+            there.filter(|(_, there)| there.connected || there.status.leaving).map(|(instance, _)| instance),
+        );
+        all.len()
+    }
+
     /// What the gateways say is wrong.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {

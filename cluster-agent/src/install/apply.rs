@@ -8,13 +8,14 @@ use super::{
     trial,
 };
 use crate::{
-    gateways::Hub, inject::Injection, lease::Standings, registries::Registries,
+    farewell::Farewell, gateways::Hub, inject::Injection, lease::Standings, registries::Registries,
     source::kubernetes::MANAGED_BY,
 };
 use futures::{
     FutureExt as _, StreamExt as _,
     stream::{BoxStream, SelectAll},
 };
+use ipnet::IpNet;
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PropagationPolicy},
@@ -38,7 +39,7 @@ use tokio::{
 use tombolo_feed::State;
 use tombolo_model::{
     GatewayRole, Generation, NamespaceName,
-    install::{InstallOrder, InstallStatus, TrialStatus},
+    install::{InstallOrder, InstallStatus, InstallStep, StepState, TrialStatus},
     snapshot::ClusterResource,
 };
 use tombolo_runtime::telemetry::chain;
@@ -50,11 +51,17 @@ const MANAGER: &str = "tombolo-agent";
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often is asked what the API server can do.
 const ABILITIES: Duration = Duration::from_secs(60);
-/// What a watch told: of what, and what is wrong with it.
-type Told = (&'static str, Option<String>);
-/// What the watches are of, for people.
-const DNS: &str = "the cluster's DNS";
-const OBJECTS: &str = "the objects of the installation";
+/// What a watch told: of what, and whether all is well or what is wrong with it. Nothing, where it only begins.
+type Told = (&'static str, Option<Result<(), String>>);
+/// What can't be read, and why.
+type Troubles = BTreeMap<&'static str, String>;
+/// What the watches are of, for people, beside our own kinds of objects.
+const DNS_CONFIG: &str = "the ConfigMap of the cluster's DNS";
+const DNS_PODS: &str = "the Deployment of the cluster's DNS";
+const ITSELF: &str = "the agent's Deployment";
+const ANSWERS: &str = "the Service tombolo-dns";
+const NODES: &str = "Nodes";
+const PODS: &str = "the ingress gateways' Pods";
 
 /// Where the cluster's own DNS lives.
 const SYSTEM: &str = "kube-system";
@@ -63,7 +70,7 @@ const COREDNS: &str = "coredns";
 /// What others show of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Installed {
-    /// Whether what is here is so. Before, nothing is told of it.
+    /// Whether what is here is so. Before, its addresses say nothing.
     pub(crate) known: bool,
     /// How it goes; none where nothing was ordered.
     pub(crate) status: Option<InstallStatus>,
@@ -79,6 +86,7 @@ pub(crate) struct Installed {
 pub(crate) struct Installing {
     pub(crate) client: Client,
     pub(crate) namespace: NamespaceName,
+    pub(crate) vips: Arc<[IpNet]>,
     pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether this replica is the one that writes.
@@ -109,7 +117,8 @@ impl Installing {
         let (reading, mut events) = self.read();
         let mut reports = self.hub.watch_reports();
         let mut failed = BTreeMap::new();
-        let mut troubles = BTreeMap::new();
+        let mut troubles = Troubles::new();
+        let (mut farewell, mut set) = (Farewell::default(), self.hub.watch_set());
         let (mut again, mut ask) = (None, Instant::now());
         let mut abilities = Abilities::default();
         let (mut multicluster, mut injecting) = (self.multicluster.take(), self.injection.take());
@@ -120,39 +129,65 @@ impl Installing {
             }
             let snapshot = Arc::clone(&self.snapshot.borrow_and_update());
             reports.borrow_and_update();
+            set.borrow_and_update();
             let leads = self.standings.own().writes();
             let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
-            if let Some(asked) = asked.filter(|_| reading.is_complete(&troubles)) {
-                let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
-                let injection =
-                    injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
-                let (found, reached) = (reading.found(), self.reached());
-                let registries = self.registries(&found);
-                let found = Found { abilities, failed, imports, injection, reached, registries, ..found };
-                let plan = plan(&asked, &self.namespace, &found);
-                let tried = asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
-                failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
-                again = (!failed.is_empty()).then(|| Instant::now() + AGAIN);
-                self.tell(asked.order, plan, tried, &failed, &troubles);
-            } else {
-                failed = BTreeMap::new();
-                // the trial may have been all that was asked for
-                self.installed.send_if_modified(|installed| installed.trial.take().is_some());
+            let removed = asked.as_ref().is_some_and(Asked::removes);
+            let serving = if removed { self.hub.serving() } else { 0 };
+            let ending = farewell.until(removed, serving, Instant::now());
+            match asked {
+                Some(asked) if reading.is_complete(&troubles, asked.order) => {
+                    let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
+                    let injection =
+                        injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
+                    let (found, reached) = (reading.found(), self.reached());
+                    let registries = self.registries(&found);
+                    let serving = if ending.is_some() { serving } else { 0 };
+                    let vips = Arc::clone(&self.vips);
+                    let found = Found {
+                        abilities,
+                        failed,
+                        imports,
+                        injection,
+                        reached,
+                        registries,
+                        serving,
+                        vips,
+                        ..found
+                    };
+                    let plan = plan(&asked, &self.namespace, &found);
+                    let tried =
+                        asked.trial.map(|trial| trial::answer(&asked, trial, &self.namespace, &found));
+                    failed = if leads { self.act(&plan).await } else { BTreeMap::new() };
+                    again = (!failed.is_empty()).then(|| Instant::now() + AGAIN);
+                    self.tell(asked.order, plan, tried, &failed, &troubles);
+                }
+                Some(asked) if !troubles.is_empty() => {
+                    failed = BTreeMap::new();
+                    self.tell_unread(asked.order, &troubles);
+                }
+                _ => {
+                    failed = BTreeMap::new();
+                    // the trial may have been all that was asked for
+                    self.installed.send_if_modified(|installed| installed.trial.take().is_some());
+                }
             }
-            let retry = again.unwrap_or(ask).min(ask);
+            let retry = again.unwrap_or(ask).min(ask).min(ending.unwrap_or(ask));
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 () = self.standings.changed() => {}
                 changed = reports.changed() => if changed.is_err() { return },
+                changed = set.changed() => if changed.is_err() { return },
                 () = changed(multicluster.as_mut()) => {}
                 () = changed(injecting.as_mut()) => {}
                 Some(told) = events.next() => {
                     // all that is told already: a plan of half of it does again what was done
                     let mut next = Some(told);
-                    while let Some((what, trouble)) = next {
-                        match trouble {
-                            Some(why) => drop(troubles.insert(what, why)),
-                            None => drop(troubles.remove(what)),
+                    while let Some((what, heard)) = next {
+                        match heard {
+                            Some(Err(why)) => drop(troubles.insert(what, why)),
+                            Some(Ok(())) => drop(troubles.remove(what)),
+                            None => {}
                         }
                         next = events.next().now_or_never().flatten();
                     }
@@ -167,18 +202,18 @@ impl Installing {
         let mut events = SelectAll::new();
         let ours = format!("{}={},{COMPONENT} in (egress,ingress,node)", MANAGED_BY.0, MANAGED_BY.1);
         let (own, system) = (self.namespace.as_str(), SYSTEM);
-        let mut watched = |resource: &ApiResource, namespace: Option<&str>, config: watcher::Config| {
-            let api = match namespace {
-                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
-                None => Api::all_with(self.client.clone(), resource),
+        let mut watched =
+            |what: &'static str, resource: &ApiResource, namespace: Option<&str>, config: watcher::Config| {
+                let api = match namespace {
+                    Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+                    None => Api::all_with(self.client.clone(), resource),
+                };
+                let writer = Writer::<DynamicObject>::new(resource.clone());
+                let store = writer.as_reader();
+                let told = reflector::reflector(writer, watcher(api, config.timeout(60)).default_backoff());
+                events.push(told.ready_chunks(256).map(move |all| (what, heard(&all))).boxed());
+                store
             };
-            let writer = Writer::<DynamicObject>::new(resource.clone());
-            let store = writer.as_reader();
-            let told = reflector::reflector(writer, watcher(api, config.timeout(60)).default_backoff());
-            let what = if namespace == Some(SYSTEM) { DNS } else { OBJECTS };
-            events.push(told.ready_chunks(256).map(move |all| (what, all.last().and_then(trouble))).boxed());
-            store
-        };
         let core = |kind: &str, plural: &str| ApiResource {
             group: String::new(),
             version: "v1".to_owned(),
@@ -191,14 +226,15 @@ impl Installing {
         let (deployment, service) = (Kind::Deployment.resource(), Kind::Service.resource());
         let reading = Reading {
             objects: Kind::ALL
-                .map(|kind| (kind, watched(&kind.resource(), Some(own), labelled(&ours))))
+                .map(|kind| (kind, watched(kind.called(), &kind.resource(), Some(own), labelled(&ours))))
                 .into(),
-            agent: watched(&deployment, Some(own), named(AGENT)),
-            answers: watched(&service, Some(own), named("tombolo-dns")),
-            config: watched(&core("ConfigMap", "configmaps"), Some(system), named(COREDNS)),
-            deployment: watched(&deployment, Some(system), named(COREDNS)),
-            nodes: watched(&core("Node", "nodes"), None, watcher::Config::default()),
+            agent: watched(ITSELF, &deployment, Some(own), named(AGENT)),
+            answers: watched(ANSWERS, &service, Some(own), named("tombolo-dns")),
+            config: watched(DNS_CONFIG, &core("ConfigMap", "configmaps"), Some(system), named(COREDNS)),
+            deployment: watched(DNS_PODS, &deployment, Some(system), named(COREDNS)),
+            nodes: watched(NODES, &core("Node", "nodes"), None, watcher::Config::default()),
             pods: watched(
+                PODS,
                 &core("Pod", "pods"),
                 Some(own),
                 labelled(&format!("app.kubernetes.io/name={INGRESS}")),
@@ -293,6 +329,10 @@ impl Installing {
                 };
                 own(key.kind).delete(&key.name, &params).await.map(drop)
             }
+            Action::Scale(key, count) => {
+                let patch = json!({ "spec": { "replicas": count } });
+                own(key.kind).patch(&key.name, &plain, &Patch::Merge(&patch)).await.map(drop)
+            }
             Action::Corefile { text, version } => {
                 let resource = ApiResource {
                     group: String::new(),
@@ -321,13 +361,36 @@ impl Installing {
         }
     }
 
+    /// Says why nothing can be done yet. Where the agent has done something already, that stands.
+    fn tell_unread(&self, order: Option<&InstallOrder>, troubles: &Troubles) {
+        let step = || InstallStep {
+            step: "agent".to_owned(),
+            state: StepState::Waiting,
+            message: troubles
+                .iter()
+                .map(|(what, why)| format!("{what} can't be read: {why}"))
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        self.installed.send_if_modified(|old| {
+            let mut new = Installed { trial: None, problems: unread(troubles).collect(), ..old.clone() };
+            let revision = order.map(InstallOrder::revision);
+            if !old.known || old.status.as_ref().map(|status| status.revision) != revision {
+                new.status = revision.map(|revision| InstallStatus { revision, steps: vec![step()] });
+            }
+            let differs = *old != new;
+            *old = new;
+            differs
+        });
+    }
+
     fn tell(
         &self,
         order: Option<&InstallOrder>,
         plan: Plan,
         trial: Option<TrialStatus>,
         failed: &BTreeMap<&'static str, String>,
-        troubles: &BTreeMap<&'static str, String>,
+        troubles: &Troubles,
     ) {
         let problem = |(subject, message): (String, String)| Problem { subject, message };
         let mut problems: Vec<Problem> = plan.problems.into_iter().map(problem).collect();
@@ -335,18 +398,28 @@ impl Installing {
             subject: format!("installation, {step}"),
             message: format!("{why}; it is tried again"),
         }));
-        problems.extend(troubles.iter().map(|(what, why)| Problem {
-            subject: (*what).to_owned(),
-            message: format!("it can't be read: {why}; it is as it was when it could"),
-        }));
+        problems.extend(unread(troubles));
         let status = order.map(|order| InstallStatus { revision: order.revision(), steps: plan.steps });
         self.installed.send_if_modified(|old| {
-            let new = Installed { known: true, status, trial, addresses: plan.addresses, problems };
+            // where calls are under way, peers are not told that the way is gone
+            let addresses = if plan.ends_calls { old.addresses.clone() } else { plan.addresses };
+            let new = Installed { known: true, status, trial, addresses, problems };
             let differs = *old != new;
             *old = new;
             differs
         });
     }
+}
+
+/// What can't be read, for people.
+fn unread(troubles: &Troubles) -> impl Iterator<Item = Problem> {
+    troubles.iter().map(|(what, why)| Problem {
+        subject: format!("installation, {what}"),
+        message: format!(
+            "can't be read: {why}; what it is for stays as it was when it could; let the agent's role get, list and watch it, as \
+             its manifest does"
+        ),
+    })
 }
 
 /// Waits for another value. Where there is nobody to tell one, for ever.
@@ -372,13 +445,18 @@ struct Reading {
 }
 
 impl Reading {
-    /// Whether all of it was read once.
-    fn is_complete(&self, troubles: &BTreeMap<&'static str, String>) -> bool {
-        let is_read = |store: &Store<DynamicObject>| store.wait_until_ready().now_or_never().is_some();
+    /// Whether all of it was read once, but for what holds up nothing else: the cluster's DNS, and what is spare. That is to
+    /// be taken out with all else, though.
+    fn is_complete(&self, troubles: &Troubles, order: Option<&InstallOrder>) -> bool {
+        let removes = matches!(order, Some(InstallOrder::Removed { .. }));
+        let kinds = self.objects.iter().all(|(kind, store)| {
+            is_read(store) || (kind.is_spare() && !removes && troubles.contains_key(kind.called()))
+        });
         let own = [&self.agent, &self.answers, &self.nodes, &self.pods];
-        let dns = is_read(&self.config) && is_read(&self.deployment);
-        // that the cluster's DNS may not be read holds up nothing else
-        self.objects.values().chain(own).all(is_read) && (dns || troubles.contains_key(DNS))
+        let dns = [(DNS_CONFIG, &self.config), (DNS_PODS, &self.deployment)];
+        kinds
+            && own.into_iter().all(is_read)
+            && dns.into_iter().all(|(what, store)| is_read(store) || troubles.contains_key(what))
     }
 
     fn found(&self) -> Found {
@@ -400,8 +478,10 @@ impl Reading {
             let there = pod["spec"]["hostNetwork"] == true && pod["metadata"]["deletionTimestamp"].is_null();
             (ready && there).then(|| pod["spec"]["nodeName"].as_str().map(str::to_owned))?
         });
+        let unread = self.objects.iter().filter(|(_, store)| !is_read(store)).map(|(kind, _)| *kind);
         Found {
             objects,
+            unread: unread.collect(),
             agent: one(&self.agent),
             dns: Dns { config: one(&self.config), deployment: one(&self.deployment) },
             answers_at: answers.and_then(|service| service["spec"]["clusterIP"].as_str()?.parse().ok()),
@@ -412,8 +492,17 @@ impl Reading {
     }
 }
 
-fn trouble(event: &Result<watcher::Event<DynamicObject>, watcher::Error>) -> Option<String> {
-    event.as_ref().err().map(|error| chain(error))
+fn is_read(store: &Store<DynamicObject>) -> bool {
+    store.wait_until_ready().now_or_never().is_some()
+}
+
+/// What a watch told at last. That it begins anew says nothing: it does so after each failure.
+fn heard(events: &[Result<watcher::Event<DynamicObject>, watcher::Error>]) -> Option<Result<(), String>> {
+    events.iter().rev().find_map(|event| match event {
+        Ok(watcher::Event::Init) => None,
+        Ok(_) => Some(Ok(())),
+        Err(error) => Some(Err(chain(error))),
+    })
 }
 
 fn value(object: &DynamicObject) -> Option<Value> {

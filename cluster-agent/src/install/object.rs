@@ -10,6 +10,9 @@ pub(super) const APPLIED: &str = "tombolo.io/applied";
 /// Which part of the installation an object belongs to.
 pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 
+/// Which nodes a pod may run on: the API server takes it whole, and so is it compared.
+pub(super) const NODES: &str = "nodeSelector";
+
 /// The kinds of objects that an installation is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -28,6 +31,22 @@ impl Kind {
         Self::PodDisruptionBudget,
         Self::HorizontalPodAutoscaler,
     ];
+
+    /// What they are, for people.
+    pub(super) const fn called(self) -> &'static str {
+        match self {
+            Self::Service => "Services",
+            Self::Deployment => "Deployments",
+            Self::DaemonSet => "DaemonSets",
+            Self::PodDisruptionBudget => "PodDisruptionBudgets",
+            Self::HorizontalPodAutoscaler => "HorizontalPodAutoscalers",
+        }
+    }
+
+    /// Whether calls go on as well without: that it may not be read holds up nothing else.
+    pub(super) const fn is_spare(self) -> bool {
+        matches!(self, Self::PodDisruptionBudget | Self::HorizontalPodAutoscaler)
+    }
 
     pub(super) fn resource(self) -> ApiResource {
         let (group, version, kind, plural) = match self {
@@ -125,6 +144,7 @@ pub(super) fn is_as(wanted: &Value, found: &Value) -> bool {
     match (wanted, found) {
         (Value::Object(wanted), Value::Object(found)) => {
             wanted.iter().all(|(key, wanted)| match found.get(key) {
+                Some(found) if key == NODES => wanted == found,
                 Some(found) => is_as(wanted, found),
                 None => is_nothing(wanted),
             })

@@ -1,7 +1,8 @@
 //! The objects of an installation.
 
-use super::object::{COMPONENT, Count, Key, Kind, Objects, labels, object};
+use super::object::{COMPONENT, Count, Key, Kind, NODES, Objects, labels, object};
 use crate::registries::plain;
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tombolo_model::{
@@ -40,6 +41,8 @@ pub(super) struct Context<'a> {
     /// The organization's roots, PEM.
     pub(super) roots: String,
     pub(super) abilities: Abilities,
+    /// The installation's virtual addresses.
+    pub(super) vips: &'a [IpNet],
     /// How many pods there are now, by Deployment: an autoscaler may have said so.
     pub(super) replicas: BTreeMap<&'static str, u32>,
 }
@@ -131,6 +134,8 @@ fn deployment(
         "selector": selector(name),
         "strategy": { "type": "RollingUpdate", "rollingUpdate": strategy },
         "progressDeadlineSeconds": 120,
+        // said, so that a rollout that somebody stopped goes on
+        "paused": false,
         "template": { "metadata": { "labels": labels }, "spec": pod(context, name, role) },
     })
 }
@@ -143,7 +148,6 @@ fn daemon_set(context: &Context<'_>) -> Value {
     let mut pod = pod(context, NODE, GatewayRole::Node);
     pod["hostNetwork"] = json!(true);
     pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
-    pod["nodeSelector"] = json!({ "kubernetes.io/os": "linux" });
     pod["tolerations"] = json!([{ "operator": "Exists" }]);
     pod["priorityClassName"] = json!("system-node-critical");
     pod["securityContext"] = json!({ "seccompProfile": { "type": "RuntimeDefault" } });
@@ -167,6 +171,8 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
         "terminationGracePeriodSeconds": GRACE_S,
         // on a node that runs out of something, applications go before the way between them
         "priorityClassName": "system-cluster-critical",
+        // said whole, so that a node that somebody chose is none
+        (NODES): { "kubernetes.io/os": "linux" },
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "seccompProfile": { "type": "RuntimeDefault" },
@@ -202,6 +208,10 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     ];
     if is_node {
         args.push("--access-log=-".to_owned());
+        let vips: Vec<String> = context.vips.iter().map(ToString::to_string).collect();
+        if !vips.is_empty() {
+            args.push(format!("--vips={}", vips.join(",")));
+        }
     }
     let field =
         |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });

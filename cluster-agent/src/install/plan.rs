@@ -11,10 +11,12 @@ use crate::{
     inject::Injection,
     registries::{NotAllowed, Registries, Settled},
 };
+use ipnet::IpNet;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 use tombolo_model::{
     ClusterName, NamespaceName,
@@ -25,6 +27,8 @@ use tombolo_model::{
 
 /// The annotation on the pods of the cluster's DNS by which they are replaced.
 pub(super) const RESTARTED_FOR: &str = "tombolo.io/corefile";
+/// The container of a gateway's pod.
+const GATEWAY: &str = "gateway";
 /// The names of the Multi-Cluster Services API.
 const CLUSTERSET: &str = "clusterset.local";
 
@@ -33,6 +37,8 @@ const CLUSTERSET: &str = "clusterset.local";
 pub(super) struct Found {
     /// Our objects.
     pub(super) objects: Objects,
+    /// Kinds of them that may not be read: nothing of these is written.
+    pub(super) unread: BTreeSet<Kind>,
     /// The agent's own Deployment, where it runs in one.
     pub(super) agent: Option<Value>,
     /// The cluster's DNS.
@@ -43,6 +49,8 @@ pub(super) struct Found {
     /// The nodes in whose network ready ingress gateways run.
     pub(super) hosts: BTreeSet<String>,
     pub(super) abilities: Abilities,
+    /// The installation's virtual addresses, as the agent was told.
+    pub(super) vips: Arc<[IpNet]>,
     /// What failed when it was tried last, by step.
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
@@ -51,6 +59,8 @@ pub(super) struct Found {
     pub(super) registries: Registries,
     /// How pods get proxies.
     pub(super) injection: Injection,
+    /// The ingress gateways that may carry calls still, when all of it is to go.
+    pub(super) serving: usize,
     /// How much of ours there is of the Multi-Cluster Services API when all of it is to go; none where that is not known.
     pub(super) imports: Option<usize>,
 }
@@ -67,6 +77,8 @@ pub(super) struct Dns {
 pub(super) enum Action {
     Apply(Key, Box<Value>),
     Delete(Key),
+    /// How many pods there are, and nothing else.
+    Scale(Key, u64),
     /// The whole Corefile, in place of the version that was read.
     Corefile {
         text: String,
@@ -90,6 +102,8 @@ pub(super) struct Plan {
     pub(super) steps: Vec<InstallStep>,
     /// Where peers reach the ingress gateways.
     pub(super) addresses: BTreeSet<String>,
+    /// Where they did, they do until their calls have ended.
+    pub(super) ends_calls: bool,
     /// What is wrong, and whose it is.
     pub(super) problems: Vec<(String, String)>,
 }
@@ -105,6 +119,11 @@ pub(super) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Whether everything is to go.
+    pub(super) const fn removes(&self) -> bool {
+        matches!(self.order, Some(InstallOrder::Removed { .. }))
+    }
+
     pub(super) fn of(resources: &'a Resources<ClusterResource>) -> Option<Self> {
         let get = |kind: &str| resources.get(&ResourceKey::new(kind, ""));
         let (order, trial) = (super::order(resources), super::trial(resources));
@@ -137,7 +156,8 @@ pub(super) fn plan(asked: &Asked<'_>, namespace: &NamespaceName, found: &Found) 
 /// Whether gateways wait for a new agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// An older agent may not know what a newer gateway asks: what is there stays as it is until then.
+    /// An older agent may not know what a newer gateway asks: pods whose image would be another one stay as they are for as
+    /// long as there is an older agent. All else is made and mended at once.
     AgentFirst,
     /// All of it at once, to be shown.
     AtOnce,
@@ -168,9 +188,9 @@ pub(super) fn installation(
     if !agent_is_current {
         plan.actions.push(("agent", Action::Agent { image: wanted_image }));
     }
-    let agent = found.agent.as_ref().map(|agent| steps::agent(agent, agent_is_current, found));
-    let agent_is_done = agent.as_ref().is_none_or(steps::is_done);
-    plan.steps.extend(agent);
+    plan.steps.extend(found.agent.as_ref().map(|agent| steps::agent(agent, agent_is_current, found)));
+    let has_older = |agent: &Value| !agent_is_current || steps::has_older_pods(agent);
+    let waits = pace == Pace::AgentFirst && found.agent.as_ref().is_some_and(has_older);
 
     let replicas = |name: &'static str| {
         let deployment = found.objects.get(&Key::new(Kind::Deployment, name))?;
@@ -183,26 +203,20 @@ pub(super) fn installation(
         trust_domain: &asked.itself.trust_domain,
         roots: asked.bundle.roots.join("\n"),
         abilities: found.abilities,
+        vips: &found.vips,
         replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
     });
-    let has_gateways = found.objects.contains_key(&Key::new(Kind::Deployment, objects::EGRESS));
-    if agent_is_done || !has_gateways || pace == Pace::AtOnce {
-        for (key, value) in &wanted {
-            if found.objects.get(key).is_none_or(|there| !is_as(value, there)) {
-                let mut value = value.clone();
-                let version = found.objects.get(key).map(|there| &there["metadata"]["resourceVersion"]);
-                if let Some(version @ Value::String(_)) = version
-                    && key.kind == Kind::Deployment
-                {
-                    // Of the version that was read alone: how many there are is an autoscaler's, who may have been faster.
-                    value["metadata"]["resourceVersion"] = version.clone();
-                }
-                plan.actions.push((step_of(key), Action::Apply(key.clone(), Box::new(value))));
-            }
-        }
-        let over = found.objects.keys().filter(|key| !wanted.contains_key(key));
-        plan.actions.extend(over.map(|key| (step_of(key), Action::Delete(key.clone()))));
+    for (key, value) in wanted.iter().filter(|(key, _)| !found.unread.contains(&key.kind)) {
+        let there = found.objects.get(key);
+        let action = match there {
+            Some(there) if is_as(value, there) => None,
+            Some(there) if waits && changes_image(value, there) => rescaled(key, value, there),
+            _ => Some(Action::Apply(key.clone(), Box::new(of_version(key, value, there)))),
+        };
+        plan.actions.extend(action.map(|action| (step_of(key), action)));
     }
+    let over = found.objects.keys().filter(|key| !wanted.contains_key(key));
+    plan.actions.extend(over.map(|key| (step_of(key), Action::Delete(key.clone()))));
     for name in [objects::EGRESS, INGRESS] {
         plan.steps.push(steps::gateways(name, &wanted, found));
     }
@@ -236,14 +250,41 @@ impl Plan {
     }
 }
 
+/// To be applied over what was read. Where that is a Deployment, over that version alone: how many there are is an autoscaler's,
+/// who may have been faster.
+fn of_version(key: &Key, value: &Value, there: Option<&Value>) -> Value {
+    let mut value = value.clone();
+    if let Some(version @ Value::String(_)) = there.map(|there| &there["metadata"]["resourceVersion"])
+        && key.kind == Kind::Deployment
+    {
+        value["metadata"]["resourceVersion"] = version.clone();
+    }
+    value
+}
+
+/// Whether the gateways' image would be another one.
+fn changes_image(value: &Value, there: &Value) -> bool {
+    image_of(value, GATEWAY) != image_of(there, GATEWAY)
+}
+
+/// What is mended of pods that stay as they are: how many there are.
+fn rescaled(key: &Key, value: &Value, there: &Value) -> Option<Action> {
+    let (count, now) = (value["spec"]["replicas"].as_u64()?, there["spec"]["replicas"].as_u64());
+    (Some(count) != now).then(|| Action::Scale(key.clone(), count))
+}
+
 fn removal(found: &Found) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { ends_calls: found.serving > 0, ..Plan::default() };
     dns(&mut plan, EMPTY, false, found);
+    // calls that are under way come by the Service, which goes when they have ended
+    let leads = found.serving > 0 || found.objects.keys().any(|key| key.kind == Kind::Deployment);
+    let goes = |key: &&Key| key.kind != Kind::Service || !leads;
     // names go before what they lead to
     if plan.actions.is_empty() {
-        plan.actions.extend(found.objects.keys().map(|key| (step_of(key), Action::Delete(key.clone()))));
+        let gone = found.objects.keys().filter(goes);
+        plan.actions.extend(gone.map(|key| (step_of(key), Action::Delete(key.clone()))));
     }
-    plan.steps.push(steps::removed(&found.objects, &found.failed));
+    plan.steps.push(steps::removed(&found.objects, found.serving, &found.failed));
     // another part of the agent takes these out
     plan.steps.push(steps::imports(found.imports));
     plan

@@ -17,8 +17,12 @@ fn step(step: &str, state: StepState, message: impl Into<String>) -> InstallStep
     InstallStep { step: step.to_owned(), state, message: message.into() }
 }
 
-pub(super) fn is_done(step: &InstallStep) -> bool {
-    step.state == StepState::Done
+/// Whether pods of before a change are there still, or it is not known yet whether there are.
+pub(super) fn has_older_pods(deployment: &Value) -> bool {
+    let number = |at: &Value| at.as_u64().unwrap_or(0);
+    let status = &deployment["status"];
+    let seen = number(&status["observedGeneration"]) >= number(&deployment["metadata"]["generation"]);
+    !seen || number(&status["updatedReplicas"]) < number(&status["replicas"])
 }
 
 /// How a Deployment rolls out.
@@ -208,9 +212,17 @@ pub(super) fn peers(
 }
 
 /// All that was made is gone.
-pub(super) fn removed(objects: &Objects, failed: &BTreeMap<&'static str, String>) -> InstallStep {
+pub(super) fn removed(
+    objects: &Objects,
+    serving: usize,
+    failed: &BTreeMap<&'static str, String>,
+) -> InstallStep {
     if let Some(why) = failed.get("egress").or_else(|| failed.get("ingress")) {
         return step("gateways", StepState::Failed, why);
+    }
+    if serving > 0 && !objects.keys().any(|key| key.kind == Kind::Deployment) {
+        let message = format!("the calls at {serving} ingress gateways end");
+        return step("gateways", StepState::Working, message);
     }
     if objects.is_empty() {
         return step("gateways", StepState::Done, "nothing is left of them");

@@ -127,6 +127,10 @@ impl Cluster {
                     done.push(format!("delete {key}"));
                     self.found.objects.remove(&key);
                 }
+                Action::Scale(key, count) => {
+                    done.push(format!("scale {key} to {count}"));
+                    self.found.objects.get_mut(&key).unwrap()["spec"]["replicas"] = json!(count);
+                }
                 Action::Corefile { text, version } => {
                     assert_eq!(version, "7");
                     done.push("corefile".to_owned());
@@ -211,6 +215,13 @@ fn what_others_change_is_mended_and_what_they_add_stays() {
     assert_eq!(cluster.step(), ["apply PodDisruptionBudget tombolo-ingress"]);
     cluster.found.objects.remove(&Key::new(Kind::Service, INGRESS));
     assert_eq!(cluster.step(), ["apply Service tombolo-ingress"]);
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["paused"] = json!(true);
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"]);
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"]["nodeSelector"]["disk"] =
+        json!("ssd");
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"]);
+    cluster.object(Kind::Deployment, EGRESS)["spec"].as_object_mut().unwrap().remove("paused");
+    assert_eq!(cluster.step(), [""; 0], "the API server leaves out what is as it would be anyway");
     cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(COREFILE);
     assert_eq!(cluster.step(), ["corefile"], "the same text: no pod has to be replaced for it");
     let containers = &mut cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"]["containers"];
@@ -220,6 +231,20 @@ fn what_others_change_is_mended_and_what_they_add_stays() {
     let stranger = Key::new(Kind::DaemonSet, "tombolo-node");
     cluster.found.objects.insert(stranger, json!({}));
     assert_eq!(cluster.step(), ["delete DaemonSet tombolo-node"], "what is in no plan goes");
+}
+
+#[test]
+fn nodes_proxies_take_the_virtual_addresses_of_the_installation() {
+    let node = serde_json::from_value(json!({ "enabled": true })).unwrap();
+    let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { node, ..spec() }));
+    cluster.found.vips = ["241.0.0.0/8", "fd00:1::/64"].map(|net| net.parse().unwrap()).into();
+    cluster.settle();
+    let mut args = |kind: Kind, name: &str| {
+        let args = &cluster.object(kind, name)["spec"]["template"]["spec"]["containers"][0]["args"];
+        args.as_array().unwrap().contains(&json!("--vips=241.0.0.0/8,fd00:1::/64"))
+    };
+    assert!(args(Kind::DaemonSet, "tombolo-node"));
+    assert!(!args(Kind::Deployment, EGRESS), "it has no use for them");
 }
 
 #[test]
@@ -270,8 +295,20 @@ fn what_is_taken_out_leaves_nothing() {
     cluster.order = InstallOrder::Removed { revision: 2 };
     assert_eq!(cluster.step(), ["corefile", "restart"], "names go before what they lead to");
     assert_eq!(cluster.steps()["gateways"].0, StepState::Working);
-    assert_eq!(cluster.step().len(), 5);
+    cluster.found.serving = 2;
+    let mut gone = cluster.step();
+    gone.sort();
+    let budgets = ["delete PodDisruptionBudget tombolo-egress", "delete PodDisruptionBudget tombolo-ingress"];
+    assert_eq!(gone[..2], ["delete Deployment tombolo-egress", "delete Deployment tombolo-ingress"]);
+    assert_eq!(gone[2..], budgets);
+    assert_eq!(cluster.step(), [""; 0], "the way to those who carry calls stays");
+    let (state, message) = cluster.steps()["gateways"].clone();
+    assert!(state == StepState::Working && message.contains("calls at 2 ingress gateways"), "{message}");
+    assert!(cluster.plan().ends_calls);
+    cluster.found.serving = 0;
+    assert_eq!(cluster.step(), ["delete Service tombolo-ingress"]);
     assert_eq!(cluster.step(), [""; 0]);
+    assert!(!cluster.plan().ends_calls);
     assert!(cluster.found.objects.is_empty() && cluster.plan().addresses.is_empty());
     assert_eq!(cluster.found.dns.config, before.config, "byte for byte");
     for (left, state) in
@@ -356,8 +393,9 @@ fn an_agent_is_upgraded_before_its_gateways() {
     cluster.settle();
     cluster.order = InstallOrder::Installed(InstallSpec { version: "1.1.0".to_owned(), ..spec() });
     assert_eq!(cluster.step(), ["agent r.example.com/t/tombolo-agent:1.1.0"]);
-    cluster.found.agent.as_mut().unwrap()["status"]["availableReplicas"] = json!(1);
-    assert_eq!(cluster.step(), [""; 0], "not before the agent is there");
+    cluster.found.agent.as_mut().unwrap()["status"] =
+        json!({ "replicas": 3, "updatedReplicas": 1, "availableReplicas": 2 });
+    assert_eq!(cluster.step(), [""; 0], "not while an older agent is there");
     assert_eq!(cluster.steps()["agent"].0, StepState::Working);
     assert_eq!(cluster.steps()["egress"].0, StepState::Working);
     cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:1.1.0"));
@@ -374,6 +412,63 @@ fn an_agent_is_upgraded_before_its_gateways() {
         Value::Null,
         "{AGENT} is a person's to apply"
     );
+}
+
+#[test]
+fn while_agents_are_missing_all_is_mended_but_for_new_images() {
+    let agents = |all: u64, updated: u64, available: u64| {
+        let mut agent = agent("r.example.com/t/tombolo-agent:1.0.0");
+        agent["status"] =
+            json!({ "replicas": all, "updatedReplicas": updated, "availableReplicas": available });
+        Some(agent)
+    };
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.agent = agents(2, 2, 2);
+    cluster.settle();
+    // a node is lost, and one of the agents with it
+    cluster.found.agent = agents(2, 2, 1);
+    cluster.found.objects.remove(&Key::new(Kind::Deployment, INGRESS));
+    cluster.found.objects.remove(&Key::new(Kind::Service, INGRESS));
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["replicas"] = json!(0);
+    assert_eq!(
+        cluster.step(),
+        [
+            "apply Service tombolo-ingress",
+            "apply Deployment tombolo-egress",
+            "apply Deployment tombolo-ingress"
+        ]
+    );
+    assert_eq!(cluster.step(), [""; 0]);
+    assert_eq!(cluster.steps()["agent"].0, StepState::Working, "and it is said");
+
+    // an upgrade hangs: the new agent finds no node
+    let ways = [json!({ "type": "load_balancer" })];
+    let newer = InstallSpec { version: "1.1.0".to_owned(), gateways: gateways(&ways), ..spec() };
+    cluster.order = InstallOrder::Installed(newer);
+    assert_eq!(
+        cluster.step(),
+        ["agent r.example.com/t/tombolo-agent:1.1.0", "apply Service tombolo-ingress"],
+        "another way to the ingress gateways needs no new agent"
+    );
+    let stuck = json!({ "replicas": 3, "updatedReplicas": 1, "availableReplicas": 2 });
+    cluster.found.agent.as_mut().unwrap()["status"] = stuck;
+    cluster.object(Kind::Deployment, EGRESS)["spec"]["replicas"] = json!(0);
+    cluster.found.objects.remove(&Key::new(Kind::PodDisruptionBudget, EGRESS));
+    assert_eq!(
+        cluster.step(),
+        ["scale Deployment tombolo-egress to 2", "apply PodDisruptionBudget tombolo-egress"]
+    );
+    let egress = cluster.object(Kind::Deployment, EGRESS);
+    assert_eq!(
+        egress["spec"]["template"]["spec"]["containers"][0]["image"],
+        "r.example.com/t/tombolo-gateway:1.0.0"
+    );
+    cluster.found.objects.remove(&Key::new(Kind::Deployment, EGRESS));
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"], "a newer one is better than none");
+    // of the newer agents one is not ready, but no older one is left
+    cluster.found.agent.as_mut().unwrap()["status"] =
+        json!({ "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1 });
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-ingress"]);
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn lines(actions: &[(&'static str, Action)], found: &Found) -> Vec<String> {
             Action::Apply(key, _) if found.objects.contains_key(key) => all.push(format!("change {key}")),
             Action::Apply(key, _) => all.push(format!("make {key}")),
             Action::Delete(key) => all.push(format!("delete {key}")),
+            Action::Scale(key, count) => all.push(format!("scale {key} to {count}")),
             Action::Agent { image } => all.push(format!("change Deployment {AGENT}: image {image}")),
             Action::Restart { .. } => {
                 all.push("replace the pods of Deployment kube-system/coredns".to_owned())

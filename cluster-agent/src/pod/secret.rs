@@ -38,6 +38,8 @@ const PODS: &str = "app.kubernetes.io/name=tombolo-agent";
 const TIMES: u8 = 3;
 /// How long after one time it is the next one's.
 const BETWEEN: Duration = Duration::from_secs(2);
+/// How long kubelet may take to bring to the mounts what was written. What is not there then was taken out again by somebody.
+const FOLLOWS: Duration = Duration::from_secs(180);
 /// All that is kept. The membership comes last: without it nothing is joined.
 const FILES: [&str; 4] = [CURRENT, "intermediate-next.pem", TOKEN, STATE];
 
@@ -134,7 +136,7 @@ pub(super) struct StateSecret {
     client: Client,
     namespace: NamespaceName,
     dir: PathBuf,
-    written: Option<Kept>,
+    written: Option<(Kept, Instant)>,
     news: News,
 }
 
@@ -180,14 +182,19 @@ impl StateSecret {
         &self.dir
     }
 
-    /// Writes what is in the data directory, unless that is written, and makes the mounts follow. Nothing is written before
-    /// something is joined. To be called again and again.
+    /// Writes what is in the data directory, unless that is written, and makes the mounts follow. Where they do not, it is
+    /// written again: somebody emptied the Secret, or deleted it. Nothing is written before something is joined. To be
+    /// called again and again.
     ///
     /// # Errors
     /// Why not, for people; to be tried again.
     pub(super) async fn write(&mut self, data: &DataDir) -> Result<(), String> {
-        self.put(data).await?;
-        if self.news.take(Instant::now())
+        self.write_at(data, Instant::now()).await
+    }
+
+    async fn write_at(&mut self, data: &DataDir, now: Instant) -> Result<(), String> {
+        self.put(data, now).await?;
+        if self.news.take(now)
             && let Err(error) = self.touch_pods().await
         {
             let message = "the other replicas can't be told that the agent's state is another one; kubelet tells them in a minute or two";
@@ -216,10 +223,14 @@ impl StateSecret {
         Ok(())
     }
 
-    async fn put(&mut self, data: &DataDir) -> Result<(), String> {
+    async fn put(&mut self, data: &DataDir, now: Instant) -> Result<(), String> {
         let here = Kept::here(data).map_err(|error| chain(&error))?;
         let is_mounted = || Kept::mounted(&self.dir).is_ok_and(|mounted| mounted == here);
-        if here.made().is_none() || self.written.as_ref() == Some(&here) || is_mounted() {
+        let is_on_its_way = || {
+            let written = self.written.as_ref().filter(|(written, _)| *written == here);
+            written.is_some_and(|(_, at)| now.duration_since(*at) < FOLLOWS)
+        };
+        if here.made().is_none() || is_on_its_way() || is_mounted() {
             return Ok(());
         }
         let value =
@@ -243,7 +254,7 @@ impl StateSecret {
             error => chain(&error),
         })?;
         tracing::info!(secret.name = NAME, "the agent's state is kept");
-        self.written = Some(here);
+        self.written = Some((here, now));
         self.news = News { owed: TIMES, told: None };
         Ok(())
     }
@@ -254,6 +265,10 @@ mod tests {
     use super::*;
     use std::{
         os::unix::fs::symlink,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
         time::{Duration, UNIX_EPOCH},
     };
     use tombolo_mtls::{Intermediate, PrivateKey, Root, Validity};
@@ -289,6 +304,79 @@ mod tests {
         news.owed = TIMES;
         let told = (0..60).filter(|second| news.take(began + Duration::from_secs(*second)));
         assert_eq!(told.collect::<Vec<_>>(), [0, 2, 4]);
+    }
+
+    /// An API server that has the Secret, or does not, and counts how often it was written.
+    fn api_server(has_it: Arc<AtomicBool>, writes: Arc<AtomicUsize>) -> Client {
+        let answer = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (has_it, writes) = (Arc::clone(&has_it), Arc::clone(&writes));
+            async move {
+                let of_secret = request.uri().path().ends_with("/secrets/tombolo-state");
+                let (status, body) = match (of_secret, has_it.load(Ordering::Relaxed)) {
+                    (true, true) => {
+                        writes.fetch_add(1, Ordering::Relaxed);
+                        (200, json!({ "metadata": { "name": NAME } }))
+                    }
+                    (true, false) => (
+                        404,
+                        json!({ "status": "Failure", "message": "gone", "reason": "NotFound", "code": 404 }),
+                    ),
+                    (false, _) => (200, json!({ "metadata": {}, "items": [] })),
+                };
+                let body = kube::client::Body::from(body.to_string().into_bytes());
+                let answer = http::Response::builder().status(status);
+                Ok::<_, tower::BoxError>(answer.body(body).unwrap())
+            }
+        });
+        Client::new(answer, "default")
+    }
+
+    /// What somebody emptied or deleted is seen by the replica that wrote it, once its own mount has had time to follow.
+    #[tokio::test]
+    async fn what_is_taken_out_by_hand_is_written_again() {
+        let (mount, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = DataDir::create(dir.path()).unwrap();
+        let (has_it, writes) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let client = api_server(Arc::clone(&has_it), Arc::clone(&writes));
+        let namespace = NamespaceName::parse("tombolo-system").unwrap();
+        let mut secret = StateSecret::new(client, namespace, mount.path().to_owned());
+        let began = Instant::now();
+        let minutes = |count: u64| began + Duration::from_secs(60 * count);
+        let written = || writes.load(Ordering::Relaxed);
+        secret.write_at(&data, began).await.unwrap();
+        assert_eq!(written(), 0, "nothing is joined");
+        data.write(STATE, b"{}").unwrap();
+        data.write(CURRENT, intermediate(1).as_bytes()).unwrap();
+        let kubelet = || {
+            for (name, content) in Kept::here(&data).unwrap().0 {
+                fs::write(mount.path().join(name), content).unwrap();
+            }
+        };
+        for (minute, count) in [(0, 1), (1, 1), (2, 1)] {
+            secret.write_at(&data, minutes(minute)).await.unwrap();
+            assert_eq!(written(), count, "it is on its way to the mount");
+        }
+        kubelet();
+        secret.write_at(&data, minutes(60)).await.unwrap();
+        assert_eq!(written(), 1, "it is there");
+        // somebody empties it
+        fs::write(mount.path().join(STATE), "").unwrap();
+        secret.write_at(&data, minutes(61)).await.unwrap();
+        assert_eq!(written(), 2, "it is there again");
+        secret.write_at(&data, minutes(62)).await.unwrap();
+        assert_eq!(written(), 2, "the mount has time to follow");
+        kubelet();
+        secret.write_at(&data, minutes(99)).await.unwrap();
+        // and deletes it
+        has_it.store(false, Ordering::Relaxed);
+        fs::remove_file(mount.path().join(STATE)).unwrap();
+        for minute in [100, 101] {
+            let error = secret.write_at(&data, minutes(minute)).await.unwrap_err();
+            assert!(error.contains("apply the agent's manifest"), "{error}");
+        }
+        has_it.store(true, Ordering::Relaxed);
+        secret.write_at(&data, minutes(102)).await.unwrap();
+        assert_eq!(written(), 3);
     }
 
     #[test]

@@ -12,6 +12,16 @@ use tombolo_model::inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, 
 /// What this cluster reports to the controller.
 #[must_use]
 pub fn inventory(local: Local<'_>) -> Inventory {
+    report(local, true)
+}
+
+/// The same of a cluster that takes no new calls: nothing of it is ready, whatever it serves still.
+#[must_use]
+pub fn last_inventory(local: Local<'_>) -> Inventory {
+    report(local, false)
+}
+
+fn report(local: Local<'_>, takes_calls: bool) -> Inventory {
     let sidecars = Sidecars::of(local.gateways, local.view);
     let namespaces = local
         .view
@@ -30,7 +40,8 @@ pub fn inventory(local: Local<'_>) -> Inventory {
         .iter()
         .map(|(key, service)| {
             let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
-            let record = service_record(service, created_s, local.passing, &sidecars);
+            let passing = takes_calls.then_some(&**local.passing);
+            let record = service_record(service, created_s, passing, &sidecars);
             let mut record = ServiceRecord { export: local.view.export(key, service), ..record };
             record.fit();
             (key.clone(), record)
@@ -42,7 +53,7 @@ pub fn inventory(local: Local<'_>) -> Inventory {
 fn service_record(
     service: &LocalService,
     created_s: i64,
-    passing: &Results,
+    passing: Option<&Results>,
     sidecars: &Sidecars,
 ) -> ServiceRecord {
     // An endpoint counts where any TCP port of it takes requests: which port, its ingress gateway knows.
@@ -51,7 +62,9 @@ fn service_record(
         .iter()
         .filter(|port| port.spec.protocol == Protocol::Tcp)
         .flat_map(|port| port.endpoints.iter().map(move |(address, endpoint)| (port, *address, *endpoint)))
-        .filter(|(port, address, endpoint)| is_ready(port, *address, *endpoint, passing))
+        .filter(|(port, address, endpoint)| {
+            passing.is_some_and(|passing| is_ready(port, *address, *endpoint, passing))
+        })
         .map(|(_, address, _)| address.ip())
         .collect();
     let mut pods: BTreeMap<_, PodRecord> = BTreeMap::new();

@@ -225,6 +225,9 @@ pub struct AgentStatus {
     /// `host:port` at which peers may reach this cluster's ingress gateways.
     #[serde(default)]
     pub ingress: BTreeSet<String>,
+    /// The agent can't read yet where that is: what it said before stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ingress_unknown: bool,
     /// Its gateways.
     #[serde(default)]
     pub gateways: Vec<GatewayReport>,

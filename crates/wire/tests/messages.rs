@@ -152,7 +152,7 @@ fn examples() -> Vec<(&'static str, Again, Value)> {
             again::<AgentStatus>,
             json!({
                 "software": "tombolo-agent/0.1.0", "generation": 4, "problems": [{"subject": "a.yaml:3", "message": "b"}],
-                "ingress": ["192.0.2.1:15443"],
+                "ingress": ["192.0.2.1:15443"], "ingress_unknown": true,
                 "gateways": [{
                     "instance": "i", "role": "egress", "software": "s", "admin": "127.0.0.1:1", "status": gateway.clone(),
                 }],

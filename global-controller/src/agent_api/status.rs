@@ -33,6 +33,9 @@ pub(super) async fn status(
     let now = agent.deps.now();
     let mut tx = agent.deps.store.begin().await?;
     let stored = tx.ingress(org, cluster).await?.ok_or_else(|| peer.revoked())?;
+    if status.ingress_unknown {
+        status.ingress.clone_from(&stored);
+    }
     // the addresses are compiled into what peers are told; the rest is only looked at
     if stored != status.ingress {
         tx.lock_org(org).await?;

@@ -45,6 +45,8 @@ pub(crate) fn manifest(deps: &Deps, request: &ManifestRequest) -> Result<String>
         ("cluster", &request.cluster),
         ("registry", registry),
         ("version", version),
+        ("vips_v4", &deps.vip_pools.0),
+        ("vips_v6", &deps.vip_pools.1),
     ]
     .iter()
     .fold(TEMPLATE.to_owned(), |text, (place, value)| text.replace(&format!("{{{{{place}}}}}"), value)))

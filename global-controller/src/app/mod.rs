@@ -50,6 +50,8 @@ pub(crate) struct Deps {
     pub(crate) image_registry: String,
     /// Their version, the same.
     pub(crate) image_version: String,
+    /// The pools of virtual addresses, IPv4 and IPv6.
+    pub(crate) vip_pools: (String, String),
     /// How long the old root of a rotation stays once no cluster signs under it: as long as certificates live.
     pub(crate) root_overlap: TimeDelta,
     /// What was worked out of services.

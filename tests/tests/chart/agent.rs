@@ -8,13 +8,15 @@ pub(crate) const AGENT: Chart =
     Chart { name: "tombolo-agent", release: "tombolo", namespace: "tombolo-system", least, beside };
 
 /// The places of the manifest's template, with what the chart is given in `least`.
-const PLACES: [(&str, &str); 6] = [
+const PLACES: [(&str, &str); 8] = [
     ("controller", "https://controller.example.com:8443"),
     ("ca_fingerprint", "sha256:0000000000000000000000000000000000000000000000000000000000000000"),
     ("organization", "acme"),
     ("cluster", "east"),
     ("registry", "localhost"),
     ("version", env!("CARGO_PKG_VERSION")),
+    ("vips_v4", "240.0.0.0/4"),
+    ("vips_v6", "fd74:6f6d:6265:6c6f::/64"),
 ];
 
 fn place(name: &str) -> &'static str {

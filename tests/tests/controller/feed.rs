@@ -21,7 +21,7 @@ fn shop() -> tombolo_model::inventory::Inventory {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_of_one_cluster_reaches_the_other() {
-    let (site, _database, _files) = site().await;
+    let (site, database, _files) = site().await;
     let acme = site.organization("acme").await;
     site.gns(&acme, "acme", "acme.example.com").await;
     let (one, two) = (site.agent(&acme, "cluster-1").await, site.agent(&acme, "cluster-2").await);
@@ -65,6 +65,12 @@ async fn a_service_of_one_cluster_reaches_the_other() {
         matches!(state.resources.get(&peer), Some(ClusterResource::Peer(p)) if p.ingress.contains("192.0.2.7:15443"))
     })
     .await;
+    // and stays while the agent can't say whether it is so still
+    two.say_nothing_of_addresses(&site).await.unwrap();
+    let stored = "select ingress from clusters where name = 'cluster-2'";
+    assert_eq!(database.sql(stored), "{192.0.2.7:15443}");
+    two.say(&site, &[]).await.unwrap();
+    assert_eq!(database.sql(stored), "{}");
     drop(feed);
     let status = site.until_state(&acme, "cluster-1", "disconnected").await;
     assert!(status["last_seen"].is_string(), "{status}");

@@ -312,17 +312,29 @@ impl Agent {
         gateways: Vec<GatewayReport>,
         trial: Option<TrialStatus>,
     ) -> Result<(), RequestError> {
-        let status = AgentStatus {
-            intermediate: None,
-            software: "tombolo-agent/test".to_owned(),
-            generation: tombolo_model::Generation::ZERO,
-            problems: Vec::new(),
-            ingress: ingress.iter().map(ToString::to_string).collect(),
-            gateways,
-            install: None,
-            trial,
-        };
+        let mut status = said(ingress);
+        (status.gateways, status.trial) = (gateways, trial);
         self.post(site, "/agent/v1/status", &status).await
+    }
+
+    /// The status of an agent that can't read where peers reach its cluster.
+    pub(crate) async fn say_nothing_of_addresses(&self, site: &Site) -> Result<(), RequestError> {
+        let status = AgentStatus { ingress_unknown: true, ..said(&[]) };
+        self.post(site, "/agent/v1/status", &status).await
+    }
+}
+
+fn said(ingress: &[&str]) -> AgentStatus {
+    AgentStatus {
+        intermediate: None,
+        software: "tombolo-agent/test".to_owned(),
+        generation: tombolo_model::Generation::ZERO,
+        problems: Vec::new(),
+        ingress: ingress.iter().map(ToString::to_string).collect(),
+        ingress_unknown: false,
+        gateways: Vec::new(),
+        install: None,
+        trial: None,
     }
 }
 

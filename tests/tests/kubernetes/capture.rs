@@ -66,7 +66,7 @@ async fn ask(at: SocketAddr) -> Result<String, std::io::Error> {
 }
 
 /// What the agent may write: in its own namespace only.
-async fn let_agent_write(client: &kube::Client) {
+pub(crate) async fn let_agent_write(client: &kube::Client) {
     let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
     let rules = json!([
         {"apiGroups": [""], "resources": ["services"], "verbs": verbs},
@@ -188,6 +188,18 @@ async fn names_are_services() {
         (found.selector, service_of(&services, CATALOG).await.map(|found| found.target))
     };
     let _ = until("the change is mended", SOON, mended, |found| *found == (None, Ok(target))).await;
+    // So is what would keep callers from the gateways, or to one of them.
+    for (field, theirs, ours) in
+        [("internalTrafficPolicy", "Local", "Cluster"), ("sessionAffinity", "ClientIP", "None")]
+    {
+        let change = json!({"spec": {field: theirs}});
+        services.patch(&object, &PatchParams::default(), &Patch::Merge(change)).await.expect("changed");
+        let mended = || async {
+            let spec = services.get(&object).await.expect("it is there").spec.expect("a spec");
+            if field == "sessionAffinity" { spec.session_affinity } else { spec.internal_traffic_policy }
+        };
+        until(field, SOON, mended, |found| found.as_deref() == Some(ours)).await;
+    }
     // The endpoints are the Service's, to go with it; nobody collects what is left here. That is mended, too.
     let owned = || async {
         let service =

@@ -4,28 +4,29 @@
 use crate::{
     capture::own_address,
     identity::{OWN, pod},
-    make_wide,
+    make_endpoints, make_service, make_wide,
     rights::let_agent_as_in_the_manifest,
     server::{ADMIN, Server, Store},
-    world::{Agent, Controller, SOON},
+    world::{Agent, Controller, SOON, gateway},
 };
 use k8s_openapi::{
     api::{
         admissionregistration::v1::MutatingWebhookConfiguration,
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Namespace, Pod},
+        core::v1::{Namespace, Pod, Service},
         policy::v1::PodDisruptionBudget,
+        rbac::v1::{ClusterRole, PolicyRule, Role},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 use tombolo_testkit::wait::until;
 
 const PATH: &str = "/organizations/acme/clusters/cluster-1";
@@ -52,10 +53,42 @@ async fn let_load_be_measured(client: &Client) {
     until("the API of loads", SOON, measured, |found| *found).await;
 }
 
+async fn agent(home: &Path, server: &Server) -> Agent {
+    let listen = SocketAddr::new(own_address(), 0).to_string();
+    let options = [
+        ["--namespace", OWN],
+        ["--capture", "gateway"],
+        ["--webhook-listen", &listen],
+        ["--allowed-registry", "localhost"],
+    ]
+    .concat();
+    Agent::start(home, server, &options).await
+}
+
+/// Takes all rights to these from the agent.
+async fn forbid(client: &Client, resources: &[&str]) {
+    let without = |rules: Option<Vec<PolicyRule>>| -> Vec<PolicyRule> {
+        let mut rules = rules.unwrap_or_default();
+        for named in rules.iter_mut().filter_map(|rule| rule.resources.as_mut()) {
+            named.retain(|resource| !resources.contains(&resource.as_str()));
+        }
+        rules.retain(|rule| rule.resources.as_ref().is_none_or(|named| !named.is_empty()));
+        rules
+    };
+    let (roles, all): (Api<Role>, Api<ClusterRole>) =
+        (Api::namespaced(client.clone(), OWN), Api::all(client.clone()));
+    let mut role = roles.get("tombolo-agent").await.expect("a role");
+    role.rules = Some(without(role.rules));
+    roles.replace("tombolo-agent", &PostParams::default(), &role).await.expect("changed");
+    let mut role = all.get("tombolo-agent").await.expect("a role");
+    role.rules = Some(without(role.rules));
+    all.replace("tombolo-agent", &PostParams::default(), &role).await.expect("changed");
+}
+
 struct World {
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
     _store: Store,
-    _server: Server,
+    server: Server,
     client: Client,
     controller: Controller,
     agent: Agent,
@@ -63,6 +96,11 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::start_without(&[]).await
+    }
+
+    /// With an agent that may not read these.
+    async fn start_without(forbidden: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let store = Store::start(&home.path().join("kubernetes"));
         let server = store.server().await;
@@ -72,19 +110,12 @@ impl World {
         }
         make_wide::<MutatingWebhookConfiguration>(&client, json!({"metadata": {"name": "tombolo"}})).await;
         let_agent_as_in_the_manifest(&client).await;
+        forbid(&client, forbidden).await;
         let_load_be_measured(&client).await;
         let controller = Controller::start().await;
         controller.join(home.path()).await;
-        let listen = SocketAddr::new(own_address(), 0).to_string();
-        let options = [
-            ["--namespace", OWN],
-            ["--capture", "gateway"],
-            ["--webhook-listen", &listen],
-            ["--allowed-registry", "localhost"],
-        ]
-        .concat();
-        let agent = Agent::start(home.path(), &server, &options).await;
-        Self { _home: home, _store: store, _server: server, client, controller, agent }
+        let agent = agent(home.path(), &server).await;
+        Self { home, _store: store, server, client, controller, agent }
     }
 
     /// Asks for this many gateways of each kind.
@@ -200,4 +231,60 @@ async fn an_autoscaler_says_how_many_gateways_there_are() {
     world.order(3, 3).await;
     until("no autoscaler", SOON, most, Option::is_none).await;
     until("as many as were ordered", SOON, || world.replicas(), |found| *found == Some(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_is_missing_is_said_and_takes_no_address_from_the_peers() {
+    let mut world = World::start_without(&["poddisruptionbudgets"]).await;
+    world.order(2, 2).await;
+    let said = |what: &'static str| move |all: &Vec<String>| all.iter().any(|one| one.starts_with(what));
+    let budgets = said("installation, PodDisruptionBudgets: can't be read");
+    until("what is missing", SOON, || world.controller.problems(), budgets).await;
+    until("gateways all the same", SOON, || world.replicas(), |found| *found == Some(2)).await;
+    let addresses = || async { world.controller.call(Method::GET, PATH, None).await["ingress"].clone() };
+    let given = json!(["gw.example.com:443"]);
+    until("where peers reach it", SOON, addresses, |all| *all == given).await;
+
+    // It starts anew without one that it can't do without.
+    world.agent.kill();
+    forbid(&world.client, &["nodes"]).await;
+    world.agent = agent(world.home.path(), &world.server).await;
+    let nodes = said("installation, Nodes: can't be read");
+    until("what is missing now", SOON, || world.controller.problems(), nodes).await;
+    let (state, message) = world.step("agent").await;
+    assert!(state == "waiting" && message.contains("Nodes can't be read"), "{state} {message}");
+    let cluster = world.controller.call(Method::GET, PATH, None).await;
+    assert_eq!(cluster["ingress"], given, "peers go on where they went");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_ordered_out_takes_no_new_calls_and_lets_the_others_end() {
+    let world = World::start().await;
+    make_service(&world.client, "shop", "catalog").await;
+    make_endpoints(&world.client, "shop", "catalog").await;
+    world.order(2, 2).await;
+    let mut ingress = gateway(world.home.path(), "ingress", own_address()).await;
+    let inventory = || world.agent.inventory();
+    let ready = |count: u8| [format!(r#"shop/catalog {count}/2 ["catalog"]"#)];
+    until("it is reported", SOON, inventory, |all| *all == ready(2)).await;
+    until("gateways", SOON, || world.replicas(), |found| *found == Some(2)).await;
+
+    world.controller.withdraw(&format!("{PATH}/install")).await;
+    until("no new calls", SOON, inventory, |all| *all == ready(0)).await;
+    let step = || world.step("gateways");
+    let ending =
+        |(state, said): &(String, String)| state == "working" && said.contains("the calls at 1 ingress");
+    until("its calls end", SOON, step, ending).await;
+    until("no gateways are made any more", SOON, || world.replicas(), Option::is_none).await;
+    let way = || async { world.api::<Service>().get_opt("tombolo-ingress").await.expect("an answer") };
+    assert!(way().await.is_some(), "calls that are under way come by it");
+    assert_eq!(inventory().await, ready(0), "and what they are at is served");
+    let addresses = world.controller.call(Method::GET, PATH, None).await["ingress"].clone();
+    let stands = addresses.as_array().is_some_and(|all| all.contains(&json!("gw.example.com:443")));
+    assert!(stands, "where they came: {addresses}");
+
+    ingress.kill();
+    until("it is done", SOON, step, |(state, _)| state == "done").await;
+    until("the way is gone", SOON, way, Option::is_none).await;
+    until("nothing is reported", SOON, inventory, Vec::is_empty).await;
 }

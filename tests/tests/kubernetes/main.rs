@@ -10,6 +10,7 @@ mod preflight;
 mod replicas;
 mod rights;
 mod server;
+mod silent;
 mod world;
 
 use k8s_openapi::api::{

@@ -39,6 +39,8 @@ async fn apply(client: &Client) {
     let text = text
         .replace("{{registry}}", REGISTRY)
         .replace("{{version}}", "0.1.0")
+        .replace("{{vips_v4}}", "240.0.0.0/4")
+        .replace("{{vips_v6}}", "fd74:6f6d:6265:6c6f::/64")
         .replace("system:serviceaccount:tombolo-system:tombolo-agent", AGENT);
     for document in text.split("\n---\n") {
         let mut object: Value = serde_saphyr::from_str(document).expect("YAML");

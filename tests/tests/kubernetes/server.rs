@@ -143,10 +143,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Where it listens.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The kubeconfig of a user.
     pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
-        let path = self.home.join(format!("{user}-{}.kubeconfig", self.port));
-        let server = format!("https://127.0.0.1:{}", self.port);
+        self.kubeconfig_through(user, self.port)
+    }
+
+    /// The same for who comes by another port.
+    pub(crate) fn kubeconfig_through(&self, user: &str, port: u16) -> PathBuf {
+        let path = self.home.join(format!("{user}-{port}.kubeconfig"));
+        let server = format!("https://127.0.0.1:{port}");
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "here",
             "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": self.home.join("ca.crt")}}],

@@ -79,6 +79,11 @@ impl Controller {
         self.call_with(Method::PUT, path, Some(body.clone()), &[("if-match", "*")]).await;
     }
 
+    /// Takes something out.
+    pub(crate) async fn withdraw(&self, path: &str) {
+        self.call_with(Method::DELETE, path, None, &[("if-match", "*")]).await;
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         self.call_with(method, path, body, &[]).await
     }
@@ -176,11 +181,16 @@ impl Controller {
 
 /// An egress gateway of the cluster, at this address.
 pub(crate) async fn egress(home: &Path, address: IpAddr) -> Program {
-    let ready = home.join("egress.json");
+    gateway(home, "egress", address).await
+}
+
+/// A gateway of this role.
+pub(crate) async fn gateway(home: &Path, role: &str, address: IpAddr) -> Program {
+    let ready = home.join(format!("{role}.json"));
     let mut command = Command::new(binary("tombolo-gateway"));
-    command.args(["run", "--role", "egress", "--tunnel", &SocketAddr::new(address, 0).to_string()]);
+    command.args(["run", "--role", role, "--tunnel", &SocketAddr::new(address, 0).to_string()]);
     command.arg("--agent-socket").arg(home.join("agent.sock")).arg("--ready-file").arg(&ready);
-    Program::start("egress", command, &ready, SOON).await
+    Program::start(role, command, &ready, SOON).await
 }
 
 /// The true agent.
@@ -192,10 +202,14 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn start(home: &Path, server: &Server, options: &[&str]) -> Self {
+        Self::start_with(home, &server.kubeconfig(AGENT), options).await
+    }
+
+    pub(crate) async fn start_with(home: &Path, kubeconfig: &Path, options: &[&str]) -> Self {
         let ready = home.join("ready.json");
         let mut command = Command::new(binary("tombolo-agent"));
         command.arg("run").arg("--data").arg(home.join("data"));
-        command.arg("--kubernetes").arg("--kubeconfig").arg(server.kubeconfig(AGENT));
+        command.arg("--kubernetes").arg("--kubeconfig").arg(kubeconfig);
         command.args(options);
         command.args(["--dns", "127.0.0.1:0", "--dns-forward", "refuse", "--admin", "127.0.0.1:0"]);
         command.arg("--gateway-socket").arg(home.join("agent.sock"));

@@ -171,3 +171,22 @@ fn a_gateway_goes_on_where_another_replica_left_it() {
     };
     assert!(newer(lines.last().unwrap()), "{lines:?}");
 }
+
+#[test]
+fn a_gateway_on_its_way_out_serves_still() {
+    let (mut a, b) = (Replica::start(), Replica::start());
+    let ingress = GatewayHello { role: GatewayRole::Ingress, ..hello("one", 1) };
+    b.hub.hello(ingress).unwrap();
+    let stream = b.hub.open("one", None).unwrap().0;
+    let _egress = b.connect("two", 2);
+    a.ask(&b);
+    assert_eq!((a.hub.serving(), b.hub.serving()), (1, 1));
+    b.hub.status("one", GatewayStatus { leaving: true, ..GatewayStatus::default() }).unwrap();
+    a.ask(&b);
+    for replica in [&a, &b] {
+        assert_eq!(replica.set()[0], ("one".to_owned(), false), "nobody is sent there");
+        assert_eq!(replica.hub.serving(), 1, "what is there goes on");
+    }
+    drop(stream);
+    assert_eq!(b.hub.serving(), 0);
+}

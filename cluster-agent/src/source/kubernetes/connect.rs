@@ -1,8 +1,12 @@
 //! From settings to a client.
 
-use super::Access;
+use super::{
+    Access,
+    patience::{Patience, SILENCE},
+};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use std::{path::PathBuf, time::Duration};
@@ -57,8 +61,17 @@ pub(super) async fn connect(access: &Access) -> Result<Connected, ConnectError> 
             (Config::from_custom_kubeconfig(file, &options).await.map_err(wrong)?, None)
         }
     };
-    config.connect_timeout = Some(CONNECT);
+    bound(&mut config);
     let server = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(ConnectError::Client)?;
+    let builder = ClientBuilder::try_from(config).map_err(ConnectError::Client)?;
+    let client = builder.with_layer(&Patience).build();
     Ok(Connected { client, server: server.trim_end_matches('/').to_owned(), namespace })
+}
+
+/// Nothing is waited for for ever.
+fn bound(config: &mut Config) {
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENCE);
+    // a connection that was kept has been silent for a while when it is asked something
+    config.reset_reader_on_write = true;
 }

@@ -9,6 +9,7 @@ use crate::{
         object::{AccountObject, ExportObject, default_account, node_key},
     },
 };
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{
         core::v1::{Namespace, Node, Pod, Service, ServiceAccount, ServiceSpec},
@@ -27,8 +28,6 @@ use tombolo_model::{
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tombolo-agent");
 /// How many bytes of labels, and of annotations, may go with an exported service.
 const MOST_EXPORTED: usize = 16_384;
-/// The network of IPv6 virtual addresses, fd74:6f6d:6265:6c6f::/64; those of IPv4 are all from 240.0.0.0 on.
-const VIRTUAL: [u16; 4] = [0xfd74, 0x6f6d, 0x6265, 0x6c6f];
 
 /// An object, as far as it can be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,11 +84,12 @@ pub(super) fn account(object: PartialObjectMeta<ServiceAccount>) -> Read {
     Read::of(key, Ok(Object::Account(AccountObject { namespace, name, selectors: BTreeSet::new() })))
 }
 
-pub(super) fn service(mut object: Service) -> Read {
+pub(super) fn service(mut object: Service, vips: &[IpNet]) -> Read {
     let key = key(ObjectKind::Service, &object.metadata);
     let ours = label(&object.metadata, MANAGED_BY.0) == Some(MANAGED_BY.1);
     let the_api_server = key.namespace.as_str() == "default" && key.name.as_str() == "kubernetes";
-    let mut problems: Vec<String> = object.spec.as_ref().and_then(claim).into_iter().collect();
+    let mut problems: Vec<String> =
+        object.spec.as_ref().and_then(|spec| claim(spec, vips)).into_iter().collect();
     if ours || the_api_server {
         return Read { problems, ..Read::passed_over(key) };
     }
@@ -146,12 +146,10 @@ pub(super) fn service(mut object: Service) -> Read {
 }
 
 /// What a Service of others says that has virtual addresses as its own: the agent's are in its namespace, which is not read here.
-fn claim(spec: &ServiceSpec) -> Option<String> {
-    let is_virtual = |text: &&String| match text.parse() {
-        Ok(IpAddr::V4(ip)) => ip.octets()[0] >= 240,
-        Ok(IpAddr::V6(ip)) => ip.segments()[..4] == VIRTUAL,
-        // kube-proxy reads more spellings of an address than anybody else
-        Err(_) => true,
+fn claim(spec: &ServiceSpec, vips: &[IpNet]) -> Option<String> {
+    // kube-proxy reads more spellings of an address than anybody else
+    let is_virtual = |text: &&String| {
+        text.parse::<IpAddr>().map_or(true, |address| vips.iter().any(|net| net.contains(&address)))
     };
     let claimed: Vec<&str> =
         spec.external_ips.iter().flatten().filter(is_virtual).map(String::as_str).collect();

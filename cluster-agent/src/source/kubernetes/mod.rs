@@ -9,6 +9,7 @@ mod connect;
 mod convert;
 mod known;
 mod mcs;
+mod patience;
 mod watch;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use mcs::McsVersion;
 
 use super::Batch;
 use futures::StreamExt;
+use ipnet::IpNet;
 use known::Known;
 use kube::Client;
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
@@ -49,6 +51,8 @@ pub struct Config {
     pub exclude: BTreeSet<NamespaceName>,
     /// Whether the Multi-Cluster Services API is followed, where the cluster has it.
     pub mcs: bool,
+    /// The installation's virtual addresses.
+    pub vips: Arc<[IpNet]>,
 }
 
 /// Where the API server is, and who asks.
@@ -72,6 +76,7 @@ pub struct Watching {
     namespace: NamespaceName,
     excluded: BTreeSet<NamespaceName>,
     mcs: bool,
+    vips: Arc<[IpNet]>,
     clock: Arc<dyn Clock>,
 }
 
@@ -97,13 +102,19 @@ impl Watching {
         let namespace = config.namespace.or(connected.namespace).unwrap_or_else(own);
         let excluded = system().chain([namespace.clone()]).chain(config.exclude).collect();
         let (client, server) = (connected.client, connected.server);
-        Ok(Self { client, server, namespace, excluded, mcs: config.mcs, clock })
+        let (mcs, vips) = (config.mcs, config.vips);
+        Ok(Self { client, server, namespace, excluded, mcs, vips, clock })
     }
 
     /// The agent's own namespace.
     #[must_use]
     pub const fn namespace(&self) -> &NamespaceName {
         &self.namespace
+    }
+
+    /// The installation's virtual addresses.
+    pub(crate) fn vips(&self) -> Arc<[IpNet]> {
+        Arc::clone(&self.vips)
     }
 
     /// The client, for those who write.
@@ -117,7 +128,7 @@ impl Watching {
         let mut known = Known::new(self.server, self.mcs);
         let mut reported = None;
         let (own, mcs) = (&self.namespace, self.mcs);
-        let mut told = watch::all(&self.client, &self.excluded, own, mcs).ready_chunks(TOGETHER);
+        let mut told = watch::all(&self.client, &self.excluded, own, mcs, &self.vips).ready_chunks(TOGETHER);
         while let Some(together) = told.next().await {
             let now = self.clock.now();
             let changes: Vec<_> = together.into_iter().flat_map(|one| known.take(one, now)).collect();

@@ -6,6 +6,7 @@ use crate::{
     index::Index,
     source::{Change, Check, Object, ObjectKind, ServiceObject, SliceObject},
 };
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 use tombolo_model::inventory::Protocol;
@@ -14,8 +15,13 @@ fn from<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
+/// As the agent reads it, where the virtual addresses are these.
+fn read(service: Service) -> Read {
+    convert::service(service, &["241.0.0.0/8", "fd74:6f6d:6265:6c6f::/64"].map(|net| net.parse().unwrap()))
+}
+
 fn service(spec: Value) -> Read {
-    convert::service(from(json!({
+    read(from(json!({
         "metadata": {"namespace": "shop", "name": "catalog", "creationTimestamp": "2026-01-02T03:04:05Z"},
         "spec": spec,
     })))
@@ -90,15 +96,15 @@ fn what_is_left_out_is_said() {
     // Neither an error nor ours.
     let none = |read: Read| assert!(read.object.is_none() && read.problems.is_empty(), "{read:?}");
     none(convert::slice(from(json!({"metadata": {"name": "x"}, "addressType": "IPv4", "endpoints": []}))));
-    none(convert::service(from(json!({"metadata": {"namespace": "default", "name": "kubernetes"}}))));
+    none(read(from(json!({"metadata": {"namespace": "default", "name": "kubernetes"}}))));
     let managed = json!({"app.kubernetes.io/managed-by": "tombolo-agent"});
-    none(convert::service(from(json!({"metadata": {"name": "x", "labels": managed}}))));
+    none(read(from(json!({"metadata": {"name": "x", "labels": managed}}))));
 }
 
 #[test]
 fn annotations_of_manifests() {
     let annotated = |account: &str| {
-        convert::service(from(json!({
+        read(from(json!({
             "metadata": {"namespace": "shop", "name": "db", "annotations": {
                 "tombolo.io/health-check": "what", "tombolo.io/service-account": account,
             }},
@@ -232,7 +238,7 @@ impl Teller {
 }
 
 fn named(name: &str) -> Read {
-    convert::service(from(json!({
+    read(from(json!({
         "metadata": {"namespace": "shop", "name": name}, "spec": {"ports": [{"port": 80}]},
     })))
 }
@@ -330,13 +336,13 @@ fn silence_and_refusals_are_reported_until_they_end() {
 #[test]
 fn a_service_of_others_that_claims_a_virtual_address_is_told() {
     let claims = |ips: &[&str]| service(json!({"ports": [{"port": 80}], "externalIPs": ips}));
-    let plain = claims(&["192.0.2.1", "fd74::1"]);
+    let plain = claims(&["192.0.2.1", "fd74::1", "240.0.0.9"]);
     assert!(plain.problems.is_empty() && plain.object.is_some());
-    let read = claims(&["192.0.2.1", "240.0.0.9", "fd74:6f6d:6265:6c6f::9"]);
+    let read = claims(&["192.0.2.1", "241.0.0.9", "fd74:6f6d:6265:6c6f::9"]);
     assert!(read.object.is_some(), "it is read all the same");
     assert_eq!(read.problems.len(), 1, "{:?}", read.problems);
     assert!(
-        read.problems[0].contains("240.0.0.9, fd74:6f6d:6265:6c6f::9 is a virtual"),
+        read.problems[0].contains("241.0.0.9, fd74:6f6d:6265:6c6f::9 is a virtual"),
         "{:?}",
         read.problems
     );

@@ -10,6 +10,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream, SelectAll, select_all},
 };
+use ipnet::IpNet;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
@@ -25,7 +26,7 @@ use kube::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 use serde::de::DeserializeOwned;
-use std::{collections::BTreeSet, fmt::Debug, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tombolo_model::NamespaceName;
 use tombolo_runtime::telemetry::chain;
@@ -47,6 +48,7 @@ pub(super) fn all(
     excluded: &BTreeSet<NamespaceName>,
     own: &NamespaceName,
     with_exports: bool,
+    vips: &Arc<[IpNet]>,
 ) -> SelectAll<BoxStream<'static, Told>> {
     let terms = |field: &str, but: Option<&NamespaceName>| -> Vec<String> {
         excluded.iter().filter(|name| Some(*name) != but).map(|name| format!("{field}!={name}")).collect()
@@ -66,7 +68,10 @@ pub(super) fn all(
             outside("metadata.name"),
             convert::namespace,
         ),
-        watched::<Service>(client, ObjectKind::Service, inside.clone(), convert::service),
+        watched::<Service>(client, ObjectKind::Service, inside.clone(), {
+            let vips = Arc::clone(vips);
+            move |service| convert::service(service, &vips)
+        }),
         watched::<EndpointSlice>(client, ObjectKind::EndpointSlice, inside.clone(), convert::slice),
         watched::<PartialObjectMeta<ServiceAccount>>(
             client,
@@ -86,7 +91,7 @@ fn watched<K>(
     client: &Client,
     kind: ObjectKind,
     config: watcher::Config,
-    read: fn(K) -> Read,
+    read: impl Fn(K) -> Read + Send + 'static,
 ) -> BoxStream<'static, Told>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -99,7 +104,7 @@ pub(super) fn followed<K>(
     api: Api<K>,
     kind: ObjectKind,
     config: watcher::Config,
-    read: fn(K) -> Read,
+    read: impl Fn(K) -> Read + Send + 'static,
 ) -> BoxStream<'static, Told>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,

@@ -219,7 +219,16 @@ fn what_each_gateway_is_told() {
     for (instance, Gateway { hello, .. }) in &gateways {
         insta::assert_json_snapshot!(format!("gateway_{instance}"), all.for_gateway(hello));
     }
-    insta::assert_json_snapshot!("inventory", inventory(local));
+    let now = inventory(local);
+    insta::assert_json_snapshot!("inventory", now);
+    // before a cluster goes, it serves the same, but takes no new calls
+    let last = last_inventory(local);
+    assert!(last.services.keys().eq(now.services.keys()) && last.namespaces == now.namespaces);
+    assert!(now.services.values().any(|service| service.ready > 0));
+    for (key, service) in &last.services {
+        assert_eq!((service.ready, service.total), (0, now.services[key].total), "{key}");
+        assert!(service.pods.values().all(|pod| !pod.ready), "{key}");
+    }
 }
 
 #[test]

@@ -193,6 +193,12 @@ async fn the_manifest_is_for_anybody_and_has_no_secret() {
     ] {
         assert!(text.contains(part), "{part}");
     }
+    // the virtual addresses of this installation, wherever they matter
+    assert!(!text.contains("240.0.0.0") && !text.contains("fd74:"), "those of another one");
+    assert!(text.contains("            - --vips=241.0.0.0/8,fd00:1::/64\n"));
+    for part in ["cidr('241.0.0.0/8')", "cidr('fd00:1::/64')"] {
+        assert_eq!(text.matches(part).count(), 2, "{part}");
+    }
     // nobody learns which organizations and clusters there are
     let other = get("/install/agent.yaml?organization=no-such-org&cluster=no-such-cluster").await;
     let same = other.1.replace("no-such-org", "acme").replace("no-such-cluster", "cluster-1") == text;

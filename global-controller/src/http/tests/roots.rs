@@ -48,6 +48,7 @@ impl Agent<'_> {
             generation: Generation::ZERO,
             problems: Vec::new(),
             ingress: [].into(),
+            ingress_unknown: false,
             gateways: Vec::new(),
             install: None,
             intermediate: Some(intermediate),

@@ -142,6 +142,7 @@ impl Controller {
             ca_fingerprint: format!("sha256:{}", "ab".repeat(32)),
             image_registry: "registry.example.com/tombolo".to_owned(),
             image_version: env!("CARGO_PKG_VERSION").to_owned(),
+            vip_pools: ("241.0.0.0/8".to_owned(), "fd00:1::/64".to_owned()),
             root_overlap: chrono::TimeDelta::hours(25),
             catalogs: Catalogs::default(),
             followers: Arc::new(tokio::sync::Semaphore::new(MOST_FOLLOWERS)),
