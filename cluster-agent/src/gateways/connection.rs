@@ -1,6 +1,6 @@
 //! One connection of a gateway: HTTP/2, until it ends or the agent does.
 
-use super::routes::Body;
+use super::answer::Body;
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};

@@ -7,15 +7,21 @@
 //! their last state, and an agent that starts counts those it knew as vanished just then.
 
 mod advertise;
+mod answer;
 mod authorize;
 mod caller;
+mod check;
 mod connection;
 mod entry;
 mod expiry;
+mod feed;
 mod hub;
 mod kept;
 mod part;
+mod peer;
 mod permit;
+mod problem;
+mod query;
 mod reading;
 mod replica;
 mod reports;

@@ -1,7 +1,7 @@
 //! The bodies of gateways' requests. What a request may be is known before a byte of its body is taken; how long the body may be follows
 //! from that, and all of them together have a bound, of which nobody gets much.
 
-use super::routes::Problem;
+use super::problem::Problem;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;

@@ -2,46 +2,37 @@
 
 use super::{
     advertise,
+    answer::{Body, empty, json},
     authorize::authorize,
-    caller::Caller,
-    hub::{Hub, Refusal},
-    permit::{Denied, permit},
+    check::{check_instance, check_tunnel, check_version, too_far},
+    feed::Feed,
+    hub::Hub,
+    peer::Peer,
+    permit::Denied,
+    problem::{Problem, problem},
+    query::Query,
     reading::{Kind, Reading},
-    review::ReviewError,
-    siblings,
-    stream::Stream,
 };
 use crate::{capture::Chosen, certificate::Authority, index::View, lease::Standings, state::Membership};
-use bytes::Bytes;
 use futures::stream;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
-use serde::Serialize;
-use std::{convert::Infallible, fmt::Display, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
 use tombolo_feed::State;
-use tombolo_model::{
-    GatewayRole, Generation, NamespaceName,
-    snapshot::{ClusterResource, GatewayResource},
-};
+use tombolo_model::snapshot::ClusterResource;
 use tombolo_runtime::{drain::Watch, telemetry::chain};
 use tombolo_wire::{
-    codec::encode_line,
     message::{
-        Ack, Digest, FeedLine, GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest, ReplicaAnswer,
+        Ack, FeedLine, GatewayHello, GatewayStatus, GatewayWelcome, LeafRequest, ReplicaAnswer,
         ReplicaRequest,
     },
-    problem::ProblemDetails,
-    session::HEARTBEAT,
     version::{Hello, ProtocolVersion},
 };
-
-/// The body of an answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the requests need.
 #[derive(Clone, Debug)]
@@ -68,175 +59,6 @@ pub struct Context {
 const NEWS: Duration = Duration::from_secs(2);
 /// What comes within this goes together.
 const TOGETHER: Duration = Duration::from_millis(20);
-
-/// Who asks.
-#[derive(Clone, Debug)]
-pub(super) enum Peer {
-    /// A process of this machine, of the agent's user or of root.
-    Process,
-    /// A pod, as the API server knows it.
-    Pod {
-        /// Which.
-        caller: Arc<Caller>,
-        /// The agent's own namespace.
-        own: NamespaceName,
-    },
-}
-
-impl Peer {
-    /// Whether it is another replica of this agent.
-    fn is_replica(&self) -> bool {
-        matches!(self, Self::Pod { caller, own }
-            if caller.namespace == *own && caller.account.as_str() == siblings::ACCOUNT)
-    }
-
-    /// Which pod it is; empty for a process.
-    pub(super) fn uid(&self) -> String {
-        self.caller().map(|caller| caller.uid.clone()).unwrap_or_default()
-    }
-
-    /// Whom what it sends is counted for: a pod, or a gateway of this machine.
-    fn name(&self, query: &Query) -> String {
-        match self {
-            Self::Process => query.instance.clone().unwrap_or_default(),
-            Self::Pod { caller, .. } => caller.uid.clone(),
-        }
-    }
-
-    fn caller(&self) -> Option<&Caller> {
-        match self {
-            Self::Process => None,
-            Self::Pod { caller, .. } => Some(caller),
-        }
-    }
-
-    /// What a gateway says of itself, as far as it may.
-    fn permit(&self, mut hello: GatewayHello, view: &View) -> Result<GatewayHello, Problem> {
-        match self {
-            Self::Pod { caller, own } => Ok(permit(hello, caller, own, &view.pods)?),
-            Self::Process if hello.role == GatewayRole::Node => {
-                let detail =
-                    "a node gateway says which node it is on with its pod's token; start it with --agent";
-                Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
-            }
-            Self::Process => {
-                (hello.node, hello.pod) = (None, None);
-                Ok(hello)
-            }
-        }
-    }
-}
-
-/// An answer that is an error.
-#[derive(Debug)]
-pub(super) struct Problem {
-    status: StatusCode,
-    detail: String,
-}
-
-fn problem(status: StatusCode, detail: impl Display) -> Problem {
-    Problem { status, detail: detail.to_string() }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let status = match refusal {
-            Refusal::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Unknown => StatusCode::CONFLICT,
-        };
-        problem(status, refusal)
-    }
-}
-
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        let status = match denied {
-            Denied::NotKnown { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::FORBIDDEN,
-        };
-        problem(status, denied)
-    }
-}
-
-impl From<ReviewError> for Problem {
-    fn from(error: ReviewError) -> Self {
-        let status = match error {
-            ReviewError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
-            ReviewError::Nobody(_) | ReviewError::Token(_) => StatusCode::UNAUTHORIZED,
-        };
-        problem(status, error)
-    }
-}
-
-impl Problem {
-    pub(super) fn new(status: StatusCode, detail: impl Display) -> Self {
-        problem(status, detail)
-    }
-
-    /// One caller has more connections than it needs.
-    pub(super) fn crowded() -> Self {
-        let detail = "this pod has too many connections to the agent; it is told to come again";
-        problem(StatusCode::SERVICE_UNAVAILABLE, detail)
-    }
-
-    /// Nobody says who asks.
-    pub(super) fn no_token() -> Self {
-        problem(StatusCode::UNAUTHORIZED, "there is no token; start the gateway with --agent-token-file")
-    }
-
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
-    }
-
-    /// The caller is a stranger.
-    pub(super) fn stranger(uid: u32, own: u32) -> Self {
-        let detail = format!(
-            "the agent takes gateways of its own user ({own}) and of root; this process runs as user {uid}"
-        );
-        problem(StatusCode::FORBIDDEN, detail)
-    }
-
-    pub(super) fn into_response(self) -> Response<Body> {
-        let details = ProblemDetails {
-            status: self.status.as_u16(),
-            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
-            detail: self.detail,
-            ..ProblemDetails::default()
-        };
-        let mut response = json(&details);
-        *response.status_mut() = self.status;
-        let kind = header::HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        response
-    }
-}
-
-fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
-}
-
-fn json<T: Serialize>(value: &T) -> Response<Body> {
-    match serde_json::to_vec(value) {
-        Ok(text) => {
-            let mut response = Response::new(full(text));
-            let kind = header::HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            response
-        }
-        Err(error) => {
-            let mut response = Response::new(full(error.to_string()));
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
-        }
-    }
-}
-
-fn empty() -> Response<Body> {
-    let mut response = Response::new(full(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-}
-
 impl Context {
     /// Answers a request.
     pub(super) async fn respond(self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
@@ -246,7 +68,7 @@ impl Context {
                 http.method = %method,
                 http.path = path,
                 http.status = problem.status.as_u16(),
-                error = problem.detail,
+                error = problem.detail(),
                 "a gateway's request is refused"
             );
             problem.into_response()
@@ -413,128 +235,5 @@ impl Context {
         let kind = header::HeaderValue::from_static("application/x-ndjson");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(response)
-    }
-}
-
-/// A feed that is being sent.
-struct Feed {
-    first: std::vec::IntoIter<FeedLine<GatewayResource>>,
-    /// None after the last line.
-    stream: Option<Stream>,
-    stop: Watch,
-}
-
-impl Feed {
-    async fn next(&mut self) -> Option<Bytes> {
-        let line = match self.first.next() {
-            Some(line) => line,
-            None => {
-                let stream = self.stream.as_mut()?;
-                let next = tokio::select! {
-                    biased;
-                    () = self.stop.signaled() => Err("the agent is ending"),
-                    next = stream.next(HEARTBEAT) => next.ok_or("another connection took this one's place"),
-                };
-                next.unwrap_or_else(|reason| {
-                    self.stream = None;
-                    FeedLine::Goodbye { reason: reason.to_owned() }
-                })
-            }
-        };
-        encode_line(&line)
-            .inspect_err(|error| tracing::error!(error = %error, "a feed line can't be written"))
-            .ok()
-            .map(Bytes::from)
-    }
-}
-
-fn check_version(request: &Request<Incoming>) -> Result<(), Problem> {
-    let Some(header) = request.headers().get(tombolo_feed::request::PROTOCOL_HEADER) else {
-        return Err(problem(StatusCode::BAD_REQUEST, "the header tombolo-protocol is missing; send 1.0"));
-    };
-    let version = header.to_str().ok().and_then(|text| {
-        let (major, minor) = text.split_once('.')?;
-        Some(ProtocolVersion { major: major.parse().ok()?, minor: minor.parse().ok()? })
-    });
-    match version {
-        Some(version) if version.meets(ProtocolVersion::CURRENT) => Ok(()),
-        Some(version) => Err(too_far(version, ProtocolVersion::CURRENT)),
-        None => Err(problem(StatusCode::BAD_REQUEST, "the header tombolo-protocol is not MAJOR.MINOR")),
-    }
-}
-
-/// More minor versions apart than may be.
-fn too_far(theirs: ProtocolVersion, ours: ProtocolVersion) -> Problem {
-    let older = if theirs < ours { "gateway" } else { "agent" };
-    let detail = format!("the gateway speaks {theirs}, the agent {ours}; upgrade the {older} first");
-    problem(StatusCode::UPGRADE_REQUIRED, detail)
-}
-
-/// A name of a process goes into paths, logs and dumps, so it is plain. In Kubernetes it is a pod's, with its namespace.
-fn check_instance(instance: &str) -> Result<(), Problem> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if instance.is_empty() || instance.len() > 320 || !instance.bytes().all(plain) {
-        let detail = "instance: use 1 to 320 letters, digits, dots, hyphens and underscores";
-        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail));
-    }
-    Ok(())
-}
-
-/// Sidecars and egress gateways are dialled at the address they listen on; an ingress gateway at what it advertises.
-fn check_tunnel(hello: &GatewayHello) -> Result<(), Problem> {
-    if hello.role == GatewayRole::Ingress || !hello.tunnel.ip().is_unspecified() {
-        return Ok(());
-    }
-    let detail = format!(
-        "tunnel: {} can't be dialled; give --tunnel the address that this cluster's gateways reach it at",
-        hello.tunnel
-    );
-    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, detail))
-}
-
-/// The query of a request. Unknown parts are passed over: a newer gateway may send more.
-#[derive(Debug, Default)]
-struct Query {
-    instance: Option<String>,
-    generation: Option<String>,
-    digest: Option<String>,
-}
-
-impl Query {
-    fn of(query: Option<&str>) -> Self {
-        let mut all = Self::default();
-        for (key, value) in query.unwrap_or_default().split('&').filter_map(|part| part.split_once('=')) {
-            let place = match key {
-                "instance" => &mut all.instance,
-                "generation" => &mut all.generation,
-                "digest" => &mut all.digest,
-                _ => continue,
-            };
-            *place = Some(value.to_owned());
-        }
-        all
-    }
-
-    fn instance(&self) -> Result<&str, Problem> {
-        self.instance
-            .as_deref()
-            .ok_or_else(|| problem(StatusCode::BAD_REQUEST, "instance is missing in the query"))
-    }
-
-    /// What the gateway has; both or none.
-    fn resume(&self) -> Result<Option<(Generation, Digest)>, Problem> {
-        match (&self.generation, &self.digest) {
-            (None, None) => Ok(None),
-            (Some(generation), Some(digest)) => {
-                let number = generation.parse().map_err(|_| {
-                    problem(
-                        StatusCode::BAD_REQUEST,
-                        format_args!("generation: {generation:?} is not a number"),
-                    )
-                })?;
-                Ok(Some((Generation::new(number), Digest(digest.clone()))))
-            }
-            _ => Err(problem(StatusCode::BAD_REQUEST, "generation and digest go together")),
-        }
     }
 }

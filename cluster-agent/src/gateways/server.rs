@@ -1,9 +1,6 @@
 //! The unix socket: HTTP/2 in clear, for processes of the agent's own user and of root.
 
-use super::{
-    connection,
-    routes::{Context, Peer, Problem},
-};
+use super::{connection, peer::Peer, problem::Problem, routes::Context};
 use crate::private;
 use http::Request;
 use hyper::body::Incoming;

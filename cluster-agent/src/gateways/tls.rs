@@ -3,8 +3,10 @@
 
 use super::{
     connection,
+    peer::Peer,
+    problem::Problem,
     review::{Ask, Reviews, by},
-    routes::{Context, Peer, Problem},
+    routes::Context,
 };
 use rustls::ServerConfig;
 use std::{

@@ -146,10 +146,17 @@ impl Installing {
                 changed = reports.changed() => if changed.is_err() { return },
                 () = changed(multicluster.as_mut()) => {}
                 () = changed(injecting.as_mut()) => {}
-                Some((what, trouble)) = events.next() => match trouble {
-                    Some(why) => drop(troubles.insert(what, why)),
-                    None => drop(troubles.remove(what)),
-                },
+                Some(told) = events.next() => {
+                    // all that is told already: a plan of half of it does again what was done
+                    let mut next = Some(told);
+                    while let Some((what, trouble)) = next {
+                        match trouble {
+                            Some(why) => drop(troubles.insert(what, why)),
+                            None => drop(troubles.remove(what)),
+                        }
+                        next = events.next().now_or_never().flatten();
+                    }
+                }
                 () = sleep_until(retry) => {}
             }
         }
@@ -271,8 +278,13 @@ impl Installing {
         let plain = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         match action {
             Action::Apply(key, value) => {
-                let params = PatchParams::apply(MANAGER).force();
-                own(key.kind).patch(&key.name, &params, &Patch::Apply(&**value)).await.map(drop)
+                let (api, params) = (own(key.kind), PatchParams::apply(MANAGER).force());
+                // One that the watch has not told of yet may have been scaled since it was made.
+                let unread = key.kind == Kind::Deployment && value["metadata"]["resourceVersion"].is_null();
+                if unread && api.get_metadata_opt(&key.name).await?.is_some() {
+                    return Ok(());
+                }
+                api.patch(&key.name, &params, &Patch::Apply(&**value)).await.map(drop)
             }
             Action::Delete(key) => {
                 let params = DeleteParams {

@@ -6,8 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two looks. Short, for what is awaited is mostly there at once.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at least. Short, for what is awaited is mostly there at once.
+const LEAST: Duration = Duration::from_millis(10);
+/// Between two looks at most.
+const MOST: Duration = Duration::from_millis(500);
+
+/// Between a look that took so long and the next: a dear one, as a program that is run, leaves the processor to what is awaited.
+fn pause(took: Duration) -> Duration {
+    (took * 2).clamp(LEAST, MOST)
+}
 
 /// Looks until `good` says yes; gives the value.
 ///
@@ -26,12 +33,13 @@ where
 {
     let start = Instant::now();
     loop {
+        let began = Instant::now();
         let value = look().await;
         if good(&value) {
             return value;
         }
         assert!(start.elapsed() < deadline, "{what}: not within {deadline:?}; last seen: {value:#?}");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause(began.elapsed())).await;
     }
 }
 
@@ -47,6 +55,7 @@ where
 {
     let start = Instant::now();
     loop {
+        let began = Instant::now();
         match look().await {
             Ok(value) => return value,
             Err(error) => {
@@ -56,7 +65,7 @@ where
                 );
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause(began.elapsed())).await;
     }
 }
 
@@ -71,6 +80,7 @@ pub fn until_ok_blocking<V, E: Debug>(
 ) -> V {
     let start = Instant::now();
     loop {
+        let began = Instant::now();
         match look() {
             Ok(value) => return value,
             Err(error) => {
@@ -80,7 +90,7 @@ pub fn until_ok_blocking<V, E: Debug>(
                 );
             }
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause(began.elapsed()));
     }
 }
 
@@ -97,6 +107,12 @@ mod tests {
             std::future::ready(count.get())
         };
         assert_eq!(until("three", Duration::from_secs(5), look, |n| *n == 3).await, 3);
+    }
+
+    #[test]
+    fn a_dear_look_is_followed_by_a_pause() {
+        let ms = Duration::from_millis;
+        assert_eq!([ms(0), ms(50), ms(4000)].map(pause), [ms(10), ms(100), ms(500)]);
     }
 
     #[test]

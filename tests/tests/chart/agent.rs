@@ -4,7 +4,8 @@ use crate::helm::{Chart, documents, identity, one, read};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, process::Command};
 
-pub(crate) const AGENT: Chart = Chart { name: "tombolo-agent", namespace: "tombolo-system", least, beside };
+pub(crate) const AGENT: Chart =
+    Chart { name: "tombolo-agent", release: "tombolo", namespace: "tombolo-system", least, beside };
 
 /// The places of the manifest's template, with what the chart is given in `least`.
 const PLACES: [(&str, &str); 6] = [
@@ -35,7 +36,7 @@ fn beside(path: &str) -> Value {
     }
 }
 
-fn by_identity(objects: Vec<Value>) -> BTreeMap<String, Value> {
+pub(crate) fn by_identity(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let count = objects.len();
     let all: BTreeMap<_, _> = objects.into_iter().map(|object| (identity(&object), object)).collect();
     assert_eq!(all.len(), count, "an object is there twice");
@@ -55,7 +56,7 @@ fn manifest() -> BTreeMap<String, Value> {
 }
 
 #[track_caller]
-fn same(chart: &BTreeMap<String, Value>, manifest: &BTreeMap<String, Value>) {
+pub(crate) fn same(chart: &BTreeMap<String, Value>, manifest: &BTreeMap<String, Value>) {
     let names = |all: &BTreeMap<String, Value>| all.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(chart), names(manifest), "the chart and the manifest have other objects");
     for (name, object) in manifest {
@@ -64,7 +65,7 @@ fn same(chart: &BTreeMap<String, Value>, manifest: &BTreeMap<String, Value>) {
         let other = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
         assert!(
             &chart[name] == object,
-            "{name}: the chart and deploy/kubernetes/agent.yaml are no longer the same, first at {other:?}\n\
+            "{name}: the chart and the manifest in deploy/kubernetes are no longer the same, first at {other:?}\n\
              chart: {ours}\nmanifest: {theirs}"
         );
     }

@@ -1,16 +1,21 @@
 //! The controller's chart: what goes together, and that the controller takes what it is started with.
 
 use crate::{
-    agent::commands_are_whole,
-    helm::{Chart, one},
+    agent::{by_identity, commands_are_whole, same},
+    helm::{Chart, documents, one, read},
 };
 use clap::Parser as _;
 use serde_json::{Value, json};
 use std::path::Path;
 use tombolo_controller::config::{Cli, Command, ServeOptions};
 
-pub(crate) const CONTROLLER: Chart =
-    Chart { name: "tombolo-controller", namespace: "control", least: || json!({}), beside };
+pub(crate) const CONTROLLER: Chart = Chart {
+    name: "tombolo-controller",
+    release: "tombolo",
+    namespace: "control",
+    least: || json!({}),
+    beside,
+};
 
 /// A database of one's own.
 fn shared() -> Value {
@@ -58,6 +63,39 @@ fn volume_of<'a>(objects: &'a [Value], path: &Path) -> &'a Value {
     let mount = mount.unwrap_or_else(|| panic!("nothing is mounted at {folder}: {mounts:?}"));
     let mut volumes = pod["volumes"].as_array().expect("volumes").iter();
     volumes.find(|volume| volume["name"] == mount["name"]).expect("the volume of the mount")
+}
+
+/// What only helm has a use for.
+const HELM: [&str; 4] =
+    ["app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart", "helm.sh/resource-policy"];
+
+/// Takes what is helm's out of all labels and annotations, and those that have nothing else.
+fn without_helm(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for name in ["labels", "annotations"] {
+                let Some(Value::Object(all)) = fields.get_mut(name) else { continue };
+                all.retain(|key, _| !HELM.contains(&key.as_str()));
+                if all.is_empty() {
+                    fields.remove(name);
+                }
+            }
+            fields.values_mut().for_each(without_helm);
+        }
+        Value::Array(all) => all.iter_mut().for_each(without_helm),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_manifest_is_what_the_chart_makes_of_its_defaults() {
+    let mut manifest = by_identity(documents(&read("deploy/kubernetes/controller.yaml")));
+    let space = manifest.remove("Namespace (v1) /tombolo-control").expect("a namespace");
+    assert_eq!(space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+    let plain = Chart { release: "tombolo-controller", namespace: "tombolo-control", ..CONTROLLER };
+    let mut objects = plain.render(&json!({})).expect("rendered");
+    objects.iter_mut().for_each(without_helm);
+    same(&by_identity(objects), &manifest);
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(crate) fn helm(args: &[&str]) -> Result<String, String> {
 #[derive(Debug)]
 pub(crate) struct Chart {
     pub(crate) name: &'static str,
+    /// What the release is called.
+    pub(crate) release: &'static str,
     /// Where it is installed.
     pub(crate) namespace: &'static str,
     /// What must be given.
@@ -74,7 +76,8 @@ impl Chart {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), all.to_string()).expect("written");
         let path = file.path().display().to_string();
-        let said = helm(&["template", "tombolo", folder, "--namespace", self.namespace, "--values", &path])?;
+        let said =
+            helm(&["template", self.release, folder, "--namespace", self.namespace, "--values", &path])?;
         Ok(documents(&said))
     }
 

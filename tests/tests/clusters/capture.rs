@@ -1,12 +1,14 @@
 //! The capture modes beside each other, namespace by namespace: unchanged pods call another cluster's services, and its proxies see who they are.
 
 use crate::{
+    everything::{assert_as_before, everything},
     lab::{Cluster, Lab},
     onboard::{connected, join},
     world::{SOON, World},
 };
 use serde_json::{Value, json};
-use tombolo_testkit::wait::until_ok;
+use std::collections::BTreeSet;
+use tombolo_testkit::wait::{until, until_ok};
 
 /// Namespaces of callers, each with its capture mode.
 const CALLERS: [(&str, &str); 3] = [("beside", "sidecar"), ("below", "node"), ("plain", "gateway")];
@@ -101,11 +103,40 @@ async fn install(world: &World, cluster: &Cluster) {
     until_ok("the webhook is configured", SOON, asked).await;
 }
 
+/// What is in a cluster, and what its first node has of nftables' tables, and of rules and routes for packets.
+async fn all(cluster: &Cluster) -> (BTreeSet<String>, String) {
+    (everything(cluster).await, on_node(cluster).await)
+}
+
+async fn on_node(cluster: &Cluster) -> String {
+    let look = "nft list tables | grep tombolo; ip rule; ip route show table all | grep 240.0.0.0; true";
+    let said = cluster.node_exec(1, &["bash", "-c", look]).await;
+    said.unwrap_or_default()
+}
+
+/// The DaemonSet is edited, then deleted: it comes back, and the pods of the mode are captured again.
+async fn the_nodes_proxies_are_mended(cluster: &Cluster) {
+    let ours = ["-n", "tombolo-system"];
+    let set = async |args: &[&str]| cluster.kubectl(&[&ours[..], args].concat()).await;
+    let grace = "jsonpath={.spec.template.spec.hostNetwork}";
+    let patch = r#"{"spec":{"template":{"spec":{"hostNetwork":false}}}}"#;
+    set(&["patch", "daemonset/tombolo-node", "--type=merge", "-p", patch]).await.expect("edited");
+    let now = async || set(&["get", "daemonset/tombolo-node", "-o", grace]).await;
+    let _ = until("it is as it was", SOON, now, |now| now.as_deref() == Ok("true")).await;
+    let uid = "jsonpath={.metadata.uid}";
+    let before = set(&["get", "daemonset/tombolo-node", "-o", uid]).await.expect("it is there");
+    set(&["delete", "daemonset/tombolo-node"]).await.expect("deleted");
+    let now = async || set(&["get", "daemonset/tombolo-node", "-o", uid]).await;
+    let _ = until("it is back", SOON, now, |now| now.as_ref().is_ok_and(|uid| *uid != before)).await;
+    set(&["rollout", "status", "daemonset/tombolo-node", "--timeout=240s"]).await.expect("it stands");
+}
+
 #[tokio::test]
 async fn modes_mix_and_servers_see_who_calls() {
     let lab = Lab::up(2).await;
     let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
     let world = World::start().await;
+    let before = [all(one).await, all(other).await];
     for cluster in [one, other] {
         join(&world, cluster).await;
     }
@@ -143,6 +174,7 @@ async fn modes_mix_and_servers_see_who_calls() {
         }
     }
 
+    the_nodes_proxies_are_mended(one).await;
     // Only the pods that should have a proxy do.
     for (name, mode) in CALLERS {
         let path = "jsonpath={.items[*].spec.initContainers[*].name}";
@@ -221,5 +253,9 @@ async fn modes_mix_and_servers_see_who_calls() {
             let delete = ["delete", "namespace", name, "--ignore-not-found", "--timeout=180s"];
             cluster.kubectl(&delete).await.expect("the application goes");
         }
+    }
+    for (cluster, before) in [one, other].into_iter().zip(before) {
+        assert_as_before(cluster, &before.0).await;
+        assert_eq!(on_node(cluster).await, before.1, "{}: its node is as it was", cluster.name);
     }
 }

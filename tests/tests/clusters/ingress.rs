@@ -8,10 +8,12 @@ use crate::{
     pair::Pair,
     world::{SOON, World},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tombolo_testkit::wait::{until, until_ok};
 
+/// A Service of somebody's own.
+const GIVEN: &str = "own-way";
 const SERVICE: &str = "tombolo-system/tombolo-ingress";
 
 async fn install(world: &World, cluster: &Cluster, options: &[&str]) {
@@ -20,13 +22,28 @@ async fn install(world: &World, cluster: &Cluster, options: &[&str]) {
     said.unwrap_or_else(|error| panic!("{options:?}: {error}"));
 }
 
-/// What others are told of a cluster's gateways, and by whom each address was proved.
-async fn published(world: &World, cluster: &Cluster) -> Result<BTreeSet<String>, String> {
+/// Where a cluster's gateways are, as it says itself, and how each address stands.
+async fn advertised(world: &World, cluster: &Cluster) -> Result<Vec<Value>, String> {
     let shown = world.tombolo(&["cluster", "show", &cluster.name, "-o", "json"]).await?;
     let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
-    let all = shown["addresses"].as_array().ok_or_else(|| format!("no addresses in {shown}"))?;
+    shown["addresses"].as_array().cloned().ok_or_else(|| format!("no addresses in {shown}"))
+}
+
+/// Those that others use.
+fn published(all: &[Value]) -> BTreeSet<String> {
     let is = |one: &&Value| one["state"] == "published";
-    Ok(all.iter().filter(is).filter_map(|one| one["address"].as_str().map(str::to_owned)).collect())
+    all.iter().filter(is).filter_map(|one| one["address"].as_str().map(str::to_owned)).collect()
+}
+
+/// An address of the ingress gateways that Tombolo did not make.
+async fn given(cluster: &Cluster) -> String {
+    let ports = json!([{ "port": 15443, "targetPort": "tunnel" }]);
+    let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": GIVEN, "namespace": "tombolo-system" },
+        "spec": { "type": "NodePort", "selector": { "app.kubernetes.io/name": "tombolo-ingress" }, "ports": ports } });
+    cluster.apply(&service.to_string()).await.expect("a Service");
+    let port = ["-n", "tombolo-system", "get", "service", GIVEN, "-o", "jsonpath={.spec.ports[0].nodePort}"];
+    let port = cluster.kubectl(&port).await.expect("a port");
+    format!("{}.wan.test:{port}", cluster.name)
 }
 
 #[tokio::test]
@@ -44,13 +61,13 @@ async fn each_way_to_the_ingress_gateways() {
     let named = format!("{}.wan.test:15443", other.name);
     let is = async |what: &str, wanted: &[&str], ports: usize| {
         let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
-        let good = |found: &Result<BTreeSet<String>, String>| {
-            found.as_ref().is_ok_and(|found| {
-                let rest: BTreeSet<String> = found.difference(&wanted).cloned().collect();
-                wanted.is_subset(found) && rest.len() == ports
+        let good = |all: &Result<Vec<Value>, String>| {
+            all.as_ref().is_ok_and(|all| {
+                let found = published(all);
+                wanted.is_subset(&found) && found.difference(&wanted).count() == ports
             })
         };
-        let _ = until(what, SOON, || published(world, other), good).await;
+        let _ = until(what, SOON, || advertised(world, other), good).await;
         let through = async || {
             let list = world.tombolo(&["cluster", "list"]).await?;
             let line = list.lines().find(|line| line.contains(&one.name)).unwrap_or_default();
@@ -88,12 +105,18 @@ async fn each_way_to_the_ingress_gateways() {
     is("the nodes' network and their ports", &[&at_first, &at_second], 2).await;
     install(world, other, &host).await;
     is("the nodes' network", &[&at_first, &at_second], 0).await;
+
+    // an address that somebody gives, by a name alone: it leads to a Service that is not ours
+    let given = given(other).await;
+    install(world, other, &["--ingress", &given]).await;
+    is("an address that was given", &[&given], 0).await;
     let counts = load.stop().await;
     println!("{} requests, {} failed, the slowest {} ms", counts.requests, counts.failed, counts.max_ms);
     counts.assert_none_failed();
 
     install(world, other, &["--ingress", "node-port"]).await;
     is("the nodes' ports", &[], 2).await;
+    other.kubectl(&["-n", "tombolo-system", "delete", "service", GIVEN]).await.expect("it goes");
     let drain = ["drain", &other.node(2), "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"];
     other.kubectl(&drain).await.expect("drained");
     other.remove_node(2).await.expect("it goes");

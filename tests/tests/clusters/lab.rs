@@ -121,6 +121,10 @@ pub(crate) enum Act {
     Start,
     /// It is killed, and comes back by itself.
     Kill,
+    /// It says nothing any more.
+    Freeze,
+    /// It goes on.
+    Thaw,
 }
 
 impl Act {
@@ -129,6 +133,8 @@ impl Act {
             Self::Stop => "stop",
             Self::Start => "start",
             Self::Kill => "kill",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
         }
     }
 }

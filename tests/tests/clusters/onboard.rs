@@ -6,6 +6,7 @@ use crate::{
     everything::{assert_as_before, everything},
     faults::exports,
     lab::{Cluster, Lab},
+    load::Load,
     world::{SOON, World},
 };
 use serde_json::{Value, json};
@@ -128,6 +129,22 @@ async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
     assert!(requests > 100 && failures.is_empty(), "{failures:?} of {requests}");
 }
 
+/// The cluster that serves is taken out, while long requests are under way to it: they end well, and later ones find the servers at home.
+async fn taken_out_under_load(world: &World, one: &Cluster, other: &Cluster) {
+    let load = Load::of_long_requests(one, URL).await;
+    assert_eq!(who(one).await, Ok(other.name.clone()));
+    run(one, 1).await;
+    let _ = until("it is served at home, too", SOON, || who(one), |who| *who == Ok(one.name.clone())).await;
+    let kubeconfig = other.kubeconfig.display().to_string();
+    let uninstall = ["cluster", "uninstall", &other.name, "--yes", "--kubeconfig", &kubeconfig];
+    world.tombolo(&uninstall).await.expect("it is taken out");
+    let counts = load.stop().await;
+    println!("long requests during an uninstall: {}, failed: {}", counts.requests, counts.failed);
+    assert_eq!(counts.failed, 0, "{counts:?}");
+    assert!(counts.of(one) > 0 && counts.of(other) > 0, "{counts:?}");
+    other.kubectl(&["delete", "namespace", SHOP, "--timeout=120s"]).await.expect("the application goes");
+}
+
 #[tokio::test]
 async fn two_clusters_two_commands_each_one_name() {
     let lab = Lab::up(2).await;
@@ -209,9 +226,11 @@ async fn two_clusters_two_commands_each_one_name() {
 
     if lab.is_ours() {
         upgrade(&world, one, other).await;
+        taken_out_under_load(&world, one, other).await;
     }
 
-    for cluster in [one, other] {
+    let left: &[&Cluster] = if lab.is_ours() { &[one] } else { &[one, other] };
+    for cluster in left.iter().copied() {
         let kubeconfig = cluster.kubeconfig.display().to_string();
         let uninstall = ["cluster", "uninstall", &cluster.name, "--yes", "--kubeconfig", &kubeconfig];
         world.tombolo(&uninstall).await.expect("it is taken out");

@@ -25,6 +25,11 @@ async fn what_each_mode_takes() {
         apply(cluster, apart(FLOOR, cluster)).await;
     }
     tokio::join!(stands(one, FLOOR), stands(other, FLOOR));
+    // A pod that wants no mode reaches global names all the same.
+    let url = format!("http://{}:8080/", host("gateway"));
+    let get = ["/tools", "get", "-timeout", "5s", &url];
+    let said = until_ok("without a mode", SOON, || one.exec(FLOOR, "deploy/servers", &get)).await;
+    assert!(said.contains(&format!(r#""server":"{}""#, other.name)), "{said}");
     let path = "jsonpath={.spec.ports[0].nodePort}";
     let port = other.kubectl(&["-n", FLOOR, "get", "service", "servers", "-o", path]).await.expect("a port");
     let node = other.node_address(1).await.expect("an address");

@@ -1,4 +1,5 @@
-//! The API servers of both clusters are away for minutes, and for a time one alone; then etcd under them is. Calls go on, and all is well after it.
+//! The API servers of both clusters are away for minutes, one dead and the other silent, and for a time one alone; then etcd under them is.
+//! Calls go on, the clusters stay connected, and all is well after it.
 
 use crate::{
     lab::{Act, Cluster, Component},
@@ -19,16 +20,18 @@ async fn ready(cluster: &Cluster) -> Result<String, String> {
     cluster.kubectl(&["get", "--raw", "/readyz", "--request-timeout=3s"]).await
 }
 
-/// It is away, for so long and until what the cluster's agents say is heard nevertheless.
-async fn away(pair: &Pair, cluster: &Cluster, component: Component, long: Duration) {
-    cluster.service(Act::Stop, component).await.expect("stopped");
+/// It is away for so long, and what the cluster's agents say is heard nevertheless.
+async fn away(pair: &Pair, cluster: &Cluster, component: Component, [go, come]: [Act; 2], long: Duration) {
+    cluster.service(go, component).await.expect("away");
     let began = Instant::now();
     let _ = until("the API server is away", SOON, || ready(cluster), Result::is_err).await;
     // Meanwhile the agents keep what they know, and say so to the controller.
-    let stands = || async { (began.elapsed() >= long, connected(&pair.world, &cluster.name).await) };
-    let over = |(over, on): &(bool, Result<(), String>)| *over && on.is_ok();
-    let _ = until("the time is over, and it is connected", SOON, stands, over).await;
-    cluster.service(Act::Start, component).await.expect("started");
+    let over = || async {
+        connected(&pair.world, &cluster.name).await.expect("it is connected all the while");
+        began.elapsed() >= long
+    };
+    let _ = until("the time is over", SOON, over, |over| *over).await;
+    cluster.service(come, component).await.expect("started");
     until_ok("the API server is back", SOON, || ready(cluster)).await;
 }
 
@@ -40,11 +43,12 @@ async fn calls_go_on_without_an_api_server() {
     let later = async {
         // for this long only one is away: that is the fault
         tokio::time::sleep(LATER).await;
-        away(&pair, other, Component::ApiServer, AWAY).await;
+        away(&pair, other, Component::ApiServer, [Act::Stop, Act::Start], AWAY).await;
     };
-    tokio::join!(away(&pair, one, Component::ApiServer, AWAY), later);
+    let silent = [Act::Freeze, Act::Thaw];
+    tokio::join!(away(&pair, one, Component::ApiServer, silent, AWAY), later);
     for cluster in [one, other] {
-        away(&pair, cluster, Component::Etcd, Duration::ZERO).await;
+        away(&pair, cluster, Component::Etcd, [Act::Stop, Act::Start], Duration::ZERO).await;
     }
     let counts = load.stop().await;
     counts.assert_none_failed();
