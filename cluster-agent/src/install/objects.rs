@@ -189,7 +189,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
     let is_node = role == GatewayRole::Node;
     let admin = if is_node { NODE_ADMIN } else { ADMIN };
-    let mut args = vec![
+    let args = vec![
         "run".to_owned(),
         format!("--role={role}"),
         format!("--agent=https://{AGENT}.{namespace}.svc:15012"),
@@ -199,10 +199,8 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         "--cache=/var/lib/tombolo/table".to_owned(),
         if is_node { format!("--admin={admin}") } else { format!("--admin=0.0.0.0:{admin}") },
         format!("--last-calls={LAST_CALLS_S}"),
+        "--access-log=-".to_owned(),
     ];
-    if is_node {
-        args.push("--access-log=-".to_owned());
-    }
     let field =
         |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let tunnel = if role == GatewayRole::Ingress { TUNNEL } else { 15008 };
