@@ -21,7 +21,7 @@ use anyhow::Result;
 use changes::changes;
 use follow::follow;
 use order::{forwards, laid, spec};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 use tombolo_model::ClusterName;
 

@@ -195,7 +195,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
     let is_node = role == GatewayRole::Node;
     let admin = if is_node { NODE_ADMIN } else { ADMIN };
-    let args = vec![
+    let mut args = vec![
         "run".to_owned(),
         format!("--role={role}"),
         format!("--agent=https://{AGENT}.{namespace}.svc:15012"),

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     ops::{Deref, DerefMut},
     sync::Arc,
 };
 
 /// A value in one place, however often it is copied. Who writes to it gets a copy of his own first.
-#[derive(PartialOrd, Ord, Hash)]
+#[derive(PartialOrd, Ord)]
 pub struct Held<T>(Arc<T>);
 
 impl<T> From<T> for Held<T> {
@@ -38,6 +39,11 @@ impl<T: PartialEq> PartialEq for Held<T> {
     }
 }
 impl<T: Eq> Eq for Held<T> {}
+impl<T: Hash> Hash for Held<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.0).hash(state);
+    }
+}
 impl<T: fmt::Debug> fmt::Debug for Held<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
