@@ -16,12 +16,12 @@ fn from<K: serde::de::DeserializeOwned>(value: Value) -> K {
 }
 
 /// As the agent reads it, where the virtual addresses are these.
-fn read(service: Service) -> Read {
+fn read_service(service: Service) -> Read {
     convert::service(service, &["241.0.0.0/8", "fd74:6f6d:6265:6c6f::/64"].map(|net| net.parse().unwrap()))
 }
 
 fn service(spec: Value) -> Read {
-    read(from(json!({
+    read_service(from(json!({
         "metadata": {"namespace": "shop", "name": "catalog", "creationTimestamp": "2026-01-02T03:04:05Z"},
         "spec": spec,
     })))
@@ -96,15 +96,15 @@ fn what_is_left_out_is_said() {
     // Neither an error nor ours.
     let none = |read: Read| assert!(read.object.is_none() && read.problems.is_empty(), "{read:?}");
     none(convert::slice(from(json!({"metadata": {"name": "x"}, "addressType": "IPv4", "endpoints": []}))));
-    none(read(from(json!({"metadata": {"namespace": "default", "name": "kubernetes"}}))));
+    none(read_service(from(json!({"metadata": {"namespace": "default", "name": "kubernetes"}}))));
     let managed = json!({"app.kubernetes.io/managed-by": "tombolo-agent"});
-    none(read(from(json!({"metadata": {"name": "x", "labels": managed}}))));
+    none(read_service(from(json!({"metadata": {"name": "x", "labels": managed}}))));
 }
 
 #[test]
 fn annotations_of_manifests() {
     let annotated = |account: &str| {
-        read(from(json!({
+        read_service(from(json!({
             "metadata": {"namespace": "shop", "name": "db", "annotations": {
                 "tombolo.io/health-check": "what", "tombolo.io/service-account": account,
             }},
@@ -238,7 +238,7 @@ impl Teller {
 }
 
 fn named(name: &str) -> Read {
-    read(from(json!({
+    read_service(from(json!({
         "metadata": {"namespace": "shop", "name": name}, "spec": {"ports": [{"port": 80}]},
     })))
 }
