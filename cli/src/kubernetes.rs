@@ -2,7 +2,9 @@
 //! that is needed is there.
 
 mod apply;
+mod left;
 mod preflight;
+mod there;
 
 use crate::{
     args::{JoinArgs, Kube},
@@ -12,10 +14,11 @@ use crate::{
     problem::CliError,
 };
 use anyhow::{Context as _, Result};
-use apply::{Document, Marks};
+use apply::Document;
 pub(crate) use preflight::Way;
 use serde_json::json;
 use std::time::Duration;
+pub(crate) use there::There;
 use tokio::time::{Instant, sleep};
 use tombolo_model::ClusterName;
 
@@ -23,6 +26,8 @@ use tombolo_model::ClusterName;
 const NAMESPACE: &str = "tombolo-system";
 /// How long the agent may take until it is connected: images may have to be pulled.
 const CONNECTED: Duration = Duration::from_secs(180);
+/// How long a cluster may still be connected whose agent just went.
+const PARTING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(300);
 
 /// The manifest of a cluster's agent.
@@ -53,39 +58,25 @@ pub struct Cluster {
     client: kube::Client,
 }
 
-/// The cluster that these options name, if it is this one of ours or none yet. A name alone says little: two organizations, and two
-/// controllers, may each have an `east`.
+/// The cluster that these options name, if it is this one of ours or none yet, and what of ours is in it.
 ///
 /// # Errors
 /// It can't be reached, or it is another one.
-pub async fn of(client: &Client, kube: &Kube, name: &ClusterName) -> Result<Cluster> {
+pub async fn of(client: &Client, kube: &Kube, name: &ClusterName) -> Result<(Cluster, There)> {
     let cluster = Cluster { client: connect(kube).await? };
-    cluster.is_of(&apply::documents(&manifest(client, name, None, None).await?)?).await?;
-    Ok(cluster)
+    let there = cluster.of(&apply::documents(&manifest(client, name, None, None).await?)?).await?;
+    Ok((cluster, there))
 }
 
 impl Cluster {
-    /// It joined as this manifest says, or not at all.
-    async fn is_of(&self, documents: &[Document]) -> Result<()> {
-        match another(&apply::marks(documents), &self.marks().await?) {
+    /// What of ours is there, if it joined as this manifest says, or not at all.
+    async fn of(&self, documents: &[Document]) -> Result<There> {
+        let there = self.there().await?;
+        match there.another(documents) {
             Some(why) => Err(CliError::No(why).into()),
-            None => Ok(()),
+            None => Ok(there),
         }
     }
-}
-
-/// Why the cluster there is not ours, where it is not. What is not said there (as by the chart, in a namespace that others made) says nothing.
-fn another(ours: &Marks, there: &Marks) -> Option<String> {
-    let differs = |mark: &&&str| there.get(**mark).is_some_and(|found| ours.get(**mark) != Some(found));
-    let marks = ["tombolo.io/organization", "tombolo.io/cluster", "tombolo.io/controller"];
-    let mark = marks.iter().find(differs)?;
-    let what = mark.rsplit('/').next().unwrap_or_default();
-    let (found, wanted) =
-        (there.get(*mark).cloned().unwrap_or_default(), ours.get(*mark).cloned().unwrap_or_default());
-    Some(format!(
-        "the cluster there joined with the {what} {found}, not {wanted}; is it the right --context? (Where the {what} was given another name: \
-         kubectl annotate --overwrite namespace {NAMESPACE} {mark}={wanted})"
-    ))
 }
 
 async fn connect(kube: &Kube) -> Result<kube::Client> {
@@ -101,6 +92,23 @@ async fn connect(kube: &Kube) -> Result<kube::Client> {
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(Duration::from_secs(30));
     kube::Client::try_from(config).context("make a client for the API server")
+}
+
+/// The cluster's state, where the controller knows it, if what is there can be it.
+///
+/// # Errors
+/// It can't; the controller said no, or did not answer.
+pub async fn standing(client: &Client, name: &ClusterName, there: &There) -> Result<Option<String>> {
+    let path = client.in_org(&format!("/clusters/{name}"))?;
+    let deadline = Instant::now() + PARTING;
+    loop {
+        let state = client.find(&path).await?.map(|found| text(&found.body, "state"));
+        match there.astray(name, state.as_deref().unwrap_or_default()) {
+            None => return Ok(state),
+            Some(why) if Instant::now() >= deadline => return Err(CliError::No(why).into()),
+            Some(_) => sleep(LOOK).await,
+        }
+    }
 }
 
 /// The ways of `--ingress`; the default where there are none.
@@ -148,17 +156,22 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
         );
     }
     // after the look: who may do nothing there is told so
-    cluster.is_of(&documents).await?;
+    let there = cluster.of(&documents).await?;
+    let path = client.in_org("/clusters")?;
+    let one = format!("{path}/{}", args.name);
+    let state = standing(client, &args.name, &there).await?;
     if args.check {
         return Ok(());
     }
-    let path = client.in_org("/clusters")?;
-    let one = format!("{path}/{}", args.name);
-    let found = client.find(&one).await?;
-    if found.as_ref().is_none_or(|found| found.body["state"] == "revoked") {
+    if state.as_deref().is_none_or(|state| state == "revoked") {
         client.create(&path, &json!({ "name": args.name })).await?;
     }
-    let connected = found.is_some_and(|found| found.body["state"] == "connected");
+    let connected = state.as_deref() == Some("connected");
+    if state.as_deref() == Some("disconnected") && there.is_empty() && out.for_people() {
+        let before =
+            format!("{} joined before, and its agent is away: the cluster there takes its place", args.name);
+        out.line(&out.paint(Mood::Warn, &before));
+    }
     // the namespace, then the token, so that no agent starts without one
     let (first, rest): (Vec<&Document>, Vec<&Document>) =
         documents.iter().partition(|one| one.kind == "Namespace");
@@ -175,57 +188,38 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
     if out.for_people() {
         out.line(&format!("the agent of {} is applied", args.name));
     }
-    await_connected(client, &args.name, out).await
+    cluster.await_connected(client, &args.name, out).await
 }
 
-async fn await_connected(client: &Client, name: &ClusterName, out: &Output) -> Result<()> {
-    let path = client.in_org(&format!("/clusters/{name}"))?;
-    let deadline = Instant::now() + CONNECTED;
-    loop {
-        let found = client.get(&path).await?.body;
-        if found["state"] == "connected" {
-            if out.for_people() {
-                out.line(&out.paint(Mood::Good, &format!("{name} is connected")));
-                out.line(&format!("next: tombolo cluster install {name}"));
-                return Ok(());
+impl Cluster {
+    /// Waits until the cluster is connected, and an agent there is ready: another cluster's may be what is connected.
+    async fn await_connected(&self, client: &Client, name: &ClusterName, out: &Output) -> Result<()> {
+        let path = client.in_org(&format!("/clusters/{name}"))?;
+        let deadline = Instant::now() + CONNECTED;
+        loop {
+            let found = client.get(&path).await?.body;
+            let connected = found["state"] == "connected";
+            if connected && self.there().await?.is_ready() {
+                if out.for_people() {
+                    out.line(&out.paint(Mood::Good, &format!("{name} is connected")));
+                    out.line(&format!("next: tombolo cluster install {name}"));
+                    return Ok(());
+                }
+                return out.value(&found);
             }
-            return out.value(&found);
-        }
-        if Instant::now() >= deadline {
-            let message = format!(
-                "{name} is not connected after {} s; look at kubectl -n {NAMESPACE} get pods, and logs deploy/tombolo-agent",
-                CONNECTED.as_secs()
-            );
-            return Err(CliError::No(message).into());
-        }
-        sleep(LOOK).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_of_the_same_name_may_be_anothers() {
-        let marks = |organization: &str, cluster: &str, controller: &str| -> Marks {
-            [("organization", organization), ("cluster", cluster), ("controller", controller)]
-                .map(|(mark, value)| (format!("tombolo.io/{mark}"), value.to_owned()))
-                .into()
-        };
-        let ours = marks("acme", "east", "https://c.example.com:8443");
-        assert_eq!(another(&ours, &ours), None);
-        assert_eq!(another(&ours, &Marks::new()), None, "nobody joined it, or the chart did");
-        for (there, part) in [
-            (marks("globex", "east", "https://c.example.com:8443"), "the organization globex, not acme"),
-            (marks("acme", "west", "https://c.example.com:8443"), "the cluster west, not east"),
-            (
-                marks("acme", "east", "https://other.example.com"),
-                "the controller https://other.example.com, not",
-            ),
-        ] {
-            let why = another(&ours, &there).expect("it is another one");
-            assert!(why.contains(part), "{why}");
+            if Instant::now() >= deadline {
+                let not = if connected {
+                    "is connected, but no agent in the cluster there is ready (is it another cluster that is connected?)"
+                } else {
+                    "is not connected"
+                };
+                let message = format!(
+                    "{name} {not} after {} s; look at kubectl -n {NAMESPACE} get pods, and logs deploy/tombolo-agent",
+                    CONNECTED.as_secs()
+                );
+                return Err(CliError::No(message).into());
+            }
+            sleep(LOOK).await;
         }
     }
 }

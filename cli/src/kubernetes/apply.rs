@@ -1,7 +1,7 @@
 //! The documents of a manifest, written into a cluster and taken out again.
 
 use super::{Cluster, LOOK, NAMESPACE, manifest};
-use crate::{client::Client, output::Output, problem::CliError};
+use crate::{client::Client, problem::CliError};
 use anyhow::{Context as _, Result, anyhow};
 use kube::{
     Api,
@@ -9,7 +9,7 @@ use kube::{
     core::{ApiResource, DynamicObject},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tombolo_model::ClusterName;
 
@@ -63,17 +63,6 @@ pub(super) fn is_policy(document: &Document) -> bool {
     document.kind.starts_with(POLICY)
 }
 
-/// What is written on a namespace.
-pub(super) type Marks = BTreeMap<String, String>;
-
-/// What a manifest writes on its namespace.
-pub(super) fn marks(documents: &[Document]) -> Marks {
-    let namespace = documents.iter().find(|one| one.kind == "Namespace");
-    let annotations = namespace.and_then(|one| one.value["metadata"]["annotations"].as_object());
-    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-    annotations.into_iter().flatten().filter_map(text).collect()
-}
-
 /// Reads a manifest.
 ///
 /// # Errors
@@ -96,7 +85,7 @@ fn document(text: &str) -> Result<Document> {
     Ok(Document { resource: resource(version, &kind, plural), kind, name, namespace, value })
 }
 
-fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
+pub(super) fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     ApiResource {
         group: group.to_owned(),
@@ -108,18 +97,11 @@ fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {
 }
 
 impl Cluster {
-    fn api(&self, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+    pub(super) fn api(&self, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
         match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
             None => Api::all_with(self.client.clone(), resource),
         }
-    }
-
-    /// Whose agent was put here, as its namespace says; nothing where none was.
-    pub(super) async fn marks(&self) -> Result<Marks> {
-        let namespaces = self.api(&resource("v1", "Namespace", "namespaces"), None);
-        let found = namespaces.get_opt(NAMESPACE).await.context("ask the API server")?;
-        Ok(found.and_then(|found| found.metadata.annotations).unwrap_or_default())
     }
 
     pub(super) async fn apply(&self, documents: &[&Document]) -> Result<()> {
@@ -166,7 +148,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The API server said no, or the namespace does not go.
-    pub async fn take_out(&self, client: &Client, name: &ClusterName, out: &Output) -> Result<()> {
+    pub async fn take_out(&self, client: &Client, name: &ClusterName) -> Result<()> {
         let mut all = documents(&manifest(client, name, None, None).await?)?;
         all.reverse();
         for one in &all {
@@ -184,11 +166,6 @@ impl Cluster {
                 return Err(CliError::No(message).into());
             }
             sleep(LOOK).await;
-        }
-        if out.for_people() {
-            out.line(&format!(
-                "nothing of Tombolo is left in {name}; `tombolo cluster remove {name}` forgets it"
-            ));
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use tombolo_wire::message::{Ack, Digest, FeedLine, GatewayHello, GatewayStatus};
 pub struct HubConfig {
     /// How long after a gateway vanished it is looked for, and how often after that.
     pub grace: Duration,
-    /// How many gateways there may be.
+    /// How many gateways there may be at this replica, sidecars among them (docs/capture.md).
     pub most: usize,
     /// How many changes each gateway may be behind before it is sent the whole state.
     pub history: usize,

@@ -46,7 +46,7 @@ impl Hub {
         all.len()
     }
 
-    /// What the gateways say is wrong.
+    /// What the gateways say is wrong, and whether there is room for another one.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let inner = self.lock();
@@ -56,6 +56,14 @@ impl Hub {
                 let subject = format!("gateway {instance}");
                 all.push(Problem { subject, message: format!("refuses its state: {why}") });
             }
+        }
+        if inner.entries.len() >= self.config.most {
+            let most = self.config.most;
+            let message = format!(
+                "this agent has {most}, as many as it takes: another one is not taken, and a pod of capture mode sidecar that comes to it does \
+                 not start. Run more replicas of the agent, or use mode node or gateway for some namespaces"
+            );
+            all.push(Problem { subject: "gateways".to_owned(), message });
         }
         all
     }

@@ -326,6 +326,21 @@ fn a_start_on_a_disk_that_takes_nothing() {
 }
 
 #[test]
+fn that_there_is_no_room_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::create(&dir.path().join("data")).unwrap();
+    let hub = Hub::new(HubConfig { most: 2, ..HubConfig::default() }, data, Generation::new(1));
+    let come = |instance: &str, port| hub.hello(hello(GatewayRole::Sidecar, instance, port));
+    come("shop/a", 1).unwrap();
+    assert!(hub.problems().is_empty(), "there is room for one more");
+    come("shop/b", 2).unwrap();
+    let said = hub.problems();
+    assert!(said.len() == 1 && said[0].message.contains("has 2, as many as it takes"), "{said:?}");
+    assert_eq!(come("shop/c", 3), Err(super::hub::Refusal::Full { most: 2 }));
+    come("shop/b", 2).expect("one that is known comes again");
+}
+
+#[test]
 fn gateways_that_come_at_once_are_all_kept() {
     const GATEWAYS: u16 = 24;
     let dir = tempfile::tempdir().unwrap();

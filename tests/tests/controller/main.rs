@@ -13,6 +13,8 @@ mod feed;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
+mod order;
+#[cfg(test)]
 mod reach;
 #[cfg(test)]
 mod restore;
@@ -22,3 +24,5 @@ mod scale;
 mod support;
 #[cfg(test)]
 mod tenants;
+#[cfg(test)]
+mod user;

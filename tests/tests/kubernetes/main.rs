@@ -1,6 +1,7 @@
 //! The agent against a true API server. `make test-kubernetes` runs it; it needs etcd and kube-apiserver.
 
 mod capture;
+mod context;
 mod identity;
 mod inject;
 mod install;

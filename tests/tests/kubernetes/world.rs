@@ -34,10 +34,16 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// One at this address of the machine.
+    pub(crate) async fn start_at(address: IpAddr) -> Self {
         let data = tempfile::tempdir().expect("a folder");
         let database = tokio::task::spawn_blocking(Database::create).await.expect("a database");
         let stored = tombolo_controller::config::Database::Url(database.url().to_owned());
-        let config = tombolo_controller::Config::for_tests(data.path(), stored);
+        let mut config = tombolo_controller::Config::for_tests(data.path(), stored);
+        config.listen = SocketAddr::new(address, 0);
         let deps = tombolo_controller::Deps { clock: Arc::new(SystemClock) };
         let bound = tombolo_controller::build(config, deps).await.expect("a controller");
         let pin = parse_pin(&bound.ca_fingerprint).expect("a fingerprint");
@@ -108,6 +114,13 @@ impl Controller {
         let body: Value = response.json().await.unwrap_or_default();
         assert!(status.is_success(), "{path}: {status} {body}");
         body
+    }
+
+    /// Whether nothing of this is there.
+    pub(crate) async fn lacks(&self, path: &str) -> bool {
+        let url = format!("{}/api/v1{path}", self.bound.public_url);
+        let answer = self.http.get(url).bearer_auth(&self.token).send().await.expect("an answer");
+        answer.status() == reqwest::StatusCode::NOT_FOUND
     }
 
     /// It goes away.

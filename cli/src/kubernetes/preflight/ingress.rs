@@ -36,7 +36,7 @@ impl FromStr for Way {
     type Err = CliError;
 
     fn from_str(way: &str) -> Result<Self, CliError> {
-        let port = |text: &str| text.parse::<u16>().ok();
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
         match way.split_once('=') {
             None if way == "load-balancer" => Ok(Self::LoadBalancer),
             None if way == "node-port" => Ok(Self::NodePort(None)),

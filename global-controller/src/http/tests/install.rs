@@ -155,6 +155,7 @@ async fn what_cannot_be_installed_is_named() {
         (json!({ "gateways": { "egress": { "min": 3, "max": 2 } } }), "gateways.egress.min"),
         (ingress(json!([{ "type": "address", "addresses": ["nowhere"] }])), "gateways.ingress.exposure"),
         (ingress(json!([{ "type": "address", "addresses": [] }])), "gateways.ingress.exposure"),
+        (ingress(json!([{ "type": "node_port", "port": 0 }])), "gateways.ingress.exposure"),
         (ingress(json!([{ "type": "node_port" }, { "type": "node_port" }])), "gateways.ingress.exposure"),
     ] {
         let problem = put(&controller, &admin, "*", &body).await.problem(422, "invalid-field");

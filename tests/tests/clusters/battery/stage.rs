@@ -89,7 +89,7 @@ impl Stage {
             let delete = ["delete", "namespace", "--ignore-not-found", "--timeout=180s"];
             let all: Vec<&str> = delete.into_iter().chain(spaces.iter().map(String::as_str)).collect();
             let deleted = cluster.kubectl(&all);
-            let (deleted, ()) = tokio::join!(deleted, install(&self.pair.world, cluster, &[]));
+            let (deleted, ()) = tokio::join!(deleted, install(&self.pair.world, cluster, &["--reset"]));
             deleted.expect("the namespaces go");
         };
         tokio::join!(clear(one), clear(other));

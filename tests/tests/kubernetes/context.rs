@@ -1,0 +1,139 @@
+//! The command line and the cluster that a context leads to: which one it is, and how everything is taken out of it, also where no agent
+//! can be told to.
+
+use crate::{
+    capture::own_address,
+    identity::OWN,
+    make, make_wide, meta,
+    rights::let_agent_as_in_the_manifest,
+    server::{ADMIN, Server, Store},
+    world::{Agent, Controller, SOON},
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
+use reqwest::Method;
+use serde_json::json;
+use std::path::Path;
+use tombolo_testkit::{process::binary, wait::until};
+
+const PATH: &str = "/organizations/acme/clusters/cluster-1";
+const INSTALL: &str = "/organizations/acme/clusters/cluster-1/install";
+
+/// Runs the command line; whether it went well, and all that it said.
+async fn tombolo(
+    controller: &Controller,
+    home: &Path,
+    server: Option<&Server>,
+    args: &[&str],
+) -> (bool, String) {
+    let mut command = tokio::process::Command::new(binary("tombolo"));
+    command.args(controller.credentials(home)).env("TOMBOLO_CONFIG", home.join("config")).args(args);
+    if let Some(server) = server {
+        command.arg("--kubeconfig").arg(server.kubeconfig(ADMIN));
+    }
+    let done = command.output().await.expect("it runs");
+    let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (done.status.success(), said)
+}
+
+async fn state(controller: &Controller) -> String {
+    let shown = controller.call(Method::GET, PATH, None).await;
+    shown["state"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The namespace of the agent, as its manifest makes it.
+async fn make_own(client: &Client, controller: &Controller) {
+    let (url, _) = controller.place();
+    let marks = json!({ "tombolo.io/organization": "acme", "tombolo.io/cluster": "cluster-1", "tombolo.io/controller": url });
+    make_wide::<Namespace>(client, json!({ "metadata": { "name": OWN, "annotations": marks } })).await;
+}
+
+/// Takes a namespace away once it is deleted, as the controller that is not here would.
+async fn bury(client: &Client) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let deleted = || async {
+        let found = namespaces.get_opt(OWN).await.expect("an answer")?;
+        found.metadata.deletion_timestamp.is_some().then_some(found)
+    };
+    let mut found = until("it is deleted", SOON, deleted, Option::is_some).await.expect("a namespace");
+    found.spec.get_or_insert_default().finalizers = None;
+    let bytes = serde_json::to_vec(&found).expect("JSON");
+    let done = namespaces.replace_subresource("finalize", OWN, &PostParams::default(), bytes).await;
+    done.expect("it goes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_cluster_is_not_the_one_that_is_connected() {
+    let home = tempfile::tempdir().expect("a folder");
+    let stores = ["here", "there"].map(|name| Store::start(&home.path().join(name)));
+    let (here, there) = (stores[0].server().await, stores[1].server().await);
+    let client = here.client(ADMIN).await;
+    let controller = Controller::start_at(own_address()).await;
+    for name in ["shop", OWN] {
+        make_wide::<Namespace>(&client, json!({ "metadata": { "name": name } })).await;
+    }
+    let_agent_as_in_the_manifest(&client).await;
+    controller.join(home.path()).await;
+    let mut agent = Agent::start(home.path(), &here, &["--namespace", OWN]).await;
+    until("it is connected", SOON, || state(&controller), |state| state == "connected").await;
+    controller.order(INSTALL, &json!({})).await;
+
+    let elsewhere = there.client(ADMIN).await;
+    let run = async |args: &[&str]| {
+        let (good, said) = tombolo(&controller, home.path(), Some(&there), args).await;
+        assert!(!good && said.contains("is it the right --context?"), "{args:?}: {said}");
+        assert!(said.contains("Nothing was changed"), "{said}");
+        let made = Api::<Namespace>::all(elsewhere.clone()).get_opt(OWN).await.expect("an answer");
+        assert!(made.is_none(), "{args:?} made something");
+        assert!(!controller.lacks(INSTALL).await, "{args:?} ordered something");
+    };
+    run(&["cluster", "join", "cluster-1", "--check"]).await;
+    run(&["cluster", "join", "cluster-1"]).await;
+    run(&["cluster", "uninstall", "cluster-1", "--yes", "--timeout=3"]).await;
+    // also where the agent is away: it would take everything out as soon as it is back
+    agent.kill();
+    until("it is away", SOON, || state(&controller), |state| state == "disconnected").await;
+    run(&["cluster", "uninstall", "cluster-1", "--yes", "--timeout=3"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_goes_without_an_agent_and_what_is_left_is_said() {
+    let home = tempfile::tempdir().expect("a folder");
+    let store = Store::start(&home.path().join("kubernetes"));
+    let server = store.server().await;
+    let client = server.client(ADMIN).await;
+    let controller = Controller::start().await;
+    make_own(&client, &controller).await;
+    let corefile = ".:53 {\n}\n\n# tombolo: begin. Made by tombolo-agent\n# tombolo: end\n";
+    let coredns = json!({ "metadata": meta("kube-system", "coredns"), "data": { "Corefile": corefile } });
+    make::<ConfigMap>(&client, coredns).await;
+    // it joined, and is away
+    controller.join(home.path()).await;
+    assert_eq!(state(&controller).await, "disconnected");
+    controller.order(INSTALL, &json!({})).await;
+
+    let uninstall = ["cluster", "uninstall", "cluster-1", "--yes", "--timeout=1"];
+    let (good, said) = tombolo(&controller, home.path(), None, &uninstall).await;
+    assert!(!good && said.contains("The order stands"), "{said}");
+    let run = async || tombolo(&controller, home.path(), Some(&server), &uninstall).await;
+    let ((good, said), ()) = tokio::join!(run(), bury(&client));
+    assert!(!good && said.contains("is waited for up to 1 s"), "{said}");
+    assert!(said.contains("edit configmap coredns"), "{said}");
+    let (good, said) = run().await;
+    assert!(good && said.contains("nothing of Tombolo is left"), "{said}");
+
+    // and one that nobody can order anything of
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    maps.delete("coredns", &DeleteParams::default()).await.expect("deleted");
+    let (good, said) =
+        tombolo(&controller, home.path(), None, &["cluster", "remove", "cluster-1", "--yes"]).await;
+    assert!(good, "{said}");
+    let (good, said) = tombolo(&controller, home.path(), None, &uninstall).await;
+    assert!(!good && said.contains("--kubeconfig"), "{said}");
+    make_own(&client, &controller).await;
+    let ((good, said), ()) = tokio::join!(run(), bury(&client));
+    assert!(good && said.contains("nothing of Tombolo is left"), "{said}");
+}
