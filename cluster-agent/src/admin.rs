@@ -95,11 +95,11 @@ impl Shown {
                             .endpoints
                             .iter()
                             .map(|(address, endpoint)| {
-                                let probe = crate::index::Probe::of(*address, &endpoint.check);
+                                let probe = crate::index::Probe::of(*address, &port.check);
                                 json!({
                                     "address": address,
                                     "slice_ready": endpoint.ready,
-                                    "check": endpoint.check.to_string(),
+                                    "check": port.check.to_string(),
                                     "passing": probe.map(|probe| results.get(&probe)),
                                 })
                             })

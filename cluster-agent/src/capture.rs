@@ -200,7 +200,7 @@ mod tests {
 
     fn installed(more: &str) -> ClusterResource {
         let text = format!(r#"{{"version":"1","registry":"r"{more}}}"#);
-        ClusterResource::Install(InstallOrder::Installed(serde_json::from_str(&text).unwrap()))
+        ClusterResource::Install(InstallOrder::Installed(serde_json::from_str(&text).unwrap()).into())
     }
 
     fn told(all: impl IntoIterator<Item = ClusterResource>) -> Resources<ClusterResource> {
@@ -219,7 +219,7 @@ mod tests {
         {
             assert_eq!(chosen.mode(&name(namespace), &Labels::new()), mode, "{namespace}");
         }
-        let removed = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
+        let removed = ClusterResource::Install(InstallOrder::Removed { revision: 1 }.into());
         let chosen = Chosen::of(&told([shop, removed]));
         assert_eq!(chosen.mode(&name("shop"), &Labels::new()), CaptureMode::None, "nothing takes part");
     }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     fn told(order: InstallOrder) -> Resources<ClusterResource> {
-        let resource = ClusterResource::Install(order);
+        let resource = ClusterResource::Install(order.into());
         [(resource.key(), resource)].into()
     }
 

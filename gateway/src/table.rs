@@ -379,7 +379,7 @@ fn add_export(
     key: &ResourceKey,
     spec: &ExportSpec,
 ) -> Result<(), TableError> {
-    for port in &spec.ports {
+    for port in spec.ports.iter() {
         for endpoint in &port.endpoints {
             if endpoint.tunnel.is_some() && endpoint.identity.is_none() {
                 return Err(TableError::NoIdentity { name: spec.name.clone(), address: endpoint.address });

@@ -52,8 +52,11 @@ impl Machine {
     /// One route to nowhere, and these workloads.
     fn publish(&self, generation: u64, route: SocketAddr, workloads: &[(&str, &[WorkloadSelector])]) {
         let id = self.agent.cluster().intermediate.id().clone();
-        let itself =
-            SelfSpec { cluster: id.cluster, trust_domain: id.trust_domain, locality: Locality::default() };
+        let itself = SelfSpec {
+            cluster: id.cluster.clone(),
+            trust_domain: id.trust_domain.clone(),
+            locality: Locality::default(),
+        };
         let route = RouteSpec {
             name: "catalog.acme.example.com".parse().unwrap(),
             addresses: [route.ip()].into(),
@@ -76,7 +79,7 @@ impl Machine {
         let base = [
             GatewayResource::Itself(itself),
             GatewayResource::Bundle(self.organization.bundle_spec()),
-            GatewayResource::Route(route),
+            GatewayResource::Route(route.into()),
             GatewayResource::Gateways { egress: [].into() },
         ];
         self.agent.publish(generation, base.into_iter().chain(workloads));

@@ -247,7 +247,7 @@ impl Gateway {
     }
     fn route(&self) -> Option<RouteSpec> {
         self.find(|resource| match resource {
-            GatewayResource::Route(route) if route.name.as_str() == NAME => Some(route.clone()),
+            GatewayResource::Route(route) if route.name.as_str() == NAME => Some(RouteSpec::clone(route)),
             _ => None,
         })
     }

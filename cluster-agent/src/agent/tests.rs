@@ -287,16 +287,19 @@ impl Controller {
                 gns: "acme".parse().unwrap(),
                 members: [cluster].into(),
             }),
-            ClusterResource::Name(NameSpec {
-                name: "catalog.acme.example.com".parse().unwrap(),
-                domain,
-                kind: NameKind::Service,
-                pod: None,
-                vip: Vip { v4: [240, 0, 0, 9].into(), v6: "fd74:6f6d:6265:6c6f::9".parse().unwrap() },
-                headless: false,
-                ports: vec![port],
-                targets: vec![target],
-            }),
+            ClusterResource::Name(
+                NameSpec {
+                    name: "catalog.acme.example.com".parse().unwrap(),
+                    domain,
+                    kind: NameKind::Service,
+                    pod: None,
+                    vip: Vip { v4: [240, 0, 0, 9].into(), v6: "fd74:6f6d:6265:6c6f::9".parse().unwrap() },
+                    headless: false,
+                    ports: vec![port],
+                    targets: vec![target],
+                }
+                .into(),
+            ),
         ]
         .into_iter()
         .map(|resource| (resource.key(), resource))

@@ -262,7 +262,7 @@ struct ClusterSet<'a> {
 
 impl<'a> ClusterSet<'a> {
     fn of(resources: &'a Resources<ClusterResource>) -> Self {
-        let mut imports = BTreeMap::new();
+        let mut imports: BTreeMap<&str, &ImportSpec> = BTreeMap::new();
         let mut silent = BTreeSet::new();
         for resource in resources.values() {
             let ClusterResource::Import(import) = resource else { continue };

@@ -27,16 +27,19 @@ fn global(text: &str) -> GlobalName {
 fn name(text: &str, ports: &[u16]) -> ClusterResource {
     let tcp = |port: &u16| PortSpec { port: *port, protocol: Protocol::Tcp, name: None, app_protocol: None };
     let udp = PortSpec { port: 53, protocol: Protocol::Udp, name: None, app_protocol: None };
-    ClusterResource::Name(NameSpec {
-        name: global(text),
-        domain: "acme.example.com".parse().unwrap(),
-        kind: NameKind::Service,
-        pod: None,
-        vip: Vip { v4: [240, 0, 0, 1].into(), v6: "fd74::1".parse().unwrap() },
-        headless: false,
-        ports: ports.iter().map(tcp).chain([udp]).collect(),
-        targets: vec![],
-    })
+    ClusterResource::Name(
+        NameSpec {
+            name: global(text),
+            domain: "acme.example.com".parse().unwrap(),
+            kind: NameKind::Service,
+            pod: None,
+            vip: Vip { v4: [240, 0, 0, 1].into(), v6: "fd74::1".parse().unwrap() },
+            headless: false,
+            ports: ports.iter().map(tcp).chain([udp]).collect(),
+            targets: vec![],
+        }
+        .into(),
+    )
 }
 
 fn resources(names: Vec<ClusterResource>) -> Resources<ClusterResource> {

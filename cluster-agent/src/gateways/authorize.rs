@@ -128,10 +128,7 @@ fn on_node(
     namespace: &NamespaceName,
     account: &AccountName,
 ) -> bool {
-    view.pods.values().any(|pod| {
-        pod.namespace == *namespace
-            && pod.account == *account
-            && pod.node.as_deref() == Some(node)
-            && captured(chosen, view, pod)
+    view.pods.of(namespace).any(|pod| {
+        pod.account == *account && pod.node.as_deref() == Some(node) && captured(chosen, view, pod)
     })
 }

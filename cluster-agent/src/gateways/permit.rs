@@ -96,7 +96,7 @@ pub(crate) fn permit(
             return Err(Denied::Account { role: hello.role, namespace: own.clone(), found });
         }
     }
-    let known = pods.get(&(caller.namespace.clone(), caller.pod.clone()));
+    let known = pods.get(&caller.namespace, &caller.pod);
     let pod = known.filter(|pod| pod.uid == caller.uid && pod.account == caller.account);
     let Some(pod) = pod else { return Err(Denied::NotKnown { instance }) };
     hello.admin = hello.admin.filter(|admin| pod.addresses.contains(&admin.ip()));

@@ -174,8 +174,7 @@ impl Siblings {
 
 /// All replicas that have an address, by their pods' names.
 pub(crate) fn replicas(view: &View, namespace: &NamespaceName) -> BTreeMap<String, IpAddr> {
-    let of_agent =
-        view.pods.values().filter(|pod| pod.namespace == *namespace && pod.account.as_str() == ACCOUNT);
+    let of_agent = view.pods.of(namespace).filter(|pod| pod.account.as_str() == ACCOUNT);
     of_agent.filter_map(|pod| Some((pod.name.to_string(), *pod.addresses.first()?))).collect()
 }
 
@@ -212,7 +211,7 @@ mod tests {
                 host_network: false,
                 account: account.parse().unwrap(),
             };
-            all.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod));
+            all.insert(pod);
         }
         let found = siblings(&view, &"tombolo-system".parse().unwrap(), &"own".parse().unwrap());
         assert_eq!(found, BTreeMap::from([("other".to_owned(), "10.0.0.2".parse().unwrap())]));

@@ -26,7 +26,7 @@ pub(crate) fn standing<'a>(hello: &GatewayHello, pods: &'a Pods) -> Standing<'a>
     let name = hello.instance.split_once('.').and_then(|(namespace, pod)| {
         Some((NamespaceName::parse(namespace).ok()?, AccountName::parse(pod).ok()?))
     });
-    match name.and_then(|name| pods.get(&name)).filter(|pod| pod.uid == *uid) {
+    match name.and_then(|(namespace, name)| pods.get(&namespace, &name)).filter(|pod| pod.uid == *uid) {
         Some(pod) => Standing::There(pod),
         None => Standing::Gone,
     }

@@ -319,7 +319,7 @@ fn an_installation_goes_before_the_options() {
         locality: Default::default(),
     });
     let told = |order: Option<InstallOrder>| -> Resources<ClusterResource> {
-        let order = order.map(ClusterResource::Install);
+        let order = order.map(|order| ClusterResource::Install(order.into()));
         [itself.clone()].into_iter().chain(order).map(|resource| (resource.key(), resource)).collect()
     };
     let config = |image: Option<&str>| Config {

@@ -54,7 +54,7 @@ fn snapshot(order: InstallOrder) -> Resources<ClusterResource> {
             proximity: Proximity::Elsewhere,
             ingress: BTreeSet::new(),
         }),
-        ClusterResource::Install(order),
+        ClusterResource::Install(order.into()),
     ];
     all.into_iter().map(|one| (one.key(), one)).collect()
 }
@@ -99,7 +99,7 @@ impl Cluster {
     /// What the agent says of a trial beside the order.
     fn tried(&self, trial: Trial) -> TrialStatus {
         let mut resources = snapshot(self.order.clone());
-        let resource = ClusterResource::Trial(trial);
+        let resource = ClusterResource::Trial(trial.into());
         resources.insert(resource.key(), resource);
         let asked = Asked::of(&resources).unwrap();
         let trial = asked.trial.unwrap();
@@ -329,7 +329,7 @@ fn a_trial_stands_beside_the_order() {
     cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:0.9.0"));
     let mut resources = snapshot(cluster.order.clone());
     resources.retain(|key, _| !key.as_str().starts_with("install"));
-    resources.extend([ClusterResource::Trial(tried("1.0.0"))].map(|one| (one.key(), one)));
+    resources.extend([ClusterResource::Trial(tried("1.0.0").into())].map(|one| (one.key(), one)));
     let namespace = NamespaceName::parse("tombolo-system").unwrap();
     let asked = Asked::of(&resources).unwrap();
     assert_eq!(plan(&asked, &namespace, &cluster.found), Plan::default(), "nothing is done or told for it");

@@ -121,7 +121,7 @@ pub(super) fn foreign(resources: &Resources<ClusterResource>, found: &Found) -> 
 
 fn imports(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &ImportSpec> {
     resources.range(ResourceKey::new("import", "")..).map_while(|(_, resource)| match resource {
-        ClusterResource::Import(import) => Some(import),
+        ClusterResource::Import(import) => Some(&**import),
         _ => None,
     })
 }
@@ -168,7 +168,7 @@ fn exports(known: Known<'_>, own: &ClusterName, found: &Found, actions: &mut Vec
             Exported::Nothing
         };
         let import = match known.resources.get(&ResourceKey::new("import", &key.to_string())) {
-            Some(ClusterResource::Import(import)) => Some(import),
+            Some(ClusterResource::Import(import)) => Some(&**import),
             _ => None,
         };
         let conditions = status::of_export(service, import, own);

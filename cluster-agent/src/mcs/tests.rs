@@ -92,8 +92,8 @@ fn resources(import: ImportSpec, names: Vec<NameSpec>) -> Resources<ClusterResou
         trust_domain: "acme.internal".parse().unwrap(),
         locality: Locality::default(),
     });
-    let all = [itself, ClusterResource::Import(import)].into_iter();
-    all.chain(names.into_iter().map(ClusterResource::Name))
+    let all = [itself, ClusterResource::Import(import.into())].into_iter();
+    all.chain(names.into_iter().map(|name| ClusterResource::Name(name.into())))
         .map(|resource| (resource.key(), resource))
         .collect()
 }
@@ -247,7 +247,7 @@ fn what_somebody_else_made_is_left_as_it_is() {
     assert_eq!(world.step(&told()), [""; 0]);
     assert_eq!(foreign(&told(), &world.found).into_iter().collect::<Vec<_>>(), [key()]);
     let mut removed = told();
-    let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
+    let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 }.into());
     removed.insert(order.key(), order);
     assert_eq!(world.step(&removed), [""; 0], "nor taken out");
     // handed over
@@ -354,7 +354,8 @@ fn what_others_change_is_mended() {
     let mut spec = import(ImportKind::ClusterSetIp, &["west"]);
     spec.labels.clear();
     let mut other = told();
-    other.insert(ClusterResource::Import(spec.clone()).key(), ClusterResource::Import(spec));
+    let spec = ClusterResource::Import(spec.into());
+    other.insert(spec.key(), spec);
     assert_eq!(world.step(&other), ["import"]);
     let slice = world.found.slices.pop().unwrap();
     assert_eq!(world.step(&other), [format!("slice {}", slice.metadata.name.clone().unwrap())]);
@@ -449,7 +450,7 @@ fn an_uninstalled_agent_leaves_nothing() {
     export.metadata.managed_fields = Some(vec![serde_json::from_value(of_us).unwrap()]);
     world.found.exports = vec![Arc::new(export)];
     let mut all = told();
-    let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 });
+    let order = ClusterResource::Install(InstallOrder::Removed { revision: 1 }.into());
     all.insert(order.key(), order);
     let done = world.step(&all);
     assert!(
@@ -477,7 +478,8 @@ fn an_export_in_a_namespace_that_takes_no_part_gets_no_conditions() {
     let everything = Arc::new(std::mem::take(&mut world.view));
     let order = |excluded: &str| {
         let spec = json!({"version": "1", "registry": "r", "namespaces": {"exclude": [excluded]}});
-        let order = ClusterResource::Install(InstallOrder::Installed(serde_json::from_value(spec).unwrap()));
+        let order =
+            ClusterResource::Install(InstallOrder::Installed(serde_json::from_value(spec).unwrap()).into());
         let mut all = told();
         all.insert(order.key(), order);
         all

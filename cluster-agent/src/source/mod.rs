@@ -21,7 +21,6 @@ mod tests;
 
 pub use files::Files;
 pub use kubernetes::McsVersion;
-pub(crate) use object::pod_key;
 pub use object::{
     AccountObject, Check, ExportObject, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind,
     PodObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,

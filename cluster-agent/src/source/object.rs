@@ -292,13 +292,8 @@ impl PodObject {
     /// What names it.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
-        pod_key(&self.namespace, &self.name)
+        ObjectKey { kind: ObjectKind::Pod, namespace: self.namespace.clone(), name: self.name.clone() }
     }
-}
-
-/// What names a pod.
-pub(crate) fn pod_key(namespace: &NamespaceName, name: &AccountName) -> ObjectKey {
-    ObjectKey { kind: ObjectKind::Pod, namespace: namespace.clone(), name: name.clone() }
 }
 
 /// A node, and where it stands.

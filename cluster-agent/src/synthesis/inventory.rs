@@ -59,9 +59,11 @@ fn service_record(
         .ports
         .iter()
         .filter(|port| port.spec.protocol == Protocol::Tcp)
-        .flat_map(|port| &port.endpoints)
-        .filter(|(address, endpoint)| passing.is_some_and(|passing| is_ready(**address, endpoint, passing)))
-        .map(|(address, _)| address.ip())
+        .flat_map(|port| port.endpoints.iter().map(move |(address, endpoint)| (port, *address, *endpoint)))
+        .filter(|(port, address, endpoint)| {
+            passing.is_some_and(|passing| is_ready(port, *address, *endpoint, passing))
+        })
+        .map(|(_, address, _)| address.ip())
         .collect();
     let mut pods: BTreeMap<_, PodRecord> = BTreeMap::new();
     if service.headless {

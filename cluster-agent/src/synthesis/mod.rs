@@ -22,7 +22,7 @@ use crate::{
     expose::Exposed,
     gateways::{Standing, standing},
     health::Results,
-    index::{LocalEndpoint, Probe, View},
+    index::{LocalEndpoint, LocalPort, Probe, View},
     vip::AddressMode,
 };
 use std::{
@@ -117,9 +117,8 @@ pub fn validate(resources: &Resources<ClusterResource>, cluster: &ClusterName) -
     Ok(())
 }
 
-fn is_ready(address: SocketAddr, endpoint: &LocalEndpoint, passing: &Results) -> bool {
-    endpoint.ready
-        && Probe::of(address, &endpoint.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
+fn is_ready(port: &LocalPort, address: SocketAddr, endpoint: LocalEndpoint, passing: &Results) -> bool {
+    endpoint.ready && Probe::of(address, &port.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
 /// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance;
@@ -181,6 +180,7 @@ pub struct Synthesis {
 pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> Option<Synthesis> {
     let snapshot = Snapshot::of(resources)?;
     let (members, sidecars) = (snapshot.members(), Sidecars::of(local.gateways, local.view));
+    let mut known = route::Known::default();
     let mut all = Synthesis {
         nodes: node::workloads(snapshot.itself, local.view, local.gateways),
         node_tunnels: node::proxies(local.gateways).into_values().collect(),
@@ -196,7 +196,9 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
             | ClusterResource::Capture(_)
             | ClusterResource::Install(_)
             | ClusterResource::Trial(_) => {}
-            ClusterResource::Name(name) => all.name(&snapshot, name, &members, local, &sidecars),
+            ClusterResource::Name(name) => {
+                all.name(&snapshot, name, &members, local, &sidecars, &mut known);
+            }
         }
     }
     for workload in workloads(snapshot.itself, local.view) {
@@ -225,19 +227,22 @@ impl Synthesis {
     }
 
     /// Adds what follows from a name.
-    fn name(
+    fn name<'a>(
         &mut self,
         snapshot: &Snapshot<'_>,
-        name: &NameSpec,
+        name: &'a NameSpec,
         members: &Members<'_>,
         local: Local<'_>,
         sidecars: &Sidecars,
+        known: &mut route::Known<'a>,
     ) {
         match local.mode.addresses(&name.vip) {
             Ok(addresses) => {
                 let ports = local.exposed.get(&name.name).into_iter().flat_map(|exposure| &exposure.ports);
                 let captured_at = ports.map(|(port, at)| (*port, *at)).collect();
-                self.put(GatewayResource::Route(route::route(snapshot.itself, name, addresses, captured_at)));
+                self.put(GatewayResource::Route(
+                    route::route(snapshot.itself, name, addresses, captured_at).into(),
+                ));
             }
             Err(no_room) => {
                 let problem = Problem { subject: name.name.to_string(), message: no_room.to_string() };
@@ -246,8 +251,8 @@ impl Synthesis {
         }
         let nobody = BTreeSet::new();
         let callers = members.get(&name.domain).copied().unwrap_or(&nobody);
-        if let Some(export) = route::export(snapshot.itself, name, callers, local, sidecars) {
-            self.put(GatewayResource::Export(export));
+        if let Some(export) = route::export(snapshot.itself, name, callers, local, sidecars, known) {
+            self.put(GatewayResource::Export(export.into()));
         }
     }
 }

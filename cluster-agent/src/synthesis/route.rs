@@ -10,9 +10,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{
-    ClusterName, Proximity, SpiffeId,
+    AccountName, ClusterName, DnsLabel, Held, Proximity, SpiffeId,
     inventory::{Protocol, ServiceKey},
-    snapshot::{EndpointSpec, ExportPort, ExportSpec, NameKind, NameSpec, RouteSpec, RouteTarget, SelfSpec},
+    snapshot::{
+        EndpointSpec, ExportPort, ExportSpec, NameKind, NameSpec, RouteSpec, RouteTarget, SelfSpec,
+        TargetSpec,
+    },
 };
 
 pub(super) fn route(
@@ -45,16 +48,39 @@ pub(super) fn route(
     RouteSpec { name: name.name.clone(), addresses, ports: name.ports.clone(), captured_at, targets }
 }
 
+/// What stands behind a name of this cluster: services, ports of them, and for a pod's name which pod.
+type Behind<'a> = (&'a BTreeSet<ServiceKey>, &'a BTreeSet<u16>, NameKind, Option<&'a DnsLabel>);
+
+/// What was worked out already. A service and the same service in this cluster are two names with the same endpoints.
+#[derive(Default)]
+pub(super) struct Known<'a>(BTreeMap<Behind<'a>, Held<Vec<ExportPort>>>);
+
 /// What this cluster serves under a name; none where it serves nothing. Which services stand behind the name says
 /// the controller; which endpoints, this cluster alone knows.
-pub(super) fn export(
+pub(super) fn export<'a>(
     own: &SelfSpec,
-    name: &NameSpec,
+    name: &'a NameSpec,
     callers: &BTreeSet<ClusterName>,
     local: Local<'_>,
     sidecars: &Sidecars,
+    known: &mut Known<'a>,
 ) -> Option<ExportSpec> {
     let target = name.targets.iter().find(|target| target.cluster == own.cluster)?;
+    let kind = if name.kind == NameKind::Pod { NameKind::Pod } else { NameKind::Service };
+    let ports = known
+        .0
+        .entry((&target.services, &target.ports, kind, name.pod.as_ref()))
+        .or_insert_with(|| ports(own, name, target, local, sidecars).into());
+    Some(ExportSpec { name: name.name.clone(), callers: callers.clone(), ports: ports.clone() })
+}
+
+fn ports(
+    own: &SelfSpec,
+    name: &NameSpec,
+    target: &TargetSpec,
+    local: Local<'_>,
+    sidecars: &Sidecars,
+) -> Vec<ExportPort> {
     let mut ports: BTreeMap<u16, BTreeMap<SocketAddr, EndpointSpec>> = BTreeMap::new();
     for key in &target.services {
         let Some(service) = local.view.services.get(key) else { continue };
@@ -68,11 +94,10 @@ pub(super) fn export(
             }
         }
     }
-    let ports = ports
+    ports
         .into_iter()
         .map(|(port, endpoints)| ExportPort { port, endpoints: endpoints.into_values().collect() })
-        .collect();
-    Some(ExportSpec { name: name.name.clone(), callers: callers.clone(), ports })
+        .collect()
 }
 
 fn endpoints(
@@ -91,17 +116,25 @@ fn endpoints(
         (NameKind::Pod, None) => false,
         _ => true,
     };
-    let account = |address: IpAddr| service.endpoints.get(&address)?.account.as_ref();
+    // Many endpoints, few accounts: each of them is one value, wherever it stands.
+    let identities: BTreeMap<&AccountName, SpiffeId> = service
+        .accounts
+        .iter()
+        .map(|account| {
+            (account, SpiffeId::workload(&own.trust_domain, &own.cluster, &key.namespace, account))
+        })
+        .collect();
+    let identity =
+        |address: IpAddr| identities.get(service.endpoints.get(&address)?.account.as_ref()?).cloned();
     let mut all: Vec<(EndpointSpec, bool)> = port
         .endpoints
         .iter()
         .filter(|(address, _)| wanted(address.ip()))
         .map(|(address, endpoint)| {
-            let identity = account(address.ip())
-                .map(|account| SpiffeId::workload(&own.trust_domain, &own.cluster, &key.namespace, account));
+            let identity = identity(address.ip());
             let spec = EndpointSpec {
                 address: *address,
-                ready: is_ready(*address, endpoint, passing),
+                ready: is_ready(port, *address, *endpoint, passing),
                 // A sidecar whose workload is not known can't be asked for it.
                 tunnel: identity.as_ref().and_then(|_| sidecars.tunnel(address.ip())),
                 identity,

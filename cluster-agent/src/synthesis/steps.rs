@@ -1,6 +1,6 @@
 //! The same work in steps: what a change does not touch is not worked out again.
 
-use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, node, synthesize, workloads};
+use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, node, route, synthesize, workloads};
 use crate::{
     expose::Exposed,
     health::Results,
@@ -186,12 +186,12 @@ impl Synthesizer {
     ) -> Changed {
         let mut keys = BTreeSet::new();
         let mut part = Synthesis::default();
-        let members = snapshot.members();
+        let (members, mut known) = (snapshot.members(), route::Known::default());
         for key in names {
             let Some((_, full)) = key.as_str().split_once('/') else { continue };
             keys.extend([ResourceKey::new("route", full), ResourceKey::new("export", full)]);
             if let Some(ClusterResource::Name(name)) = state.resources.get(&key) {
-                part.name(snapshot, name, &members, local, sidecars);
+                part.name(snapshot, name, &members, local, sidecars, &mut known);
                 self.remember(snapshot, &key, name);
             }
         }

@@ -40,7 +40,7 @@ impl Synthesis {
             && hello.hello.protocol < NODES
             && !self.node_tunnels.is_empty()
         {
-            return told(&GatewayResource::Export(self.without_nodes(export)), hello);
+            return told(&GatewayResource::Export(self.without_nodes(export).into()), hello);
         }
         told(resource, hello)
     }
@@ -75,14 +75,13 @@ fn told(resource: &GatewayResource, hello: &GatewayHello) -> Option<GatewayResou
     let whole = match resource {
         GatewayResource::Itself(_) | GatewayResource::Bundle(_) => true,
         GatewayResource::Peer(_) => hello.role == Egress,
-        GatewayResource::Route(route) if beside => {
-            // Where egress gateways take connections is nothing to it.
-            return Some(GatewayResource::Route(RouteSpec {
-                captured_at: Default::default(),
-                ..route.clone()
-            }));
+        // Where egress gateways take connections is nothing to it.
+        GatewayResource::Route(route) if beside && !route.captured_at.is_empty() => {
+            return Some(GatewayResource::Route(
+                RouteSpec { captured_at: Default::default(), ..RouteSpec::clone(route) }.into(),
+            ));
         }
-        GatewayResource::Route(_) => hello.role == Egress,
+        GatewayResource::Route(_) => beside || hello.role == Egress,
         GatewayResource::Export(export) => match hello.role {
             Ingress | Egress => true,
             Sidecar | GatewayRole::Node => return behind(export, hello),
@@ -111,7 +110,7 @@ fn behind(export: &ExportSpec, hello: &GatewayHello) -> Option<GatewayResource> 
         return None;
     }
     let (name, callers) = (export.name.clone(), export.callers.clone());
-    Some(GatewayResource::Export(ExportSpec { name, callers, ports }))
+    Some(GatewayResource::Export(ExportSpec { name, callers, ports: ports.into() }.into()))
 }
 
 /// Whether a sidecar speaks for a workload that calls: its own, or on a machine all that can be told apart.

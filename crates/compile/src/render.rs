@@ -58,12 +58,12 @@ pub(crate) fn bundle(world: &World) -> ClusterResource {
 
 /// Nothing where nobody said what is to be installed.
 pub(crate) fn install(receiver: &Cluster) -> Option<ClusterResource> {
-    receiver.install.as_deref().cloned().map(ClusterResource::Install)
+    receiver.install.as_deref().cloned().map(|order| ClusterResource::Install(order.into()))
 }
 
 /// Nothing while nobody tries anything.
 pub(crate) fn trial(receiver: &Cluster) -> Option<ClusterResource> {
-    receiver.trial.as_deref().cloned().map(ClusterResource::Trial)
+    receiver.trial.as_deref().cloned().map(|trial| ClusterResource::Trial(trial.into()))
 }
 
 pub(crate) fn capture_key(namespace: &NamespaceName) -> ResourceKey {
@@ -113,7 +113,7 @@ pub(crate) fn set_domain(world: &World, derived: &Derived) -> ClusterResource {
 
 /// A service of the cluster set.
 pub(crate) fn import(derived: &Derived, key: &ServiceKey) -> Option<ClusterResource> {
-    derived.set.services.get(key)?.import.clone().map(ClusterResource::Import)
+    derived.set.services.get(key)?.import.clone().map(|import| ClusterResource::Import(import.into()))
 }
 
 pub(crate) fn import_key(key: &ServiceKey) -> ResourceKey {
@@ -146,16 +146,19 @@ pub(crate) fn name(
         })
         .collect();
     targets.sort_by(|a, b| (a.proximity, &a.cluster).cmp(&(b.proximity, &b.cluster)));
-    Some(ClusterResource::Name(NameSpec {
-        name: name.clone(),
-        domain: domain.clone(),
-        kind: body.kind,
-        pod: body.pod.clone(),
-        vip,
-        headless: body.headless,
-        ports: body.ports.clone(),
-        targets,
-    }))
+    Some(ClusterResource::Name(
+        NameSpec {
+            name: name.clone(),
+            domain: domain.clone(),
+            kind: body.kind,
+            pod: body.pod.clone(),
+            vip,
+            headless: body.headless,
+            ports: body.ports.clone(),
+            targets,
+        }
+        .into(),
+    ))
 }
 
 pub(crate) fn name_key(name: &GlobalName) -> ResourceKey {

@@ -85,8 +85,10 @@ fn facts(resource: &ClusterResource) -> Vec<String> {
             vec![format!("of: {}", domain.gns), format!("members: {}", list(&domain.members))]
         }
         ClusterResource::Name(name) => name_facts(name),
-        ClusterResource::Install(InstallOrder::Installed(spec)) => install_facts(spec),
-        ClusterResource::Install(order) => vec![format!("removed, order {}", order.revision())],
+        ClusterResource::Install(order) => match &**order {
+            InstallOrder::Installed(spec) => install_facts(spec),
+            InstallOrder::Removed { revision } => vec![format!("removed, order {revision}")],
+        },
         ClusterResource::Trial(trial) => {
             let mut facts = vec![format!("trial {}", trial.number)];
             facts.extend(install_facts(&trial.spec));

@@ -1,15 +1,23 @@
 //! SPIFFE identities (SPIFFE-ID standard, section 2). Everything of a cluster lies under `/cluster/<cluster>`,
 //! which is all that the cluster's intermediate may vouch for.
 
-use crate::name::{AccountName, ClusterName, NameError, NamespaceName};
+use crate::{
+    held::Held,
+    name::{AccountName, ClusterName, NameError, NamespaceName},
+};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    str::FromStr,
+    sync::Arc,
+};
 use thiserror::Error;
 
 /// The trust domain of one organization: the authority part of its SPIFFE ids.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TrustDomain(String);
+pub struct TrustDomain(Arc<str>);
 
 impl TrustDomain {
     /// Reads a trust domain: a DNS name of one or more labels.
@@ -17,7 +25,7 @@ impl TrustDomain {
     /// # Errors
     /// A [`NameError`] as for any DNS name.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        AccountName::parse(text).map(|name| Self(name.into()))
+        AccountName::parse(text).map(|name| Self(name.as_str().into()))
     }
     /// The trust domain as text.
     #[must_use]
@@ -43,7 +51,7 @@ impl TryFrom<String> for TrustDomain {
 }
 impl From<TrustDomain> for String {
     fn from(domain: TrustDomain) -> String {
-        domain.0
+        domain.0.as_ref().to_owned()
     }
 }
 impl FromStr for TrustDomain {
@@ -143,10 +151,14 @@ pub enum SpiffePath {
     },
 }
 
-/// A SPIFFE id: `spiffe://<trust domain>/cluster/<cluster>[/…]`.
+/// A SPIFFE id: `spiffe://<trust domain>/cluster/<cluster>[/…]`. It stands beside each endpoint, so a copy is the same one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct SpiffeId {
+pub struct SpiffeId(Held<SpiffeParts>);
+
+/// What a SPIFFE id is made of.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpiffeParts {
     /// The organization's trust domain.
     pub trust_domain: TrustDomain,
     /// The cluster that vouches for it.
@@ -155,7 +167,23 @@ pub struct SpiffeId {
     pub path: SpiffePath,
 }
 
+impl Deref for SpiffeId {
+    type Target = SpiffeParts;
+    fn deref(&self) -> &SpiffeParts {
+        &self.0
+    }
+}
+impl DerefMut for SpiffeId {
+    fn deref_mut(&mut self) -> &mut SpiffeParts {
+        &mut self.0
+    }
+}
+
 impl SpiffeId {
+    fn of(domain: &TrustDomain, cluster: &ClusterName, path: SpiffePath) -> Self {
+        let parts = SpiffeParts { trust_domain: domain.clone(), cluster: cluster.clone(), path };
+        Self(parts.into())
+    }
     /// The identity of a workload.
     #[must_use]
     pub fn workload(
@@ -165,22 +193,22 @@ impl SpiffeId {
         sa: &AccountName,
     ) -> Self {
         let path = SpiffePath::Workload { namespace: ns.clone(), account: sa.clone() };
-        Self { trust_domain: domain.clone(), cluster: cluster.clone(), path }
+        Self::of(domain, cluster, path)
     }
     /// The identity of a gateway.
     #[must_use]
     pub fn gateway(domain: &TrustDomain, cluster: &ClusterName, role: GatewayRole) -> Self {
-        Self { trust_domain: domain.clone(), cluster: cluster.clone(), path: SpiffePath::Gateway(role) }
+        Self::of(domain, cluster, SpiffePath::Gateway(role))
     }
     /// The identity of a cluster's agent.
     #[must_use]
     pub fn agent(domain: &TrustDomain, cluster: &ClusterName) -> Self {
-        Self { trust_domain: domain.clone(), cluster: cluster.clone(), path: SpiffePath::Agent }
+        Self::of(domain, cluster, SpiffePath::Agent)
     }
     /// The identity that stands in a cluster's intermediate.
     #[must_use]
     pub fn cluster(domain: &TrustDomain, cluster: &ClusterName) -> Self {
-        Self { trust_domain: domain.clone(), cluster: cluster.clone(), path: SpiffePath::Cluster }
+        Self::of(domain, cluster, SpiffePath::Cluster)
     }
 
     /// Reads an identity. The spelling is exact: no other case, no query, no trailing slash.
@@ -218,7 +246,8 @@ impl SpiffeId {
             ),
             _ => return Err(IdentityError::Path),
         };
-        Ok(Self { trust_domain, cluster: strict("cluster", cluster, ClusterName::parse(cluster))?, path })
+        let cluster = strict("cluster", cluster, ClusterName::parse(cluster))?;
+        Ok(Self::of(&trust_domain, &cluster, path))
     }
 
     /// Whether this is a gateway of the given role.

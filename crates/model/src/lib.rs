@@ -7,6 +7,7 @@
 pub mod corefile;
 pub mod generation;
 pub mod health;
+mod held;
 pub mod id;
 pub mod identity;
 pub mod install;
@@ -19,6 +20,7 @@ mod shared;
 pub mod snapshot;
 
 pub use generation::Generation;
+pub use held::Held;
 pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};
 pub use locality::{Locality, Proximity};
 pub use name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NameError, NamespaceName, OrgName};

@@ -5,6 +5,7 @@
 //! to a gateway of its cluster.
 
 use crate::{
+    held::Held,
     identity::{SpiffeId, TrustDomain},
     install::{InstallOrder, Trial},
     intent::CaptureMode,
@@ -19,23 +20,34 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 /// The key of a resource in a snapshot: `<kind>/<name>`, stable over the life of what it names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ResourceKey(String);
+#[serde(from = "String", into = "String")]
+pub struct ResourceKey(Arc<str>);
 
 impl ResourceKey {
     /// The key for a thing of this kind and name.
     #[must_use]
     pub fn new(kind: &str, name: &str) -> Self {
-        Self(format!("{kind}/{name}"))
+        Self(format!("{kind}/{name}").into())
     }
     /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+impl From<String> for ResourceKey {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+impl From<ResourceKey> for String {
+    fn from(key: ResourceKey) -> String {
+        key.0.as_ref().to_owned()
     }
 }
 impl fmt::Display for ResourceKey {
@@ -264,15 +276,15 @@ pub enum ClusterResource {
     /// A domain to answer: `domain/<domain>`.
     Domain(DomainSpec),
     /// A global name: `name/<name>`.
-    Name(NameSpec),
+    Name(Held<NameSpec>),
     /// A service of the cluster set: `import/<namespace>/<name>`.
-    Import(ImportSpec),
+    Import(Held<ImportSpec>),
     /// The capture mode of a namespace: `capture/<namespace>`.
     Capture(CaptureSpec),
     /// What to install in the cluster: `install/`.
-    Install(InstallOrder),
+    Install(Held<InstallOrder>),
     /// What it would write for another order: `trial/`.
-    Trial(Trial),
+    Trial(Held<Trial>),
 }
 
 impl Resource for ClusterResource {
@@ -359,8 +371,8 @@ pub struct ExportSpec {
     pub name: GlobalName,
     /// The clusters that may call it (its own included).
     pub callers: BTreeSet<ClusterName>,
-    /// Its ports.
-    pub ports: Vec<ExportPort>,
+    /// Its ports; most services have two names, which are the same endpoints.
+    pub ports: Held<Vec<ExportPort>>,
 }
 
 /// How a proxy that serves a whole machine knows which workload a process is (as SPIRE's unix attestor does), and a
@@ -399,9 +411,9 @@ pub enum GatewayResource {
     /// Another cluster: `peer/<cluster>`. Egress.
     Peer(PeerSpec),
     /// How to reach a name: `route/<name>`. Sidecar, node and egress.
-    Route(RouteSpec),
+    Route(Held<RouteSpec>),
     /// What is served here: `export/<name>`. Ingress and egress; sidecars and nodes that stand before one of its endpoints.
-    Export(ExportSpec),
+    Export(Held<ExportSpec>),
     /// Workloads: `workload/<identity>`. Sidecars; nodes, those of the pods on the node.
     Workload(WorkloadSpec),
     /// The egress gateways to use: `gateways/`. Sidecars and nodes.

@@ -199,10 +199,13 @@ pub(crate) fn claimed(
         return Err(VerifyError::Role { found: Box::new(leaf) });
     }
     if leaf.trust_domain != issuer.trust_domain {
-        return Err(VerifyError::TrustDomain { found: Box::new(leaf), expected: issuer.trust_domain });
+        return Err(VerifyError::TrustDomain {
+            found: Box::new(leaf),
+            expected: issuer.trust_domain.clone(),
+        });
     }
     if leaf.cluster != issuer.cluster {
-        return Err(VerifyError::OtherCluster { leaf: Box::new(leaf), issuer: issuer.cluster });
+        return Err(VerifyError::OtherCluster { leaf: Box::new(leaf), issuer: issuer.cluster.clone() });
     }
     Ok(Peer { id: leaf, intermediate: certificate::key_fingerprint(&parsed) })
 }

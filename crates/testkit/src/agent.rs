@@ -179,7 +179,11 @@ impl Agent {
                 let hello = Hello { protocol, ..Hello::current("tombolo-agent") };
                 answer(
                     respond,
-                    &GatewayWelcome { hello, cluster: id.cluster, trust_domain: id.trust_domain },
+                    &GatewayWelcome {
+                        hello,
+                        cluster: id.cluster.clone(),
+                        trust_domain: id.trust_domain.clone(),
+                    },
                 );
             }
             (Method::GET, "/gateway/v1/feed") => {

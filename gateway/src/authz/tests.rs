@@ -82,9 +82,9 @@ fn only_callers_reach_an_export() {
     let spec = ExportSpec {
         name: name.clone(),
         callers: [c1.clone()].into(),
-        ports: vec![ExportPort { port: 80, endpoints: vec![] }],
+        ports: vec![ExportPort { port: 80, endpoints: vec![] }].into(),
     };
-    let all = [GatewayResource::Itself(itself()), GatewayResource::Export(spec)];
+    let all = [GatewayResource::Itself(itself()), GatewayResource::Export(spec.into())];
     let table = crate::table::build(&all.into_iter().map(|r| (r.key(), r)).collect()).unwrap();
     let why = |caller, name, port| export(&table, caller, name, port).map(|(_, at)| at).map_err(|r| r.reason);
     assert_eq!(why(&c1, &name, 80), Ok(0));

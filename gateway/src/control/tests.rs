@@ -37,8 +37,11 @@ impl Lab {
 
     fn base(&self, accounts: &[&str]) -> Vec<GatewayResource> {
         let id = self.agent.cluster().intermediate.id().clone();
-        let itself =
-            SelfSpec { cluster: id.cluster, trust_domain: id.trust_domain, locality: Locality::default() };
+        let itself = SelfSpec {
+            cluster: id.cluster.clone(),
+            trust_domain: id.trust_domain.clone(),
+            locality: Locality::default(),
+        };
         let workload = |account: &&str| {
             let identity = self.agent.cluster().workload("default", account);
             GatewayResource::Workload(WorkloadSpec { identity, selectors: [WorkloadSelector::Uid(7)].into() })
@@ -193,13 +196,16 @@ async fn a_table_that_contradicts_itself_is_refused_and_the_old_one_stays() {
     lab.agent.publish(1, lab.base(&["shopping"]));
     lab.ready().await;
     let route = |name: &str| {
-        GatewayResource::Route(RouteSpec {
-            name: name.parse().unwrap(),
-            addresses: [IpAddr::from([127, 101, 0, 1])].into(),
-            ports: vec![PortSpec { name: None, port: 80, protocol: Protocol::Tcp, app_protocol: None }],
-            captured_at: Default::default(),
-            targets: Vec::new(),
-        })
+        GatewayResource::Route(
+            RouteSpec {
+                name: name.parse().unwrap(),
+                addresses: [IpAddr::from([127, 101, 0, 1])].into(),
+                ports: vec![PortSpec { name: None, port: 80, protocol: Protocol::Tcp, app_protocol: None }],
+                captured_at: Default::default(),
+                targets: Vec::new(),
+            }
+            .into(),
+        )
     };
     let two = [route("a.acme.test"), route("b.acme.test")];
     lab.agent.publish(2, lab.base(&["shopping"]).into_iter().chain(two));

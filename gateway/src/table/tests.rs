@@ -25,20 +25,23 @@ fn port(port: u16, protocol: Protocol) -> PortSpec {
     PortSpec { port, protocol, name: None, app_protocol: None }
 }
 fn route(text: &str, address: &str, target: &str, identity: &str) -> GatewayResource {
-    GatewayResource::Route(RouteSpec {
-        name: name(text),
-        addresses: [address.parse().unwrap()].into(),
-        ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)],
-        captured_at: Default::default(),
-        targets: vec![RouteTarget {
-            cluster: cluster(target),
-            proximity: Proximity::Elsewhere,
-            ports: [80].into(),
-            ready: 1,
-            end_to_end: EndToEnd::All,
-            identities: [id(identity)].into(),
-        }],
-    })
+    GatewayResource::Route(
+        RouteSpec {
+            name: name(text),
+            addresses: [address.parse().unwrap()].into(),
+            ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)],
+            captured_at: Default::default(),
+            targets: vec![RouteTarget {
+                cluster: cluster(target),
+                proximity: Proximity::Elsewhere,
+                ports: [80].into(),
+                ready: 1,
+                end_to_end: EndToEnd::All,
+                identities: [id(identity)].into(),
+            }],
+        }
+        .into(),
+    )
 }
 fn export(tunnel: Option<&str>, identity: Option<&str>) -> GatewayResource {
     let endpoint = EndpointSpec {
@@ -47,11 +50,14 @@ fn export(tunnel: Option<&str>, identity: Option<&str>) -> GatewayResource {
         tunnel: tunnel.map(|t| t.parse().unwrap()),
         identity: identity.map(id),
     };
-    GatewayResource::Export(ExportSpec {
-        name: name("a.acme.com"),
-        callers: [cluster("c1")].into(),
-        ports: vec![ExportPort { port: 80, endpoints: vec![endpoint] }],
-    })
+    GatewayResource::Export(
+        ExportSpec {
+            name: name("a.acme.com"),
+            callers: [cluster("c1")].into(),
+            ports: vec![ExportPort { port: 80, endpoints: vec![endpoint] }].into(),
+        }
+        .into(),
+    )
 }
 fn all(resources: impl IntoIterator<Item = GatewayResource>) -> Resources<GatewayResource> {
     resources.into_iter().map(|r| (r.key(), r)).collect()

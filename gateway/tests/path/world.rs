@@ -244,13 +244,16 @@ impl World {
             end_to_end: self.spec.end_to_end,
             identities: [at.ca.workload("default", self.spec.account)].into(),
         };
-        all.push(GatewayResource::Route(RouteSpec {
-            name: service(),
-            addresses: [VIP.parse::<IpAddr>().unwrap()].into(),
-            ports: vec![PortSpec { port: PORT, protocol: Protocol::Tcp, name: None, app_protocol: None }],
-            captured_at: self.spec.captured_at.map(|at| (PORT, at)).into_iter().collect(),
-            targets: self.sites.values().filter(|at| !at.endpoints.is_empty()).map(target).collect(),
-        }));
+        all.push(GatewayResource::Route(
+            RouteSpec {
+                name: service(),
+                addresses: [VIP.parse::<IpAddr>().unwrap()].into(),
+                ports: vec![PortSpec { port: PORT, protocol: Protocol::Tcp, name: None, app_protocol: None }],
+                captured_at: self.spec.captured_at.map(|at| (PORT, at)).into_iter().collect(),
+                targets: self.sites.values().filter(|at| !at.endpoints.is_empty()).map(target).collect(),
+            }
+            .into(),
+        ));
         let tunnelled = self.spec.tunnelled && !self.spec.plain.contains(&site.ca.name);
         let endpoint = |address: &SocketAddr| EndpointSpec {
             address: *address,
@@ -259,14 +262,18 @@ impl World {
             identity: Some(site.ca.workload("default", "catalog")),
         };
         if !site.endpoints.is_empty() {
-            all.push(GatewayResource::Export(ExportSpec {
-                name: service(),
-                callers: self.spec.callers.clone(),
-                ports: vec![ExportPort {
-                    port: PORT,
-                    endpoints: site.endpoints.iter().map(endpoint).collect(),
-                }],
-            }));
+            all.push(GatewayResource::Export(
+                ExportSpec {
+                    name: service(),
+                    callers: self.spec.callers.clone(),
+                    ports: vec![ExportPort {
+                        port: PORT,
+                        endpoints: site.endpoints.iter().map(endpoint).collect(),
+                    }]
+                    .into(),
+                }
+                .into(),
+            ));
         }
         all.into_iter().map(|resource| (resource.key(), resource)).collect()
     }

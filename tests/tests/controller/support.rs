@@ -364,7 +364,7 @@ impl Feed {
     /// A global name in the state in force.
     pub(crate) fn name(&self, full: &str) -> Option<NameSpec> {
         match self.state().resources.get(&ResourceKey::new("name", full)) {
-            Some(ClusterResource::Name(spec)) => Some(spec.clone()),
+            Some(ClusterResource::Name(spec)) => Some(NameSpec::clone(spec)),
             _ => None,
         }
     }

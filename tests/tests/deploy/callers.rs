@@ -53,13 +53,16 @@ fn resources(organization: &Organization, me: &SpiffeId, name: SocketAddr) -> Ve
     vec![
         GatewayResource::Itself(itself),
         GatewayResource::Bundle(organization.bundle_spec()),
-        GatewayResource::Route(RouteSpec {
-            name: "catalog.acme.example.com".parse().unwrap(),
-            addresses: [name.ip()].into(),
-            ports: vec![port],
-            captured_at: Default::default(),
-            targets: Vec::new(),
-        }),
+        GatewayResource::Route(
+            RouteSpec {
+                name: "catalog.acme.example.com".parse().unwrap(),
+                addresses: [name.ip()].into(),
+                ports: vec![port],
+                captured_at: Default::default(),
+                targets: Vec::new(),
+            }
+            .into(),
+        ),
         GatewayResource::Gateways { egress: [].into() },
         GatewayResource::Workload(WorkloadSpec { identity: me.clone(), selectors: selectors.into() }),
     ]

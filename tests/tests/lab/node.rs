@@ -185,23 +185,29 @@ impl Telling<'_> {
         let all = [
             GatewayResource::Itself(SelfSpec {
                 cluster: id.cluster.clone(),
-                trust_domain: id.trust_domain,
+                trust_domain: id.trust_domain.clone(),
                 locality: Locality::default(),
             }),
             GatewayResource::Bundle(self.organization.bundle_spec()),
             GatewayResource::Gateways { egress: [SocketAddr::from((NODE, EGRESS))].into() },
-            GatewayResource::Route(RouteSpec {
-                name,
-                addresses: [IpAddr::V4(VIP)].into(),
-                ports: vec![port],
-                captured_at: Default::default(),
-                targets: vec![target],
-            }),
-            GatewayResource::Export(ExportSpec {
-                name: "echo.acme.example.com".parse().expect("a name"),
-                callers: [id.cluster].into(),
-                ports: vec![ExportPort { port: PORT, endpoints: vec![endpoint] }],
-            }),
+            GatewayResource::Route(
+                RouteSpec {
+                    name,
+                    addresses: [IpAddr::V4(VIP)].into(),
+                    ports: vec![port],
+                    captured_at: Default::default(),
+                    targets: vec![target],
+                }
+                .into(),
+            ),
+            GatewayResource::Export(
+                ExportSpec {
+                    name: "echo.acme.example.com".parse().expect("a name"),
+                    callers: [id.cluster.clone()].into(),
+                    ports: vec![ExportPort { port: PORT, endpoints: vec![endpoint] }].into(),
+                }
+                .into(),
+            ),
         ];
         self.agent.publish(generation, all.into_iter().chain(pods.iter().map(of)));
     }

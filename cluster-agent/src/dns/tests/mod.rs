@@ -75,7 +75,7 @@ fn resources(names: impl IntoIterator<Item = NameSpec>) -> Resources<ClusterReso
         ClusterResource::Domain(DomainSpec { domain, gns, members: BTreeSet::new() })
     };
     let fixed = [this, domain("acme.example.com"), domain("empty.example.com")];
-    let all = fixed.into_iter().chain(names.into_iter().map(ClusterResource::Name));
+    let all = fixed.into_iter().chain(names.into_iter().map(|name| ClusterResource::Name(name.into())));
     all.map(|resource| (resource.key(), resource)).collect()
 }
 

@@ -18,16 +18,19 @@ fn import(service: &str, kind: ImportKind) -> ClusterResource {
         port(Some("sctp"), 9, Transport::Sctp),
         port(None, 43, Transport::Tcp),
     ];
-    ClusterResource::Import(ImportSpec {
-        service: format!("shop/{service}").try_into().unwrap(),
-        name: format!("{service}.{SHOP}").parse().unwrap(),
-        kind,
-        traits: Traits { ports, ..Traits::default() },
-        labels: Default::default(),
-        annotations: Default::default(),
-        clusters: Default::default(),
-        conflicts: vec![],
-    })
+    ClusterResource::Import(
+        ImportSpec {
+            service: format!("shop/{service}").try_into().unwrap(),
+            name: format!("{service}.{SHOP}").parse().unwrap(),
+            kind,
+            traits: Traits { ports, ..Traits::default() },
+            labels: Default::default(),
+            annotations: Default::default(),
+            clusters: Default::default(),
+            conflicts: vec![],
+        }
+        .into(),
+    )
 }
 
 fn of_set(text: &str, kind: NameKind, index: u32, targets: &[(&str, u32)]) -> NameSpec {

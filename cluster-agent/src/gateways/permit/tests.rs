@@ -1,5 +1,4 @@
 use super::*;
-use std::sync::Arc;
 use tombolo_wire::version::Hello;
 
 const IP: &str = "10.0.0.7";
@@ -27,7 +26,7 @@ fn pod(caller: &Caller, addresses: &[&str]) -> PodObject {
 }
 
 fn pods(all: impl IntoIterator<Item = PodObject>) -> Pods {
-    all.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), Arc::new(pod))).collect()
+    all.into_iter().collect()
 }
 
 fn hello(role: GatewayRole, caller: &Caller) -> GatewayHello {
@@ -147,7 +146,7 @@ fn pods_that_are_not_known_yet() {
     let cart = caller("shop", "cart", "cart-1");
     let say = || hello(GatewayRole::Sidecar, &cart);
     let not_known = Err(Denied::NotKnown { instance: "shop.cart-1".to_owned() });
-    assert_eq!(permit(say(), &cart, &own(), &Pods::new()), not_known);
+    assert_eq!(permit(say(), &cart, &own(), &Pods::default()), not_known);
     assert_eq!(permit(say(), &cart, &own(), &pods([pod(&cart, &[])])), not_known, "without an address");
     // What is known is the pod that had the name before.
     let before = PodObject { uid: "other".to_owned(), ..pod(&cart, &[IP]) };

@@ -7,9 +7,10 @@ use super::{
 use crate::source::{Change, ObjectKey, ObjectKind};
 use k8s_openapi::jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, SystemTime},
 };
+use tombolo_model::{AccountName, NamespaceName};
 use tombolo_wire::message::Problem;
 
 /// A refusal that did not come again for so long is over, if the server answers: attempts come oftener.
@@ -64,12 +65,21 @@ pub(super) struct Known {
 
 #[derive(Debug, Default)]
 struct Kind {
-    /// Which list an object was in, or told after.
-    objects: BTreeMap<ObjectKey, (u64, bool)>,
+    /// By namespace and name: of pods there are many.
+    objects: BTreeMap<NamespaceName, BTreeMap<AccountName, Listed>>,
     problems: BTreeMap<ObjectKey, Vec<String>>,
-    list: u64,
+    list: u32,
     complete: bool,
     refused: Option<Refused>,
+}
+
+/// That an object is there.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    /// Which list it was in, or told after.
+    list: u32,
+    /// Whether anything was made of it.
+    used: bool,
 }
 
 #[derive(Debug)]
@@ -115,8 +125,8 @@ impl Known {
             }
             _ => {}
         }
-        let Some(kind) = told.kind else { return Vec::new() };
-        let kind = self.kinds.entry(kind).or_default();
+        let Some(of) = told.kind else { return Vec::new() };
+        let kind = self.kinds.entry(of).or_default();
         match told.what {
             What::Has(read) => {
                 kind.refused = None;
@@ -127,12 +137,12 @@ impl Known {
                 kind.gone(&read.key)
             }
             What::Begin => {
-                kind.list += 1;
+                kind.list = kind.list.wrapping_add(1);
                 Vec::new()
             }
             What::Complete => {
                 kind.refused = None;
-                kind.complete()
+                kind.complete(of)
             }
             What::Refused { code: GONE, .. } | What::Answers | What::Silent(_) | What::Mcs(_) => Vec::new(),
             What::Refused { code, message } => {
@@ -192,7 +202,8 @@ impl Kind {
         if object.is_none() && problems.is_empty() {
             return self.gone(&key);
         }
-        let before = self.objects.insert(key.clone(), (self.list, object.is_some()));
+        let now = Listed { list: self.list, used: object.is_some() };
+        let before = self.put(&key, now);
         if problems.is_empty() {
             self.problems.remove(&key);
         } else {
@@ -200,27 +211,47 @@ impl Kind {
         }
         match object {
             Some(object) => vec![Change::Apply(object)],
-            None if before.is_some_and(|(_, used)| used) => vec![Change::Delete(key)],
+            None if before.is_some_and(|before| before.used) => vec![Change::Delete(key)],
             None => Vec::new(),
         }
     }
 
     fn gone(&mut self, key: &ObjectKey) -> Vec<Change> {
         self.problems.remove(key);
-        match self.objects.remove(key) {
-            Some((_, true)) => vec![Change::Delete(key.clone())],
+        match self.forget(key) {
+            Some(Listed { used: true, .. }) => vec![Change::Delete(key.clone())],
             _ => Vec::new(),
         }
     }
 
-    fn complete(&mut self) -> Vec<Change> {
+    fn put(&mut self, key: &ObjectKey, now: Listed) -> Option<Listed> {
+        if let Some(named) = self.objects.get_mut(&key.namespace) {
+            return named.insert(key.name.clone(), now);
+        }
+        self.objects.insert(key.namespace.clone(), [(key.name.clone(), now)].into());
+        None
+    }
+
+    fn forget(&mut self, key: &ObjectKey) -> Option<Listed> {
+        let named = self.objects.get_mut(&key.namespace)?;
+        let was = named.remove(&key.name);
+        if named.is_empty() {
+            self.objects.remove(&key.namespace);
+        }
+        was
+    }
+
+    fn complete(&mut self, kind: ObjectKind) -> Vec<Change> {
         self.complete = true;
-        let missing: BTreeSet<ObjectKey> = self
-            .objects
-            .iter()
-            .filter(|(_, (list, _))| *list < self.list)
-            .map(|(key, _)| key.clone())
-            .collect();
+        let mut missing = Vec::new();
+        for (namespace, named) in &self.objects {
+            let gone = named.iter().filter(|(_, listed)| listed.list != self.list);
+            missing.extend(gone.map(|(name, _)| ObjectKey {
+                kind,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            }));
+        }
         missing.iter().flat_map(|key| self.gone(key)).collect()
     }
 }

@@ -96,24 +96,33 @@ fn snapshot() -> Resources<ClusterResource> {
             gns: "acme".parse().unwrap(),
             members: both,
         }),
-        ClusterResource::Name(name(
-            "cart.acme.example.com",
-            1,
-            NameKind::Service,
-            vec![target("c2", Proximity::Region, "cart"), target("c1", Proximity::Elsewhere, "cart")],
-        )),
-        ClusterResource::Name(name(
-            "cart-1.cart.acme.example.com",
-            2,
-            NameKind::Pod,
-            vec![target("c1", Proximity::Cluster, "cart")],
-        )),
-        ClusterResource::Name(name(
-            "catalog.acme.example.com",
-            3,
-            NameKind::Service,
-            vec![target("c2", Proximity::Region, "catalog")],
-        )),
+        ClusterResource::Name(
+            name(
+                "cart.acme.example.com",
+                1,
+                NameKind::Service,
+                vec![target("c2", Proximity::Region, "cart"), target("c1", Proximity::Elsewhere, "cart")],
+            )
+            .into(),
+        ),
+        ClusterResource::Name(
+            name(
+                "cart-1.cart.acme.example.com",
+                2,
+                NameKind::Pod,
+                vec![target("c1", Proximity::Cluster, "cart")],
+            )
+            .into(),
+        ),
+        ClusterResource::Name(
+            name(
+                "catalog.acme.example.com",
+                3,
+                NameKind::Service,
+                vec![target("c2", Proximity::Region, "catalog")],
+            )
+            .into(),
+        ),
     ]
     .into_iter()
     .map(|resource| (resource.key(), resource))
@@ -422,7 +431,7 @@ fn egress_gateways_alone_are_told_where_to_take_connections() {
                 let GatewayResource::Route(route) = serde_json::from_str(&json).unwrap() else {
                     panic!("{json}")
                 };
-                route.captured_at
+                route.captured_at.clone()
             }
             other => panic!("{other:?}"),
         }

@@ -110,7 +110,7 @@ impl World {
                 }
                 // Some of them have no room in the prefix.
                 let spec = name(&full, a % 4 * 3, NameKind::Service, targets);
-                self.resource(key, (what == 0).then_some(ClusterResource::Name(spec)));
+                self.resource(key, (what == 0).then_some(ClusterResource::Name(spec.into())));
             }
             2 | 3 => {
                 let mut passing = (*self.passing).clone();

@@ -39,7 +39,7 @@ impl Incremental {
             view.names.iter().filter_map(move |(name, body)| {
                 match render::name(world, &Domain::cluster_set(), exporter?, name, body)? {
                     ClusterResource::Name(name) if name.kind != NameKind::ServiceInCluster => {
-                        Some((name, conflicts))
+                        Some((NameSpec::clone(&name), conflicts))
                     }
                     _ => None,
                 }

@@ -40,7 +40,7 @@ fn shop() -> World {
 
 fn spec(world: &World, receiver: u8, wanted: &str) -> NameSpec {
     match snapshot(world, cluster_id(receiver)).get(&ResourceKey::new("name", wanted)) {
-        Some(ClusterResource::Name(spec)) => spec.clone(),
+        Some(ClusterResource::Name(spec)) => NameSpec::clone(spec),
         other => panic!("{wanted}: {other:?}"),
     }
 }

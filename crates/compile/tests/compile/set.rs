@@ -30,7 +30,7 @@ fn world() -> World {
 
 fn import(world: &World, receiver: u8) -> Option<ImportSpec> {
     match snapshot(world, cluster_id(receiver)).remove(&ResourceKey::new("import", "shop/catalog")) {
-        Some(ClusterResource::Import(import)) => Some(import),
+        Some(ClusterResource::Import(import)) => Some(ImportSpec::clone(&import)),
         _ => None,
     }
 }
@@ -38,7 +38,7 @@ fn import(world: &World, receiver: u8) -> Option<ImportSpec> {
 fn named(world: &World, receiver: u8, name: &str) -> Option<NameSpec> {
     let name = format!("{name}shop.svc.clusterset.local");
     match snapshot(world, cluster_id(receiver)).remove(&ResourceKey::new("name", &name)) {
-        Some(ClusterResource::Name(name)) => Some(name),
+        Some(ClusterResource::Name(name)) => Some(NameSpec::clone(&name)),
         _ => None,
     }
 }

@@ -1,0 +1,323 @@
+//! What runs in this cluster, joined from its objects: each service with its ports and the endpoints behind them.
+//! Synchronous; says whether anything changed; [`Index::view`] is cheap to take and never changes afterwards.
+//!
+//! A cluster may have 50,000 pods, each with an endpoint: what is said of each of them is kept once, and a name that stands in several
+//! places is one text.
+
+mod local;
+mod names;
+mod pods;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use local::{LocalAddress, LocalEndpoint, LocalPort, LocalService, Probe};
+pub use pods::Pods;
+pub use view::{Families, View, Workloads};
+
+use crate::source::{
+    AccountObject, Change, ExportObject, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject,
+    ServiceObject, SliceObject,
+};
+use names::Names;
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+use tombolo_model::{AccountName, DnsLabel, Locality, NamespaceName, intent::Labels, inventory::ServiceKey};
+
+/// The objects, and what follows from them.
+#[derive(Debug, Default)]
+pub struct Index {
+    namespaces: BTreeMap<NamespaceName, NamespaceObject>,
+    services: BTreeMap<ServiceKey, ServiceObject>,
+    slices: BTreeMap<ObjectKey, SliceObject>,
+    accounts: BTreeMap<ObjectKey, AccountObject>,
+    pods: Arc<Pods>,
+    nodes: BTreeMap<AccountName, Locality>,
+    exports: BTreeMap<ServiceKey, ExportObject>,
+    /// Whether ServiceImports can be made.
+    mcs: bool,
+    /// How many pods have an address of IPv4, and of IPv6.
+    pods_with: (usize, usize),
+    /// Of each service, by name; in its namespace.
+    slices_of: BTreeMap<ServiceKey, Names>,
+    /// Of each pod, in its namespace.
+    slices_with: BTreeMap<NamespaceName, BTreeMap<AccountName, Names>>,
+    joined: BTreeMap<ServiceKey, Arc<LocalService>>,
+}
+
+impl Index {
+    /// An object came or changed. Whether anything is different now.
+    pub fn apply(&mut self, object: Object) -> bool {
+        let key = object.key();
+        match object {
+            Object::Namespace(new) => replace(&mut self.namespaces, new.name.clone(), new),
+            Object::Account(new) => replace(&mut self.accounts, key, new),
+            Object::Service(new) => {
+                let service = new.key.clone();
+                let was = self.services.get(&service).is_some_and(|old| old.external);
+                let differs = was != new.external;
+                replace(&mut self.services, service.clone(), new) && (self.join(&service) | differs)
+            }
+            Object::Export(new) => replace(&mut self.exports, new.key.clone(), new),
+            Object::Slice(new) => self.apply_slice(key, new),
+            Object::Pod(new) => self.apply_pod(new),
+            // Nothing in the view depends on it.
+            Object::Node(new) => {
+                self.nodes.insert(new.name, new.locality);
+                false
+            }
+        }
+    }
+
+    /// An object is gone. Whether anything is different now.
+    pub fn delete(&mut self, key: &ObjectKey) -> bool {
+        match key.kind {
+            ObjectKind::Namespace => self.namespaces.remove(&key.namespace).is_some(),
+            ObjectKind::ServiceAccount => self.accounts.remove(key).is_some(),
+            ObjectKind::Service => {
+                let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
+                let service = ServiceKey { namespace: key.namespace.clone(), name };
+                let Some(old) = self.services.remove(&service) else { return false };
+                self.join(&service) || old.external
+            }
+            ObjectKind::ServiceExport => {
+                let Ok(name) = DnsLabel::parse(key.name.as_str()) else { return false };
+                self.exports.remove(&ServiceKey { namespace: key.namespace.clone(), name }).is_some()
+            }
+            ObjectKind::EndpointSlice => {
+                let Some(old) = self.slices.remove(key) else { return false };
+                self.forget_pods(&old);
+                self.unlink(&service_of(&old), &key.name)
+            }
+            ObjectKind::Pod => {
+                let Some(old) = self.pods.get(&key.namespace, &key.name).cloned() else { return false };
+                self.count(Some(&old), None);
+                Arc::make_mut(&mut self.pods).remove(&key.namespace, &key.name);
+                self.join_all_with(&key.namespace, &key.name);
+                true
+            }
+            ObjectKind::Node => {
+                self.nodes.remove(&key.name);
+                false
+            }
+        }
+    }
+
+    /// These, and no others, are the objects. Whether anything is different now.
+    pub fn reset(&mut self, objects: Vec<Object>) -> bool {
+        let before = self.view();
+        *self = Self::default();
+        for object in objects {
+            self.apply(object);
+        }
+        self.view() != before
+    }
+
+    /// A change of either kind. Whether anything is different now.
+    pub fn change(&mut self, change: Change) -> bool {
+        match change {
+            Change::Apply(object) => self.apply(object),
+            Change::Delete(key) => self.delete(&key),
+        }
+    }
+
+    /// Whether ServiceImports can be made in the cluster. Returns whether anything is different now.
+    pub const fn set_mcs(&mut self, there: bool) -> bool {
+        let differs = self.mcs != there;
+        self.mcs = there;
+        differs
+    }
+
+    /// A pod is another one now.
+    fn count(&mut self, old: Option<&PodObject>, new: Option<&PodObject>) {
+        let has = |pod: &PodObject, v4| pod.addresses.iter().any(|address| address.is_ipv4() == v4);
+        let counts = [(true, &mut self.pods_with.0), (false, &mut self.pods_with.1)];
+        for (v4, count) in counts {
+            *count += usize::from(new.is_some_and(|pod| has(pod, v4)));
+            *count -= usize::from(old.is_some_and(|pod| has(pod, v4)));
+        }
+    }
+
+    fn families(&self) -> Families {
+        match self.pods_with {
+            (0, 0) => Families::default(),
+            (v4, v6) => Families { v4: v4 > 0, v6: v6 > 0 },
+        }
+    }
+
+    /// All that runs in the cluster now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let implied = self.joined.keys().map(|key| &key.namespace);
+        let implied = implied.chain(self.accounts.keys().map(|key| &key.namespace));
+        let mut namespaces: BTreeMap<NamespaceName, Labels> =
+            implied.map(|name| (name.clone(), Labels::new())).collect();
+        for (name, object) in &self.namespaces {
+            namespaces.insert(name.clone(), object.labels.clone());
+        }
+        for (name, labels) in &mut namespaces {
+            // Kubernetes sets this label on every namespace, and people select by it.
+            labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_string());
+        }
+        let of_service = |(key, service): (&ServiceKey, &Arc<LocalService>)| -> Vec<_> {
+            service.accounts.iter().map(|account| (key.namespace.clone(), account.clone())).collect()
+        };
+        let mut workloads: Workloads =
+            self.joined.iter().flat_map(of_service).map(|workload| (workload, BTreeSet::new())).collect();
+        for account in self.accounts.values() {
+            workloads.insert((account.namespace.clone(), account.name.clone()), account.selectors.clone());
+        }
+        let spaces = self.namespaces.values().filter(|space| self.mcs && !space.ending);
+        let external = self.services.values().filter(|service| service.external);
+        View {
+            namespaces,
+            services: self.joined.clone(),
+            workloads,
+            spaces: spaces.map(|space| space.name.clone()).collect(),
+            exports: self.exports.clone(),
+            external: external.map(|service| service.key.clone()).collect(),
+            families: self.families(),
+            pods: Arc::clone(&self.pods),
+            capture: Arc::default(),
+        }
+    }
+
+    /// Where the nodes stand, by name; known in Kubernetes only.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<AccountName, Locality> {
+        &self.nodes
+    }
+
+    fn apply_slice(&mut self, key: ObjectKey, mut new: SliceObject) -> bool {
+        if self.slices.get(&key) == Some(&new) {
+            return false;
+        }
+        let service = service_of(&new);
+        for pod in new.endpoints.iter_mut().filter_map(|endpoint| endpoint.pod.as_mut()) {
+            if let Some(known) = self.pods.get(&new.namespace, pod) {
+                *pod = known.name.clone();
+            }
+        }
+        let mut changed = false;
+        if let Some(old) = self.slices.remove(&key) {
+            self.forget_pods(&old);
+            let other = service_of(&old);
+            changed = other != service && self.unlink(&other, &key.name);
+        }
+        let with = self.slices_with.entry(new.namespace.clone()).or_default();
+        for pod in pods_of(&new) {
+            add(with, pod.clone(), &key.name);
+        }
+        add(&mut self.slices_of, service.clone(), &key.name);
+        self.slices.insert(key, new);
+        self.join(&service) || changed
+    }
+
+    fn apply_pod(&mut self, new: PodObject) -> bool {
+        let old = self.pods.get(&new.namespace, &new.name).cloned();
+        if old.as_ref().is_some_and(|old| **old == new) {
+            return false;
+        }
+        self.count(old.as_deref(), Some(&new));
+        let pod = Arc::make_mut(&mut self.pods).insert(new);
+        if old.is_none() {
+            self.share_name(&pod);
+        }
+        self.join_all_with(&pod.namespace, &pod.name);
+        true
+    }
+
+    /// A pod's name in slices that were there before it becomes the pod's own.
+    fn share_name(&mut self, pod: &PodObject) {
+        let Some(with) = self.slices_with.get_mut(&pod.namespace) else { return };
+        let Some(slices) = with.remove(&pod.name) else { return };
+        for slice in slices.as_slice() {
+            let Some(slice) = self.slices.get_mut(&slice_key(&pod.namespace, slice)) else { continue };
+            let names = slice.endpoints.iter_mut().filter_map(|endpoint| endpoint.pod.as_mut());
+            names.filter(|name| **name == pod.name).for_each(|name| *name = pod.name.clone());
+        }
+        with.insert(pod.name.clone(), slices);
+    }
+
+    /// The slice no longer has these pods.
+    fn forget_pods(&mut self, slice: &SliceObject) {
+        let Some(with) = self.slices_with.get_mut(&slice.namespace) else { return };
+        for pod in pods_of(slice) {
+            remove(with, pod, &slice.name);
+        }
+        if with.is_empty() {
+            self.slices_with.remove(&slice.namespace);
+        }
+    }
+
+    /// Works out again the services that a pod serves. Whether any is different now.
+    fn join_all_with(&mut self, namespace: &NamespaceName, pod: &AccountName) -> bool {
+        let slices = self.slices_with.get(namespace).and_then(|with| with.get(pod));
+        let slices = slices.map_or(&[][..], Names::as_slice).iter();
+        let services: BTreeSet<ServiceKey> = slices
+            .filter_map(|slice| self.slices.get(&slice_key(namespace, slice)))
+            .map(service_of)
+            .collect();
+        services.iter().fold(false, |changed, service| self.join(service) | changed)
+    }
+
+    fn unlink(&mut self, service: &ServiceKey, slice: &AccountName) -> bool {
+        remove(&mut self.slices_of, service, slice);
+        self.join(service)
+    }
+
+    /// Works out a service again. Whether it is different now.
+    fn join(&mut self, key: &ServiceKey) -> bool {
+        let Some(service) = self.services.get(key).filter(|service| !service.external) else {
+            return self.joined.remove(key).is_some();
+        };
+        let names = self.slices_of.get(key).map_or(&[][..], Names::as_slice);
+        let slices: Vec<&SliceObject> =
+            names.iter().filter_map(|name| self.slices.get(&slice_key(&key.namespace, name))).collect();
+        let account = |pod: &AccountName| Some(self.pods.get(&key.namespace, pod)?.account.clone());
+        let new = LocalService::join(service, &slices, account);
+        if self.joined.get(key).is_some_and(|old| **old == new) {
+            return false;
+        }
+        self.joined.insert(key.clone(), Arc::new(new));
+        true
+    }
+}
+
+fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    if map.get(&key) == Some(&value) {
+        return false;
+    }
+    map.insert(key, value);
+    true
+}
+
+fn add<K: Ord>(map: &mut BTreeMap<K, Names>, key: K, name: &AccountName) {
+    match map.entry(key) {
+        Entry::Vacant(place) => drop(place.insert(Names::One(name.clone()))),
+        Entry::Occupied(mut names) => names.get_mut().insert(name.clone()),
+    }
+}
+
+fn remove<K: Ord>(map: &mut BTreeMap<K, Names>, key: &K, name: &AccountName) {
+    let Some(names) = map.get_mut(key) else { return };
+    match names.without(name) {
+        Some(left) => *names = left,
+        None => drop(map.remove(key)),
+    }
+}
+
+fn pods_of(slice: &SliceObject) -> impl Iterator<Item = &AccountName> {
+    slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
+}
+
+fn service_of(slice: &SliceObject) -> ServiceKey {
+    ServiceKey { namespace: slice.namespace.clone(), name: slice.service.clone() }
+}
+
+/// What names a slice.
+fn slice_key(namespace: &NamespaceName, name: &AccountName) -> ObjectKey {
+    ObjectKey { kind: ObjectKind::EndpointSlice, namespace: namespace.clone(), name: name.clone() }
+}

@@ -1,0 +1,108 @@
+//! All that runs in the cluster at one time.
+
+use super::{LocalService, Pods, Probe};
+use crate::{capture::Chosen, source::ExportObject};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use tombolo_model::{
+    AccountName, NamespaceName, install::Namespaces, intent::Labels, inventory::ServiceKey,
+    mcs::ExportRecord, snapshot::WorkloadSelector,
+};
+
+/// Who a workload of this cluster is, and how its processes are known.
+pub type Workloads = BTreeMap<(NamespaceName, AccountName), BTreeSet<WorkloadSelector>>;
+
+/// All that runs in this cluster at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The labels of each namespace that is declared or used.
+    pub namespaces: BTreeMap<NamespaceName, Labels>,
+    /// Its services.
+    pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
+    /// Its service accounts, and those that a service names.
+    pub workloads: Workloads,
+    /// The namespaces in which ServiceImports can be made; none where the cluster has no Multi-Cluster Services API.
+    pub spaces: BTreeSet<NamespaceName>,
+    /// The services that are exported to the cluster set.
+    pub exports: BTreeMap<ServiceKey, ExportObject>,
+    /// Services that stand for nothing in the cluster.
+    pub external: BTreeSet<ServiceKey>,
+    /// The address families that pods have.
+    pub families: Families,
+    /// Its pods; from an API server only.
+    pub pods: Arc<Pods>,
+    /// How the capture modes of its namespaces are chosen, as the controller's snapshot has it; by labels alone before that was read.
+    pub capture: Arc<Chosen>,
+}
+
+impl View {
+    /// The export of a service, as it is reported.
+    #[must_use]
+    pub fn export(&self, key: &ServiceKey, service: &LocalService) -> Option<ExportRecord> {
+        let export = self.exports.get(key).filter(|_| self.spaces.contains(&key.namespace))?;
+        Some(ExportRecord {
+            created_s: export.created_s,
+            traits: service.traits.clone(),
+            labels: export.labels.clone(),
+            annotations: export.annotations.clone(),
+        })
+    }
+}
+
+/// Address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Default for Families {
+    /// What a cluster without pods has.
+    fn default() -> Self {
+        Self { v4: true, v6: false }
+    }
+}
+
+impl Families {
+    /// Whether this is an address of one of them.
+    #[must_use]
+    pub const fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+    /// As Kubernetes writes them, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = &'static str> {
+        [(self.v4, "IPv4"), (self.v6, "IPv6")].into_iter().filter_map(|(has, name)| has.then_some(name))
+    }
+}
+
+impl View {
+    /// What of it is in the namespaces that are chosen.
+    #[must_use]
+    pub fn only(&self, chosen: &Namespaces) -> Self {
+        let mut view = self.clone();
+        view.namespaces.retain(|name, _| chosen.chooses(name));
+        view.services.retain(|key, _| chosen.chooses(&key.namespace));
+        view.spaces.retain(|namespace| chosen.chooses(namespace));
+        view.exports.retain(|key, _| chosen.chooses(&key.namespace));
+        view.workloads.retain(|(namespace, _), _| chosen.chooses(namespace));
+        view
+    }
+
+    /// All endpoints to check: those that their slices call ready.
+    #[must_use]
+    pub fn probes(&self) -> BTreeSet<Probe> {
+        self.services
+            .values()
+            .flat_map(|service| &service.ports)
+            .flat_map(|port| {
+                let ready = port.endpoints.iter().filter(|(_, endpoint)| endpoint.ready);
+                ready.filter_map(|(address, _)| Probe::of(*address, &port.check))
+            })
+            .collect()
+    }
+}
