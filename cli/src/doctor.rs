@@ -102,6 +102,19 @@ async fn look(global: &Global, findings: &mut Vec<Finding>) -> Result<()> {
     Ok(())
 }
 
+/// What to do where a cluster runs no gateway of a role. Only an agent in a Kubernetes cluster says how an installation goes; of one
+/// that was not asked for any it is not known what it stands in.
+pub(crate) fn missing(cluster: &str, status: &Value, role: &str, options: &str) -> String {
+    let install = format!("tombolo cluster install {cluster}");
+    if status["install"].is_object() {
+        return format!("{install}; tombolo cluster show {cluster} says how that goes");
+    }
+    let space = if options.is_empty() { "" } else { " " };
+    format!(
+        "in Kubernetes {install}; else start one there: tombolo-gateway run --role {role}{space}{options} …"
+    )
+}
+
 /// What a cluster's status says of its health.
 #[must_use]
 pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
@@ -147,7 +160,7 @@ pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
             found.push(finding(
                 Level::Broken,
                 format!("runs no {role} gateway"),
-                Some("start tombolo-gateway in that role"),
+                Some(&missing(name, status, role, "")),
             ));
         }
     }
@@ -191,6 +204,22 @@ mod tests {
             { "role": "egress", "status": { "peers": { "b": { "10.0.0.1:1": { "health": "dead", "error": "refused" } } } } } ] });
         let found = judge("a", &status);
         assert_eq!(found.iter().filter(|f| f.level == Level::Broken).count(), 2, "{found:#?}");
+    }
+
+    #[test]
+    fn what_is_missing_in_kubernetes_is_installed() {
+        let mut status = json!({ "state": "connected", "applied_generation": 1, "current_generation": 1 });
+        let remedies =
+            |status: &Value| judge("east", status).into_iter().filter_map(|f| f.remedy).collect::<Vec<_>>();
+        let told = remedies(&status);
+        assert!(
+            told[0].contains("cluster install east") && told[0].contains("run --role egress …"),
+            "{told:?}"
+        );
+        status["install"] = json!({ "revision": 1, "steps": [] });
+        let told = remedies(&status);
+        assert!(told.len() == 2 && told[0].starts_with("tombolo cluster install east"), "{told:?}");
+        assert!(!told.concat().contains("tombolo-gateway"), "{told:?}");
     }
 
     #[test]

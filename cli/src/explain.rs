@@ -5,6 +5,7 @@
 use crate::{
     args::{Caller, Destination, ExplainArgs},
     client::Client,
+    doctor,
     org::text,
     output::{Mood, Output},
     problem::CliError,
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 /// One hop of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hop {
-    /// Which: name, address, sidecar, egress, peer ingress, endpoint.
+    /// Which: name, address, proxy, egress, peer ingress, endpoint.
     pub hop: &'static str,
     /// What it says.
     pub verdict: Verdict,
@@ -109,7 +110,7 @@ pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
     let steps: [(&'static str, Decide<'_>); 6] = [
         ("name", Box::new(|_| name(facts, from, to))),
         ("address", Box::new(|_| address(facts, to))),
-        ("sidecar", Box::new(|_| local(facts, from, "sidecar"))),
+        ("proxy", Box::new(|_| proxy(facts, from))),
         ("egress", Box::new(|chosen| egress(facts, from, to, chosen))),
         ("peer ingress", Box::new(|chosen| ingress(facts, from, chosen.as_deref()))),
         ("endpoint", Box::new(|chosen| endpoint(facts, to, chosen.as_deref()))),
@@ -197,8 +198,8 @@ fn gateways<'a>(status: &'a Value, role: &'a str) -> impl Iterator<Item = &'a Va
     status["gateways"].as_array().into_iter().flatten().filter(move |g| g["role"] == role)
 }
 
-/// A gateway of this role in the caller's cluster.
-fn local(facts: &Facts, from: &Caller, role: &'static str) -> Result<String, Refusal> {
+/// The caller's cluster.
+fn joined<'a>(facts: &'a Facts, from: &Caller) -> Result<&'a Value, Refusal> {
     let cluster = from.cluster.as_str();
     let status = facts.clusters.get(cluster).ok_or_else(|| {
         (
@@ -212,13 +213,13 @@ fn local(facts: &Facts, from: &Caller, role: &'static str) -> Result<String, Ref
             format!("tombolo cluster token {cluster} gives a token to join with"),
         ));
     }
+    Ok(status)
+}
+
+/// The gateways of this role in the caller's cluster; none where there are none.
+fn local(status: &Value, from: &Caller, role: &str) -> Option<String> {
     let found: Vec<&Value> = gateways(status, role).collect();
-    let Some(first) = found.first() else {
-        return Err((
-            format!("{cluster} runs no {role}"),
-            format!("start one: tombolo-gateway run --role {role} …"),
-        ));
-    };
+    let first = found.first()?;
     let behind = text(status, "current_generation");
     let at = text(&first["status"], "generation");
     let away = if status["state"] == "connected" {
@@ -226,10 +227,27 @@ fn local(facts: &Facts, from: &Caller, role: &'static str) -> Result<String, Ref
     } else {
         "; the agent is not connected, the last known state is in force"
     };
-    Ok(format!(
-        "{} of {role} in {cluster}, {} at agent generation {at} (controller: {behind}){away}",
+    Some(format!(
+        "{} of {role} in {}, {} at agent generation {at} (controller: {behind}){away}",
         found.len(),
+        from.cluster,
         text(first, "software")
+    ))
+}
+
+/// What stands beside or below the caller. In a cluster that something was installed in, there need not be any: pods in capture mode
+/// `gateway` have none.
+fn proxy(facts: &Facts, from: &Caller) -> Result<String, Refusal> {
+    let status = joined(facts, from)?;
+    if let Some(found) = ["sidecar", "node"].iter().find_map(|role| local(status, from, role)) {
+        return Ok(found);
+    }
+    if status["install"].is_object() {
+        return Ok("none: pods go straight to an egress gateway (capture mode gateway)".into());
+    }
+    Err((
+        format!("{} runs no sidecar", from.cluster),
+        doctor::missing(from.cluster.as_str(), status, "sidecar", "--capture explicit"),
     ))
 }
 
@@ -263,8 +281,14 @@ fn egress(
     to: &Destination,
     chosen: &mut Option<String>,
 ) -> Result<String, Refusal> {
-    let here = local(facts, from, "egress")?;
-    let status = facts.clusters.get(from.cluster.as_str()).unwrap_or(&Value::Null);
+    let status = joined(facts, from)?;
+    let here = local(status, from, "egress").ok_or_else(|| {
+        let cluster = from.cluster.as_str();
+        (
+            format!("{cluster} runs no egress"),
+            doctor::missing(cluster, status, "egress", "--tunnel HOST:PORT"),
+        )
+    })?;
     let mut ready: Vec<&Value> = targets(facts.service.as_ref())
         .into_iter()
         .filter(|t| t["ready"].as_u64().unwrap_or(0) > 0)
@@ -300,7 +324,7 @@ fn egress(
     }
     Err((
         why,
-        "is its ingress gateway running, and is its --advertise address reachable from here? tombolo doctor"
+        "is its ingress gateway running, and is the address that it publishes reachable from here? tombolo doctor"
             .into(),
     ))
 }
@@ -321,7 +345,7 @@ fn ingress(facts: &Facts, from: &Caller, chosen: Option<&str>) -> Result<String,
     if found == 0 {
         return Err((
             format!("{cluster} runs no ingress gateway"),
-            format!("start one in {cluster}: tombolo-gateway run --role ingress --advertise HOST:PORT …"),
+            doctor::missing(cluster, status, "ingress", "--advertise HOST:PORT"),
         ));
     }
     Ok(format!("{found} in {cluster}"))

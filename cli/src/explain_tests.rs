@@ -66,7 +66,8 @@ fn each_hop_can_say_no() {
     assert!(walk(&f, &caller(), &destination(8082)).iter().all(|h| h.verdict == Verdict::Yes));
     let mut f = facts();
     f.clusters.get_mut("cluster-1").unwrap()["gateways"] = json!([]);
-    assert_eq!(refusal(&f, 8082).0, "sidecar");
+    let (hop, why) = refusal(&f, 8082);
+    assert!(hop == "proxy" && why.contains("tombolo-gateway run --role sidecar"), "{why}");
     let mut f = facts();
     f.clusters.get_mut("cluster-1").unwrap()["gateways"][1]["status"]["peers"]["cluster-2"]["127.0.0.1:7000"]
         ["health"] = json!("dead");
@@ -80,4 +81,30 @@ fn each_hop_can_say_no() {
     let mut f = facts();
     f.clusters.get_mut("cluster-2").unwrap()["gateways"] = json!([]);
     assert_eq!(refusal(&f, 8082).0, "peer ingress");
+}
+
+#[test]
+fn in_kubernetes_pods_need_no_proxy() {
+    let mut f = facts();
+    let status = f.clusters.get_mut("cluster-1").unwrap();
+    status["install"] = json!({ "revision": 1, "steps": [] });
+    status["gateways"].as_array_mut().unwrap().remove(0);
+    let hops = walk(&f, &caller(), &destination(8082));
+    assert!(hops.iter().all(|h| h.verdict == Verdict::Yes), "{hops:#?}");
+    assert!(hops[2].hop == "proxy" && hops[2].detail.contains("straight to an egress gateway"), "{hops:#?}");
+    // a node's proxy stands below all pods of its node
+    let node = json!({ "role": "node", "software": "tombolo-gateway/0.1.0", "status": { "generation": 4 } });
+    f.clusters.get_mut("cluster-1").unwrap()["gateways"].as_array_mut().unwrap().push(node);
+    let hops = walk(&f, &caller(), &destination(8082));
+    assert!(hops[2].verdict == Verdict::Yes && hops[2].detail.starts_with("1 of node"), "{hops:#?}");
+    // what is missing is installed there, not started by hand
+    for cluster in ["cluster-2", "cluster-1"] {
+        let status = f.clusters.get_mut(cluster).unwrap();
+        status["gateways"] = json!([]);
+        status["install"] = json!({ "revision": 1, "steps": [] });
+        let (hop, why) = refusal(&f, 8082);
+        assert_eq!(hop, if cluster == "cluster-1" { "egress" } else { "peer ingress" });
+        assert!(why.contains(&format!("tombolo cluster install {cluster}")), "{why}");
+        assert!(!why.contains("tombolo-gateway"), "{why}");
+    }
 }

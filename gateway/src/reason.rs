@@ -102,4 +102,20 @@ mod tests {
         }
         assert_eq!("ok".parse::<Reason>(), Err(UnknownReason));
     }
+
+    /// Its page has a row for each, in this order, with what to do.
+    #[test]
+    fn each_is_in_the_documentation() {
+        let page = include_str!("../../docs/trouble.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+        let mut found = Vec::new();
+        for row in rows {
+            let Some((word, rest)) = row.split_once("` | ") else { continue };
+            let Ok(reason) = word.parse::<Reason>() else { continue };
+            let (meaning, remedy) = rest.split_once(" | ").expect("a row of the table has three columns");
+            assert!(!meaning.trim().is_empty() && !remedy.trim().is_empty(), "{row}");
+            found.push(reason);
+        }
+        assert_eq!(found, Reason::ALL);
+    }
 }

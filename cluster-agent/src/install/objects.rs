@@ -195,7 +195,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
     let is_node = role == GatewayRole::Node;
     let admin = if is_node { NODE_ADMIN } else { ADMIN };
-    let mut args = vec![
+    let args = vec![
         "run".to_owned(),
         format!("--role={role}"),
         format!("--agent=https://{AGENT}.{namespace}.svc:15012"),
@@ -205,9 +205,9 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         "--cache=/var/lib/tombolo/table".to_owned(),
         if is_node { format!("--admin={admin}") } else { format!("--admin=0.0.0.0:{admin}") },
         format!("--last-calls={LAST_CALLS_S}"),
+        "--access-log=-".to_owned(),
     ];
     if is_node {
-        args.push("--access-log=-".to_owned());
         let vips: Vec<String> = context.vips.iter().map(ToString::to_string).collect();
         if !vips.is_empty() {
             args.push(format!("--vips={}", vips.join(",")));

@@ -205,6 +205,20 @@ fn all_that_is_asked_for_is_made_once() {
 }
 
 #[test]
+fn every_gateway_says_why_it_refuses() {
+    let mut spec = spec();
+    spec.node.enabled = true;
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec));
+    cluster.settle();
+    for (kind, name) in
+        [(Kind::Deployment, EGRESS), (Kind::Deployment, INGRESS), (Kind::DaemonSet, "tombolo-node")]
+    {
+        let args = cluster.object(kind, name)["spec"]["template"]["spec"]["containers"][0]["args"].take();
+        assert!(args.as_array().unwrap().contains(&json!("--access-log=-")), "{name}: {args}");
+    }
+}
+
+#[test]
 fn what_others_change_is_mended_and_what_they_add_stays() {
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
     cluster.settle();

@@ -145,14 +145,14 @@ fn token_hash(headers: &HeaderMap) -> Result<[u8; 32], Refusal> {
         .ok_or_else(|| {
             Refusal::new(
                 Kind::OnboardingTokenUnknown,
-                "Joining needs an onboarding token, which begins with tmj_. Make one for the cluster, in the console or with \
+                "Joining needs an onboarding token, which begins with tmj_. Make one for the cluster with \
                  `tombolo cluster token`, and give it on stdin or in a file.",
             )
         })?;
     Secret::read(Secret::ONBOARDING, text).map(|token| token.hash()).ok_or_else(unknown)
 }
 
-const REMEDY: &str = "Make a new one for the cluster, in the console or with `tombolo cluster token`.";
+const REMEDY: &str = "Make a new one for the cluster with `tombolo cluster token`.";
 
 fn unknown() -> Refusal {
     Refusal::new(

@@ -78,7 +78,7 @@ async fn the_readme_leads_to_a_shop_over_two_clusters() {
     paste(lines).await.expect("one variable changed");
     let after = until_ok("the catalog of the other cluster", SOON, || look(last, Some("west"))).await;
     assert!(after["products"].as_u64() > Some(0), "{after}");
-    assert_eq!(after["services"]["catalog"]["target"], "catalog.acme.example.com:8082", "{after}");
+    assert_eq!(after["services"]["catalog"]["target"], "catalog.shop.example.com:8082", "{after}");
 
     for (name, context) in [("east", "c1"), ("west", "c2")] {
         let out = format!(

@@ -108,6 +108,7 @@ async fn what_is_missing_is_said() {
         is(&said, what, "ok", "");
     }
     is(&said, "controller", "missing", "127.0.0.1");
+    is(&said, "images", "less", "localhost/tombolo-agent:");
     is(&said, "nodes", "less", "there is none yet");
     is(&said, "ingress", "less", "load-balancer: nobody is seen here");
     is(&said, "cluster DNS", "less", "no ConfigMap");

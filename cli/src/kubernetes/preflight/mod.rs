@@ -5,6 +5,7 @@ mod admission;
 mod controller;
 mod dns;
 mod groups;
+mod images;
 mod ingress;
 mod mcs;
 mod nodes;
@@ -65,6 +66,7 @@ pub(super) async fn look(client: &Client, documents: &[Document], ways: &[Way]) 
     all.push(groups::look(&asked).await);
     all.extend(rights::look(&asked, documents).await);
     all.push(controller::look(documents));
+    all.push(images::look(documents));
     let nodes = nodes::read(&asked).await;
     all.extend(nodes::look(&asked, &nodes).await);
     for way in ways {
