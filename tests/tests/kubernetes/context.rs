@@ -60,8 +60,7 @@ async fn bury(client: &Client) {
     };
     let mut found = until("it is deleted", SOON, deleted, Option::is_some).await.expect("a namespace");
     found.spec.get_or_insert_default().finalizers = None;
-    let bytes = serde_json::to_vec(&found).expect("JSON");
-    let done = namespaces.replace_subresource("finalize", OWN, &PostParams::default(), bytes).await;
+    let done = namespaces.replace_subresource("finalize", OWN, &PostParams::default(), &found).await;
     done.expect("it goes");
 }
 
