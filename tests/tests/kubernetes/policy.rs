@@ -194,7 +194,7 @@ async fn the_agent_is_held_to_what_it_does() {
 
     // and no more
     let evil = "evil.example.org/tombolo-gateway:1";
-    let changes: [(&str, &str, Change<'_>); 14] = [
+    let changes: [(&str, &str, Change<'_>); 15] = [
         (EGRESS, "image from where", &|pod| pod["containers"][0]["image"] = json!(evil)),
         (EGRESS, "image from where", &|pod| {
             add(&mut pod["containers"], json!({"name": "x", "image": evil}));
@@ -230,6 +230,9 @@ async fn the_agent_is_held_to_what_it_does() {
         (ITSELF, "image only", &|pod| {
             add(&mut pod["containers"][0]["args"], json!("--allowed-registry=evil.example.org"));
         }),
+        (ITSELF, "image only", &|pod| {
+            pod["containers"][0]["lifecycle"] = json!({"postStart": {"exec": {"command": ["x"]}}});
+        }),
         (COREDNS, "of its pods only", &|pod| pod["containers"][0]["image"] = json!(evil)),
     ];
     for (path, part, change) in changes {
@@ -244,8 +247,14 @@ async fn the_agent_is_held_to_what_it_does() {
         .to_owned();
     let webhook = |resource: &str, client: Value| {
         let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]});
+        let never =
+            json!([{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]}]);
         json!({"webhooks": [{"name": "x.tombolo.io", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                             "clientConfig": client, "rules": [rule]}]})
+                             "namespaceSelector": {"matchExpressions": never}, "clientConfig": client, "rules": [rule]}]})
+    };
+    let everywhere = |mut all: Value| {
+        all["webhooks"][0]["namespaceSelector"] = json!({});
+        all
     };
     let ours = json!({"service": {"name": "tombolo-agent", "namespace": OWN}});
     let slice = |name: &str, labels: Value| {
@@ -281,7 +290,60 @@ async fn the_agent_is_held_to_what_it_does() {
             corefile(begin.replace("acme.example.com:53", "in-addr.arpa:53")),
             "domains of the cluster",
         ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(format!("{begin}cluster.local:53 {{\n}}\n# tombolo: end\n")),
+            "one block",
+        ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(begin.replace("acme.example.com:53", "Cluster.local:53")),
+            "one block",
+        ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(begin.replace("acme.example.com:53", ".:53")),
+            "domains of the cluster",
+        ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(begin.replace("acme.example.com:53", "local:53")),
+            "domains of the cluster",
+        ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(begin.replace("acme.example.com:53", "cluster.local.:53")),
+            "domains of the cluster",
+        ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(begin.replace("acme.example.com:53", "a.test:53 cluster.local:53")),
+            "one block",
+        ),
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(
+                begin
+                    .replace("acme.example.com:53 {\n    errors", "acme.example.com:53 {\n    import /etc/x"),
+            ),
+            "one block",
+        ),
         ("PATCH", WEBHOOKS, MERGE, webhook("pods", ours.clone()), ""),
+        ("PATCH", WEBHOOKS, MERGE, everywhere(webhook("pods", ours.clone())), "never about the system's"),
         ("PATCH", WEBHOOKS, MERGE, webhook("secrets", ours), "about new pods"),
         (
             "PATCH",
@@ -322,9 +384,15 @@ async fn the_agent_is_held_to_what_it_does() {
         assert!(said.contains(part) && said.is_empty() == part.is_empty(), "{path}, {part}: {said:?}");
     }
     // others have all but the virtual addresses
-    for (ip, part) in
-        [("192.0.2.7", ""), ("240.0.0.9", "its agent alone"), ("fd74:6f6d:6265:6c6f::9", "its agent alone")]
-    {
+    for (ip, part) in [
+        ("192.0.2.7", ""),
+        ("2001:db8::7", ""),
+        ("240.0.0.9", "its agent alone"),
+        ("fd74:6f6d:6265:6c6f::9", "its agent alone"),
+        // kube-proxy reads these two as the first one
+        ("240.0.0.09", "its agent alone"),
+        ("::ffff:240.0.0.9", "its agent alone"),
+    ] {
         let said = tried(&admin, "POST", services, "application/json", &other("x", ip)).await;
         assert!(said.contains(part) && said.is_empty() == part.is_empty(), "{ip}: {said:?}");
     }
