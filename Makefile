@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters measure-discovery test-mcs test-chart
+.PHONY: help check test deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters measure-discovery test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ build: ## all programs, in target/debug
 install: ## release programs into PREFIX/bin, systemd units beside them (deploy/README.md)
 	$(CARGO) build --workspace --bins --release --locked
 	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install target/release
+
+images: ## release images of all programs, in target/images/ARCH; ARCH=arm64 or amd64 for another machine's (deploy/images/README.md)
+	deploy/images/build $(if $(ARCH),--arch $(ARCH))
 
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check

@@ -78,6 +78,8 @@ pub struct Config {
     pub advertise: BTreeSet<String>,
     /// How applications' connections come in.
     pub capture: Capture,
+    /// Where an egress gateway takes the connections of those without a proxy, beside the address of `tunnel`.
+    pub beside: BTreeSet<IpAddr>,
     /// The addresses whose endpoints it stands before.
     pub serve: BTreeSet<IpAddr>,
     /// The one workload of this network namespace.
@@ -115,6 +117,7 @@ impl Config {
             tunnel,
             advertise: BTreeSet::new(),
             capture: Capture::None,
+            beside: BTreeSet::new(),
             serve: BTreeSet::new(),
             workload: None,
             outbound_port: 15001,

@@ -297,6 +297,11 @@ impl Run {
                 Some(SocketAddr::new(address, port))
             }
         };
+        // A pod has an address in each family of its cluster; a name resolves in those in which it is reached.
+        let beside = match self.role {
+            GatewayRole::Egress if self.tunnel.is_none() => pod.addresses.iter().skip(1).copied().collect(),
+            _ => BTreeSet::new(),
+        };
         let tunnel = self.tunnel.or(own).ok_or("give --tunnel, the address at which tunnels are taken")?;
         let instance = self.instance.or(pod.instance).unwrap_or_else(|| instance(self.role, tunnel));
         let workload = self.workload.map(|WorkloadName(namespace, account)| (namespace, account));
@@ -317,6 +322,7 @@ impl Run {
             agent: Some(agent),
             advertise: self.advertise.into_iter().map(|HostPort(text)| text).collect::<BTreeSet<_>>(),
             capture: capture.with(self.node_capture),
+            beside,
             serve,
             workload,
             outbound_port: self.outbound_port,
@@ -415,6 +421,7 @@ mod tests {
             "POD_NAMESPACE" => Some("shop".to_owned()),
             "POD_NAME" => Some("cart-1".to_owned()),
             "POD_IP" => Some("10.0.0.7".to_owned()),
+            "POD_IPS" => Some("10.0.0.7,fd00::7".to_owned()),
             "SERVICE_ACCOUNT" => Some("cart".to_owned()),
             "TOMBOLO_AGENT_ROOTS" => Some("PEM".to_owned()),
             _ => None,
@@ -435,13 +442,16 @@ mod tests {
             (config.instance.as_str(), config.tunnel.to_string().as_str()),
             ("shop.cart-1", "10.0.0.7:15008")
         );
-        assert_eq!(config.serve, BTreeSet::from(["10.0.0.7".parse().unwrap()]));
+        let both = ["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+        assert_eq!(config.serve, BTreeSet::from(both));
         assert_eq!(config.workload.unwrap().1.as_str(), "cart");
         for (role, tunnel) in
             [("egress", "10.0.0.7:15008"), ("ingress", "10.0.0.7:15443"), ("node", "10.0.0.7:15008")]
         {
             let config = run(&format!("--role {role} {agent}"), &pod).unwrap();
             assert_eq!(config.tunnel.to_string(), tunnel);
+            let beside = if role == "egress" { BTreeSet::from([both[1]]) } else { BTreeSet::new() };
+            assert_eq!(config.beside, beside, "{role}");
             assert!(config.serve.is_empty() && config.workload.is_none(), "{role}");
             let node = Capture::Node(Bring::Redirect);
             assert_eq!(config.capture, if role == "node" { node } else { Capture::None });

@@ -270,6 +270,13 @@ struct Looks {
 }
 
 impl Looks {
+    /// It is asked now: what was taken before says nothing of what comes.
+    fn ask(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            let _ = backlog.moves(false);
+        }
+    }
+
     /// How long nothing was heard of a peer that was asked then: what came since is as good as an answer, and what was taken.
     fn silence(&mut self, asked: Instant, state: &State) -> Duration {
         if self.backlog.as_mut().is_some_and(|backlog| backlog.moves(state.heard.is_blocked())) {
@@ -350,6 +357,7 @@ async fn drive<T>(
                         }
                     }
                     (None, Some(pings)) => {
+                        looks.ask();
                         asked = pings.send_ping(h2::Ping::opaque()).is_ok().then(Instant::now);
                     }
                     (None, None) => {}

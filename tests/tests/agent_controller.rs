@@ -196,6 +196,7 @@ impl Cluster {
             explicit: false,
             admin: None,
             pod: None,
+            beside: BTreeSet::new(),
         };
         let mut options = Options::new(
             format!("/gateway/v1/feed?instance={role}"),

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 use tombolo_model::{GlobalName, NamespaceName, inventory::PortSpec};
 
@@ -240,8 +240,7 @@ pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
 }
 
 /// Whether an egress gateway's address can be an endpoint; the API server takes no others.
-pub(super) fn is_endpoint(address: SocketAddr) -> bool {
-    let ip = address.ip();
+pub(super) fn is_endpoint(ip: IpAddr) -> bool {
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

@@ -5,7 +5,7 @@ use super::{
     objects::{self, Difference, Port},
     seen::{SeenService, SeenSlice},
 };
-use crate::synthesis::Gateways;
+use crate::synthesis::{Gateway, Gateways};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -307,16 +307,21 @@ const fn family(address: IpAddr) -> &'static str {
 /// is the agent that was away.
 fn endpoints(gateways: &Gateways) -> BTreeMap<&'static str, Vec<(IpAddr, bool)>> {
     let egress = || {
-        gateways.values().filter(|gateway| {
-            gateway.hello.role == GatewayRole::Egress && objects::is_endpoint(gateway.hello.tunnel)
-        })
+        let all = gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Egress);
+        all.map(|gateway| (gateway.connected, taken_at(gateway))).filter(|(_, taken_at)| !taken_at.is_empty())
     };
-    let any = egress().any(|gateway| gateway.connected);
+    let any = egress().any(|(connected, _)| connected);
     let mut families: BTreeMap<&'static str, BTreeMap<IpAddr, bool>> = BTreeMap::new();
-    for gateway in egress() {
-        let address = gateway.hello.tunnel.ip();
-        *families.entry(family(address)).or_default().entry(address).or_default() |=
-            gateway.connected || !any;
+    for (connected, addresses) in egress() {
+        for address in addresses {
+            *families.entry(family(address)).or_default().entry(address).or_default() |= connected || !any;
+        }
     }
     families.into_iter().map(|(family, all)| (family, all.into_iter().collect())).collect()
+}
+
+/// Where a gateway takes connections, as far as an EndpointSlice may say it.
+fn taken_at(gateway: &Gateway) -> Vec<IpAddr> {
+    let all = gateway.hello.beside.iter().copied().chain([gateway.hello.tunnel.ip()]);
+    all.filter(|address| objects::is_endpoint(*address)).collect()
 }

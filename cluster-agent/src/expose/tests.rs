@@ -60,6 +60,7 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
             explicit: false,
             admin: None,
             pod: None,
+            beside: BTreeSet::new(),
         };
         (hello.instance.clone(), Gateway { hello, connected: *connected })
     };
@@ -410,6 +411,26 @@ fn names_resolve_where_a_gateway_is() {
         (spec.cluster_ip, spec.external_ips) = (Some("10.96.0.9".to_owned()), None);
     });
     assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["10.96.0.9", "fd00::9"], "it may carry none");
+}
+
+/// One gateway takes connections in both families of its pod.
+#[test]
+fn a_gateway_of_two_families_is_behind_both() {
+    let names = || vec![name(CATALOG, &[80])];
+    let mut gateways = egress(&[("10.1.0.5:15008", true)]);
+    let hello = &mut gateways.values_mut().next().unwrap().hello;
+    hello.beside = ["fd00::5", "::1"].map(|address| address.parse().unwrap()).into();
+    let mut world = World::default();
+    world.step(names(), &gateways);
+    let endpoints: Vec<_> = world
+        .found
+        .slices
+        .iter()
+        .map(|slice| {
+            (slice.address_type.as_str(), slice.endpoints[0].addresses.join(" "), slice.endpoints.len())
+        })
+        .collect();
+    assert_eq!(endpoints, [("IPv4", "10.1.0.5".to_owned(), 1), ("IPv6", "fd00::5".to_owned(), 1)]);
 }
 
 /// The API server takes no external IPs.

@@ -147,6 +147,7 @@ mod tests {
             explicit: false,
             admin: None,
             pod: None,
+            beside: BTreeSet::new(),
         }
     }
 

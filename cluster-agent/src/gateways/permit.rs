@@ -78,7 +78,7 @@ pub(crate) enum Denied {
 }
 
 /// Whether the caller may be what it says. Gives what it says, as far as it is true: its node is the token's, and an
-/// admin port elsewhere than in the pod is left out.
+/// admin port or an address elsewhere than in the pod is left out.
 pub(crate) fn permit(
     mut hello: GatewayHello,
     caller: &Caller,
@@ -117,6 +117,7 @@ pub(crate) fn permit(
             (hello.serves, hello.workloads) = (BTreeSet::new(), BTreeSet::new());
         }
     }
+    hello.beside.retain(|address| hello.role == GatewayRole::Egress && pod.addresses.contains(address));
     Ok(hello)
 }
 

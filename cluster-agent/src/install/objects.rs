@@ -227,6 +227,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
             field("POD_NAME", "metadata.name"),
             field("POD_NAMESPACE", "metadata.namespace"),
             field("POD_IP", "status.podIP"),
+            field("POD_IPS", "status.podIPs"),
             field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
             { "name": "TOMBOLO_AGENT_ROOTS", "value": roots },
         ],

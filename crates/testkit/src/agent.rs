@@ -43,6 +43,8 @@ pub struct Heard {
     pub signed: Vec<SpiffeId>,
     /// Each report.
     pub statuses: Vec<GatewayStatus>,
+    /// Reports that were longer than it takes.
+    pub too_long: usize,
 }
 
 struct Inner {
@@ -54,6 +56,8 @@ struct Inner {
     life: Mutex<Duration>,
     refuses: Mutex<BTreeSet<SpiffeId>>,
     protocol: Mutex<ProtocolVersion>,
+    /// The longest report that it takes, in bytes.
+    longest: Mutex<usize>,
 }
 
 /// The agent of a cluster. Its state outlives its socket, so it can go and come back.
@@ -83,6 +87,7 @@ impl Agent {
             life: Mutex::new(Duration::from_secs(86_400)),
             refuses: Mutex::default(),
             protocol: Mutex::new(ProtocolVersion::CURRENT),
+            longest: Mutex::new(usize::MAX),
         }))
     }
 
@@ -158,6 +163,13 @@ impl Agent {
     pub fn speak(&self, protocol: ProtocolVersion) {
         *self.0.protocol.lock().expect("a fake agent works") = protocol;
     }
+    /// The longest report that it takes from now on, in bytes.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed.
+    pub fn take_at_most(&self, longest: usize) {
+        *self.0.longest.lock().expect("a fake agent works") = longest;
+    }
     /// Looks at what it was told and asked.
     ///
     /// # Panics
@@ -200,7 +212,7 @@ impl Agent {
             (Method::POST, "/gateway/v1/certificate") => {
                 let request: LeafRequest = read(body).await;
                 if self.0.refuses.lock().expect("a fake agent works").contains(&request.identity) {
-                    return refuse(respond, "not for you");
+                    return refuse(respond, StatusCode::FORBIDDEN, "not for you");
                 }
                 self.0.heard.lock().expect("a fake agent works").signed.push(request.identity.clone());
                 let now = SystemClock.now();
@@ -223,7 +235,12 @@ impl Agent {
                 );
             }
             (Method::POST, "/gateway/v1/status") => {
-                let status = read(body).await;
+                let text = read_all(body).await;
+                if text.len() > *self.0.longest.lock().expect("a fake agent works") {
+                    self.0.heard.lock().expect("a fake agent works").too_long += 1;
+                    return refuse(respond, StatusCode::PAYLOAD_TOO_LARGE, "too long");
+                }
+                let status = serde_json::from_slice(&text).expect("a fake agent works");
                 self.0.heard.lock().expect("a fake agent works").statuses.push(status);
                 answer(respond, &());
             }
@@ -268,23 +285,28 @@ fn resume(query: &str) -> Option<(Generation, Digest)> {
     Some((Generation::new(value("generation=")?.parse().ok()?), Digest(value("digest=")?.to_owned())))
 }
 
-async fn read<T: DeserializeOwned>(mut body: h2::RecvStream) -> T {
+async fn read<T: DeserializeOwned>(body: h2::RecvStream) -> T {
+    serde_json::from_slice(&read_all(body).await).expect("a fake agent works")
+}
+
+async fn read_all(mut body: h2::RecvStream) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk.expect("a fake agent works");
         body.flow_control().release_capacity(chunk.len()).expect("a fake agent works");
         all.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&all).expect("a fake agent works")
+    all
 }
 
 fn answer<T: Serialize>(respond: SendResponse<Bytes>, body: &T) {
     send(respond, StatusCode::OK, serde_json::to_vec(body).expect("a fake agent works"));
 }
 
-fn refuse(respond: SendResponse<Bytes>, detail: &str) {
-    let problem = ProblemDetails { status: 403, detail: detail.to_owned(), ..ProblemDetails::default() };
-    send(respond, StatusCode::FORBIDDEN, serde_json::to_vec(&problem).expect("a fake agent works"));
+fn refuse(respond: SendResponse<Bytes>, status: StatusCode, detail: &str) {
+    let problem =
+        ProblemDetails { status: status.as_u16(), detail: detail.to_owned(), ..ProblemDetails::default() };
+    send(respond, status, serde_json::to_vec(&problem).expect("a fake agent works"));
 }
 
 fn send(mut respond: SendResponse<Bytes>, status: StatusCode, body: Vec<u8>) {

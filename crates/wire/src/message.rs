@@ -281,6 +281,10 @@ pub struct GatewayHello {
     /// For an ingress gateway: `host:port` at which other clusters reach it.
     #[serde(default)]
     pub advertise: BTreeSet<String>,
+    /// For an egress gateway: where it takes the connections of those without a proxy, beside the address of `tunnel`. A pod with two address
+    /// families has one in each.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub beside: BTreeSet<IpAddr>,
     /// For a sidecar: the addresses whose endpoints it stands before.
     #[serde(default)]
     pub serves: BTreeSet<IpAddr>,

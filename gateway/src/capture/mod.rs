@@ -63,8 +63,8 @@ pub enum Mode {
         /// How they are brought.
         by: Bring,
     },
-    /// At this address, each name's port has a port of ours that the agent chose; nobody knows who calls.
-    Gateway(IpAddr),
+    /// At these addresses, each name's port has a port of ours that the agent chose; nobody knows who calls.
+    Gateway(BTreeSet<IpAddr>),
 }
 
 impl Mode {
@@ -72,7 +72,9 @@ impl Mode {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         match config.capture {
-            Capture::None if config.role == GatewayRole::Egress => Self::Gateway(config.tunnel.ip()),
+            Capture::None if config.role == GatewayRole::Egress => {
+                Self::Gateway(config.beside.iter().copied().chain([config.tunnel.ip()]).collect())
+            }
             Capture::None => Self::None,
             Capture::Explicit => Self::Explicit,
             Capture::Node(by) => Self::Node { port: config.outbound_port, vips: config.vips.clone(), by },
@@ -157,7 +159,7 @@ pub async fn start(
                 follow(shared, listeners, wanted, problems, done, drain),
             ));
         }
-        Mode::Gateway(address) => {
+        Mode::Gateway(addresses) => {
             let (held, carried) = (drain.clone(), shared.clone());
             let accept: Accept = Arc::new(move |stream, client| {
                 carried.metrics.captured();
@@ -174,7 +176,8 @@ pub async fn start(
             let (done, followed) = watch::channel(0);
             handle.followed = Some(followed);
             let wanted = move |table: &RouteTable| {
-                table.captured_at().map(|at| SocketAddr::new(address, at)).collect()
+                let at = |port| addresses.iter().map(move |address| SocketAddr::new(*address, port));
+                table.captured_at().flat_map(at).collect()
             };
             handle.following = Some(task::spawn(
                 "gateway capture",

@@ -73,6 +73,7 @@ impl Settings {
             role: config.role,
             tunnel,
             advertise: config.advertise.clone(),
+            beside: config.beside.clone(),
             serves: config.serve.clone(),
             workloads: config.workload.iter().cloned().collect(),
             node: None,

@@ -1,6 +1,10 @@
 use super::*;
-use crate::{accesslog::AccessLog, config::Agent as At, metrics::Metrics};
-use std::{net::IpAddr, path::Path};
+use crate::{
+    accesslog::{AccessLog, Direction, Record},
+    config::Agent as At,
+    metrics::Metrics,
+};
+use std::{net::IpAddr, path::Path, time::SystemTime};
 use tombolo_model::{
     Locality,
     inventory::{PortSpec, Protocol},
@@ -99,6 +103,35 @@ async fn says_hello_applies_gets_certificates_and_reports() {
     })
     .await;
     assert_eq!(status.unwrap().problems[0].subject, "capture of 127.0.0.9:80");
+}
+
+/// What an agent does not take whole it gets without what makes it long.
+#[tokio::test]
+async fn a_report_that_is_too_long_goes_without_its_edges() {
+    let lab = Lab::new();
+    lab.agent.take_at_most(4096);
+    for number in 0..100 {
+        let mut record = Record::new(SystemTime::UNIX_EPOCH, GatewayRole::Sidecar, 1, Direction::Outbound);
+        record.name = Some(format!("s{number}.acme.example.com").parse().unwrap());
+        lab.shared.metrics.path_opened(&record);
+    }
+    lab.agent.publish(1, lab.base(&["shopping"]));
+    lab.ready().await;
+    let told = || async { lab.agent.heard(|heard| (heard.statuses.last().cloned(), heard.too_long)) };
+    let (status, too_long) = until("a report", SOON, told, |(status, _)| {
+        status.as_ref().is_some_and(|status| status.generation == Generation::new(1))
+    })
+    .await;
+    let status = status.unwrap();
+    assert!(status.edges.is_empty() && !status.problems.is_empty(), "the rest is as ever: {status:?}");
+    assert_eq!(lab.shared.metrics.edges().len(), 100);
+    assert_eq!(too_long, 1, "it does not try that again and again");
+    lab.agent.publish(2, lab.base(&["shopping"]));
+    let (_, too_long) = until("the next report", SOON, told, |(status, _)| {
+        status.as_ref().is_some_and(|status| status.generation == Generation::new(2))
+    })
+    .await;
+    assert_eq!(too_long, 1);
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ pub(super) async fn inventory(
         }
     }
     tx.upsert_namespaces(org, cluster, &update.namespaces).await?;
-    tx.upsert_services(org, cluster, &update.services).await?;
+    tx.upsert_services(org, cluster, &update.services, agent.deps.now()).await?;
     let (namespaces, services): (Vec<String>, Vec<String>) = if update.whole {
         (
             update.namespaces.keys().map(ToString::to_string).collect(),

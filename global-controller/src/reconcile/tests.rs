@@ -140,7 +140,7 @@ impl Bench {
                 self.last = Some((id, key.clone()));
                 let ready = self.rng.random_range(0..3);
                 let record = build::Service::new(&[80]).endpoints(ready, 3).build();
-                tx.upsert_services(org, id, &[(key.clone(), record)].into()).await.unwrap();
+                tx.upsert_services(org, id, &[(key.clone(), record)].into(), now).await.unwrap();
                 let record = tombolo_model::inventory::NamespaceRecord::default();
                 tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();
                 format!("report {id} {key} {ready}")
@@ -249,7 +249,7 @@ async fn what_changed_twice_since_the_last_look_is_there() {
     for ready in [0, 1] {
         let mut tx = bench.driver.store.begin().await.unwrap();
         let record = build::Service::new(&[80]).endpoints(ready, 1).build();
-        tx.upsert_services(org, id, &[(key.clone(), record)].into()).await.unwrap();
+        tx.upsert_services(org, id, &[(key.clone(), record)].into(), bench.now()).await.unwrap();
         let labels = [("step".to_owned(), ready.to_string())].into();
         let record = tombolo_model::inventory::NamespaceRecord { labels, ..Default::default() };
         tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();

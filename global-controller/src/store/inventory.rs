@@ -1,6 +1,7 @@
 //! What clusters report.
 
 use super::{Change, Error, Tx};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
@@ -109,27 +110,37 @@ impl Tx {
         self.namespaces_changed(org, cluster, removed)
     }
 
-    /// Stores services; those whose record is another one now are changes.
+    /// Stores services; those whose record is another one now are changes. From when a ServiceExport counts ([`counts_from`]) is settled
+    /// when it is first told, and stays while its cluster says that it is the same one.
     pub(crate) async fn upsert_services(
         &mut self,
         org: OrgId,
         cluster: ClusterId,
         services: &BTreeMap<ServiceKey, ServiceRecord>,
+        now: DateTime<Utc>,
     ) -> Result<(), Error> {
         if services.is_empty() {
             return Ok(());
         }
         let (keys, records) = columns(services, |key| key.to_string())?;
+        let exports: Vec<Option<i64>> = services
+            .values()
+            .map(|record| Some(counts_from(record.export.as_ref()?.created_s, now.timestamp())))
+            .collect();
         let changed = sqlx::query_scalar!(
-            "INSERT INTO inventory_services (org_id, cluster_id, key, record)
-             SELECT $1, $2, line.key, line.record FROM unnest($3::text[], $4::jsonb[]) AS line(key, record)
-             ON CONFLICT (org_id, cluster_id, key) DO UPDATE SET record = EXCLUDED.record
-             WHERE inventory_services.record IS DISTINCT FROM EXCLUDED.record
+            "INSERT INTO inventory_services AS old (org_id, cluster_id, key, record, export_s)
+             SELECT $1, $2, line.key, line.record, line.export_s
+               FROM unnest($3::text[], $4::jsonb[], $5::bigint[]) AS line(key, record, export_s)
+             ON CONFLICT (org_id, cluster_id, key) DO UPDATE SET record = EXCLUDED.record, export_s =
+               CASE WHEN old.record->'export'->'created_s' = EXCLUDED.record->'export'->'created_s'
+                    THEN old.export_s ELSE EXCLUDED.export_s END
+             WHERE old.record IS DISTINCT FROM EXCLUDED.record
              RETURNING key",
             org.as_uuid(),
             cluster.as_uuid(),
             &keys,
-            &records
+            &records,
+            &exports as &[Option<i64>]
         )
         .fetch_all(self.conn())
         .await?;
@@ -195,6 +206,15 @@ impl Tx {
     }
 }
 
+/// How long before it was told a ServiceExport may have been made, in seconds: as long as a cluster may be cut off and lose nothing by it.
+const TOLD_LATE: i64 = 3600;
+
+/// From when a ServiceExport counts that is first told now, in seconds since 1970. The oldest decides, and each cluster says how old its own
+/// are: one that says 1970 must not decide for all, nor does a clock that is ahead make one lose for ever.
+fn counts_from(created_s: i64, now_s: i64) -> i64 {
+    created_s.clamp(now_s.saturating_sub(TOLD_LATE), now_s)
+}
+
 /// A map as two columns.
 fn columns<K, V: Serialize>(
     map: &BTreeMap<K, V>,
@@ -211,4 +231,25 @@ fn columns<K, V: Serialize>(
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_is_as_old_as_its_cluster_says_within_an_hour() {
+        let now = 1_800_000_000;
+        for (told, counts) in [
+            (now - 5, now - 5),
+            (now - TOLD_LATE, now - TOLD_LATE),
+            (0, now - TOLD_LATE),
+            (i64::MIN, now - TOLD_LATE),
+            (now + 60, now),
+            (i64::MAX, now),
+        ] {
+            assert_eq!(counts_from(told, now), counts, "{told}");
+        }
+        assert_eq!(counts_from(0, i64::MIN), i64::MIN, "whatever the clock says");
+    }
 }

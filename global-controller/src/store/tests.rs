@@ -4,7 +4,12 @@ use super::{Change, Error, Store};
 use crate::store::organization::OrganizationRow;
 use chrono::DateTime;
 use std::{fs, path::Path, str::FromStr as _};
-use tombolo_model::{Generation, id::OrgId};
+use tombolo_model::{
+    Generation,
+    id::{ClusterId, OrgId},
+    inventory::ServiceKey,
+    mcs::{ExportRecord, Traits},
+};
 use tombolo_testkit::{build, postgres::Database};
 use uuid::Uuid;
 
@@ -108,4 +113,45 @@ async fn what_the_database_refuses_has_a_name() {
     .execute(tx.conn())
     .await;
     assert!(matches!(wrong.map_err(Error::from), Err(Error::Reference { .. })));
+}
+
+/// A cluster that says that its ServiceExports are older than they can be, or younger, decides by that for no other one.
+#[tokio::test]
+async fn an_export_counts_from_when_it_was_told() {
+    let database = database().await;
+    let store = open(&database).await;
+    let (org, cluster) = (organization("acme"), ClusterId::new(Uuid::now_v7()));
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_organization(&org).await.unwrap();
+    sqlx::query(
+        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
+    )
+    .bind(org.id.as_uuid())
+    .bind(cluster.as_uuid())
+    .execute(tx.conn())
+    .await
+    .unwrap();
+    let key: ServiceKey = build::service_key("default/cart");
+    let first = 1_800_000_000;
+    let mut told = async |ready, export: Option<i64>, now: i64| {
+        let mut record = build::Service::new(&[80]).endpoints(ready, 3).build();
+        record.export = export.map(|created_s| ExportRecord {
+            created_s,
+            traits: Traits::default(),
+            labels: Default::default(),
+            annotations: Default::default(),
+        });
+        let now = DateTime::from_timestamp(now, 0).unwrap();
+        tx.upsert_services(org.id, cluster, &[(key.clone(), record)].into(), now).await.unwrap();
+        let read = tx.world_services(org.id, None).await.unwrap();
+        read[&(cluster, key.clone())].export.as_ref().map(|export| export.created_s)
+    };
+    assert_eq!(told(1, None, first).await, None);
+    assert_eq!(told(1, Some(0), first).await, Some(first - 3600), "it says 1970");
+    assert_eq!(told(2, Some(0), first + 86_400).await, Some(first - 3600), "it is the same one");
+    assert_eq!(told(2, Some(first + 9_000), first + 9_001).await, Some(first + 9_000), "made anew");
+    assert_eq!(told(2, None, first + 9_002).await, None);
+    let ahead = Some(i64::MAX);
+    assert_eq!(told(2, ahead, first + 10_000).await, Some(first + 10_000), "it says the end of time");
+    assert_eq!(told(0, ahead, first + 20_000).await, Some(first + 10_000), "and does not get younger");
 }

@@ -131,7 +131,7 @@ impl Tx {
     ) -> Result<BTreeMap<(ClusterId, ServiceKey), ServiceRecord>, Error> {
         let (clusters, keys) = Rows::columns(only);
         let rows = sqlx::query!(
-            r#"SELECT cluster_id, key, record AS "record: Json<ServiceRecord>" FROM inventory_services
+            r#"SELECT cluster_id, key, record AS "record: Json<ServiceRecord>", export_s FROM inventory_services
              WHERE org_id = $1
                AND ($2::uuid[] IS NULL OR ($3::text[] IS NULL AND cluster_id = ANY($2))
                     OR (cluster_id, key) IN (SELECT * FROM unnest($2, $3)))"#,
@@ -145,7 +145,11 @@ impl Tx {
             .map(|row| {
                 let key =
                     ServiceKey::try_from(row.key.clone()).map_err(|_| Error::corrupt("service", &row.key))?;
-                Ok(((ClusterId::new(row.cluster_id), key), row.record.0))
+                let mut record = row.record.0;
+                if let (Some(export), Some(counts_from)) = (&mut record.export, row.export_s) {
+                    export.created_s = counts_from;
+                }
+                Ok(((ClusterId::new(row.cluster_id), key), record))
             })
             .collect()
     }

@@ -147,6 +147,7 @@ pub(crate) fn hello(role: GatewayRole, instance: &str, ip: &str) -> GatewayHello
         explicit: false,
         admin: None,
         pod: None,
+        beside: BTreeSet::new(),
     }
 }
 

@@ -42,6 +42,7 @@ fn hello(role: GatewayRole, caller: &Caller) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        beside: BTreeSet::new(),
     }
 }
 
@@ -69,9 +70,12 @@ fn each_may_be_its_own() {
             hello.workloads = BTreeSet::from([("a".parse().unwrap(), "b".parse().unwrap())]);
             hello.node = Some("another".parse().unwrap());
             hello.admin = Some("10.9.9.9:1".parse().unwrap());
+            hello.beside = BTreeSet::from(["10.9.9.9".parse().unwrap(), "fd00::7".parse().unwrap()]);
         });
         let permitted = permitted.unwrap();
         assert!(permitted.serves.is_empty() && permitted.workloads.is_empty() && permitted.admin.is_none());
+        let beside: &[IpAddr] = if role == GatewayRole::Egress { &["fd00::7".parse().unwrap()] } else { &[] };
+        assert!(permitted.beside.iter().eq(beside), "{role}: {:?}", permitted.beside);
         let node = (role == GatewayRole::Node).then(|| "n1".parse().unwrap());
         assert_eq!(permitted.node, node, "{role}: the token's node, whatever it says");
     }

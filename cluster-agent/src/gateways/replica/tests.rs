@@ -53,6 +53,7 @@ fn hello(instance: &str, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        beside: BTreeSet::new(),
     }
 }
 

@@ -13,7 +13,11 @@ use crate::{
     vip::AddressMode,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use futures::FutureExt as _;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use std::{collections::BTreeSet, fs, path::PathBuf};
 use tokio::sync::watch;
@@ -158,6 +162,27 @@ impl Lab {
         self.hub.publish(&all, &Changed::Everything, Generation::new(7));
     }
 
+    /// A connection that shows this token and says this once, and that nobody makes again: what it was answered, and the connection, which
+    /// ends with the other side.
+    async fn connection(&self, token: &str, hello: &GatewayHello) -> (u16, Held) {
+        let agent = SpiffeId::agent(&membership().trust_domain, &membership().cluster);
+        let roots = [self.organization.root().cert_pem().to_owned()];
+        let tls = agent_client_config(&roots, &BundleStore::new(), &agent, &[b"h2"]).unwrap();
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let (tls, _) = tombolo_mtls::connect(tcp, tls, name).await.unwrap();
+        let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        let running =
+            AbortOnDropHandle::new(task::spawn("connection", async move { drop(connection.await) }));
+        let request = http::Request::post(format!("https://{}/gateway/v1/hello", self.address))
+            .header("authorization", format!("Bearer {token}"))
+            .header("tombolo-protocol", hello.hello.protocol.to_string())
+            .body(Full::new(Bytes::from(serde_json::to_vec(hello).unwrap())))
+            .unwrap();
+        let answer = send.send_request(request).await.unwrap();
+        (answer.status().as_u16(), Held { running, _send: send })
+    }
+
     /// A gateway that shows this token (none: no token) and says this.
     fn gateway(&self, token: Option<&str>, hello: GatewayHello) -> Gateway {
         self.believing(self.organization.root().cert_pem(), token, hello)
@@ -188,6 +213,12 @@ impl Lab {
 }
 
 use tokio_util::task::AbortOnDropHandle;
+
+/// A connection; without its sender it would end.
+struct Held {
+    running: AbortOnDropHandle<()>,
+    _send: http2::SendRequest<Full<Bytes>>,
+}
 
 struct Gateway {
     client: Client<GatewayResource>,
@@ -233,6 +264,7 @@ fn hello(role: GatewayRole, instance: &str, address: &str) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        beside: BTreeSet::new(),
     }
 }
 
@@ -344,6 +376,29 @@ async fn connections_that_show_no_token_keep_no_gateway_out() {
         hello(GatewayRole::Egress, "tombolo-system.egress-1", "127.0.0.1"),
     );
     egress.connected().await;
+}
+
+/// Of its connections, too, a pod has so many, whatever it shows: the oldest goes for a new one, and no other pod's.
+#[tokio::test]
+async fn a_pod_has_its_share_of_connections() {
+    let lab = Lab::start().await;
+    let say = |pod: &str, address: &str| GatewayHello {
+        serves: BTreeSet::from([address.parse().unwrap()]),
+        ..hello(GatewayRole::Sidecar, &format!("shop.{pod}"), address)
+    };
+    let other = lab.connection(&token("shop", "catalog", "catalog-1"), &say("catalog-1", "127.0.0.8")).await;
+    assert_eq!(other.0, 200);
+    let mut held = Vec::new();
+    for number in 0..KNOWN.each + 2 {
+        let (status, connection) =
+            lab.connection(&token("shop", "cart", "cart-1"), &say("cart-1", "127.0.0.7")).await;
+        assert_eq!(status, 200, "{number}");
+        held.push(connection);
+    }
+    let ended = || async { held.iter().map(|held| held.running.is_finished()).collect::<Vec<_>>() };
+    let ended = until("those over its share end", SOON, ended, |ended| ended[0] && ended[1]).await;
+    assert!(ended[2..].iter().all(|ended| !ended), "the later ones are its share: {ended:?}");
+    assert!(!other.1.running.is_finished(), "what others have stays");
 }
 
 #[tokio::test]

@@ -142,6 +142,7 @@ fn hello(role: GatewayRole, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        beside: BTreeSet::new(),
     }
 }
 
