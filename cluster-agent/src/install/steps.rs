@@ -217,7 +217,7 @@ pub(super) fn removed(
     serving: usize,
     failed: &BTreeMap<&'static str, String>,
 ) -> InstallStep {
-    if let Some(why) = failed.get("egress").or_else(|| failed.get("ingress")) {
+    if let Some(why) = ["egress", "ingress", "node"].iter().find_map(|part| failed.get(part)) {
         return step("gateways", StepState::Failed, why);
     }
     if serving > 0 && !objects.keys().any(|key| key.kind == Kind::Deployment) {

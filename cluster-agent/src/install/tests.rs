@@ -582,6 +582,11 @@ fn what_failed_is_said_with_its_step() {
     let status = &mut cluster.object(Kind::Deployment, EGRESS)["status"];
     (status["availableReplicas"], status["conditions"]) = (json!(1), stuck);
     assert_eq!(cluster.steps()["egress"], (StepState::Failed, "it hangs (look at its pods)".to_owned()));
+    cluster.order = InstallOrder::Removed { revision: 2 };
+    for part in ["egress", "ingress", "node"] {
+        cluster.found.failed = [(part, format!("{part}: no"))].into();
+        assert_eq!(cluster.steps()["gateways"], (StepState::Failed, format!("{part}: no")));
+    }
 }
 
 #[test]
