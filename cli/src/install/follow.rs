@@ -26,6 +26,8 @@ pub(super) enum Became {
     Unknown,
     /// It is not done after the time that was given.
     Open(String),
+    /// All is done but the cluster's DNS, which somebody has to tell: what, in the agent's words.
+    ByHand(String),
     /// The agent said nothing of it.
     Silence,
 }
@@ -61,16 +63,22 @@ enum Far {
     All,
     /// Only other clusters are missing: why, in the agent's words.
     ButPeers(String),
+    /// The cluster's DNS is left alone, or can't be written: why, and what to do, in the agent's words. Other clusters may be missing, too.
+    ButDns(String),
     Not,
 }
 
 fn far(steps: &[Value]) -> Far {
-    let mut open = steps.iter().filter(|step| step["state"] != "done").peekable();
-    if steps.is_empty() {
+    let open: Vec<&Value> = steps.iter().filter(|step| step["state"] != "done").collect();
+    let is_dns = |step: &Value| step["step"] == "dns" && step["state"] == "failed";
+    let Some(first) = open.first() else { return if steps.is_empty() { Far::Not } else { Far::All } };
+    if !open.iter().all(|step| step["step"] == "peers" || is_dns(step)) {
         return Far::Not;
     }
-    let Some(first) = open.peek().map(|step| text(step, "message")) else { return Far::All };
-    if open.all(|step| step["step"] == "peers") { Far::ButPeers(first) } else { Far::Not }
+    match open.iter().find(|step| is_dns(step)) {
+        Some(dns) => Far::ButDns(text(dns, "message")),
+        None => Far::ButPeers(text(first, "message")),
+    }
 }
 
 /// What is said where all is there, and no call to another cluster has gone through yet.
@@ -114,7 +122,11 @@ pub(super) async fn follow(
             Far::ButPeers(why) if all_but_peers.get_or_insert_with(Instant::now).elapsed() >= PEERS => {
                 Some(Some(without_peers(name, &why)))
             }
-            Far::ButPeers(_) => None,
+            // nobody adds it while somebody waits here
+            Far::ButDns(why) if all_but_peers.get_or_insert_with(Instant::now).elapsed() >= PEERS => {
+                return Ok(Became::ByHand(why));
+            }
+            Far::ButPeers(_) | Far::ButDns(_) => None,
             Far::Not => {
                 all_but_peers = None;
                 None
@@ -152,6 +164,13 @@ impl Became {
         let said = match self {
             Self::Done | Self::Unknown => return Ok(()),
             Self::Open(said) => said,
+            Self::ByHand(said) => {
+                let said = format!(
+                    "all that was asked for is in {name} but its DNS, without which no global name resolves there. {said}. Once that is \
+                     done, say so: tombolo cluster install {name} --no-dns"
+                );
+                return Err(CliError::No(said).into());
+            }
             Self::Silence => {
                 "its agent said nothing of it; is it connected (tombolo cluster list)? The order stands: the agent does it once it is back"
                     .to_owned()
@@ -178,6 +197,11 @@ mod tests {
         assert_eq!(far(&but_peers), Far::ButPeers("peers says so".to_owned()));
         assert_eq!(far(&[step("dns", "working"), step("peers", "waiting")]), Far::Not);
         assert_eq!(open(&but_peers), "peers: peers says so");
+        let by_hand = [step("dns", "failed"), step("peers", "waiting")];
+        assert_eq!(far(&by_hand), Far::ButDns("dns says so".to_owned()), "nothing comes of waiting for it");
+        assert_eq!(far(&by_hand[..1]), Far::ButDns("dns says so".to_owned()));
+        assert_eq!(far(&[step("egress", "working"), step("dns", "failed")]), Far::Not);
+        assert_eq!(far(&[step("egress", "failed")]), Far::Not, "pods may come yet");
     }
 
     #[test]
@@ -194,5 +218,8 @@ mod tests {
         let said = Became::Silence.good(&east, &wait).unwrap_err().to_string();
         assert!(said.contains("after 7 s") && said.contains("The order stands"), "{said}");
         assert!(Became::Open("dns: no".to_owned()).good(&east, &wait).is_err());
+        let said =
+            Became::ByHand("forward it yourself".to_owned()).good(&east, &wait).unwrap_err().to_string();
+        assert!(said.contains("forward it yourself") && said.contains("install east --no-dns"), "{said}");
     }
 }

@@ -78,6 +78,7 @@ pub async fn uninstall(
             if out.for_people() {
                 out.line("what is left is the agent; to take it out, too:\n");
                 out.line(&format!("  tombolo cluster manifest {name} | kubectl delete -f -\n"));
+                out.line("installed by Helm: helm uninstall tombolo-agent -n tombolo-system\n");
             }
             Ok(())
         }
