@@ -2,6 +2,7 @@
 //! it goes in the cluster's status.
 
 mod check;
+mod may;
 mod request;
 
 pub(super) use check::{check_registry, check_version};
@@ -9,7 +10,7 @@ pub(crate) use request::InstallRequest;
 
 use super::{
     Deps,
-    caller::{Role, Scope},
+    caller::Scope,
     cluster,
     error::{Checks, Kind, Refusal, Result},
     version::Expected,
@@ -63,9 +64,7 @@ fn missing(cluster: &str) -> Refusal {
     Refusal::new(Kind::NotFound, format!("Nothing is installed in the cluster {cluster:?}."))
 }
 
-/// Whether the caller may order images from there. What comes from a registry runs in the cluster with the rights of agent and proxies, so
-/// another one than the controller's is for admins to choose; who may edit may keep what they chose. (The cluster's agent refuses what
-/// whoever applied its manifest did not allow.)
+/// Whether the caller may order it, where this is in force.
 ///
 /// # Errors
 /// [`Kind::Forbidden`].
@@ -75,26 +74,11 @@ pub(super) fn may_order(
     spec: &InstallSpec,
     in_force: Option<&InstallRow>,
 ) -> Result<()> {
-    let kept = match in_force.map(|row| &row.order) {
-        Some(InstallOrder::Installed(before)) => before.registry == spec.registry,
-        _ => false,
+    let before = match in_force.map(|row| &row.order) {
+        Some(InstallOrder::Installed(before)) => Some(before),
+        _ => None,
     };
-    if kept || spec.registry == deps.image_registry || scope.caller.role >= Role::Admin {
-        return Ok(());
-    }
-    let (ours, role) = (&deps.image_registry, scope.caller.role);
-    Err(Refusal::new(
-        Kind::Forbidden,
-        format!(
-            "Another registry than the controller's needs the role {}; the token has {role}.",
-            Role::Admin
-        ),
-    )
-    .field(
-        "registry",
-        format!("is {:?}", spec.registry),
-        format!("leave it out, for {ours}, or let an admin of the organization ask for it once"),
-    ))
+    may::may_order(scope.caller.role, &deps.image_registry, spec, before)
 }
 
 /// What is installed in a cluster, or is to be.

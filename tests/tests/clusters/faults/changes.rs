@@ -59,15 +59,16 @@ async fn endpoints_come_and_go() {
     let pods: Api<Pod> = Api::namespaced(one.client().await, SHOP);
     let follow = LogParams { follow: true, ..LogParams::default() };
     let mut lines = pods.log_stream(NAME, &follow).await.expect("what it says").lines();
-    // When calls turned that way.
-    let mut turned = async |ready: bool| loop {
+    // When calls turned that way, after a time: what turned before is no answer to what came later.
+    let mut turned = async |ready: bool, after: Duration| loop {
         let line = timeout(SOON, lines.try_next()).await.expect("calls turn").expect("a line");
         let line: Value = serde_json::from_str(&line.expect("it calls on")).expect("a turn");
-        if line["ok"] == ready {
-            return Duration::from_micros(line["at_us"].as_u64().expect("a time"));
+        let at = Duration::from_micros(line["at_us"].as_u64().expect("a time"));
+        if line["ok"] == ready && at >= after {
+            return at;
         }
     };
-    turned(true).await;
+    turned(true, Duration::ZERO).await;
 
     let slices: Api<EndpointSlice> = Api::namespaced(other.client().await, SHOP);
     let (mut gone, mut back) = (Vec::new(), Vec::new());
@@ -76,7 +77,7 @@ async fn endpoints_come_and_go() {
             let began = since_1970();
             let change = Patch::Merge(json!({ "endpoints": slice(ready)["endpoints"] }));
             slices.patch(NAME, &PatchParams::default(), &change).await.expect("changed");
-            took.push(turned(ready).await.saturating_sub(began));
+            took.push(turned(ready, began).await - began);
         }
     }
     gone.sort();
