@@ -52,6 +52,7 @@ const PURE: Table = &[
 const HEAVY: Table = &[
     ("axum", &["tombolo-controller"]),
     ("sqlx", &["tombolo-controller"]),
+    ("tower", &["tombolo-controller", "tombolo-agent"]),
     ("tower*", &["tombolo-controller"]),
     ("utoipa*", &["tombolo-controller"]),
     ("aws-lc-rs", &["tombolo-controller"]),
