@@ -294,7 +294,7 @@ async fn the_agent_is_held_to_what_it_does() {
             "PATCH",
             COREFILE,
             MERGE,
-            corefile(format!("{begin}cluster.local:53 {{\n}}\n# tombolo: end\n")),
+            corefile(format!("{begin}# tombolo: end\ncluster.local:53 {{\n}}\n")),
             "one block",
         ),
         (
