@@ -1,5 +1,6 @@
 //! The agent against a true API server. `make test-kubernetes` runs it; it needs etcd and kube-apiserver.
 
+mod away;
 mod capture;
 mod context;
 mod identity;
@@ -11,7 +12,6 @@ mod preflight;
 mod replicas;
 mod rights;
 mod server;
-mod silent;
 mod world;
 
 use k8s_openapi::api::{
