@@ -5,7 +5,7 @@
 
 use super::{
     entry::Entry,
-    kept::{Kept, ROOM},
+    kept::{Kept, MADE_UP},
     part::bounded,
     replica::{Journal, Others},
     stream::Stream,
@@ -227,8 +227,8 @@ impl Hub {
         // Another replica gave it a later generation than this one has given: it goes on from there.
         let Inner { entries, generation, .. } = &mut *inner;
         let entry = entries.get_mut(instance).ok_or(Refusal::Unknown)?;
-        // No replica is that far ahead: it is made up, and would leave no generations for the others.
-        let resume = resume.filter(|(held, _)| held.get() <= generation.get().saturating_add(ROOM));
+        // No replica ever comes that far: it is made up, and would leave no generations for the others.
+        let resume = resume.filter(|(held, _)| held.get() < MADE_UP);
         if let Some((held, _)) = &resume
             && *held > entry.publisher.generation()
         {

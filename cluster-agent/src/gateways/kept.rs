@@ -43,7 +43,9 @@ impl Kept {
 }
 
 /// More than the milliseconds of any time: what a start adds stays below the next one.
-pub(super) const ROOM: u64 = 1 << 42;
+const ROOM: u64 = 1 << 42;
+/// A generation from here on no replica has given, however often it was started (a start adds less than twice the room).
+pub(super) const MADE_UP: u64 = 1 << 60;
 
 /// The first generation for the gateways of an agent that starts: above all that an agent on this directory gave
 /// before, and above those of one whose directory was lost, as long as the clock goes forward. Where it can't be kept (the disk is
