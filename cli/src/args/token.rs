@@ -35,7 +35,7 @@ pub enum TokenCommand {
 pub enum Role {
     /// Everything.
     Admin,
-    /// Everything but tokens.
+    /// Everything but tokens, other registries, and annotations of load balancers.
     Editor,
     /// Only look.
     Viewer,

@@ -92,7 +92,7 @@ pub(crate) fn fitting(mut reports: Vec<GatewayReport>) -> (Vec<GatewayReport>, V
     let mut whose = Vec::new();
     while all > ALL {
         let longest = lengths.iter().enumerate().max_by_key(|(_, length)| **length).map(|(at, _)| at);
-        let Some(at) = longest.filter(|at| lengths[*at] > 0) else { break };
+        let Some(at) = longest else { break };
         let status = &mut reports[at].status;
         if status.edges.is_empty() && status.problems.is_empty() {
             status.peers.clear();

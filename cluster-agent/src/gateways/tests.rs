@@ -67,7 +67,7 @@ struct Lab {
     drain: drain::Drain,
 }
 
-fn membership() -> Membership {
+pub(super) fn membership() -> Membership {
     Membership {
         controller: "https://127.0.0.1:1".to_owned(),
         ca_fingerprint: format!("sha256:{}", "00".repeat(32)),

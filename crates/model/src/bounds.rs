@@ -82,7 +82,9 @@ fn fit_text(text: &mut Option<String>) {
     }
 }
 
-fn size(labels: &Labels) -> usize {
+/// How much of [`LABELS`] they take.
+#[must_use]
+pub fn size(labels: &Labels) -> usize {
     labels.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 

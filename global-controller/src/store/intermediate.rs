@@ -169,11 +169,6 @@ impl Tx {
         Ok(true)
     }
 
-    /// What time it is where the database runs.
-    pub(crate) async fn time(&mut self) -> Result<DateTime<Utc>, Error> {
-        Ok(sqlx::query_scalar("SELECT now()").fetch_one(self.conn()).await?)
-    }
-
     /// Takes intermediates that are over out of the bundles, everywhere. How many there were.
     pub(crate) async fn expire_intermediates(&mut self, now: DateTime<Utc>) -> Result<usize, Error> {
         let rows = sqlx::query!(

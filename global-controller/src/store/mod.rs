@@ -29,6 +29,7 @@ pub(crate) mod token;
 pub(crate) use change::Change;
 pub(crate) use error::Error;
 
+use chrono::{DateTime, Utc};
 use sqlx::{
     PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -107,6 +108,11 @@ impl Tx {
     /// The connection, for a query.
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
         &mut self.inner
+    }
+
+    /// What time it is where the database runs.
+    pub(crate) async fn time(&mut self) -> Result<DateTime<Utc>, Error> {
+        Ok(sqlx::query_scalar("SELECT now()").fetch_one(self.conn()).await?)
     }
 
     /// Notes that this transaction changes something that the compiler reads.

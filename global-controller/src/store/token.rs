@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 /// What a token may do. `owner` is of the installation: organizations and their tokens, no tenant's data. The others
 /// are of one organization, each may do what the one before may: `viewer` reads, `editor` changes, `admin` also
-/// makes and revokes tokens.
+/// makes and revokes tokens, lets a cluster that has joined join anew, and chooses registries and annotations of load balancers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {

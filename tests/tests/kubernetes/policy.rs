@@ -273,23 +273,12 @@ async fn the_agent_is_held_to_what_it_does() {
     let own_service = "/api/v1/namespaces/tombolo-system/services/g-x";
     let pod = "/api/v1/namespaces/tombolo-system/pods/tombolo-agent-x";
     let corefile = |text: String| json!({"data": {"Corefile": text}});
+    let zone = |zone: &str| corefile(begin.replace("acme.example.com:53", zone));
     for (method, path, kind, body, part) in [
         ("PATCH", COREFILE, MERGE, corefile(begin.clone()), ""),
         ("PATCH", COREFILE, MERGE, corefile(begin.replace("/etc/resolv.conf", "192.0.2.66")), "own block"),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", "svc.cluster.local:53")),
-            "domains of the cluster",
-        ),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", "in-addr.arpa:53")),
-            "domains of the cluster",
-        ),
+        ("PATCH", COREFILE, MERGE, zone("svc.cluster.local:53"), "domains of the cluster"),
+        ("PATCH", COREFILE, MERGE, zone("in-addr.arpa:53"), "domains of the cluster"),
         (
             "PATCH",
             COREFILE,
@@ -297,41 +286,11 @@ async fn the_agent_is_held_to_what_it_does() {
             corefile(format!("{begin}# tombolo: end\ncluster.local:53 {{\n}}\n")),
             "one block",
         ),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", "Cluster.local:53")),
-            "one block",
-        ),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", ".:53")),
-            "domains of the cluster",
-        ),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", "local:53")),
-            "domains of the cluster",
-        ),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", "cluster.local.:53")),
-            "domains of the cluster",
-        ),
-        (
-            "PATCH",
-            COREFILE,
-            MERGE,
-            corefile(begin.replace("acme.example.com:53", "a.test:53 cluster.local:53")),
-            "one block",
-        ),
+        ("PATCH", COREFILE, MERGE, zone("Cluster.local:53"), "one block"),
+        ("PATCH", COREFILE, MERGE, zone(".:53"), "domains of the cluster"),
+        ("PATCH", COREFILE, MERGE, zone("local:53"), "domains of the cluster"),
+        ("PATCH", COREFILE, MERGE, zone("cluster.local.:53"), "domains of the cluster"),
+        ("PATCH", COREFILE, MERGE, zone("a.test:53 cluster.local:53"), "one block"),
         (
             "PATCH",
             COREFILE,

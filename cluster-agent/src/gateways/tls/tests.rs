@@ -4,11 +4,11 @@ use super::*;
 use crate::{
     ages::Ages,
     certificate::Authority,
-    gateways::{Hub, HubConfig, caller::AUDIENCE},
+    gateways::{Hub, HubConfig, caller::AUDIENCE, tests::membership},
     health::Results,
     index::{Index, View},
     source::{NamespaceObject, Object, PodObject},
-    state::{DataDir, Membership},
+    state::DataDir,
     synthesis::{Changed, Local, synthesize},
     vip::AddressMode,
 };
@@ -35,16 +35,6 @@ use tombolo_wire::{
 };
 
 const SOON: Duration = Duration::from_secs(10);
-
-fn membership() -> Membership {
-    Membership {
-        controller: "https://127.0.0.1:1".to_owned(),
-        ca_fingerprint: format!("sha256:{}", "00".repeat(32)),
-        organization: "acme".parse().unwrap(),
-        trust_domain: "acme.internal".parse().unwrap(),
-        cluster: "c1".parse().unwrap(),
-    }
-}
 
 fn pod(namespace: &str, account: &str, name: &str, node: &str, address: &str) -> Object {
     Object::Pod(PodObject {

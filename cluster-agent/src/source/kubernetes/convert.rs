@@ -21,13 +21,11 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::Value;
 use std::{collections::BTreeSet, net::IpAddr};
 use tombolo_model::{
-    AccountName, DnsLabel, NamespaceName, intent::Labels, inventory::ServiceKey, mcs::Traits,
+    AccountName, DnsLabel, NamespaceName, bounds, intent::Labels, inventory::ServiceKey, mcs::Traits,
 };
 
 /// On each object that the agent makes: it is not one to be read.
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tombolo-agent");
-/// How many bytes of labels, and of annotations, may go with an exported service.
-const MOST_EXPORTED: usize = 16_384;
 
 /// An object, as far as it can be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,10 +199,10 @@ pub(super) fn export(object: DynamicObject) -> Read {
                     .push(format!("spec.{field}[{name}]: no ServiceImport can have it; it is left out")),
             }
         }
-        let size: usize = map.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if size > MOST_EXPORTED {
-            problems
-                .push(format!("spec.{field}: has {size} bytes; at most {MOST_EXPORTED} go with a service"));
+        let size = bounds::size(&map);
+        if size > bounds::LABELS {
+            let most = bounds::LABELS;
+            problems.push(format!("spec.{field}: has {size} bytes; at most {most} go with a service"));
             map.clear();
         }
         map
