@@ -212,7 +212,7 @@ impl Shared {
     pub fn status(&self, generation: Generation) -> GatewayStatus {
         GatewayStatus {
             generation,
-            leaving: self.leaving.load(Ordering::Relaxed),
+            leaving: self.leaves(),
             connections: self.conns.len() as u64,
             peers: self.health.report(),
             edges: self.metrics.edges(),
@@ -223,6 +223,12 @@ impl Shared {
     /// Says that the process is about to end. It goes on as before.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process is about to end.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Ends what the process does on its own, and every connection.

@@ -60,6 +60,7 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
             explicit: false,
             admin: None,
             pod: None,
+            leaving: false,
             beside: BTreeSet::new(),
         };
         (hello.instance.clone(), Gateway { hello, connected: *connected })

@@ -35,12 +35,13 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(hello: GatewayHello, session: u64, history: usize) -> Self {
+        let status = GatewayStatus { leaving: hello.leaving, ..GatewayStatus::default() };
         Self {
             hello,
             publisher: Publisher::new(history),
             current: false,
             wake: watch::Sender::new(Generation::ZERO),
-            status: GatewayStatus::default(),
+            status,
             acked: Generation::ZERO,
             refused: None,
             session,

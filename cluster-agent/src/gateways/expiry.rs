@@ -147,6 +147,7 @@ mod tests {
             explicit: false,
             admin: None,
             pod: None,
+            leaving: false,
             beside: BTreeSet::new(),
         }
     }

@@ -145,6 +145,11 @@ impl Hub {
         let mut all: Gateways =
             inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect();
         for (instance, there) in inner.others.known() {
+            // what another replica says of one that came here on its way out is older
+            if inner.entries.get(instance).is_some_and(|here| here.vanished.is_none() && here.status.leaving)
+            {
+                continue;
+            }
             if all.get(instance).is_none_or(|here| !here.connected && there.connected) {
                 let gateway = Gateway { hello: there.hello.clone(), connected: there.connected };
                 all.insert(instance.clone(), gateway);
@@ -194,6 +199,7 @@ impl Hub {
                 entry.session = session;
                 entry.streams = 0;
                 entry.vanished.get_or_insert_with(Instant::now);
+                entry.status.leaving = hello.leaving;
                 entry.hello = hello;
                 entry.current = false;
                 // Wakes the streams of the session before, which end.

@@ -179,6 +179,7 @@ fn hello(role: GatewayRole, instance: &str, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }

@@ -76,6 +76,7 @@ async fn connected<R: Resource, C: Connector>(
         if let Some(hook) = &options.on_connect {
             hook(Requests::fixed(link.clone(), REQUEST_TIMEOUT)).await?;
         }
+        shared.status.send_modify(|status| status.connections += 1);
         shared.link.send_replace(Some(link.clone()));
         let acks = shared.ack.subscribe();
         tokio::select! {

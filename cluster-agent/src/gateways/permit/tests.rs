@@ -42,6 +42,7 @@ fn hello(role: GatewayRole, caller: &Caller) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }

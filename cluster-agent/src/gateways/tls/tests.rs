@@ -254,6 +254,7 @@ fn hello(role: GatewayRole, instance: &str, address: &str) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }

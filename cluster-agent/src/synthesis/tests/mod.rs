@@ -142,6 +142,7 @@ fn hello(role: GatewayRole, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }
