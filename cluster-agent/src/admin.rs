@@ -155,7 +155,12 @@ impl Collector for Shown {
             (
                 "gateways_connected",
                 "Gateways that are connected",
-                count(gateways.values().filter(|gateway| gateway.connected).count()),
+                count(
+                    gateways
+                        .values()
+                        .filter(|gateway| gateway.presence == crate::synthesis::Presence::Connected)
+                        .count(),
+                ),
             ),
             ("intermediate_expiry_timestamp_seconds", "When the cluster's intermediate ends", ends),
         ];

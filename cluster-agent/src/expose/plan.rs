@@ -303,18 +303,19 @@ const fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// The egress gateways by address family. One that is not connected takes nothing while another is; where none is, it
-/// is the agent that was away.
+/// The egress gateways by address family, and whether somebody is to be sent there: to those that are connected; where none is, it is the
+/// agent that was away, and all that have vanished are good, but none that said that it leaves.
 fn endpoints(gateways: &Gateways) -> BTreeMap<&'static str, Vec<(IpAddr, bool)>> {
     let egress = || {
         let all = gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Egress);
-        all.map(|gateway| (gateway.connected, taken_at(gateway))).filter(|(_, taken_at)| !taken_at.is_empty())
+        all.map(|gateway| (gateway.presence, taken_at(gateway))).filter(|(_, taken_at)| !taken_at.is_empty())
     };
-    let any = egress().any(|(connected, _)| connected);
+    let best = egress().map(|(presence, _)| presence).max();
     let mut families: BTreeMap<&'static str, BTreeMap<IpAddr, bool>> = BTreeMap::new();
-    for (connected, addresses) in egress() {
+    for (presence, addresses) in egress() {
         for address in addresses {
-            *families.entry(family(address)).or_default().entry(address).or_default() |= connected || !any;
+            *families.entry(family(address)).or_default().entry(address).or_default() |=
+                Some(presence) == best;
         }
     }
     families.into_iter().map(|(family, all)| (family, all.into_iter().collect())).collect()

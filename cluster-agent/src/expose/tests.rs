@@ -4,7 +4,7 @@ use super::{
     plan::{Action, Found, MOST, Plan, Refused, plan, refused_elsewhere},
     seen::{SeenService, SeenSlice},
 };
-use crate::synthesis::{Gateway, Gateways};
+use crate::synthesis::{Gateway, Gateways, Presence};
 use k8s_openapi::{
     api::{core::v1::Service, discovery::v1::EndpointSlice},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -47,7 +47,12 @@ fn resources(names: Vec<ClusterResource>) -> Resources<ClusterResource> {
 }
 
 fn egress(all: &[(&str, bool)]) -> Gateways {
-    let gateway = |(tunnel, connected): &(&str, bool)| {
+    let presence = |connected| if connected { Presence::Connected } else { Presence::Vanished };
+    of_presence(all.iter().map(|(tunnel, connected)| (*tunnel, presence(*connected))))
+}
+
+fn of_presence<'a>(all: impl IntoIterator<Item = (&'a str, Presence)>) -> Gateways {
+    let gateway = |(tunnel, presence): (&str, Presence)| {
         let hello = GatewayHello {
             hello: Hello::current("test"),
             instance: (*tunnel).to_owned(),
@@ -63,9 +68,9 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
             leaving: false,
             beside: BTreeSet::new(),
         };
-        (hello.instance.clone(), Gateway { hello, connected: *connected })
+        (hello.instance.clone(), Gateway { hello, presence })
     };
-    all.iter().map(gateway).collect()
+    all.into_iter().map(gateway).collect()
 }
 
 /// Two names whose objects have one name: long ones, that begin alike, and whose sums are the same.
@@ -412,6 +417,25 @@ fn names_resolve_where_a_gateway_is() {
         (spec.cluster_ip, spec.external_ips) = (Some("10.96.0.9".to_owned()), None);
     });
     assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["10.96.0.9", "fd00::9"], "it may carry none");
+}
+
+/// The agent that the others were connected to went with it.
+#[test]
+fn nobody_is_sent_to_a_gateway_that_leaves() {
+    let ready = |all: &[(&'static str, Presence)]| -> Vec<String> {
+        let mut world = World::default();
+        world.step(vec![name(CATALOG, &[80])], &of_presence(all.iter().copied()));
+        let endpoints = world.found.slices[0].endpoints.iter();
+        let ready = endpoints.filter(|one| one.conditions.as_ref().unwrap().ready == Some(true));
+        ready.map(|one| one.addresses.join(" ")).collect()
+    };
+    let (leaving, vanished, connected) = (Presence::Leaving, Presence::Vanished, Presence::Connected);
+    let pair = |one, other| ready(&[("10.1.0.5:15008", one), ("10.1.0.6:15008", other)]);
+    assert_eq!(pair(leaving, vanished), ["10.1.0.6"]);
+    assert_eq!(pair(leaving, connected), ["10.1.0.6"]);
+    assert_eq!(pair(vanished, connected), ["10.1.0.6"]);
+    assert_eq!(pair(vanished, vanished), ["10.1.0.5", "10.1.0.6"], "it was the agent that went");
+    assert_eq!(pair(leaving, leaving), ["10.1.0.5", "10.1.0.6"], "they are all that there is");
 }
 
 /// One gateway takes connections in both families of its pod.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     state::DataDir,
-    synthesis::{Changed, Gateway, Gateways, Synthesis},
+    synthesis::{Changed, Gateway, Gateways, Presence, Synthesis},
 };
 use std::{
     collections::BTreeMap,
@@ -140,19 +140,23 @@ impl Hub {
     #[must_use]
     pub fn gateways(&self) -> Gateways {
         let inner = self.lock();
-        let gateway =
-            |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.takes_connections() };
+        let gateway = |entry: &Entry| Gateway { hello: entry.hello.clone(), presence: entry.presence() };
         let mut all: Gateways =
             inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect();
         for (instance, there) in inner.others.known() {
             // what another replica says of one that came here on its way out is older
-            if inner.entries.get(instance).is_some_and(|here| here.vanished.is_none() && here.status.leaving)
-            {
+            let stays = |here: &Entry| here.vanished.is_none() && here.status.leaving;
+            if inner.entries.get(instance).is_some_and(stays) {
                 continue;
             }
-            if all.get(instance).is_none_or(|here| !here.connected && there.connected) {
-                let gateway = Gateway { hello: there.hello.clone(), connected: there.connected };
-                all.insert(instance.clone(), gateway);
+            let presence = there.presence();
+            let knows_better = |here: &Gateway| match here.presence {
+                Presence::Connected => false,
+                Presence::Leaving => presence == Presence::Connected,
+                Presence::Vanished => presence != Presence::Vanished,
+            };
+            if all.get(instance).is_none_or(knows_better) {
+                all.insert(instance.clone(), Gateway { hello: there.hello.clone(), presence });
             }
         }
         all

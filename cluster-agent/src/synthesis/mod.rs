@@ -47,8 +47,24 @@ pub type Gateways = BTreeMap<String, Gateway>;
 pub struct Gateway {
     /// What it said of itself.
     pub hello: GatewayHello,
-    /// Whether it is connected; one that is not was so a moment ago, and may come back.
-    pub connected: bool,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
+/// Whether a gateway is there: who is to be sent to one of several is sent to the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// It is about to end, and has said so.
+    Leaving,
+    /// It is not connected, but was so a moment ago, and may come back: perhaps it was its agent that went.
+    Vanished,
+    /// It is connected.
+    Connected,
+}
+
+impl Presence {
+    /// The greatest first.
+    pub const ALL: [Self; 3] = [Self::Connected, Self::Vanished, Self::Leaving];
 }
 
 /// What is known locally.
@@ -129,9 +145,9 @@ struct Sidecars(BTreeMap<IpAddr, SocketAddr>);
 impl Sidecars {
     fn of(gateways: &Gateways, view: &View) -> Self {
         let mut tunnels = BTreeMap::new();
-        for wanted in [true, false] {
+        for wanted in Presence::ALL {
             let sidecars =
-                gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
+                gateways.values().filter(|g| g.presence == wanted && g.hello.role == GatewayRole::Sidecar);
             for Gateway { hello, .. } in sidecars {
                 // a pod that is gone stands before nobody, least of all before whoever has its address now
                 let pod = match standing(hello, &view.pods) {

@@ -1,6 +1,6 @@
 //! What the proxy of a node stands before: the pods on it that are captured there.
 
-use super::Gateways;
+use super::{Gateways, Presence};
 use crate::{capture::Chosen, index::View, source::PodObject};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,8 +28,8 @@ pub(crate) fn captured(chosen: &Chosen, view: &View, pod: &PodObject) -> bool {
 /// Where the proxy of each node takes tunnels: one that is connected before one that is not.
 pub(super) fn proxies(gateways: &Gateways) -> BTreeMap<&str, SocketAddr> {
     let mut proxies = BTreeMap::new();
-    for wanted in [true, false] {
-        let nodes = gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Node);
+    for wanted in Presence::ALL {
+        let nodes = gateways.values().filter(|g| g.presence == wanted && g.hello.role == GatewayRole::Node);
         for gateway in nodes {
             if let Some(node) = &gateway.hello.node {
                 proxies.entry(node.as_str()).or_insert(gateway.hello.tunnel);

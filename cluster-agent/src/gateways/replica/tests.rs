@@ -36,7 +36,11 @@ impl Replica {
     }
 
     fn set(&self) -> Vec<(String, bool)> {
-        self.hub.gateways().into_iter().map(|(instance, gateway)| (instance, gateway.connected)).collect()
+        self.hub
+            .gateways()
+            .into_iter()
+            .map(|(instance, gateway)| (instance, gateway.presence == Presence::Connected))
+            .collect()
     }
 }
 

@@ -159,7 +159,7 @@ fn gateways() -> Gateways {
     };
     [machine, pod, hello(GatewayRole::Egress, 3), hello(GatewayRole::Ingress, 4)]
         .into_iter()
-        .map(|hello| (hello.instance.clone(), Gateway { hello, connected: true }))
+        .map(|hello| (hello.instance.clone(), Gateway { hello, presence: Presence::Connected }))
         .collect()
 }
 
@@ -172,7 +172,7 @@ fn a_pod_that_is_gone_stands_before_nobody() {
             pod: pod.map(str::to_owned),
             ..hello(GatewayRole::Sidecar, 1)
         };
-        Gateways::from([(hello.instance.clone(), Gateway { hello, connected: true })])
+        Gateways::from([(hello.instance.clone(), Gateway { hello, presence: Presence::Connected })])
     };
     let there = |name: &str, uid: &str, address: &str| {
         let mut index = crate::index::Index::default();

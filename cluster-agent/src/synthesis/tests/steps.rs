@@ -136,7 +136,8 @@ impl World {
                 if b.is_multiple_of(5) {
                     self.gateways.remove(&hello.instance);
                 } else {
-                    let gateway = Gateway { hello: hello.clone(), connected: b % 5 > 1 };
+                    let presence = Presence::ALL[usize::from(b % 5) % 3];
+                    let gateway = Gateway { hello: hello.clone(), presence };
                     self.gateways.insert(hello.instance, gateway);
                 }
             }
