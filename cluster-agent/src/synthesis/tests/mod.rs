@@ -348,7 +348,8 @@ fn a_connected_sidecar_is_preferred() {
     let serves = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
     let gateway = |port, connected| {
         let hello = GatewayHello { serves: serves.clone(), ..hello(GatewayRole::Sidecar, port) };
-        (hello.instance.clone(), Gateway { hello, connected })
+        let presence = if connected { Presence::Connected } else { Presence::Vanished };
+        (hello.instance.clone(), Gateway { hello, presence })
     };
     let tunnel =
         |gateways: Gateways| Sidecars::of(&gateways, &View::default()).tunnel("10.0.0.1".parse().unwrap());
