@@ -342,17 +342,17 @@ fn add_route(
         targets.push(Target {
             cluster: target.cluster.clone(),
             proximity: target.proximity,
-            ports: target.ports.clone(),
+            ports: target.ports.iter().copied().collect(),
             ready: target.ready,
             end_to_end: target.end_to_end,
-            identities: Arc::new(target.identities.clone()),
+            identities: Arc::new(target.identities.iter().cloned().collect()),
         });
     }
     let tcp =
         |port: &&tombolo_model::inventory::PortSpec| port.protocol == tombolo_model::inventory::Protocol::Tcp;
     let route = Arc::new(Route {
         name: spec.name.clone(),
-        addresses: spec.addresses.clone(),
+        addresses: spec.addresses.iter().copied().collect(),
         ports: spec.ports.iter().filter(tcp).map(|port| port.port).collect(),
         targets,
     });

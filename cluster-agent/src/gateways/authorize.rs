@@ -129,6 +129,8 @@ fn on_node(
     account: &AccountName,
 ) -> bool {
     view.pods.of(namespace).any(|pod| {
-        pod.account == *account && pod.node.as_deref() == Some(node) && captured(chosen, view, pod)
+        pod.account == *account
+            && pod.node.as_ref().is_some_and(|of| of.as_str() == node)
+            && captured(chosen, view, pod)
     })
 }

@@ -3,11 +3,11 @@
 use crate::source::{Check, ServiceObject, ServicePort, SliceObject, SlicePort, TargetPort};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{
-    AccountName, DnsLabel,
+    AccountName, DnsLabel, Few,
     inventory::{PortSpec, Protocol},
     mcs::Traits,
 };
@@ -20,7 +20,7 @@ pub struct LocalService {
     /// Whether its pods have names of their own.
     pub headless: bool,
     /// Who serves it, as far as it is known.
-    pub accounts: BTreeSet<AccountName>,
+    pub accounts: Few<AccountName>,
     /// Its ports.
     pub ports: Vec<LocalPort>,
     /// Its endpoints by address.

@@ -1,5 +1,6 @@
 //! The objects of a cluster, validated: what the agent reads out of Kubernetes' types.
 
+use super::uid::Uid;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -7,7 +8,7 @@ use std::{
     str::FromStr,
 };
 use tombolo_model::{
-    AccountName, DnsLabel, Locality, NamespaceName,
+    AccountName, DnsLabel, Few, Locality, NamespaceName,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
     mcs::Traits,
@@ -277,11 +278,11 @@ pub struct PodObject {
     /// Its name.
     pub name: AccountName,
     /// `metadata.uid`: another pod of the same name has another.
-    pub uid: String,
+    pub uid: Uid,
     /// The node it runs on; none before it is placed.
-    pub node: Option<String>,
-    /// Its addresses, one of each family at most, in order; none before it has them. There are many pods, and a set is ten times as large.
-    pub addresses: Box<[IpAddr]>,
+    pub node: Option<AccountName>,
+    /// Its addresses, one of each family at most; none before it has them.
+    pub addresses: Few<IpAddr>,
     /// Whether its addresses are its node's, and so those of others too.
     pub host_network: bool,
     /// Who it runs as.

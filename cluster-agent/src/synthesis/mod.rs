@@ -148,7 +148,7 @@ impl Sidecars {
         }
         let nodes = node::proxies(gateways);
         for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-            let Some(tunnel) = pod.node.as_deref().and_then(|node| nodes.get(node)) else { continue };
+            let Some(tunnel) = pod.node.as_ref().and_then(|node| nodes.get(node.as_str())) else { continue };
             if !captured(&view.capture, view, pod) {
                 continue;
             }

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
 };
 use tombolo_model::{
-    GatewayRole, SpiffeId,
+    AccountName, GatewayRole, SpiffeId,
     intent::CaptureMode,
     snapshot::{
         GatewayResource, Resource as _, ResourceKey, Resources, SelfSpec, WorkloadSelector, WorkloadSpec,
@@ -44,7 +44,10 @@ pub(super) fn workloads(own: &SelfSpec, view: &View, gateways: &Gateways) -> Wor
     let nodes = proxies(gateways);
     let mut all = Workloads::new();
     for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-        let Some(node) = pod.node.as_deref().filter(|node| nodes.contains_key(node)) else { continue };
+        let Some(node) = pod.node.as_ref().map(AccountName::as_str).filter(|node| nodes.contains_key(node))
+        else {
+            continue;
+        };
         if pod.addresses.is_empty() || !captured(&view.capture, view, pod) {
             continue;
         }

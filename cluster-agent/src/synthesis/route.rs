@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{
-    AccountName, ClusterName, DnsLabel, Held, Proximity, SpiffeId,
+    AccountName, ClusterName, DnsLabel, Few, Held, Proximity, SpiffeId,
     inventory::{Protocol, ServiceKey},
     snapshot::{
         EndpointSpec, ExportPort, ExportSpec, NameKind, NameSpec, RouteSpec, RouteTarget, SelfSpec,
@@ -21,8 +21,8 @@ use tombolo_model::{
 pub(super) fn route(
     own: &SelfSpec,
     name: &NameSpec,
-    addresses: BTreeSet<IpAddr>,
-    captured_at: BTreeSet<(u16, u16)>,
+    addresses: Few<IpAddr>,
+    captured_at: Few<(u16, u16)>,
 ) -> RouteSpec {
     let mut targets: Vec<RouteTarget> = name
         .targets
@@ -49,7 +49,7 @@ pub(super) fn route(
 }
 
 /// What stands behind a name of this cluster: services, ports of them, and for a pod's name which pod.
-type Behind<'a> = (&'a BTreeSet<ServiceKey>, &'a BTreeSet<u16>, NameKind, Option<&'a DnsLabel>);
+type Behind<'a> = (&'a [ServiceKey], &'a [u16], NameKind, Option<&'a DnsLabel>);
 
 /// What was worked out already. A service and the same service in this cluster are two names with the same endpoints.
 #[derive(Default)]
@@ -71,7 +71,7 @@ pub(super) fn export<'a>(
         .0
         .entry((&target.services, &target.ports, kind, name.pod.as_ref()))
         .or_insert_with(|| ports(own, name, target, local, sidecars).into());
-    Some(ExportSpec { name: name.name.clone(), callers: callers.clone(), ports: ports.clone() })
+    Some(ExportSpec { name: name.name.clone(), callers: callers.into(), ports: ports.clone() })
 }
 
 fn ports(

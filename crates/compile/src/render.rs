@@ -137,11 +137,11 @@ pub(crate) fn name(
             Some(TargetSpec {
                 cluster: cluster.name.clone(),
                 proximity: proximity(receiver, cluster),
-                services: target.services.clone(),
-                ports: target.ports.clone(),
+                services: (&target.services).into(),
+                ports: (&target.ports).into(),
                 ready: target.ready,
                 end_to_end: target.end_to_end,
-                accounts: target.accounts.clone(),
+                accounts: (&target.accounts).into(),
             })
         })
         .collect();

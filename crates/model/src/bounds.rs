@@ -23,9 +23,7 @@ impl ServiceRecord {
     pub fn fit(&mut self) {
         self.ports.truncate(PORTS);
         self.ports.iter_mut().for_each(|port| fit_text(&mut port.app_protocol));
-        while self.accounts.len() > ACCOUNTS {
-            self.accounts.pop_last();
-        }
+        self.accounts.truncate(ACCOUNTS);
         while self.pods.len() > PODS {
             self.pods.pop_last();
         }

@@ -6,6 +6,7 @@
 
 pub mod bounds;
 pub mod corefile;
+mod few;
 pub mod generation;
 pub mod health;
 mod held;
@@ -19,7 +20,9 @@ pub mod mcs;
 pub mod name;
 mod shared;
 pub mod snapshot;
+mod text;
 
+pub use few::Few;
 pub use generation::Generation;
 pub use held::Held;
 pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};

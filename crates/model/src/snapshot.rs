@@ -5,6 +5,7 @@
 //! to a gateway of its cluster.
 
 use crate::{
+    few::Few,
     held::Held,
     identity::{SpiffeId, TrustDomain},
     install::{InstallOrder, Trial},
@@ -215,15 +216,15 @@ pub struct TargetSpec {
     /// How near it is to the receiver.
     pub proximity: Proximity,
     /// Its services; two where two of its namespaces have a service of this name.
-    pub services: BTreeSet<ServiceKey>,
+    pub services: Few<ServiceKey>,
     /// The ports it serves.
-    pub ports: BTreeSet<u16>,
+    pub ports: Few<u16>,
     /// Ready endpoints: its weight among targets equally near. Zero takes no requests.
     pub ready: u32,
     /// Whether its endpoints take a workload's own TLS session.
     pub end_to_end: EndToEnd,
     /// Who may answer: the server's identity must be one of these.
-    pub accounts: BTreeSet<(NamespaceName, AccountName)>,
+    pub accounts: Few<(NamespaceName, AccountName)>,
 }
 
 /// A namespace of the receiving cluster whose capture mode a global namespace chooses. A label of the namespace goes before it.
@@ -314,13 +315,13 @@ pub struct RouteTarget {
     /// How near; the nearest with a healthy target takes all.
     pub proximity: Proximity,
     /// The ports it serves.
-    pub ports: BTreeSet<u16>,
+    pub ports: Few<u16>,
     /// Ready endpoints: its weight among targets equally near.
     pub ready: u32,
     /// Whether its endpoints take a workload's own TLS session.
     pub end_to_end: EndToEnd,
     /// The identities that may answer.
-    pub identities: BTreeSet<SpiffeId>,
+    pub identities: Few<SpiffeId>,
 }
 
 /// How a gateway reaches a global name.
@@ -329,13 +330,13 @@ pub struct RouteSpec {
     /// The name; the authority of the tunnel's CONNECT.
     pub name: GlobalName,
     /// The addresses that stand for it here: the VIP, or what the capture mode uses in its place.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// Its ports.
     pub ports: Vec<PortSpec>,
     /// In capture mode `gateway`: each port, with the number at which egress gateways take its connections. Pairs, for
     /// serde reads no numbers as keys inside a tagged enum.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub captured_at: BTreeSet<(u16, u16)>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub captured_at: Few<(u16, u16)>,
     /// Where it is served.
     pub targets: Vec<RouteTarget>,
 }
@@ -370,7 +371,7 @@ pub struct ExportSpec {
     /// The name.
     pub name: GlobalName,
     /// The clusters that may call it (its own included).
-    pub callers: BTreeSet<ClusterName>,
+    pub callers: Few<ClusterName>,
     /// Its ports; most services have two names, which are the same endpoints.
     pub ports: Held<Vec<ExportPort>>,
 }

@@ -265,7 +265,7 @@ impl World {
             all.push(GatewayResource::Export(
                 ExportSpec {
                     name: service(),
-                    callers: self.spec.callers.clone(),
+                    callers: (&self.spec.callers).into(),
                     ports: vec![ExportPort {
                         port: PORT,
                         endpoints: site.endpoints.iter().map(endpoint).collect(),

@@ -39,11 +39,11 @@ fn target(cluster: &str, ready: u32) -> TargetSpec {
     TargetSpec {
         cluster: cluster.parse().unwrap(),
         proximity: Proximity::Elsewhere,
-        services: BTreeSet::new(),
-        ports: BTreeSet::new(),
+        services: [].into(),
+        ports: [].into(),
         ready,
         end_to_end: EndToEnd::None,
-        accounts: BTreeSet::new(),
+        accounts: [].into(),
     }
 }
 

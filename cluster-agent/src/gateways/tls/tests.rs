@@ -40,8 +40,8 @@ fn pod(namespace: &str, account: &str, name: &str, node: &str, address: &str) ->
     Object::Pod(PodObject {
         namespace: namespace.parse().unwrap(),
         name: name.parse().unwrap(),
-        uid: format!("uid-{name}"),
-        node: Some(node.to_owned()),
+        uid: format!("uid-{name}").into(),
+        node: Some(node.parse().unwrap()),
         addresses: [address.parse().unwrap()].into(),
         host_network: false,
         account: account.parse().unwrap(),

@@ -260,14 +260,13 @@ pub(super) fn pod(object: Pod) -> Read {
         Err(error) => return Read::of(key, Err(format!("spec.serviceAccountName: {error}"))),
     };
     let texts = status.pod_ips.unwrap_or_default().into_iter().map(|address| address.ip).chain(status.pod_ip);
-    let addresses: BTreeSet<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
     let pod = PodObject {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
-        uid: object.metadata.uid.unwrap_or_default(),
-        node: spec.node_name,
+        uid: object.metadata.uid.unwrap_or_default().into(),
+        node: spec.node_name.and_then(|name| AccountName::parse(&name).ok()),
         host_network: spec.host_network.unwrap_or_default(),
-        addresses: addresses.into_iter().collect(),
+        addresses: texts.filter_map(|text| text.parse().ok()).collect(),
         account,
     };
     Read::of(key, Ok(Object::Pod(pod)))

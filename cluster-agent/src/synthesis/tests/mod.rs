@@ -52,11 +52,11 @@ fn target(cluster_name: &str, proximity: Proximity, service: &str) -> TargetSpec
     TargetSpec {
         cluster: cluster(cluster_name),
         proximity,
-        services: BTreeSet::from([ServiceKey::try_from(format!("default/{service}")).unwrap()]),
-        ports: BTreeSet::from([80]),
+        services: [ServiceKey::try_from(format!("default/{service}")).unwrap()].into(),
+        ports: [80].into(),
         ready: 1,
         end_to_end: EndToEnd::All,
-        accounts: BTreeSet::from([("default".parse().unwrap(), service.parse().unwrap())]),
+        accounts: [("default".parse().unwrap(), service.parse().unwrap())].into(),
     }
 }
 
@@ -178,7 +178,7 @@ fn a_pod_that_is_gone_stands_before_nobody() {
         index.apply(crate::source::Object::Pod(crate::source::PodObject {
             namespace: "shop".parse().unwrap(),
             name: name.parse().unwrap(),
-            uid: uid.to_owned(),
+            uid: uid.into(),
             node: None,
             addresses: [address.parse().unwrap()].into(),
             host_network: false,
@@ -446,13 +446,13 @@ fn egress_gateways_alone_are_told_where_to_take_connections() {
     };
     let mut steps = Synthesizer::default();
     steps.step(&state, local(&nowhere)).unwrap();
-    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::new());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), [].into());
     let changed = steps.step(&state, local(&exposed)).unwrap();
     assert_eq!(
         changed,
         Changed::Keys([ResourceKey::new("route", "cart.acme.example.com")].into()),
         "and nothing else"
     );
-    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::from([(80, 16_384)]));
-    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), BTreeSet::new());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), [(80, 16_384)].into());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), [].into());
 }

@@ -162,8 +162,8 @@ impl World {
                 let pod = PodObject {
                     namespace: "default".parse().unwrap(),
                     name: format!("p{}", a % 3).parse().unwrap(),
-                    uid: String::new(),
-                    node: Some(format!("n{}", b % 2)),
+                    uid: "".into(),
+                    node: Some(format!("n{}", b % 2).parse().unwrap()),
                     addresses: [format!("10.0.{}.{}", a % 3, b % 3).parse().unwrap()].into(),
                     host_network: b % 8 == 7,
                     account: format!("a{}", b % 3).parse().unwrap(),

@@ -89,7 +89,7 @@ pub(crate) fn service(created_s: i64, ports: Vec<PortSpec>) -> ServiceRecord {
         ready: 1,
         total: 1,
         tunnelled: 1,
-        accounts: BTreeSet::from([AccountName::parse("default").unwrap()]),
+        accounts: [AccountName::parse("default").unwrap()].into(),
         pods: BTreeMap::new(),
         export: None,
     }
