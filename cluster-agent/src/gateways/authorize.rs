@@ -103,7 +103,8 @@ pub(crate) fn authorize(
                 view.services.iter().any(|(key, service)| {
                     key.namespace == *namespace
                         && service.endpoints.iter().any(|(address, known)| {
-                            known.account.as_ref() == Some(account) && hello.serves.contains(address)
+                            known.account_in(&service.accounts) == Some(account)
+                                && hello.serves.contains(address)
                         })
                 })
             };

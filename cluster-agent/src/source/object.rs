@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 use tombolo_model::{
-    AccountName, DnsLabel, Few, Locality, NamespaceName,
+    AccountName, DnsLabel, Few, Held, Locality, NamespaceName,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
     mcs::Traits,
@@ -145,7 +145,7 @@ pub struct ServiceObject {
     /// How its endpoints are checked: the annotation `tombolo.io/health-check`, else TCP.
     pub check: Check,
     /// What of it goes to other clusters where it is exported.
-    pub traits: Traits,
+    pub traits: Held<Traits>,
     /// Whether it is but another name for something outside (`ExternalName`), and so nothing to serve.
     pub external: bool,
 }
@@ -241,7 +241,7 @@ pub struct SliceEndpoint {
     /// On its way out and still answering: taken while no other is ready.
     pub draining: bool,
     /// The name of a pod that has one.
-    pub hostname: Option<DnsLabel>,
+    pub hostname: Option<Box<DnsLabel>>,
     /// The pod it is, where the slice says so.
     pub pod: Option<AccountName>,
 }

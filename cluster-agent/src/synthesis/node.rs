@@ -52,7 +52,7 @@ pub(super) fn workloads(own: &SelfSpec, view: &View, gateways: &Gateways) -> Wor
             continue;
         }
         let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, &pod.namespace, &pod.account);
-        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() });
+        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() }.into());
         let resource =
             all.entry(node.to_owned()).or_default().entry(fresh.key()).or_insert_with(|| fresh.clone());
         if let GatewayResource::Workload(workload) = resource {

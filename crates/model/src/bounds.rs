@@ -116,7 +116,7 @@ mod tests {
             pods: (0..many * 10)
                 .map(|n| (format!("p{n}").parse().unwrap(), PodRecord { ready: true, tunnelled: false }))
                 .collect(),
-            export: Some(ExportRecord {
+            export: Some(Box::new(ExportRecord {
                 created_s: 0,
                 traits: Traits {
                     ports: (0..many)
@@ -133,7 +133,7 @@ mod tests {
                 },
                 labels: labels.clone(),
                 annotations: labels,
-            }),
+            })),
         }
     }
 

@@ -29,6 +29,14 @@ impl<T: Ord> Few<T> {
         self.binary_search(value).is_ok()
     }
 
+    /// One more, where it is not one of them.
+    pub fn insert(&mut self, value: T) {
+        if !self.contains(&value) {
+            let values = std::mem::take(self);
+            *self = values.into_iter().chain([value]).collect();
+        }
+    }
+
     /// Leaves out all but the first so many.
     pub fn truncate(&mut self, most: usize) {
         if self.len() > most {
@@ -161,6 +169,9 @@ mod tests {
             prop_assert_eq!(hash(&few_a) == hash(&few_b), hash(&a) == hash(&b));
             prop_assert_eq!(format!("{few_a:?}"), format!("{a:?}"));
             prop_assert!((0..6).all(|value| few_a.contains(&value) == a.contains(&value)));
+            let mut both = few_a.clone();
+            few_b.iter().for_each(|value| both.insert(*value));
+            prop_assert!(both.iter().eq(a.union(&b)));
             let mut first = few_a.clone();
             first.truncate(2);
             prop_assert!(first.iter().eq(a.iter().take(2)));

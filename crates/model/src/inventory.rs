@@ -102,7 +102,7 @@ pub struct ServiceRecord {
     pub pods: BTreeMap<DnsLabel, PodRecord>,
     /// Its ServiceExport, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub export: Option<ExportRecord>,
+    pub export: Option<Box<ExportRecord>>,
 }
 
 /// A pod that has a name of its own.

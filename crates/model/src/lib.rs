@@ -18,9 +18,10 @@ pub mod inventory;
 pub mod locality;
 pub mod mcs;
 pub mod name;
+mod place;
+mod recent;
 mod shared;
 pub mod snapshot;
-mod text;
 
 pub use few::Few;
 pub use generation::Generation;
@@ -28,3 +29,4 @@ pub use held::Held;
 pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};
 pub use locality::{Locality, Proximity};
 pub use name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NameError, NamespaceName, OrgName};
+pub use place::Place;

@@ -13,14 +13,15 @@ use std::{
 #[serde(from = "SocketAddr", into = "SocketAddr")]
 pub struct Place {
     ip: IpAddr,
-    port: u16,
+    /// The higher byte first: without a number to be aligned, an endpoint is a sixth smaller.
+    port: [u8; 2],
 }
 
 impl Place {
     /// This port of this address.
     #[must_use]
     pub const fn new(ip: IpAddr, port: u16) -> Self {
-        Self { ip, port }
+        Self { ip, port: port.to_be_bytes() }
     }
     /// The address.
     #[must_use]
@@ -30,12 +31,17 @@ impl Place {
     /// As a socket has it.
     #[must_use]
     pub const fn socket(self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port)
+        SocketAddr::new(self.ip, u16::from_be_bytes(self.port))
     }
 }
 impl From<SocketAddr> for Place {
     fn from(address: SocketAddr) -> Self {
         Self::new(address.ip(), address.port())
+    }
+}
+impl<I: Into<IpAddr>> From<(I, u16)> for Place {
+    fn from((ip, port): (I, u16)) -> Self {
+        Self::new(ip.into(), port)
     }
 }
 impl From<Place> for SocketAddr {
@@ -71,7 +77,7 @@ mod tests {
             let socket = |(ip, port)| SocketAddr::new(ip, port);
             let (a, b) = (Place::from(socket(one)), Place::from(socket(other)));
             prop_assert_eq!(a.cmp(&b), socket(one).cmp(&socket(other)));
-            prop_assert_eq!((a.ip(), a.socket()), (one.0, socket(one)));
+            prop_assert_eq!((a.ip(), a.socket(), Place::from(one)), (one.0, socket(one), a));
             prop_assert_eq!(a.to_string(), socket(one).to_string());
             prop_assert_eq!(a.to_string().parse(), Ok(a));
             let text = serde_json::to_string(&socket(one)).unwrap();
@@ -82,6 +88,6 @@ mod tests {
 
     #[test]
     fn is_small() {
-        assert_eq!((size_of::<Option<Place>>(), size_of::<SocketAddr>()), (20, 32));
+        assert_eq!((size_of::<Option<Place>>(), size_of::<SocketAddr>()), (19, 32));
     }
 }

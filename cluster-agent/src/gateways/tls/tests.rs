@@ -134,11 +134,13 @@ impl Lab {
         let own = membership();
         let itself =
             SelfSpec { cluster: own.cluster, trust_domain: own.trust_domain, locality: Locality::default() };
-        let resources: Resources<ClusterResource> =
-            [ClusterResource::Itself(itself), ClusterResource::Bundle(self.organization.bundle_spec())]
-                .into_iter()
-                .map(|resource| (resource.key(), resource))
-                .collect();
+        let resources: Resources<ClusterResource> = [
+            ClusterResource::Itself(itself.into()),
+            ClusterResource::Bundle(self.organization.bundle_spec().into()),
+        ]
+        .into_iter()
+        .map(|resource| (resource.key(), resource))
+        .collect();
         let gateways = self.hub.gateways();
         let local = Local {
             view: &self.view,

@@ -71,7 +71,7 @@ fn name(text: &str, index: u8, kind: NameKind, targets: Vec<TargetSpec>) -> Name
             v6: format!("fd74:6f6d:6265:6c6f::{index:x}").parse().unwrap(),
         },
         headless: false,
-        ports: vec![],
+        ports: vec![].into(),
         targets,
     }
 }
@@ -80,22 +80,33 @@ fn snapshot() -> Resources<ClusterResource> {
     let trust_domain = TrustDomain::parse("acme.internal").unwrap();
     let both = BTreeSet::from([cluster("c1"), cluster("c2")]);
     [
-        ClusterResource::Itself(SelfSpec {
-            cluster: cluster("c1"),
-            trust_domain: trust_domain.clone(),
-            locality: Locality::default(),
-        }),
-        ClusterResource::Bundle(TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }),
-        ClusterResource::Peer(PeerSpec {
-            cluster: cluster("c2"),
-            proximity: Proximity::Region,
-            ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
-        }),
-        ClusterResource::Domain(DomainSpec {
-            domain: "acme.example.com".parse().unwrap(),
-            gns: "acme".parse().unwrap(),
-            members: both,
-        }),
+        ClusterResource::Itself(
+            SelfSpec {
+                cluster: cluster("c1"),
+                trust_domain: trust_domain.clone(),
+                locality: Locality::default(),
+            }
+            .into(),
+        ),
+        ClusterResource::Bundle(
+            TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }.into(),
+        ),
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: cluster("c2"),
+                proximity: Proximity::Region,
+                ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
+            }
+            .into(),
+        ),
+        ClusterResource::Domain(
+            DomainSpec {
+                domain: "acme.example.com".parse().unwrap(),
+                gns: "acme".parse().unwrap(),
+                members: both,
+            }
+            .into(),
+        ),
         ClusterResource::Name(
             name(
                 "cart.acme.example.com",

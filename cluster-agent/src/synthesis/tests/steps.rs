@@ -147,7 +147,7 @@ impl World {
                     ingress: BTreeSet::from([format!("192.0.2.{b}:15008")]),
                 };
                 let key = ResourceKey::new("peer", peer.cluster.as_str());
-                self.resource(key, (!b.is_multiple_of(3)).then_some(ClusterResource::Peer(peer)));
+                self.resource(key, (!b.is_multiple_of(3)).then_some(ClusterResource::Peer(peer.into())));
             }
             8 => {
                 let trust_domain = TrustDomain::parse("acme.internal").unwrap();
@@ -156,7 +156,7 @@ impl World {
                     roots: vec![format!("root {b}")],
                     clusters: BTreeMap::new(),
                 };
-                self.resource(ResourceKey::new("bundle", ""), Some(ClusterResource::Bundle(bundle)));
+                self.resource(ResourceKey::new("bundle", ""), Some(ClusterResource::Bundle(bundle.into())));
             }
             9 => {
                 let pod = PodObject {
@@ -193,7 +193,10 @@ impl World {
                     against: BTreeMap::new(),
                 };
                 let key = ResourceKey::new("capture", "default");
-                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Capture(capture)));
+                self.resource(
+                    key,
+                    (!b.is_multiple_of(4)).then_some(ClusterResource::Capture(capture.into())),
+                );
             }
             _ => {
                 let members = BTreeSet::from([cluster("c1"), cluster(&format!("c{b}"))]);
@@ -203,7 +206,7 @@ impl World {
                     members,
                 };
                 let key = ResourceKey::new("domain", "acme.example.com");
-                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Domain(domain)));
+                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Domain(domain.into())));
             }
         }
     }

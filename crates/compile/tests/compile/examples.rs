@@ -79,7 +79,7 @@ fn the_older_wins_a_port() {
     let own = spec(&world, 2, "catalog.cluster-1.acme.example.com");
     assert_eq!(own.ports.iter().map(|p| p.port).collect::<Vec<_>>(), [7, 53, 80, 8082]);
     // Equal age: the smaller cluster id. One service with both transports: TCP, which is carried.
-    assert_eq!(spec(&world, 2, "other.acme.example.com").ports, [port(53)]);
+    assert_eq!(spec(&world, 2, "other.acme.example.com").ports.as_slice(), [port(53)]);
 
     let found = conflicts(&world);
     let of = |service: &str| -> Vec<_> {
@@ -304,7 +304,7 @@ fn global_namespaces_choose_capture_modes() {
     let mode = |world: &World, namespace: &str| {
         let key = ResourceKey::new("capture", namespace);
         match snapshot(world, cluster_id(1)).remove(&key) {
-            Some(ClusterResource::Capture(capture)) => Some(capture),
+            Some(ClusterResource::Capture(capture)) => Some(CaptureSpec::clone(&capture)),
             _ => None,
         }
     };
