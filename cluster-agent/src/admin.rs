@@ -95,7 +95,7 @@ impl Shown {
                             .endpoints
                             .iter()
                             .map(|(address, endpoint)| {
-                                let probe = crate::index::Probe::of(*address, &port.check);
+                                let probe = crate::index::Probe::of(address.socket(), &port.check);
                                 json!({
                                     "address": address,
                                     "slice_ready": endpoint.ready,

@@ -23,7 +23,7 @@ pub struct Reporter {
     stored: Option<Arc<Inventory>>,
     /// Sent, and not known to be stored or not. Under its number nothing else may be sent: the controller takes a
     /// number that it has for a repetition.
-    open: Option<(InventoryUpdate, Arc<Inventory>)>,
+    open: Option<(Arc<InventoryUpdate>, Arc<Inventory>)>,
     /// Whether to ask whether the controller still has it, though nothing changed.
     ask: bool,
 }
@@ -49,11 +49,11 @@ impl Reporter {
     }
 
     /// What to send so that the controller comes to have `now`; nothing where it has that.
-    pub fn next(&mut self, now: &Arc<Inventory>) -> Option<InventoryUpdate> {
+    pub fn next(&mut self, now: &Arc<Inventory>) -> Option<Arc<InventoryUpdate>> {
         if self.open.is_none() {
-            self.open = self.update(now).map(|update| (update, Arc::clone(now)));
+            self.open = self.update(now).map(|update| (Arc::new(update), Arc::clone(now)));
         }
-        self.open.as_ref().map(|(update, _)| update.clone())
+        self.open.as_ref().map(|(update, _)| Arc::clone(update))
     }
 
     /// The connection is another one: the controller may have lost what it had, as after its database was restored from
@@ -119,7 +119,7 @@ impl Reporter {
                 }
                 continue;
             };
-            let answer = requests.post::<_, InventoryAck>(PATH, &update).await;
+            let answer = requests.post::<_, InventoryAck>(PATH, &*update).await;
             let outcome = answer.as_ref().map_or_else(outcome_of, |_| Outcome::Stored);
             self.outcome(outcome);
             let (sequence, whole) = (update.sequence, update.whole);

@@ -109,7 +109,7 @@ pub(super) fn plan(
         let given = |spec: &&PortSpec| {
             Some(Port { spec: (*spec).clone(), at: *numbers.get(&(name.clone(), spec.port))? })
         };
-        let ports: Vec<Port> = specs.iter().filter_map(|spec| given(&spec)).collect();
+        let ports: Vec<Port> = specs.iter().filter_map(given).collect();
         if ports.len() < specs.len() {
             let message = format!(
                 "has a port too many: the egress gateways have {MOST} for all names, and all are taken; it is left out"
@@ -138,7 +138,7 @@ pub(super) fn plan(
                 None => behind.push(slice),
                 Some(found) => {
                     let Some(uid) = &found.uid else { continue };
-                    objects::own(&mut slice, &object, uid);
+                    objects::own(&mut slice, &object, &uid.to_string());
                     if seen != Some(SeenSlice::of(&slice)) {
                         plan.actions.push(Action::ApplySlice(Box::new(slice)));
                     }
@@ -163,7 +163,7 @@ pub(super) fn plan(
             None => refused.contains_key(name),
         };
         let ports = ports.iter().map(|port| (port.spec.port, port.at)).collect();
-        plan.exposed.insert(name.clone(), Exposure { addresses, refused, ports });
+        plan.exposed.insert(name.clone(), Exposure { addresses: addresses.into(), refused, ports });
         kept.insert(object);
     }
     // Endpoints go before their Service, which no longer leads anywhere.
@@ -233,19 +233,19 @@ fn addresses(vip: Vip, there: Option<&SeenService>, refused: &Refused) -> BTreeS
 }
 
 /// A name that there should be a Service for.
-struct Wanted {
+struct Wanted<'a> {
     /// Its TCP ports.
-    ports: Vec<PortSpec>,
+    ports: Vec<&'a PortSpec>,
     vip: Vip,
 }
 
 /// The imported names that have TCP ports.
-fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted> {
+fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted<'_>> {
     let mut wanted = BTreeMap::new();
     for resource in resources.values() {
         let ClusterResource::Name(name) = resource else { continue };
         let tcp = name.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-        let ports: Vec<PortSpec> = tcp.cloned().collect();
+        let ports: Vec<&PortSpec> = tcp.collect();
         if !ports.is_empty() {
             wanted.insert(name.name.clone(), Wanted { ports, vip: name.vip });
         }
@@ -256,7 +256,7 @@ fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted
 /// A number for each (name, port): the one it had, in memory or else in its Service; a free one where it had none. No
 /// number stands for two.
 fn numbers(
-    wanted: &BTreeMap<GlobalName, Wanted>,
+    wanted: &BTreeMap<GlobalName, Wanted<'_>>,
     before: &Exposed,
     services: &BTreeMap<String, SeenService>,
     gateways: &Gateways,

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
-    GatewayRole, GlobalName, NamespaceName,
+    Few, GatewayRole, GlobalName, NamespaceName,
     inventory::{PortSpec, Protocol},
     snapshot::{ClusterResource, NameKind, NameSpec, Resource, Resources, Vip},
 };
@@ -35,7 +35,7 @@ fn name(text: &str, ports: &[u16]) -> ClusterResource {
             pod: None,
             vip: Vip { v4: [240, 0, 0, 1].into(), v6: "fd74::1".parse().unwrap() },
             headless: false,
-            ports: ports.iter().map(tcp).chain([udp]).collect(),
+            ports: ports.iter().map(tcp).chain([udp]).collect::<Vec<_>>().into(),
             targets: vec![],
         }
         .into(),
@@ -222,7 +222,7 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
     let object = object_name(&global(CATALOG));
     let made = format!("make {object}, apply slice {object}-ipv4, apply slice {object}-ipv6");
     assert_eq!(world.step(names(), &gateways), [made], "never one that leads to nobody");
-    let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
+    let vip = Few::from(["240.0.0.1".parse().unwrap()]);
     assert_eq!(world.exposed[&global(CATALOG)].addresses, vip, "pods with a proxy need no Service");
     assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
     let exposure = &world.exposed[&global(CATALOG)];
@@ -484,7 +484,7 @@ fn refused_names_are_at_their_services() {
     assert!(world.step(names(), &gateways)[0].starts_with("apply g-catalog"));
     assert!(world.exposed[&global(CATALOG)].refused, "not before it was read back");
     world.step(names(), &gateways);
-    assert_eq!(world.exposed[&global(CATALOG)].addresses, BTreeSet::from(["240.0.0.1".parse().unwrap()]));
+    assert_eq!(world.exposed[&global(CATALOG)].addresses, ["240.0.0.1".parse().unwrap()].into());
     assert!(world.problems.is_empty());
 }
 
@@ -503,7 +503,7 @@ fn one_replica_writes() {
         reader.exposed = plan.exposed;
     };
     read(&mut reader, Objects::default());
-    let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
+    let vip = Few::from(["240.0.0.1".parse().unwrap()]);
     let early = reader.exposed[&global(CATALOG)].clone();
     assert_eq!((early.addresses, early.ports.len()), (vip, 0), "the numbers are not its own to give");
     writer.refused.insert(global(CATALOG), "a policy".to_owned());

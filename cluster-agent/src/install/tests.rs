@@ -34,26 +34,34 @@ fn snapshot(order: InstallOrder) -> Resources<ClusterResource> {
     let trust_domain: tombolo_model::TrustDomain = "acme.tombolo.internal".parse().unwrap();
     let cluster = ClusterName::parse("east").unwrap();
     let all = [
-        ClusterResource::Itself(SelfSpec {
-            cluster: cluster.clone(),
-            trust_domain: trust_domain.clone(),
-            locality: Locality::default(),
-        }),
-        ClusterResource::Bundle(TrustBundleSpec {
-            trust_domain,
-            roots: vec!["ROOT".to_owned()],
-            clusters: BTreeMap::new(),
-        }),
-        ClusterResource::Domain(DomainSpec {
-            domain: "acme.example.com".parse().unwrap(),
-            gns: "acme".parse().unwrap(),
-            members: BTreeSet::from([cluster]),
-        }),
-        ClusterResource::Peer(PeerSpec {
-            cluster: "west".parse().unwrap(),
-            proximity: Proximity::Elsewhere,
-            ingress: BTreeSet::new(),
-        }),
+        ClusterResource::Itself(
+            SelfSpec {
+                cluster: cluster.clone(),
+                trust_domain: trust_domain.clone(),
+                locality: Locality::default(),
+            }
+            .into(),
+        ),
+        ClusterResource::Bundle(
+            TrustBundleSpec { trust_domain, roots: vec!["ROOT".to_owned()], clusters: BTreeMap::new() }
+                .into(),
+        ),
+        ClusterResource::Domain(
+            DomainSpec {
+                domain: "acme.example.com".parse().unwrap(),
+                gns: "acme".parse().unwrap(),
+                members: BTreeSet::from([cluster]),
+            }
+            .into(),
+        ),
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: "west".parse().unwrap(),
+                proximity: Proximity::Elsewhere,
+                ingress: BTreeSet::new(),
+            }
+            .into(),
+        ),
         ClusterResource::Install(order.into()),
     ];
     all.into_iter().map(|one| (one.key(), one)).collect()

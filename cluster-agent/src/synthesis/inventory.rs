@@ -6,8 +6,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
-use tombolo_model::AccountName;
 use tombolo_model::inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceRecord};
+use tombolo_model::{AccountName, DnsLabel};
 
 /// What this cluster reports to the controller.
 #[must_use]
@@ -42,7 +42,8 @@ fn report(local: Local<'_>, takes_calls: bool) -> Inventory {
             let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
             let passing = takes_calls.then_some(&**local.passing);
             let record = service_record(service, created_s, passing, &sidecars);
-            let mut record = ServiceRecord { export: local.view.export(key, service), ..record };
+            let mut record =
+                ServiceRecord { export: local.view.export(key, service).map(Box::new), ..record };
             record.fit();
             (key.clone(), record)
         })
@@ -71,7 +72,8 @@ fn service_record(
     if service.headless {
         for (address, known) in &service.endpoints {
             let Some(hostname) = &known.hostname else { continue };
-            let pod = pods.entry(hostname.clone()).or_insert(PodRecord { ready: false, tunnelled: true });
+            let pod =
+                pods.entry(DnsLabel::clone(hostname)).or_insert(PodRecord { ready: false, tunnelled: true });
             pod.ready |= addresses.contains(address);
             pod.tunnelled &= sidecars.tunnel(*address).is_some();
         }
@@ -83,7 +85,10 @@ fn service_record(
     };
     let places = |addresses: &mut dyn Iterator<Item = &IpAddr>| addresses.map(place).collect::<BTreeSet<_>>();
     let plain = |address: &&IpAddr| {
-        let known = service.endpoints.get(*address).is_some_and(|known| known.account.is_some());
+        let known = service
+            .endpoints
+            .get(*address)
+            .is_some_and(|known| known.account_in(&service.accounts).is_some());
         !known || sidecars.tunnel(**address).is_none()
     };
     let (ready, total) = (places(&mut addresses.iter()), places(&mut service.endpoints.keys()));

@@ -31,7 +31,7 @@ use std::{
     sync::Arc,
 };
 use tombolo_model::{
-    ClusterName, GatewayRole, SpiffeId,
+    ClusterName, GatewayRole, Place, SpiffeId,
     snapshot::{
         ClusterResource, DomainSpec, GatewayResource, NameSpec, Resource, ResourceKey, Resources, SelfSpec,
         TrustBundleSpec, WorkloadSpec,
@@ -107,7 +107,7 @@ impl<'a> Snapshot<'a> {
     fn members(&self) -> Members<'a> {
         let first = ResourceKey::new("domain", "");
         let domains = self.resources.range(first..).map_while(|(_, resource)| match resource {
-            ClusterResource::Domain(domain) => Some(domain),
+            ClusterResource::Domain(domain) => Some(&**domain),
             _ => None,
         });
         domains.map(|DomainSpec { domain, members, .. }| (domain, members)).collect()
@@ -133,14 +133,15 @@ pub fn validate(resources: &Resources<ClusterResource>, cluster: &ClusterName) -
     Ok(())
 }
 
-fn is_ready(port: &LocalPort, address: SocketAddr, endpoint: LocalEndpoint, passing: &Results) -> bool {
-    endpoint.ready && Probe::of(address, &port.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
+fn is_ready(port: &LocalPort, address: Place, endpoint: LocalEndpoint, passing: &Results) -> bool {
+    endpoint.ready
+        && Probe::of(address.socket(), &port.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
 /// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance;
 /// where there is none, the proxy of the pod's node, if it captures the pod.
 #[derive(Debug, PartialEq, Eq)]
-struct Sidecars(BTreeMap<IpAddr, SocketAddr>);
+struct Sidecars(BTreeMap<IpAddr, Place>);
 
 impl Sidecars {
     fn of(gateways: &Gateways, view: &View) -> Self {
@@ -158,23 +159,23 @@ impl Sidecars {
                 for address in
                     hello.serves.iter().filter(|at| pod.is_none_or(|pod| pod.addresses.contains(*at)))
                 {
-                    tunnels.entry(*address).or_insert(hello.tunnel);
+                    tunnels.entry(*address).or_insert_with(|| hello.tunnel.into());
                 }
             }
         }
         let nodes = node::proxies(gateways);
         for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-            let Some(tunnel) = pod.node.as_deref().and_then(|node| nodes.get(node)) else { continue };
+            let Some(tunnel) = pod.node.as_ref().and_then(|node| nodes.get(node.as_str())) else { continue };
             if !captured(&view.capture, view, pod) {
                 continue;
             }
             for address in &pod.addresses {
-                tunnels.entry(*address).or_insert(*tunnel);
+                tunnels.entry(*address).or_insert_with(|| (*tunnel).into());
             }
         }
         Self(tunnels)
     }
-    fn tunnel(&self, address: IpAddr) -> Option<SocketAddr> {
+    fn tunnel(&self, address: IpAddr) -> Option<Place> {
         self.0.get(&address).copied()
     }
 }
@@ -221,14 +222,16 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
         all.put(workload);
     }
     let egress = local.gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Egress);
-    all.put(GatewayResource::Gateways { egress: egress.map(|gateway| gateway.hello.tunnel).collect() });
+    all.put(GatewayResource::Gateways {
+        egress: egress.map(|gateway| gateway.hello.tunnel).collect::<BTreeSet<_>>().into(),
+    });
     Some(all)
 }
 
 fn workloads(own: &SelfSpec, view: &View) -> impl Iterator<Item = GatewayResource> {
     view.workloads.iter().map(|((namespace, account), selectors)| {
         let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, namespace, account);
-        GatewayResource::Workload(WorkloadSpec { identity, selectors: selectors.clone() })
+        GatewayResource::Workload(WorkloadSpec { identity, selectors: selectors.clone() }.into())
     })
 }
 
@@ -256,9 +259,9 @@ impl Synthesis {
             Ok(addresses) => {
                 let ports = local.exposed.get(&name.name).into_iter().flat_map(|exposure| &exposure.ports);
                 let captured_at = ports.map(|(port, at)| (*port, *at)).collect();
-                self.put(GatewayResource::Route(
-                    route::route(snapshot.itself, name, addresses, captured_at).into(),
-                ));
+                let route =
+                    route::route(snapshot.itself, name, addresses, captured_at, &mut known.identities);
+                self.put(GatewayResource::Route(route.into()));
             }
             Err(no_room) => {
                 let problem = Problem { subject: name.name.to_string(), message: no_room.to_string() };

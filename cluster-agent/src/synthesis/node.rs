@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
 };
 use tombolo_model::{
-    GatewayRole, SpiffeId,
+    AccountName, GatewayRole, SpiffeId,
     intent::CaptureMode,
     snapshot::{
         GatewayResource, Resource as _, ResourceKey, Resources, SelfSpec, WorkloadSelector, WorkloadSpec,
@@ -44,12 +44,15 @@ pub(super) fn workloads(own: &SelfSpec, view: &View, gateways: &Gateways) -> Wor
     let nodes = proxies(gateways);
     let mut all = Workloads::new();
     for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-        let Some(node) = pod.node.as_deref().filter(|node| nodes.contains_key(node)) else { continue };
+        let Some(node) = pod.node.as_ref().map(AccountName::as_str).filter(|node| nodes.contains_key(node))
+        else {
+            continue;
+        };
         if pod.addresses.is_empty() || !captured(&view.capture, view, pod) {
             continue;
         }
         let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, &pod.namespace, &pod.account);
-        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() });
+        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() }.into());
         let resource =
             all.entry(node.to_owned()).or_default().entry(fresh.key()).or_insert_with(|| fresh.clone());
         if let GatewayResource::Workload(workload) = resource {

@@ -23,9 +23,7 @@ impl ServiceRecord {
     pub fn fit(&mut self) {
         self.ports.truncate(PORTS);
         self.ports.iter_mut().for_each(|port| fit_text(&mut port.app_protocol));
-        while self.accounts.len() > ACCOUNTS {
-            self.accounts.pop_last();
-        }
+        self.accounts.truncate(ACCOUNTS);
         while self.pods.len() > PODS {
             self.pods.pop_last();
         }
@@ -118,7 +116,7 @@ mod tests {
             pods: (0..many * 10)
                 .map(|n| (format!("p{n}").parse().unwrap(), PodRecord { ready: true, tunnelled: false }))
                 .collect(),
-            export: Some(ExportRecord {
+            export: Some(Box::new(ExportRecord {
                 created_s: 0,
                 traits: Traits {
                     ports: (0..many)
@@ -135,7 +133,7 @@ mod tests {
                 },
                 labels: labels.clone(),
                 annotations: labels,
-            }),
+            })),
         }
     }
 

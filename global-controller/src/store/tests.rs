@@ -135,12 +135,13 @@ async fn an_export_counts_from_when_it_was_told() {
     let first = 1_800_000_000;
     let mut told = async |ready, export: Option<i64>, now: i64| {
         let mut record = build::Service::new(&[80]).endpoints(ready, 3).build();
-        record.export = export.map(|created_s| ExportRecord {
+        let export = export.map(|created_s| ExportRecord {
             created_s,
             traits: Traits::default(),
             labels: Default::default(),
             annotations: Default::default(),
         });
+        record.export = export.map(Box::new);
         let now = DateTime::from_timestamp(now, 0).unwrap();
         tx.upsert_services(org.id, cluster, &[(key.clone(), record)].into(), now).await.unwrap();
         let read = tx.world_services(org.id, None).await.unwrap();

@@ -52,11 +52,11 @@ fn target(cluster_name: &str, proximity: Proximity, service: &str) -> TargetSpec
     TargetSpec {
         cluster: cluster(cluster_name),
         proximity,
-        services: BTreeSet::from([ServiceKey::try_from(format!("default/{service}")).unwrap()]),
-        ports: BTreeSet::from([80]),
+        services: [ServiceKey::try_from(format!("default/{service}")).unwrap()].into(),
+        ports: [80].into(),
         ready: 1,
         end_to_end: EndToEnd::All,
-        accounts: BTreeSet::from([("default".parse().unwrap(), service.parse().unwrap())]),
+        accounts: [("default".parse().unwrap(), service.parse().unwrap())].into(),
     }
 }
 
@@ -71,7 +71,7 @@ fn name(text: &str, index: u8, kind: NameKind, targets: Vec<TargetSpec>) -> Name
             v6: format!("fd74:6f6d:6265:6c6f::{index:x}").parse().unwrap(),
         },
         headless: false,
-        ports: vec![],
+        ports: vec![].into(),
         targets,
     }
 }
@@ -80,22 +80,33 @@ fn snapshot() -> Resources<ClusterResource> {
     let trust_domain = TrustDomain::parse("acme.internal").unwrap();
     let both = BTreeSet::from([cluster("c1"), cluster("c2")]);
     [
-        ClusterResource::Itself(SelfSpec {
-            cluster: cluster("c1"),
-            trust_domain: trust_domain.clone(),
-            locality: Locality::default(),
-        }),
-        ClusterResource::Bundle(TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }),
-        ClusterResource::Peer(PeerSpec {
-            cluster: cluster("c2"),
-            proximity: Proximity::Region,
-            ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
-        }),
-        ClusterResource::Domain(DomainSpec {
-            domain: "acme.example.com".parse().unwrap(),
-            gns: "acme".parse().unwrap(),
-            members: both,
-        }),
+        ClusterResource::Itself(
+            SelfSpec {
+                cluster: cluster("c1"),
+                trust_domain: trust_domain.clone(),
+                locality: Locality::default(),
+            }
+            .into(),
+        ),
+        ClusterResource::Bundle(
+            TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }.into(),
+        ),
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: cluster("c2"),
+                proximity: Proximity::Region,
+                ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
+            }
+            .into(),
+        ),
+        ClusterResource::Domain(
+            DomainSpec {
+                domain: "acme.example.com".parse().unwrap(),
+                gns: "acme".parse().unwrap(),
+                members: both,
+            }
+            .into(),
+        ),
         ClusterResource::Name(
             name(
                 "cart.acme.example.com",
@@ -179,7 +190,7 @@ fn a_pod_that_is_gone_stands_before_nobody() {
         index.apply(crate::source::Object::Pod(crate::source::PodObject {
             namespace: "shop".parse().unwrap(),
             name: name.parse().unwrap(),
-            uid: uid.to_owned(),
+            uid: uid.into(),
             node: None,
             addresses: [address.parse().unwrap()].into(),
             host_network: false,
@@ -448,13 +459,13 @@ fn egress_gateways_alone_are_told_where_to_take_connections() {
     };
     let mut steps = Synthesizer::default();
     steps.step(&state, local(&nowhere)).unwrap();
-    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::new());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), [].into());
     let changed = steps.step(&state, local(&exposed)).unwrap();
     assert_eq!(
         changed,
         Changed::Keys([ResourceKey::new("route", "cart.acme.example.com")].into()),
         "and nothing else"
     );
-    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::from([(80, 16_384)]));
-    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), BTreeSet::new());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), [(80, 16_384)].into());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), [].into());
 }

@@ -215,11 +215,14 @@ pub(crate) fn options() -> Options<ClusterResource> {
 /// Peers with these numbers, as resources.
 pub(crate) fn peers(numbers: &[u8]) -> Resources<ClusterResource> {
     let peer = |n: &u8| {
-        ClusterResource::Peer(PeerSpec {
-            cluster: ClusterName::parse(&format!("cluster-{n}")).unwrap(),
-            proximity: Proximity::Region,
-            ingress: [format!("192.0.2.{n}:15443")].into(),
-        })
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: ClusterName::parse(&format!("cluster-{n}")).unwrap(),
+                proximity: Proximity::Region,
+                ingress: [format!("192.0.2.{n}:15443")].into(),
+            }
+            .into(),
+        )
     };
     numbers.iter().map(peer).map(|resource| (resource.key(), resource)).collect()
 }
