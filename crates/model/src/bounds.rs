@@ -1,5 +1,7 @@
-//! How much a cluster may say of one service: it goes to every other cluster, and what one of them can't hold silences it. What an agent
+//! How much a cluster may say of one service (of all of them: [`whole`]): it goes to every other cluster, and what one of them can't hold silences it. What an agent
 //! leaves out of its report is what the controller would refuse.
+
+pub mod whole;
 
 use crate::{
     intent::Labels,
@@ -94,7 +96,7 @@ mod tests {
         mcs::{ExportRecord, Traits, Transport},
     };
 
-    fn record(many: usize) -> ServiceRecord {
+    pub(super) fn record(many: usize) -> ServiceRecord {
         let text = "x".repeat(many);
         let port = |n: usize| u16::try_from(n + 1).unwrap();
         let labels: Labels = (0..many / 10).map(|n| (format!("l{n}"), "v".repeat(100))).collect();

@@ -236,7 +236,7 @@ async fn greet(requests: Requests, hello: GatewayHello, path: String) -> Result<
         );
         let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
         let problem = ProblemDetails { status: status.as_u16(), detail, ..ProblemDetails::default() };
-        return Err(RequestError::Refused { status, problem: Box::new(problem) });
+        return Err(RequestError::Refused { status, problem: Box::new(problem), retry_after: None });
     }
     tracing::info!(cluster.id = %welcome.cluster, agent = welcome.hello.software, "known to the agent");
     Ok(())
