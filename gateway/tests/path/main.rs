@@ -22,6 +22,7 @@ mod reset;
 mod rotation;
 #[cfg(test)]
 mod trust;
+mod waiting;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]
