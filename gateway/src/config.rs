@@ -61,6 +61,31 @@ pub enum Bring {
     Redirect,
     /// By a local route and a BPF program, where kube-proxy does not hold the virtual addresses.
     Lookup,
+    /// By the lookup where the node allows it, also beside kube-proxy; else by the redirect.
+    Auto,
+}
+
+/// What brings them in fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// A local route and a BPF program.
+    Lookup,
+    /// An nftables redirect.
+    Redirect,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Lookup, Self::Redirect];
+
+    /// The word in logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Redirect => "redirect",
+        }
+    }
 }
 
 /// The whole configuration.

@@ -74,7 +74,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PORT", default_value_t = 15001)]
     outbound_port: u16,
     /// For capture mode node: how connections are brought to it.
-    #[arg(long, value_enum, default_value_t = NodeCapture::Redirect)]
+    #[arg(long, value_enum, default_value_t = NodeCapture::Auto)]
     node_capture: NodeCapture,
     /// For capture mode node: the virtual addresses.
     #[arg(
@@ -136,6 +136,8 @@ enum NodeCapture {
     Redirect,
     /// By a local route and a BPF program, where kube-proxy does not hold the virtual addresses; needs CAP_NET_ADMIN and CAP_BPF.
     Lookup,
+    /// By a local route and a BPF program where the node allows it, beside kube-proxy; else by the redirect. Needs what both need.
+    Auto,
 }
 
 impl CaptureMode {
@@ -146,6 +148,7 @@ impl CaptureMode {
             Self::Node => Capture::Node(match node {
                 NodeCapture::Redirect => Bring::Redirect,
                 NodeCapture::Lookup => Bring::Lookup,
+                NodeCapture::Auto => Bring::Auto,
             }),
             Self::None => Capture::None,
         }
@@ -492,7 +495,7 @@ mod tests {
             let own = ["10.96.0.1/32", "10.0.0.7/32", "fd00::7/128"];
             assert_eq!(never, if role == "egress" { &own[..] } else { &[] }, "{role}");
             assert!(config.serve.is_empty() && config.workload.is_none(), "{role}");
-            let node = Capture::Node(Bring::Redirect);
+            let node = Capture::Node(Bring::Auto);
             assert_eq!(config.capture, if role == "node" { node } else { Capture::None });
         }
         for (args, why) in [

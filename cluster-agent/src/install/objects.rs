@@ -140,8 +140,8 @@ fn deployment(
     })
 }
 
-/// A proxy on each node, in the node's own network. It redirects what the node's pods send, so it is root with the capability for that, and
-/// no other.
+/// A proxy on each node, in the node's own network. It captures what the node's pods send, so it is root with the two capabilities for that,
+/// and no other. A node that knows no `BPF`, or allows it to nobody, starts it all the same.
 fn daemon_set(context: &Context<'_>) -> Value {
     let mut labels = labels(GatewayRole::Node.as_str());
     labels["tombolo.io/inject"] = json!("false");
@@ -247,7 +247,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     if is_node {
         container["securityContext"] = json!({
             "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] },
+            "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN", "BPF"] },
         });
     }
     container

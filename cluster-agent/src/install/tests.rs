@@ -267,6 +267,14 @@ fn nodes_proxies_take_the_virtual_addresses_of_the_installation() {
     };
     assert!(args(Kind::DaemonSet, "tombolo-node"));
     assert!(!args(Kind::Deployment, EGRESS), "it has no use for them");
+    let mut may = |kind: Kind, name: &str| {
+        let context =
+            &cluster.object(kind, name)["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+        context["capabilities"].clone()
+    };
+    let node = json!({ "drop": ["ALL"], "add": ["NET_ADMIN", "BPF"] });
+    assert_eq!(may(Kind::DaemonSet, "tombolo-node"), node, "what either way of capture takes");
+    assert_eq!(may(Kind::Deployment, EGRESS), json!({ "drop": ["ALL"] }));
 }
 
 #[test]

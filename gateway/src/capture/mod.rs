@@ -94,6 +94,8 @@ pub struct Handle {
     following: Option<JoinHandle<()>>,
     /// The number of the table whose addresses were bound last.
     followed: Option<watch::Receiver<u64>>,
+    /// Local routes that go when the last connection has gone.
+    routes: Option<Arc<lookup::Routes>>,
 }
 
 impl Handle {
@@ -123,6 +125,9 @@ impl Drop for Handle {
         if let Some(following) = &self.following {
             following.abort();
         }
+        if let Some(routes) = &self.routes {
+            routes.remove();
+        }
     }
 }
 
@@ -138,7 +143,8 @@ pub async fn start(
     drain: drain::Watch,
 ) -> io::Result<Handle> {
     let attestor = Attestor::new();
-    let mut handle = Handle { outbound: Vec::new(), inbound: Vec::new(), following: None, followed: None };
+    let mut handle =
+        Handle { outbound: Vec::new(), inbound: Vec::new(), following: None, followed: None, routes: None };
     match mode {
         Mode::None => {}
         Mode::Explicit => {
@@ -185,21 +191,29 @@ pub async fn start(
             ));
         }
         Mode::Node { port, vips, by } => {
-            let accept = accept(shared.clone(), drain.clone(), move |shared, stream, client| async move {
-                let local = stream.local_addr()?;
-                let original = match by {
-                    Bring::Redirect => original::destination(&stream, local).unwrap_or(local),
-                    // Its own address is what was dialled.
-                    Bring::Lookup => local,
-                };
-                let source = pod(&shared, client);
-                Ok(Accepted { stream, client, original, source })
+            let held: Arc<[IpNet]> = vips.clone().into();
+            let accept = accept(shared.clone(), drain.clone(), move |shared, stream, client| {
+                let held = held.clone();
+                async move {
+                    let local = stream.local_addr()?;
+                    // What came by the lookup has the address that was dialled for its own.
+                    let dialled = held.iter().any(|net| net.contains(&local.ip().to_canonical()));
+                    let original = match dialled {
+                        true => local,
+                        false => original::destination(&stream, local).unwrap_or(local),
+                    };
+                    let source = pod(&shared, client);
+                    Ok(Accepted { stream, client, original, source })
+                }
             });
             let listeners = sidecar::bind_everywhere(port, &accept)?;
             handle.outbound = listeners.iter().map(Listener::local).collect();
             let (done, followed) = watch::channel(0);
             handle.followed = Some(followed);
-            let node = node::Node::new(listeners, vips, problems.sender());
+            let routes = Arc::new(lookup::Routes::default());
+            // Where it is the lookup alone, nobody else would take what is sent there: it does not leave the node.
+            handle.routes = (by == Bring::Auto).then(|| routes.clone());
+            let node = node::Node::new(listeners, vips, routes, problems.sender());
             let following = node.follow(by, shared, done, drain);
             handle.following = Some(task::spawn("node capture", following));
         }

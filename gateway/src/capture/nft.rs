@@ -6,7 +6,7 @@ use nftables::{
     batch::Batch,
     expr::{Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem},
     schema::{Chain, NfListObject, Rule, Table},
-    stmt::{Match, NAT, Operator, Return, Statement},
+    stmt::{Match, NAT, NATFamily, Operator, Return, Statement},
     types::{NfChainType, NfFamily, NfHook},
 };
 use std::borrow::Cow;
@@ -76,6 +76,16 @@ pub(super) fn redirect(port: u16) -> Statement<'static> {
         addr: None,
         family: None,
         port: Some(Expression::Number(port.into())),
+        flags: None,
+    }))
+}
+
+/// To where it goes already. That settles the connection's translation, so that no chain behind this one has a say.
+pub(super) fn stays(ipv6: bool) -> Statement<'static> {
+    Statement::DNAT(Some(NAT {
+        addr: Some(address_field(ipv6, "daddr")),
+        family: Some(if ipv6 { NATFamily::IP6 } else { NATFamily::IP }),
+        port: None,
         flags: None,
     }))
 }

@@ -1,25 +1,26 @@
 //! Capture mode `node`: one proxy for all pods of a node, in the node's own network. Who calls is known by the connection's source address: it
 //! is that of a pod which the agent says is on this node, and nobody else can finish a handshake from there.
 //!
-//! The rules stand before those of kube-proxy, which may hold the same virtual addresses for pods without a proxy: of the redirects that
+//! Where the node allows it, connections come by a socket lookup ([`lookup`]), else by an nftables redirect ([`rules`]). Either way there are
+//! rules that stand before those of kube-proxy, which may hold the same virtual addresses for pods without a proxy: of the translations that
 //! match a connection, the first one counts. They name the pods, so connections of others pass as before. They follow the table; when the
 //! proxy ends in order they are taken away, and its pods' connections go as those of pods without a proxy. Where it is killed they stay:
 //! connections are refused until it is back.
 
+mod rules;
+
 use super::{
     explicit::{AGAIN, Problems},
     listener::Listener,
-    lookup::{self, Steering},
-    nft::{Place, address_field, any_of, cleared, is, is_tcp, prefix, redirect, table},
+    lookup::{self, Routes, Steering, ipvs},
 };
-use crate::{config::Bring, state::Shared};
+use crate::{
+    config::{Bring, Way},
+    state::Shared,
+};
 use ipnet::IpNet;
-use nftables::{
-    expr::Expression,
-    helper::{self, NftablesError},
-    schema::Nftables,
-    types::NfHook,
-};
+use nftables::helper::NftablesError;
+use rules::{Rules, To};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -28,32 +29,38 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tombolo_runtime::{drain, telemetry};
 
-const TABLE: &str = "tombolo_node";
-/// Before kube-proxy's, which are at -100.
-const PREROUTING: Place =
-    Place { table: TABLE, chain: "prerouting", hook: NfHook::Prerouting, priority: -110 };
-
 /// The proxy's sockets, and what brings connections to them.
 pub(super) struct Node {
     listeners: Vec<Listener>,
     vips: Vec<IpNet>,
+    routes: Arc<Routes>,
     problems: watch::Sender<Problems>,
 }
 
 /// What is in force.
 #[derive(Default)]
 struct InForce {
+    /// The pods that rules name.
     pods: Option<BTreeSet<IpAddr>>,
     steering: Option<Steering>,
+    /// The lookup was given up.
+    redirects: bool,
+    /// What was said last.
+    way: Option<Way>,
 }
 
 impl Node {
-    pub(super) fn new(listeners: Vec<Listener>, vips: Vec<IpNet>, problems: watch::Sender<Problems>) -> Self {
-        Self { listeners, vips, problems }
+    pub(super) fn new(
+        listeners: Vec<Listener>,
+        vips: Vec<IpNet>,
+        routes: Arc<Routes>,
+        problems: watch::Sender<Problems>,
+    ) -> Self {
+        Self { listeners, vips, routes, problems }
     }
 
     /// Brings the connections of the table's pods, until the draining. What a proxy before this one left is in force until there is a
-    /// table.
+    /// table. The local routes are whose who drains: connections that go on need them.
     pub(super) async fn follow(
         self,
         by: Bring,
@@ -63,16 +70,28 @@ impl Node {
     ) {
         let mut changed = shared.changed();
         let mut force = InForce::default();
+        // what this machine's own programs send to virtual addresses comes from the address that it always came from
+        let source = Some(shared.config.tunnel.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
         loop {
             let number = *changed.borrow_and_update();
             let table = shared.table.load_full();
             let result = match by {
-                _ if table.itself().is_none() => Ok(()),
-                Bring::Redirect => self.redirect(table.pods().collect(), &mut force).await,
-                Bring::Lookup => self.steer(&mut force),
+                _ if table.itself().is_none() => Ok(None),
+                Bring::Redirect => self.redirect(table.pods().collect(), &mut force).await.map(Some),
+                Bring::Lookup => self.steer(source, &mut force).map(Some),
+                Bring::Auto => self.either(table.pods().collect(), source, &mut force).await.map(Some),
             };
             let failed = result.is_err();
-            self.tell(result.err());
+            match result {
+                Ok(way) => {
+                    self.tell(None);
+                    if let Some(way) = way.filter(|way| force.way.replace(*way) != Some(*way)) {
+                        tracing::info!(way = way.as_str(), "connections of this node's pods are captured");
+                        shared.metrics.node_capture(way);
+                    }
+                }
+                Err(error) => self.tell(Some(error)),
+            }
             shared.metrics.capture_problems(usize::from(failed));
             followed.send_replace(number);
             tokio::select! {
@@ -82,8 +101,8 @@ impl Node {
                 () = sleep(AGAIN), if failed => {}
             }
         }
-        if by == Bring::Redirect
-            && let Err(error) = blocking(NodeRedirect::remove).await
+        if by != Bring::Lookup
+            && let Err(error) = blocking(Rules::remove).await
         {
             tracing::warn!(
                 error,
@@ -101,22 +120,66 @@ impl Node {
         self.listeners.first().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), Listener::local)
     }
 
-    async fn redirect(&self, pods: BTreeSet<IpAddr>, force: &mut InForce) -> Result<(), String> {
+    /// By the lookup, unless this node does not allow it; what it did once it is trusted to do again.
+    async fn either(
+        &self,
+        pods: BTreeSet<IpAddr>,
+        source: Option<IpAddr>,
+        force: &mut InForce,
+    ) -> Result<Way, String> {
+        if !force.redirects {
+            let why = match ipvs::in_the_way() {
+                Some(why) => why,
+                None => match self.beside_others(pods.clone(), source, force).await {
+                    Ok(way) => return Ok(way),
+                    Err(why) if force.way.is_some() => return Err(why),
+                    Err(why) => why,
+                },
+            };
+            tracing::warn!(why, "this node allows no socket lookup; its pods' connections are redirected");
+            // connections that came by the lookup need the routes
+            if force.way.is_none() {
+                self.routes.remove();
+            }
+            *force = InForce { redirects: true, way: force.way, ..InForce::default() };
+        }
+        self.redirect(pods, force).await
+    }
+
+    /// By the lookup, with rules that keep kube-proxy from the pods' connections.
+    async fn beside_others(
+        &self,
+        pods: BTreeSet<IpAddr>,
+        source: Option<IpAddr>,
+        force: &mut InForce,
+    ) -> Result<Way, String> {
+        self.steer(source, force)?;
+        self.install(To::Itself, pods, force).await?;
+        Ok(Way::Lookup)
+    }
+
+    async fn redirect(&self, pods: BTreeSet<IpAddr>, force: &mut InForce) -> Result<Way, String> {
+        self.install(To::Port(self.local().port()), pods, force).await?;
+        Ok(Way::Redirect)
+    }
+
+    async fn install(&self, to: To, pods: BTreeSet<IpAddr>, force: &mut InForce) -> Result<(), String> {
         if force.pods.as_ref() == Some(&pods) {
             return Ok(());
         }
-        let wanted = NodeRedirect { vips: self.vips.clone(), port: self.local().port(), pods: pods.clone() };
+        let wanted = Rules { vips: self.vips.clone(), to, pods: pods.clone() };
         blocking(move || wanted.install()).await?;
         force.pods = Some(pods);
         Ok(())
     }
 
-    fn steer(&self, force: &mut InForce) -> Result<(), String> {
+    fn steer(&self, source: Option<IpAddr>, force: &mut InForce) -> Result<Way, String> {
         if force.steering.is_none() {
             let sockets: Vec<_> = self.listeners.iter().map(Listener::socket).collect();
-            force.steering = Some(lookup::steer(&self.vips, &sockets).map_err(|error| error.to_string())?);
+            let steering = lookup::steer(&self.vips, &sockets, &self.routes, source);
+            force.steering = Some(steering.map_err(|error| error.to_string())?);
         }
-        Ok(())
+        Ok(Way::Lookup)
     }
 
     fn tell(&self, problem: Option<String>) {
@@ -137,91 +200,5 @@ async fn blocking(work: impl FnOnce() -> Result<(), NftablesError> + Send + 'sta
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| telemetry::chain(&error)),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// What to redirect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NodeRedirect {
-    /// The virtual addresses.
-    pub(super) vips: Vec<IpNet>,
-    /// The proxy's port.
-    pub(super) port: u16,
-    /// The pods whose connections are redirected.
-    pub(super) pods: BTreeSet<IpAddr>,
-}
-
-impl NodeRedirect {
-    /// Installs the rules in place of those before. Runs `nft`; needs `CAP_NET_ADMIN`.
-    ///
-    /// # Errors
-    /// What `nft` said. The rules before stay in force then.
-    pub(super) fn install(&self) -> Result<(), NftablesError> {
-        helper::apply_ruleset(&self.rules())
-    }
-
-    /// Takes the rules away, whether they are there or not.
-    ///
-    /// # Errors
-    /// What `nft` said.
-    pub(super) fn remove() -> Result<(), NftablesError> {
-        helper::apply_ruleset(&cleared(TABLE).to_nftables())
-    }
-
-    fn rules(&self) -> Nftables<'static> {
-        let mut batch = cleared(TABLE);
-        batch.add(table(TABLE));
-        PREROUTING.add_to(&mut batch);
-        for vips in &self.vips {
-            let ipv6 = matches!(vips, IpNet::V6(_));
-            let pods = self.pods.iter().filter(|pod| pod.is_ipv6() == ipv6);
-            let pods: Vec<Expression<'static>> =
-                pods.map(|pod| Expression::String(pod.to_string().into())).collect();
-            if pods.is_empty() {
-                continue;
-            }
-            batch.add(PREROUTING.rule(vec![
-                is_tcp(),
-                is(address_field(ipv6, "saddr"), any_of(pods)),
-                is(address_field(ipv6, "daddr"), prefix(vips)),
-                redirect(self.port),
-            ]));
-        }
-        batch.to_nftables()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rules_name_the_pods_of_each_family() {
-        let mut wanted = NodeRedirect {
-            vips: vec!["240.0.0.0/4".parse().unwrap(), "fd74:6f6d:6265:6c6f::/64".parse().unwrap()],
-            port: 15001,
-            pods: ["10.244.0.7".parse().unwrap(), "fd00::7".parse().unwrap()].into(),
-        };
-        let text = serde_json::to_string(&wanted.rules()).unwrap();
-        let order = [
-            "-110",
-            "l4proto",
-            "saddr",
-            "10.244.0.7",
-            "240.0.0.0",
-            "15001",
-            "ip6",
-            "fd00::7",
-            "fd74",
-            "15001",
-        ];
-        let mut at = 0;
-        for needle in order {
-            let found = text[at..].find(needle);
-            assert!(found.is_some(), "{needle} after byte {at} in {text}");
-            at += found.unwrap();
-        }
-        wanted.pods.clear();
-        assert!(!serde_json::to_string(&wanted.rules()).unwrap().contains("redirect"), "nobody is captured");
     }
 }

@@ -1,6 +1,6 @@
 //! Label values: words from enums, so that their number is known.
 
-use crate::{accesslog::Direction, reason::Reason};
+use crate::{accesslog::Direction, config::Way, reason::Reason};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use std::fmt::{self, Write};
 
@@ -13,7 +13,7 @@ macro_rules! words {
         }
     )+};
 }
-words!(Direction, Outcome, Flow, Handshake, Hop);
+words!(Direction, Outcome, Flow, Handshake, Hop, Way);
 
 /// `ok`, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,4 +101,9 @@ pub(super) struct ByHandshake {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByReason {
     pub(super) reason: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByWay {
+    pub(super) way: Way,
 }

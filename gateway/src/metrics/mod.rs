@@ -10,11 +10,12 @@ pub mod scrape;
 
 use crate::{
     accesslog::{Direction, Record},
+    config::Way,
     reason::Reason,
 };
 use edges::Edges;
 use labels::{
-    ByDirection, ByFlow, ByHandshake, ByOutcome, ByReason, ByRefusal, Flow, Handshake, Hop, Outcome,
+    ByDirection, ByFlow, ByHandshake, ByOutcome, ByReason, ByRefusal, ByWay, Flow, Handshake, Hop, Outcome,
 };
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -40,6 +41,7 @@ pub struct Metrics {
     hedges: Counter,
     captures: Counter,
     capture_problems: Gauge,
+    node_capture: Family<ByWay, Gauge>,
     certificates: Family<ByHandshake, Counter>,
     tunnels_refused: Family<ByReason, Counter>,
     edges: Arc<Edges>,
@@ -66,6 +68,7 @@ impl Metrics {
             hedges: Counter::default(),
             captures: Counter::default(),
             capture_problems: Gauge::default(),
+            node_capture: Family::default(),
             certificates: Family::default(),
             tunnels_refused: Family::default(),
             edges: Arc::new(Edges::new(edges::MOST)),
@@ -153,6 +156,16 @@ impl Metrics {
         self.capture_problems.set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
+    /// Connections of this node's pods come by this way from now on.
+    pub fn node_capture(&self, way: Way) {
+        for one in Way::ALL {
+            let used = self.node_capture.get(&ByWay { way: one }).is_some();
+            if one == way || used {
+                self.node_capture.get_or_create(&ByWay { way: one }).set((one == way).into());
+            }
+        }
+    }
+
     /// Connections by edge since the process began, at most 2,048 edges and one for all others.
     #[must_use]
     pub fn edges(&self) -> Vec<EdgeCount> {
@@ -206,6 +219,11 @@ impl Metrics {
             "capture_problems",
             "Addresses that should be captured and can't be bound",
             self.capture_problems.clone(),
+        );
+        registry.register(
+            "node_capture",
+            "The way by which connections of this node's pods come: 1, and 0 for one that was used before",
+            self.node_capture.clone(),
         );
         registry.register(
             "tunnels_refused",

@@ -14,6 +14,7 @@
 //	tools dns [-server ADDR] [-tcp] NAME TYPE      the answer's code, flags and records, unsorted
 //	tools resolve NAME                 through the pod's resolv.conf, as applications do
 //	tools cat FILE
+//	tools remove PATH                  a file, or a folder with all that is in it
 //	tools sleep [D]                    until D has passed, or for ever; ends at SIGTERM
 package main
 
@@ -49,6 +50,7 @@ var commands = map[string]command{
 	"dns":        {2, dnsCall},
 	"resolve":    {1, resolve},
 	"cat":        {1, cat},
+	"remove":     {1, func(args []string) error { return os.RemoveAll(args[0]) }},
 	"sleep":      {0, sleep},
 }
 

@@ -79,6 +79,29 @@ async fn objects(cluster: &Cluster) -> String {
     all + &cluster.kubectl(&system).await.expect("objects")
 }
 
+/// Runs the tools as root on a node, with one of its folders, which is made where it is missing. A pod does it, so it works on any cluster.
+async fn on_node(cluster: &Cluster, node: &str, folder: &str, at: &str, args: &[&str]) {
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "chart-disk", "namespace": "default" },
+        "spec": {
+            "nodeName": node, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+            "securityContext": { "runAsUser": 0 },
+            "tolerations": [{ "operator": "Exists" }],
+            "containers": [{ "name": "tools", "image": "localhost/tools:dev", "imagePullPolicy": "Never",
+                             "args": args, "volumeMounts": [{ "name": "disk", "mountPath": at }] }],
+            "volumes": [{ "name": "disk", "hostPath": { "path": folder, "type": "DirectoryOrCreate" } }],
+        } });
+    cluster.apply(&pod.to_string()).await.expect("a pod");
+    let pod = ["-n", "default", "pod/chart-disk", "--timeout=120s"];
+    let done = ["wait", "--for=jsonpath={.status.phase}=Succeeded"];
+    if let Err(error) = cluster.kubectl(&[&done[..], &pod].concat()).await {
+        let described = cluster.kubectl(&["-n", "default", "describe", "pod/chart-disk"]).await;
+        let logs = cluster.kubectl(&["-n", "default", "logs", "pod/chart-disk"]).await;
+        panic!("{folder}: {error}\n{described:?}\n{logs:?}");
+    }
+    cluster.kubectl(&[&["delete"], &pod[..]].concat()).await.expect("it goes");
+}
+
 async fn ready(cluster: &Cluster, namespace: &str, what: &str) {
     let wait = ["-n", namespace, "rollout", "status", what, "--timeout=240s"];
     if let Err(error) = cluster.kubectl(&wait).await {
@@ -97,9 +120,9 @@ async fn a_controller_and_an_agent_by_helm() {
     let before = objects(one).await;
 
     // a disk of the node, as a cluster without a storage provider has it
-    one.node_exec(1, &["mkdir", "-p", "/var/lib/kubelet/tombolo-chart"]).await.expect("a folder of the node");
     let node =
         one.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).await.expect("a node");
+    on_node(one, &node, "/var/lib/kubelet/tombolo-chart", "/disk", &["cat", "/dev/null"]).await;
     let on = json!([{ "key": "kubernetes.io/hostname", "operator": "In", "values": [node] }]);
     let volume = json!({
         "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "tombolo-chart" },
@@ -168,6 +191,6 @@ async fn a_controller_and_an_agent_by_helm() {
         .await
         .expect("they go");
     one.kubectl(&["delete", "pv", "tombolo-chart"]).await.expect("the volume goes");
-    one.node_exec(1, &["rm", "-rf", "/var/lib/kubelet/tombolo-chart"]).await.expect("its folder goes");
+    on_node(one, &node, "/var/lib/kubelet", "/disk", &["remove", "/disk/tombolo-chart"]).await;
     assert_eq!(objects(one).await, before, "the charts left something");
 }

@@ -294,6 +294,18 @@ impl Lab {
         }
     }
 
+    /// Before anything of a test that handles machines: it can't run on given clusters, and must not count as passed there.
+    ///
+    /// # Panics
+    /// Where clusters are given.
+    pub(crate) fn machines() {
+        let given = std::env::var_os(GIVEN).is_some_and(|paths| !paths.is_empty());
+        assert!(
+            !given,
+            "{GIVEN} is set, and this test handles machines: leave it out, as scripts/test-clusters does"
+        );
+    }
+
     /// Waits until no other test has the clusters.
     pub(crate) async fn turn() -> Turn {
         TURN.lock().await

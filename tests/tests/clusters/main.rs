@@ -14,6 +14,7 @@ mod machines;
 mod onboard;
 mod pair;
 mod replicas;
+mod sidecar;
 mod smoke;
 mod walkthrough;
 mod world;

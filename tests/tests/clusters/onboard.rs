@@ -227,6 +227,10 @@ async fn two_clusters_two_commands_each_one_name() {
     if lab.is_ours() {
         upgrade(&world, one, other).await;
         taken_out_under_load(&world, one, other).await;
+    } else {
+        println!(
+            "left out on given clusters: upgrade, rollback and uninstall under load, which name images on nodes"
+        );
     }
 
     let left: &[&Cluster] = if lab.is_ours() { &[one] } else { &[one, other] };

@@ -194,7 +194,7 @@ async fn the_agent_is_held_to_what_it_does() {
 
     // and no more
     let evil = "evil.example.org/tombolo-gateway:1";
-    let changes: [(&str, &str, Change<'_>); 15] = [
+    let changes: [(&str, &str, Change<'_>); 16] = [
         (EGRESS, "image from where", &|pod| pod["containers"][0]["image"] = json!(evil)),
         (EGRESS, "image from where", &|pod| {
             add(&mut pod["containers"], json!({"name": "x", "image": evil}));
@@ -213,6 +213,9 @@ async fn the_agent_is_held_to_what_it_does() {
         }),
         (EGRESS, "no privileges", &|pod| {
             pod["containers"][0]["securityContext"]["capabilities"]["add"] = json!(["NET_ADMIN"]);
+        }),
+        (EGRESS, "no privileges", &|pod| {
+            pod["containers"][0]["securityContext"]["capabilities"]["add"] = json!(["BPF"]);
         }),
         (NODE, "no privileges", &|pod| {
             pod["containers"][0]["securityContext"]["capabilities"]["add"] = json!(["SYS_ADMIN"]);

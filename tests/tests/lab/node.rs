@@ -2,9 +2,11 @@
 //! on it too, and another pod serves.
 
 use crate::talk::{self, greeting};
+use nix::sys::signal::Signal;
 use std::{
-    fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr},
     time::Duration,
 };
 use tombolo_model::{
@@ -20,7 +22,7 @@ use tombolo_testkit::{
     ca::Organization,
     netlab::{Lab, Namespace},
     process::{Program, binary},
-    wait::until_ok,
+    wait::{until, until_ok},
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -57,6 +59,11 @@ fn address(pod: u8) -> Ipv4Addr {
 
 impl Node {
     async fn start(how: &str) -> Self {
+        Self::start_in(how, &[]).await
+    }
+
+    /// The proxy is started by this program.
+    async fn start_in(how: &str, by: &[&str]) -> Self {
         let mut lab = Lab::new();
         let node = lab.namespace("node");
         node.ip(&["link", "add", "cni0", "type", "bridge"]);
@@ -73,8 +80,8 @@ impl Node {
         telling.publish(1, &[(FIRST, "first"), (SECOND, "second"), (SERVER, "server")]);
         let options = ["--node-capture", how];
         let (egress, proxy) = tokio::join!(
-            gateway(&node, &files, "egress", EGRESS, &[]),
-            gateway(&node, &files, "node", TUNNEL, &options)
+            gateway(&node, &files, "egress", EGRESS, &[], &[]),
+            gateway(&node, &files, "node", TUNNEL, by, &options)
         );
         Self {
             proxy,
@@ -111,6 +118,11 @@ impl Node {
         inbound.next_back().and_then(|line| Some(line["source"].as_str()?.to_owned()))
     }
 
+    /// Whether the node takes the virtual addresses for its own.
+    fn local_route(&self) -> bool {
+        self.node.run("ip", &["route", "show", "table", "local"]).contains("240.0.0.0/4")
+    }
+
     async fn is_seen_as(&self, pod: u8, account: &str) {
         let wanted = self.agent.cluster().workload("default", account).to_string();
         let look = || {
@@ -138,10 +150,19 @@ async fn gateway(
     files: &tempfile::TempDir,
     role: &str,
     port: u16,
+    by: &[&str],
     options: &[&str],
 ) -> Program {
     let path = |name: &str| files.path().join(name);
-    let mut command = node.command(binary("tombolo-gateway"));
+    let program = binary("tombolo-gateway");
+    let mut command = match by.split_first() {
+        None => node.command(program),
+        Some((first, rest)) => {
+            let mut command = node.command(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
     command.args(["run", "--role", role, "--instance", role, "--tunnel", &format!("{NODE}:{port}")]);
     command.args(options).arg("--agent-socket").arg(path("agent.sock"));
     command.arg("--access-log").arg(path(&format!("{role}-access.log")));
@@ -224,7 +245,47 @@ impl Telling<'_> {
 /// By the redirect, where kube-proxy holds the virtual address too.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_node_keep_their_identities() {
-    let mut node = Node::start("redirect").await;
+    beside_kube_proxy(Node::start("redirect").await, "redirect").await;
+}
+
+/// By the lookup, which this machine allows, there too. What it leaves is nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_node_keep_their_identities_by_the_lookup() {
+    let mut node = beside_kube_proxy(Node::start("auto").await, "auto").await;
+    assert!(node.local_route(), "a local route brings connections");
+    assert!(node.proxy.stderr().contains("lookup"), "{}", node.proxy.stderr());
+    // a connection that goes on holds the route until it ends
+    let (stream, word) = talk::open(node.pod(FIRST), (VIP, PORT).into()).expect("a connection");
+    assert_eq!(word, "s1");
+    let call = async || node.call(FIRST).map_err(|error| error.to_string());
+    let ending = async {
+        let word =
+            until("new ones go as without a proxy", SOON, call, |word| word.as_deref() == Ok("gw")).await;
+        let mut stream = stream;
+        let mut back = [0; 5];
+        stream.write_all(b"still").and_then(|()| stream.read_exact(&mut back)).expect("it goes on");
+        assert_eq!((&back, word), (b"still", Ok("gw".to_owned())));
+        stream.shutdown(Shutdown::Both).expect("it ends");
+    };
+    node.proxy.signal(Signal::SIGTERM);
+    ending.await;
+    assert!(node.proxy.wait(SOON).await.success(), "{}", node.proxy.stderr());
+    assert!(!node.local_route(), "the route is gone with the last connection");
+}
+
+/// By the redirect where the lookup is not allowed: a container without the capability for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_bpf_redirects() {
+    let node = Node::start_in("auto", &["setpriv", "--bounding-set", "-bpf,-sys_admin"]).await;
+    let stderr = node.proxy.stderr();
+    node.is_seen_as(FIRST, "first").await;
+    node.is_seen_as(SECOND, "second").await;
+    assert!(!node.local_route(), "{stderr}");
+    let said = || std::future::ready(node.proxy.stderr());
+    let _ = until("it says so", SOON, said, |said| said.contains("allows no socket lookup")).await;
+}
+
+async fn beside_kube_proxy(mut node: Node, how: &str) -> Node {
     let plain = format!("redirect to :{PLAIN}");
     let rule =
         ["add", "rule", "ip", "kube", "services", "ip", "daddr", "240.0.0.1", "tcp", "dport", "7000", &plain];
@@ -244,12 +305,13 @@ async fn pods_of_a_node_keep_their_identities() {
     // A proxy that ends in order gives its pods back; one that is killed keeps them.
     assert!(node.proxy.stop(SOON).await.success(), "{}", node.proxy.stderr());
     assert_eq!(node.call(FIRST).expect("an answer"), "gw");
-    node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &["--node-capture", "redirect"]).await;
+    node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &[], &["--node-capture", how]).await;
     node.is_seen_as(FIRST, "first").await;
     node.proxy.kill();
     assert!(node.call(FIRST).is_err(), "it does not go around its proxy");
-    node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &["--node-capture", "redirect"]).await;
+    node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &[], &["--node-capture", how]).await;
     node.is_seen_as(SECOND, "third").await;
+    node
 }
 
 /// By the lookup, where kube-proxy does not.
