@@ -22,6 +22,7 @@ mod reset;
 mod rotation;
 #[cfg(test)]
 mod trust;
+#[cfg(test)]
 mod waiting;
 #[cfg(test)]
 mod wire;
