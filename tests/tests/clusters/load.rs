@@ -66,9 +66,10 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// Four clients in a pod of this cluster, each with a new connection for each request, so that each is a choice of gateways.
+    /// Four clients in a pod of this cluster, each with a new connection for each request, so that each is a choice of gateways. Some thirty calls
+    /// a second: more would leave nothing of a small machine for what is to be seen.
     pub(crate) async fn start(cluster: &'a Cluster, url: &str) -> Self {
-        Self::with(cluster, &["-pause", "20ms", "-fresh", url]).await
+        Self::with(cluster, &["-pause", "100ms", "-fresh", url]).await
     }
 
     /// Four clients that keep their connections, and whose requests take two seconds each: some are always under way.
