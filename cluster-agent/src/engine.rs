@@ -147,15 +147,14 @@ fn settle(
     outputs: &Outputs,
     snapshot: &State<ClusterResource>,
     (view, results, exposed): (&Arc<View>, &Arc<Results>, &Arc<Exposed>),
-    report: fn(Local<'_>) -> Inventory,
+    report: fn(Local<'_>) -> (Inventory, Option<Problem>),
     ages: &mut Register,
     synthesizer: &mut Synthesizer,
 ) {
     let gateways = inputs.hub.gateways();
     let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
     let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode, exposed };
-    let mut inventory = report(local);
-    let left_out = synthesis::left_out(&inventory.fit());
+    let (inventory, left_out) = report(local);
     outputs.inventory.send_if_modified(|old| {
         let differs = old.as_deref() != Some(&inventory);
         if differs {

@@ -13,21 +13,20 @@ use tombolo_model::{
 };
 use tombolo_wire::message::Problem;
 
-/// What this cluster reports to the controller.
+/// What this cluster reports to the controller, and what of it was left out.
 #[must_use]
-pub fn inventory(local: Local<'_>) -> Inventory {
+pub fn inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
     report(local, true)
 }
 
 /// The same of a cluster that takes no new calls: nothing of it is ready, whatever it serves still.
 #[must_use]
-pub fn last_inventory(local: Local<'_>) -> Inventory {
+pub fn last_inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
     report(local, false)
 }
 
 /// What people are told of an inventory that was too large.
-#[must_use]
-pub fn left_out(left: &LeftOut) -> Option<Problem> {
+fn left_out(left: &LeftOut) -> Option<Problem> {
     let parts = [(left.services, "services"), (left.pods, "names of pods"), (left.namespaces, "namespaces")];
     let parts: Vec<String> =
         parts.iter().filter(|(many, _)| *many > 0).map(|(many, what)| format!("{many} {what}")).collect();
@@ -45,7 +44,7 @@ pub fn left_out(left: &LeftOut) -> Option<Problem> {
     })
 }
 
-fn report(local: Local<'_>, takes_calls: bool) -> Inventory {
+fn report(local: Local<'_>, takes_calls: bool) -> (Inventory, Option<Problem>) {
     let sidecars = Sidecars::of(local.gateways, local.view);
     let namespaces = local
         .view
@@ -72,7 +71,9 @@ fn report(local: Local<'_>, takes_calls: bool) -> Inventory {
             (key.clone(), record)
         })
         .collect();
-    Inventory { namespaces, services }
+    let mut all = Inventory { namespaces, services };
+    let left = all.fit();
+    (all, left_out(&left))
 }
 
 fn service_record(

@@ -1,9 +1,13 @@
 mod steps;
 
 use super::*;
-use crate::{index::Index, source::Files};
+use crate::{
+    index::{Index, LocalService},
+    source::Files,
+};
 use tombolo_model::{
     Domain, GlobalName, Locality, Proximity, TrustDomain,
+    bounds::whole::SERVICES,
     inventory::ServiceKey,
     snapshot::{EndToEnd, NameKind, PeerSpec, TargetSpec, Vip},
 };
@@ -232,16 +236,48 @@ fn what_each_gateway_is_told() {
     for (instance, Gateway { hello, .. }) in &gateways {
         insta::assert_json_snapshot!(format!("gateway_{instance}"), all.for_gateway(hello));
     }
-    let now = inventory(local);
+    let (now, left_out) = inventory(local);
+    assert_eq!(left_out, None);
     insta::assert_json_snapshot!("inventory", now);
     // before a cluster goes, it serves the same, but takes no new calls
-    let last = last_inventory(local);
+    let (last, _) = last_inventory(local);
     assert!(last.services.keys().eq(now.services.keys()) && last.namespaces == now.namespaces);
     assert!(now.services.values().any(|service| service.ready > 0));
     for (key, service) in &last.services {
         assert_eq!((service.ready, service.total), (0, now.services[key].total), "{key}");
         assert!(service.pods.values().all(|pod| !pod.ready), "{key}");
     }
+}
+
+#[test]
+fn what_others_could_not_hold_is_left_out_and_said() {
+    let mut many = View::clone(&view(SHOP));
+    let mut cart = LocalService::clone(many.services.values().next().unwrap());
+    cart.headless = false;
+    let cart = Arc::new(cart);
+    many.services.values_mut().for_each(|service| *service = Arc::clone(&cart));
+    for n in 0..=SERVICES {
+        many.services.insert(ServiceKey::try_from(format!("default/s{n}")).unwrap(), Arc::clone(&cart));
+    }
+    let (view, passing, gateways) = (Arc::new(many), passing(&[]), Gateways::new());
+    // the oldest and the newest are known by their ages
+    let key = |text: &str| ServiceKey::try_from(text.to_owned()).unwrap();
+    let ages = Ages::from_iter([(key("default/cart"), 2), (key("default/s9"), 1)]);
+    let local = Local {
+        view: &view,
+        ages: &ages,
+        passing: &passing,
+        gateways: &gateways,
+        mode: AddressMode::Allocated,
+        exposed: &Default::default(),
+    };
+    let (told, left_out) = inventory(local);
+    assert_eq!(told.services.len(), SERVICES);
+    assert!(
+        !told.services.contains_key(&key("default/cart")) && !told.services.contains_key(&key("default/s9"))
+    );
+    let said = left_out.unwrap().message;
+    assert!(said.contains("left out, 2 services, of default/s9 among others"), "{said}");
 }
 
 #[test]
@@ -309,7 +345,7 @@ fn readiness_needs_slice_and_check() {
             mode: AddressMode::Allocated,
             exposed: &Default::default(),
         };
-        let inventory = inventory(local);
+        let (inventory, _) = inventory(local);
         let record = inventory.services.values().next().unwrap().clone();
         let Some(GatewayResource::Export(export)) = synthesize(&snapshot(), local)
             .unwrap()
@@ -345,7 +381,7 @@ fn sidecars_count_while_no_endpoint_is_ready() {
             mode: AddressMode::Allocated,
             exposed: &Default::default(),
         };
-        let record = inventory(local).services.into_values().next().unwrap();
+        let record = inventory(local).0.services.into_values().next().unwrap();
         (record.tunnelled, record.ready)
     };
     // 10.0.0.2 is behind a sidecar
@@ -407,7 +443,7 @@ fn a_pod_counts_once_and_the_last_one_serves_to_its_end() {
             mode: AddressMode::Allocated,
             exposed: &Default::default(),
         };
-        let record = inventory(local).services.into_values().next().unwrap();
+        let record = inventory(local).0.services.into_values().next().unwrap();
         let all = synthesize(&snapshot(), local).unwrap();
         let key = ResourceKey::new("export", "cart.acme.example.com");
         let Some(GatewayResource::Export(export)) = all.resources.get(&key) else { panic!("no export") };
