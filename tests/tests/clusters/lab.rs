@@ -31,32 +31,15 @@ pub(crate) fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a checkout")
 }
 
-/// The programs of the clusters, and kubectl.
-pub(crate) fn programs() -> PathBuf {
-    checkout().join(".run/kubernetes/bin")
-}
-
-/// The folder in `.run` where the state of the clusters is: of the first set, or of the one that `TOMBOLO_CLUSTERS_SET` numbers.
-pub(crate) fn state() -> String {
-    match std::env::var("TOMBOLO_CLUSTERS_SET") {
-        Ok(set) if !set.is_empty() => format!("kubernetes-{set}"),
-        _ => "kubernetes".to_owned(),
-    }
-}
-
-fn in_state(name: &str) -> PathBuf {
-    checkout().join(".run").join(state()).join(name)
-}
-
 /// The slot of the clusters, of which each has its own networks and names.
 pub(crate) fn slot() -> u8 {
-    let text = std::fs::read_to_string(in_state("slot"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let file = checkout().join(".run/kubernetes/slot");
+    std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Is there while a test has something in the clusters, and once one failed and left it.
 fn litter() -> PathBuf {
-    in_state("littered")
+    checkout().join(".run/kubernetes/littered")
 }
 
 /// Something is made that has to go before the clusters are as they were; one that can't note it is found by the test that comes next.
@@ -180,7 +163,7 @@ impl Cluster {
         args: &[A],
         input: &str,
     ) -> Result<String, String> {
-        let ours = programs().join("kubectl");
+        let ours = checkout().join(".run/kubernetes/bin/kubectl");
         let mut command = Command::new(if ours.exists() { ours } else { PathBuf::from("kubectl") });
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
         run(command, input).await.map_err(|error| format!("{}: kubectl: {error}", self.name))
@@ -326,7 +309,7 @@ impl Lab {
             script::<&str>("down", &[]).await.expect("the clusters go down");
         }
         script("up", &[count.to_string()]).await.expect("the clusters come up");
-        let folder = in_state("kubeconfigs");
+        let folder = checkout().join(".run/kubernetes/kubeconfigs");
         let cluster = |number| {
             let name = format!("c{number}");
             Cluster { kubeconfig: folder.join(format!("{name}.yaml")), name, given: false }
