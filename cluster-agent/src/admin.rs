@@ -95,7 +95,7 @@ impl Shown {
                             .endpoints
                             .iter()
                             .map(|(address, endpoint)| {
-                                let probe = crate::index::Probe::of(*address, &port.check);
+                                let probe = crate::index::Probe::of(address.socket(), &port.check);
                                 json!({
                                     "address": address,
                                     "slice_ready": endpoint.ready,
@@ -155,7 +155,12 @@ impl Collector for Shown {
             (
                 "gateways_connected",
                 "Gateways that are connected",
-                count(gateways.values().filter(|gateway| gateway.connected).count()),
+                count(
+                    gateways
+                        .values()
+                        .filter(|gateway| gateway.presence == crate::synthesis::Presence::Connected)
+                        .count(),
+                ),
             ),
             ("intermediate_expiry_timestamp_seconds", "When the cluster's intermediate ends", ends),
         ];

@@ -81,7 +81,7 @@ impl Chosen {
 
 fn specs(resources: &Resources<ClusterResource>) -> impl Iterator<Item = &CaptureSpec> {
     resources.range(ResourceKey::new("capture", "")..).map_while(|(_, resource)| match resource {
-        ClusterResource::Capture(capture) => Some(capture),
+        ClusterResource::Capture(capture) => Some(&**capture),
         _ => None,
     })
 }
@@ -190,12 +190,15 @@ mod tests {
     }
 
     fn spec(namespace: &str, mode: CaptureMode, against: &[(&str, CaptureMode)]) -> ClusterResource {
-        ClusterResource::Capture(CaptureSpec {
-            namespace: NamespaceName::parse(namespace).unwrap(),
-            mode,
-            gns: DnsLabel::parse("acme").unwrap(),
-            against: against.iter().map(|(gns, mode)| (DnsLabel::parse(gns).unwrap(), *mode)).collect(),
-        })
+        ClusterResource::Capture(
+            CaptureSpec {
+                namespace: NamespaceName::parse(namespace).unwrap(),
+                mode,
+                gns: DnsLabel::parse("acme").unwrap(),
+                against: against.iter().map(|(gns, mode)| (DnsLabel::parse(gns).unwrap(), *mode)).collect(),
+            }
+            .into(),
+        )
     }
 
     fn installed(more: &str) -> ClusterResource {

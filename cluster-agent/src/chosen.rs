@@ -124,12 +124,15 @@ mod tests {
     #[test]
     fn modes_come_with_the_view() {
         let (mut chosen, view) = (Chosen::default(), view());
-        let capture = ClusterResource::Capture(CaptureSpec {
-            namespace: "shop".parse().unwrap(),
-            mode: CaptureMode::Node,
-            gns: "acme".parse().unwrap(),
-            against: Default::default(),
-        });
+        let capture = ClusterResource::Capture(
+            CaptureSpec {
+                namespace: "shop".parse().unwrap(),
+                mode: CaptureMode::Node,
+                gns: "acme".parse().unwrap(),
+                against: Default::default(),
+            }
+            .into(),
+        );
         let told: Resources<ClusterResource> = [(capture.key(), capture)].into();
         let mode = |view: &View| view.capture.mode(&"shop".parse().unwrap(), &Default::default());
         let first = chosen.of(Arc::clone(&view), &told);

@@ -61,7 +61,7 @@ pub struct Outputs {
     pub zone: ZoneWriter,
     /// What the cluster reports. None until it is known.
     pub inventory: watch::Sender<Option<Arc<Inventory>>>,
-    /// Names that can't be answered here.
+    /// What of the inventory was left out, and names that can't be answered here.
     pub problems: watch::Sender<Vec<Problem>>,
 }
 
@@ -154,7 +154,8 @@ fn settle(
     let gateways = inputs.hub.gateways();
     let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
     let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode, exposed };
-    let inventory = report(local);
+    let mut inventory = report(local);
+    let left_out = synthesis::left_out(&inventory.fit());
     outputs.inventory.send_if_modified(|old| {
         let differs = old.as_deref() != Some(&inventory);
         if differs {
@@ -163,14 +164,14 @@ fn settle(
         differs
     });
     if let Some(changed) = synthesizer.step(snapshot, local) {
-        let all = synthesizer.synthesis();
-        inputs.hub.publish(all, &changed, snapshot.generation);
-        outputs.problems.send_if_modified(|old| {
-            let differs = !all.problems().eq(old.iter());
-            if differs {
-                *old = all.problems().cloned().collect();
-            }
-            differs
-        });
+        inputs.hub.publish(synthesizer.synthesis(), &changed, snapshot.generation);
     }
+    outputs.problems.send_if_modified(|old| {
+        let problems = || left_out.iter().chain(synthesizer.synthesis().problems());
+        let differs = !problems().eq(old.iter());
+        if differs {
+            *old = problems().cloned().collect();
+        }
+        differs
+    });
 }

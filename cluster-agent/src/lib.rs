@@ -25,6 +25,7 @@ pub mod pod;
 mod private;
 pub mod registries;
 pub mod report;
+mod sorted;
 pub mod source;
 pub mod state;
 pub mod status;

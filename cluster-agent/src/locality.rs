@@ -102,7 +102,7 @@ mod tests {
             locality: at(said, None),
         };
         let wrong = |said: Option<&str>| {
-            let resource = ClusterResource::Itself(itself(said));
+            let resource = ClusterResource::Itself(itself(said).into());
             check(&[(resource.key(), resource)].into(), &nodes).map(|problem| problem.message)
         };
         assert_eq!(wrong(Some("eu")), None);

@@ -4,7 +4,7 @@
 use nix::{fcntl::OFlag, unistd::geteuid};
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, BufWriter, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
@@ -53,9 +53,23 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
 /// # Errors
 /// What the file system says; then the file is as it was.
 pub(crate) fn replace(path: &Path, beside: &Path, content: &[u8], sync: bool) -> io::Result<()> {
+    replace_with(path, beside, sync, |out| out.write_all(content))
+}
+
+/// The same of a content that is never whole in memory.
+///
+/// # Errors
+/// As [`replace`]; what `write` says.
+pub(crate) fn replace_with(
+    path: &Path,
+    beside: &Path,
+    sync: bool,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let write = || {
-        let mut file = create(beside)?;
-        file.write_all(content)?;
+        let mut out = BufWriter::new(create(beside)?);
+        write(&mut out)?;
+        let file = out.into_inner()?;
         if sync {
             file.sync_all()?;
         }
@@ -129,6 +143,19 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         read_secret(&link).unwrap_err();
+    }
+
+    #[test]
+    fn what_breaks_off_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside) = (dir.path().join("a"), dir.path().join("a.new"));
+        replace(&path, &beside, b"whole", true).unwrap();
+        let broken = replace_with(&path, &beside, true, |out| {
+            out.write_all(b"ha")?;
+            Err(io::Error::other("no more"))
+        });
+        assert_eq!(broken.unwrap_err().to_string(), "no more");
+        assert_eq!((fs::read(&path).unwrap(), beside.exists()), (b"whole".to_vec(), false));
     }
 
     #[test]

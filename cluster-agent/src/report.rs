@@ -23,7 +23,7 @@ pub struct Reporter {
     stored: Option<Arc<Inventory>>,
     /// Sent, and not known to be stored or not. Under its number nothing else may be sent: the controller takes a
     /// number that it has for a repetition.
-    open: Option<(InventoryUpdate, Arc<Inventory>)>,
+    open: Option<(Arc<InventoryUpdate>, Arc<Inventory>)>,
     /// Whether to ask whether the controller still has it, though nothing changed.
     ask: bool,
 }
@@ -49,11 +49,11 @@ impl Reporter {
     }
 
     /// What to send so that the controller comes to have `now`; nothing where it has that.
-    pub fn next(&mut self, now: &Arc<Inventory>) -> Option<InventoryUpdate> {
+    pub fn next(&mut self, now: &Arc<Inventory>) -> Option<Arc<InventoryUpdate>> {
         if self.open.is_none() {
-            self.open = self.update(now).map(|update| (update, Arc::clone(now)));
+            self.open = self.update(now).map(|update| (Arc::new(update), Arc::clone(now)));
         }
-        self.open.as_ref().map(|(update, _)| update.clone())
+        self.open.as_ref().map(|(update, _)| Arc::clone(update))
     }
 
     /// The connection is another one: the controller may have lost what it had, as after its database was restored from
@@ -119,7 +119,7 @@ impl Reporter {
                 }
                 continue;
             };
-            let answer = requests.post::<_, InventoryAck>(PATH, &update).await;
+            let answer = requests.post::<_, InventoryAck>(PATH, &*update).await;
             let outcome = answer.as_ref().map_or_else(outcome_of, |_| Outcome::Stored);
             self.outcome(outcome);
             let (sequence, whole) = (update.sequence, update.whole);
@@ -140,7 +140,7 @@ impl Reporter {
                 );
                 continue;
             }
-            let wait = backoff.next(&mut rng);
+            let wait = error.wait(backoff.next(&mut rng));
             tracing::warn!(
                 error = chain(&error),
                 inventory.sequence = sequence,
@@ -154,6 +154,8 @@ impl Reporter {
 
 fn outcome_of(error: &RequestError) -> Outcome {
     match error.status() {
+        // no time or no room for it, this time; an earlier one of the same number may be stored all the same
+        _ if error.retry() => Outcome::Lost,
         Some(http::StatusCode::CONFLICT) => Outcome::Conflict,
         Some(status) if status.is_client_error() => Outcome::Refused,
         _ => Outcome::Lost,
@@ -250,6 +252,26 @@ mod tests {
         let third = inventory(&[]);
         let update = reporter.next(&third).unwrap();
         assert!(update.sequence == 2 && update.services.is_empty() && update.removed_services.len() == 1);
+    }
+
+    #[test]
+    fn what_had_no_room_is_sent_again_as_it_was() {
+        let refused = |status: u16| RequestError::Refused {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            problem: Box::default(),
+            retry_after: None,
+        };
+        for (status, outcome) in [
+            // it may be stored: by this request, or by one before that nobody had an answer to
+            (408, Outcome::Lost),
+            (429, Outcome::Lost),
+            (503, Outcome::Lost),
+            (409, Outcome::Conflict),
+            (413, Outcome::Refused),
+            (422, Outcome::Refused),
+        ] {
+            assert_eq!(outcome_of(&refused(status)), outcome, "{status}");
+        }
     }
 
     #[test]

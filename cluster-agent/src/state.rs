@@ -6,7 +6,7 @@ use crate::private;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    io::{self, BufWriter, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -229,11 +229,9 @@ impl DataDir {
     /// Writes a file of JSON.
     ///
     /// # Errors
-    /// [`StateError::Json`], [`StateError::Io`].
+    /// [`StateError::Io`].
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
-        let text = serde_json::to_vec_pretty(value)
-            .map_err(|source| StateError::Json { path: self.file(name), source })?;
-        self.write(name, &text)
+        self.write_with(name, |out| Ok(serde_json::to_writer_pretty(out, value)?))
     }
 
     /// Takes a file away; it may be gone already.
@@ -252,10 +250,18 @@ impl DataDir {
 
     /// Writes a file, for this user alone.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), StateError> {
+        self.write_with(name, |out| out.write_all(content))
+    }
+
+    fn write_with(
+        &self,
+        name: &str,
+        content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), StateError> {
         let path = self.file(name);
         let beside = self.file(&format!("{name}.{}.new", std::process::id()));
         let write = || -> io::Result<()> {
-            private::replace(&path, &beside, content, true)?;
+            private::replace_with(&path, &beside, true, content)?;
             // The new name must reach the disk too.
             File::open(&self.0)?.sync_all()
         };

@@ -132,7 +132,7 @@ impl Reporting {
                     tracing::warn!(error = text, "the controller does not take the status; it is sent again");
                 }
                 failed = Some(text);
-                sleep(LEAST).await;
+                sleep(error.wait(LEAST)).await;
                 continue;
             }
             failed = None;

@@ -7,12 +7,11 @@
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 use thiserror::Error;
-use tombolo_model::snapshot::Vip;
+use tombolo_model::{Few, snapshot::Vip};
 
 /// How this cluster writes a VIP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +128,7 @@ impl AddressMode {
     ///
     /// # Errors
     /// As [`Self::v4`].
-    pub fn addresses(&self, vip: &Vip) -> Result<BTreeSet<IpAddr>, NoRoom> {
+    pub fn addresses(&self, vip: &Vip) -> Result<Few<IpAddr>, NoRoom> {
         let v4 = IpAddr::V4(self.v4(vip)?);
         Ok([Some(v4), self.v6(vip).map(IpAddr::V6)].into_iter().flatten().collect())
     }

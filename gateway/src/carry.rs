@@ -2,6 +2,7 @@
 
 use crate::{
     accesslog::Record,
+    budget::Waiting,
     conns::Ticket,
     copy::{Broken, End, Ending, Progress, Side, copy},
     error::Refusal,
@@ -50,13 +51,19 @@ impl<'a> Journey<'a> {
         ));
     }
 
-    /// Carries bytes until the connection ends or loses its right.
-    pub(crate) async fn carry(&mut self, ticket: &Ticket, client: &mut impl End, server: &mut impl End) {
+    /// Carries bytes until the connection ends, or loses its right, or its room to others.
+    pub(crate) async fn carry(
+        &mut self,
+        ticket: &Ticket,
+        waiting: &mut Waiting,
+        client: &mut impl End,
+        server: &mut impl End,
+    ) {
         let progress = Progress::default();
         let ending = tokio::select! {
             biased;
             reason = ticket.ended() => Err(reason),
-            ending = copy(client, server, &progress) => Ok(ending),
+            ending = copy(client, server, &progress, waiting) => Ok(ending),
         };
         self.ended = true;
         self.record.bytes_up = progress.up();
@@ -66,6 +73,7 @@ impl<'a> Journey<'a> {
                 client.abort();
                 server.abort();
                 self.record.reason = Some(reason);
+                self.record.detail = (reason == Reason::Overloaded).then(|| refuse_to_wait(waiting));
             }
             Ok(Ending::Clean) => {}
             Ok(Ending::Broken { side, how }) => {
@@ -85,6 +93,14 @@ impl<'a> Journey<'a> {
             }
         }
     }
+}
+
+/// Why a connection was cut for what waits in it.
+fn refuse_to_wait(waiting: &Waiting) -> String {
+    format!(
+        "{} bytes wait here that nobody reads, and --buffers has no room for more of all connections",
+        waiting.bytes()
+    )
 }
 
 impl Drop for Journey<'_> {

@@ -125,6 +125,8 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
     /// Whether gateways of other clusters are dialled on this machine; so they are where tunnels are taken on loopback.
     pub dial_loopback: bool,
+    /// Addresses of this cluster's own, at which no peer's gateway is dialled.
+    pub never_dial: Vec<IpNet>,
     /// Bounds.
     pub limits: Limits,
     /// Times.
@@ -153,6 +155,7 @@ impl Config {
             cache: None,
             ready_file: None,
             dial_loopback: false,
+            never_dial: Vec::new(),
             limits: Limits::default(),
             timing: Timing::default(),
         }
@@ -168,7 +171,7 @@ impl Config {
 /// Bounds of everything that others can make grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes a peer may send on one stream before it is read.
+    /// Bytes a peer may send on one stream before it is read, while there is room for as much.
     pub stream_window: u32,
     /// Bytes a peer may send on one tunnel before they are read: no fewer than on all of its streams, lest those that nobody reads keep
     /// the others waiting.
@@ -177,6 +180,8 @@ pub struct Limits {
     pub frame_bytes: u32,
     /// Bytes of one stream that wait to be written to its tunnel.
     pub send_buffer: usize,
+    /// Bytes of all connections together that may wait here for readers that do not read.
+    pub buffers: usize,
     /// Bytes of the headers of one request.
     pub header_bytes: u32,
     /// Streams of one tunnel.
@@ -212,6 +217,7 @@ impl Default for Limits {
             connection_window: 2047 << 20,
             frame_bytes: 64 << 10,
             send_buffer: 256 << 10,
+            buffers: 256 << 20,
             header_bytes: 16 << 10,
             streams: 2047,
             cancelled: 4096,

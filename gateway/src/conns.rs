@@ -191,6 +191,17 @@ impl Conns {
     }
 }
 
+/// Ends one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut(Arc<Entry>);
+
+impl Cut {
+    /// Ends it, for this reason.
+    pub(crate) fn end(&self, reason: Reason) {
+        self.0.end(reason);
+    }
+}
+
 /// A connection's place in the registry, until it is dropped.
 pub struct Ticket {
     number: u64,
@@ -242,6 +253,16 @@ impl Ticket {
     /// Says from where to where it goes, for people.
     pub fn describe(&self, label: String) {
         self.facts().label = label;
+    }
+
+    /// Its number.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What ends it.
+    pub(crate) fn cut(&self) -> Cut {
+        Cut(Arc::clone(&self.entry))
     }
 
     /// Waits until the connection has to end, and says why. Cancel-safe.

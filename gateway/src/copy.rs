@@ -14,7 +14,7 @@ pub mod tls;
 #[cfg(test)]
 mod tests;
 
-use crate::error::Refusal;
+use crate::{budget::Waiting, error::Refusal};
 use bytes::Bytes;
 use std::{
     future::poll_fn,
@@ -52,6 +52,10 @@ pub trait End {
     fn poll_gather(&mut self, cx: &mut Context<'_>);
     /// So many of the bytes received were passed on: there is room for more.
     fn consumed(&mut self, bytes: usize);
+    /// Bytes that came, and were not given out yet.
+    fn gathered(&self) -> usize;
+    /// Bytes that may wait in this process to go out to it, while it takes no more.
+    fn queued(&self) -> usize;
     /// Takes bytes off the front of `data` until it is empty.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>>;
     /// Nothing more is to be sent for now: what waits to be gathered goes out.
@@ -115,19 +119,36 @@ const STUCK: Duration = Duration::from_secs(1);
 /// How long an end may take to deliver what was sent before its reset.
 const RESET: Duration = Duration::from_secs(3);
 
+/// What waits in a piece up to this size holds no larger buffer that others have parts of.
+const WHOLE: usize = 32 * 1024;
+
 /// Chunks moved in one turn before other tasks of the thread get theirs.
 const TURN: u32 = 32;
 
 #[derive(Debug)]
 enum Direction {
-    Open { pending: Option<Bytes>, dirty: bool },
+    /// `waiting`: how many bytes do, as far as the sink took no more when it was last asked.
+    Open {
+        pending: Option<Bytes>,
+        dirty: bool,
+        waiting: usize,
+    },
     Finishing,
     Done,
 }
 
 impl Direction {
     const fn new() -> Self {
-        Self::Open { pending: None, dirty: false }
+        Self::Open { pending: None, dirty: false, waiting: 0 }
+    }
+
+    /// Bytes that wait for the sink.
+    fn waiting(&self, sink: &impl End) -> usize {
+        match self {
+            Self::Open { waiting, .. } => *waiting,
+            Self::Finishing => sink.queued(),
+            Self::Done => 0,
+        }
     }
 }
 
@@ -137,10 +158,15 @@ enum Fault {
     Sink(Broken),
 }
 
-/// Carries bytes between the two ends until both directions are done or one end breaks.
+/// Carries bytes between the two ends until both directions are done or one end breaks. What waits is counted.
 ///
 /// Cancel safe in that no byte is sent twice; a cancelled copy can't be taken up again.
-pub async fn copy(client: &mut impl End, server: &mut impl End, progress: &Progress) -> Ending {
+pub async fn copy(
+    client: &mut impl End,
+    server: &mut impl End,
+    progress: &Progress,
+    waiting: &mut Waiting,
+) -> Ending {
     let (mut up, mut down) = (Direction::new(), Direction::new());
     let (side, fault) = {
         let both = poll_fn(|cx| {
@@ -152,6 +178,7 @@ pub async fn copy(client: &mut impl End, server: &mut impl End, progress: &Progr
             if let Poll::Ready(Err(fault)) = second {
                 return Poll::Ready(Some((Side::Server, fault)));
             }
+            waiting.set(up.waiting(server) + down.waiting(client));
             if first.is_ready() && second.is_ready() { Poll::Ready(None) } else { Poll::Pending }
         });
         match both.await {
@@ -236,7 +263,7 @@ fn poll_direction(
 ) -> Poll<Result<(), Fault>> {
     loop {
         match state {
-            Direction::Open { pending: Some(data), dirty } => {
+            Direction::Open { pending: Some(data), dirty, waiting } => {
                 let before = data.len();
                 let sent = sink.poll_send(cx, data);
                 let done = before - data.len();
@@ -246,17 +273,21 @@ fn poll_direction(
                     *dirty = true;
                 }
                 if sent.is_pending() {
+                    if *waiting == 0 && data.len() < WHOLE {
+                        *data = Bytes::copy_from_slice(data);
+                    }
                     source.poll_gather(cx);
+                    *waiting = data.len() + source.gathered() + sink.queued();
                 }
                 ready!(sent).map_err(Fault::Sink)?;
-                *state = Direction::Open { pending: None, dirty: true };
+                *state = Direction::Open { pending: None, dirty: true, waiting: 0 };
                 turn -= 1;
                 if turn == 0 {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             }
-            Direction::Open { pending, dirty } => match source.poll_recv(cx) {
+            Direction::Open { pending, dirty, .. } => match source.poll_recv(cx) {
                 Poll::Ready(Ok(Received::Data(data))) => *pending = Some(data),
                 Poll::Ready(Ok(Received::Eof)) => *state = Direction::Finishing,
                 Poll::Ready(Err(broken)) => return Poll::Ready(Err(Fault::Source(broken))),

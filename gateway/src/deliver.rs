@@ -61,7 +61,7 @@ pub(crate) async fn deliver(
         weight: u32::from(endpoint.ready),
         share: 1.0,
         refused: false,
-        load: shared.endpoint_loads.of(&endpoint.address),
+        load: shared.endpoint_loads.of(&endpoint.address.socket()),
     };
     let candidates: Vec<Candidate> = endpoints.iter().map(candidate).collect();
     let order = choose::order(&candidates, &mut rand::random::<f64>);
@@ -74,10 +74,11 @@ pub(crate) async fn deliver(
     let attempt = |at: usize| {
         let endpoint = &endpoints[at];
         async move {
-            let load = shared.endpoint_loads.add(&endpoint.address);
+            let address = endpoint.address.socket();
+            let load = shared.endpoint_loads.add(&address);
             let (end, inner, next_peer, tls) =
                 reach(shared, itself, export, number, endpoint, connect).await?;
-            Ok((end, inner, next_peer, tls, endpoint.address, load))
+            Ok((end, inner, next_peer, tls, address, load))
         }
     };
     let hedge = shared.config.timing.hedge;
@@ -105,7 +106,7 @@ async fn reach(
     connect: &Connect,
 ) -> Result<Reached, Refusal> {
     let Some(tunnel) = endpoint.tunnel else {
-        let end = dial(shared, endpoint.address).await?;
+        let end = dial(shared, endpoint.address.socket()).await?;
         return Ok((AnyEnd::Tcp(end), false, None, None));
     };
     let own = shared
@@ -120,7 +121,7 @@ async fn reach(
     };
     let inner = connect.inner == Inner::Offered;
     let onward = Connect {
-        destination: Destination::Endpoint(endpoint.address, export.name.clone(), port),
+        destination: Destination::Endpoint(endpoint.address.socket(), export.name.clone(), port),
         source: connect.source.clone(),
         trace: connect.trace,
         inner: if inner { Inner::Accepted } else { Inner::None },

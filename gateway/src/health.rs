@@ -1,6 +1,7 @@
 //! How the peers are. Each address of each peer cluster is probed all the time; a cluster that refused a name is
 //! remembered for that name alone, so that one bad service never takes its cluster out for the others.
 
+pub mod newcomers;
 pub mod prober;
 pub mod refusals;
 pub mod state;
@@ -150,16 +151,26 @@ impl Health {
         }
     }
 
-    /// Everything, for reports.
+    /// Everything, for people of this cluster.
     #[must_use]
     pub fn report(&self) -> BTreeMap<ClusterName, BTreeMap<String, PeerState>> {
+        self.states(AddressState::report)
+    }
+
+    /// What everybody else may know.
+    #[must_use]
+    pub fn told(&self) -> BTreeMap<ClusterName, BTreeMap<String, PeerState>> {
+        self.states(AddressState::told)
+    }
+
+    fn states(
+        &self,
+        one: impl Fn(&AddressState, Instant, Duration) -> PeerState,
+    ) -> BTreeMap<ClusterName, BTreeMap<String, PeerState>> {
         let now = Instant::now();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let states = |known: &BTreeMap<String, AddressState>| {
-            known
-                .iter()
-                .map(|(address, state)| (address.clone(), state.report(now, self.slow_start)))
-                .collect()
+            known.iter().map(|(address, state)| (address.clone(), one(state, now, self.slow_start))).collect()
         };
         peers.iter().map(|(cluster, known)| (cluster.clone(), states(known))).collect()
     }

@@ -14,11 +14,12 @@ pub use door::serve;
 
 use crate::{
     accesslog::{Direction, Record, Tls},
+    budget::Who,
     carry::Journey,
     conns::{Kind, Ticket},
     copy::{
         any::AnyEnd,
-        stream::StreamEnd,
+        stream::{Reader, StreamEnd},
         tls::{StreamIo, TlsEnd},
     },
     error::Refusal,
@@ -32,7 +33,7 @@ use bytes::Bytes;
 use door::Incoming;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
-use std::{any::Any, future::poll_fn};
+use std::{any::Any, convert::Infallible, future::poll_fn, task::Poll};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tombolo_model::{ClusterName, GatewayRole, SpiffeId};
 use tombolo_mtls::{Credentials, Peer, server_config};
@@ -77,6 +78,8 @@ async fn stream_in(
     record.peer = Some(incoming.peer.id.clone());
     record.client = Some(incoming.address);
     let mut journey = Journey::begin(shared, record);
+    let (request, body) = request.into_parts();
+    let (request, mut reader) = (Request::from_parts(request, ()), Reader::new(body));
     let opened = async {
         let connect = Connect::parse(&request)?;
         journey.record.trace = connect.trace.to_string();
@@ -91,10 +94,18 @@ async fn stream_in(
             Refusal::new(Reason::Overloaded, detail)
         })?;
         ticket.relies_on(&incoming.peer, shared.bundle.get().as_deref())?;
+        let mut waiting = shared.budget.connection(who(role, &incoming.peer, &connect), &ticket);
         let way = open(shared, &ticket, &mut journey.record, &incoming.peer, &connect);
+        // Nobody needs to wait for the answer before he sends.
+        let ahead = poll_fn(|cx| {
+            reader.gather(cx);
+            waiting.set(reader.gathered());
+            Poll::<Infallible>::Pending
+        });
         let opened = tokio::select! {
             biased;
             reason = ticket.ended() => return Err(Refusal::new(reason, "before the path was open")),
+            never = ahead => match never {},
             _ = poll_fn(|cx| respond.poll_reset(cx)) => {
                 incoming.taken_back();
                 return Err(Refusal::new(Reason::Cancelled, "the hop before asks somebody else, or is gone"));
@@ -104,9 +115,9 @@ async fn stream_in(
         };
         // Everything that it relies on is known now; what was taken away meanwhile is seen here.
         ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
-        Ok((ticket, load, opened))
+        Ok((ticket, waiting, load, opened))
     };
-    let (ticket, _load, opened) = match opened.await {
+    let (ticket, mut waiting, _load, opened) = match opened.await {
         Ok(done) => done,
         Err(refusal) => {
             if journey.record.trace.is_empty() {
@@ -123,7 +134,7 @@ async fn stream_in(
         Ok(send) => send,
         Err(error) => return journey.refused(Refusal::new(Reason::Cancelled, error.to_string())),
     };
-    let client = StreamEnd::new(send, request.into_body(), ());
+    let client = StreamEnd::new(send, reader, shared.config.limits.send_buffer, ());
     let Opened { mut end, inside, _hold, .. } = opened;
     let mut client = match inside {
         None => AnyEnd::Stream(client),
@@ -146,7 +157,14 @@ async fn stream_in(
         }
     };
     journey.opened(&ticket);
-    journey.carry(&ticket, &mut client, &mut end).await;
+    journey.carry(&ticket, &mut waiting, &mut client, &mut end).await;
+}
+
+/// To whom it is counted what waits in a stream. A sidecar believes the gateways of its cluster whom they bring; a gateway believes
+/// those of other clusters nothing, so that each cluster is one.
+fn who(role: GatewayRole, peer: &Peer, connect: &Connect) -> Who {
+    let source = connect.source.as_ref().filter(|_| role.is_beside_applications());
+    Who::Identity(source.unwrap_or(&peer.id).clone())
 }
 
 async fn open(

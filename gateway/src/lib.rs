@@ -7,6 +7,7 @@
 pub mod accesslog;
 pub mod admin;
 pub mod authz;
+pub mod budget;
 pub mod capture;
 mod carry;
 pub mod choose;

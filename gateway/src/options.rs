@@ -13,11 +13,12 @@ use std::{
     time::Duration,
 };
 use tombolo_gateway::{
+    budget,
     capture::redirect::{Inbound, Redirect},
-    config::{Bring, Capture, Config, Timing},
+    config::{Bring, Capture, Config, Limits, Timing},
 };
 use tombolo_model::{AccountName, GatewayRole, NamespaceName};
-use tombolo_runtime::telemetry::LogFormat;
+use tombolo_runtime::{limits, telemetry::LogFormat};
 
 /// The gateway of Tombolo: carries requests between workloads, across clusters, over mutual TLS.
 #[derive(Debug, Parser)]
@@ -56,6 +57,10 @@ pub(crate) struct Run {
     /// For an egress gateway: dial other clusters' gateways on this machine too (as where --tunnel is on loopback).
     #[arg(long)]
     dial_loopback: bool,
+    /// For an egress gateway: addresses of this cluster's own, as its pods' and services', at which no other cluster's gateway can be. They
+    /// are not dialled, whatever other clusters say [default in a pod: those of the API server's Service and of the pod].
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    never_dial: Vec<IpNet>,
     /// For a sidecar: how applications' connections come in.
     #[arg(long, value_enum, default_value_t = CaptureMode::None)]
     capture: CaptureMode,
@@ -94,6 +99,10 @@ pub(crate) struct Run {
     /// Where metrics, health and dumps are served; a port alone is one of the pod's address.
     #[arg(long, value_name = "[IP:]PORT")]
     admin: Option<Place>,
+    /// How many MiB may wait in this process for readers that do not read; when more would, the largest connections of whoever has
+    /// most are cut [default: a quarter of the memory that it may have, 16 at least and 4096 at most].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    buffers: Option<u32>,
     /// The access log: a file to append to (opened again on SIGHUP), or - for standard output.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -282,6 +291,9 @@ impl Run {
         if self.dial_loopback && self.role != GatewayRole::Egress {
             problems.push(format!("--dial-loopback is for --role egress, not {}", self.role));
         }
+        if !self.never_dial.is_empty() && self.role != GatewayRole::Egress {
+            problems.push(format!("--never-dial is for --role egress, not {}", self.role));
+        }
         if !self.advertise.is_empty() && self.role != GatewayRole::Ingress {
             problems.push(format!("--advertise is for --role ingress, not {}", self.role));
         }
@@ -305,6 +317,13 @@ impl Run {
             GatewayRole::Egress if self.tunnel.is_none() => pod.addresses.iter().skip(1).copied().collect(),
             _ => BTreeSet::new(),
         };
+        let never_dial = match self.role {
+            GatewayRole::Egress if self.never_dial.is_empty() => {
+                let server = variable("KUBERNETES_SERVICE_HOST").and_then(|text| text.parse::<IpAddr>().ok());
+                server.into_iter().chain(pod.addresses.iter().copied()).map(IpNet::from).collect()
+            }
+            _ => self.never_dial,
+        };
         let tunnel = self.tunnel.or(own).ok_or("give --tunnel, the address at which tunnels are taken")?;
         let instance = self.instance.or(pod.instance).unwrap_or_else(|| instance(self.role, tunnel));
         let workload = self.workload.map(|WorkloadName(namespace, account)| (namespace, account));
@@ -320,8 +339,13 @@ impl Run {
             last_calls: Duration::from_secs(self.last_calls),
             ..Timing::default()
         };
+        let buffers = match self.buffers {
+            Some(mib) => (mib as usize) << 20,
+            None => budget::usual(limits::memory()),
+        };
         Ok(Config {
             timing,
+            limits: Limits { buffers, ..Limits::default() },
             agent: Some(agent),
             advertise: self.advertise.into_iter().map(|HostPort(text)| text).collect::<BTreeSet<_>>(),
             capture: capture.with(self.node_capture),
@@ -336,6 +360,7 @@ impl Run {
             cache: self.cache,
             ready_file: self.ready_file,
             dial_loopback: self.dial_loopback,
+            never_dial,
             ..Config::new(self.role, instance, tunnel)
         })
     }
@@ -389,6 +414,14 @@ mod tests {
     }
 
     #[test]
+    fn what_may_wait_is_a_part_of_the_memory_or_as_asked() {
+        let buffers = |args: &str| run(args).map(|config| config.limits.buffers);
+        assert_eq!(buffers("--role egress --buffers 64"), Ok(64 << 20));
+        assert_eq!(buffers("--role egress"), Ok(budget::usual(limits::memory())));
+        assert!(buffers("--role egress --buffers 0").is_err());
+    }
+
+    #[test]
     fn a_sidecar_of_a_pod_and_an_ingress() {
         let config = run("--role sidecar --capture sidecar --workload default/shopping").unwrap();
         assert_eq!(config.workload.unwrap().1.as_str(), "shopping");
@@ -406,6 +439,8 @@ mod tests {
         for bad in [
             "--role nowhere",
             "--role sidecar --workload shopping",
+            "--role ingress --never-dial 10.0.0.0/8",
+            "--role egress --never-dial 10.0.0.1/33",
             "--role sidecar --capture node",
             "--role node --capture sidecar",
             "--role egress --admin 15020",
@@ -426,6 +461,7 @@ mod tests {
             "POD_IP" => Some("10.0.0.7".to_owned()),
             "POD_IPS" => Some("10.0.0.7,fd00::7".to_owned()),
             "SERVICE_ACCOUNT" => Some("cart".to_owned()),
+            "KUBERNETES_SERVICE_HOST" => Some("10.96.0.1".to_owned()),
             "TOMBOLO_AGENT_ROOTS" => Some("PEM".to_owned()),
             _ => None,
         };
@@ -455,6 +491,9 @@ mod tests {
             assert_eq!(config.tunnel.to_string(), tunnel);
             let beside = if role == "egress" { BTreeSet::from([both[1]]) } else { BTreeSet::new() };
             assert_eq!(config.beside, beside, "{role}");
+            let never: Vec<String> = config.never_dial.iter().map(ToString::to_string).collect();
+            let own = ["10.96.0.1/32", "10.0.0.7/32", "fd00::7/128"];
+            assert_eq!(never, if role == "egress" { &own[..] } else { &[] }, "{role}");
             assert!(config.serve.is_empty() && config.workload.is_none(), "{role}");
             let node = Capture::Node(Bring::Auto);
             assert_eq!(config.capture, if role == "node" { node } else { Capture::None });

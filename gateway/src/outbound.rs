@@ -3,6 +3,7 @@
 
 use crate::{
     accesslog::{Direction, Record, Tls},
+    budget::Who,
     carry::Journey,
     choose::{self, Candidate},
     conns::{Kind, Ticket},
@@ -36,6 +37,7 @@ use std::{
 use tokio::{net::TcpStream, time::timeout};
 use tombolo_model::{Proximity, SpiffeId, snapshot::EndToEnd};
 use tombolo_mtls::{Credentials, Expect, client_config};
+use tombolo_runtime::places::Source;
 
 /// The protocol of the workloads' own sessions in TLS (ALPN).
 pub const INNER_ALPN: &[u8] = b"tombolo/1";
@@ -78,6 +80,11 @@ pub async fn serve(accepted: Accepted, shared: Arc<Shared>) {
             return socket::refuse(stream);
         }
     };
+    let who = match &source {
+        Ok(source) => Who::Identity(source.clone()),
+        Err(_) => Who::Address(Source::of(client.ip())),
+    };
+    let mut waiting = shared.budget.connection(who, &ticket);
     let path = tokio::select! {
         biased;
         reason = ticket.ended() => Err(Refusal::new(reason, "before the path was open")),
@@ -89,7 +96,7 @@ pub async fn serve(accepted: Accepted, shared: Arc<Shared>) {
     match path {
         Ok(mut path) => {
             journey.opened(&ticket);
-            journey.carry(&ticket, &mut TcpEnd::new(stream), &mut path.end).await;
+            journey.carry(&ticket, &mut waiting, &mut TcpEnd::new(stream), &mut path.end).await;
         }
         Err(refusal) => {
             journey.refused(refusal);

@@ -1,17 +1,32 @@
 //! Which addresses are dialled at all. What another cluster advertises is that cluster's word: it must not send this
 //! gateway to the machine it runs on, or to the network's own services.
 
+use ipnet::IpNet;
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 use tokio::net::{TcpStream, lookup_host};
 
 /// Addresses of one peer that are used; more of them are passed over.
 pub const PEER_ADDRESSES: usize = 32;
 
+/// Where clouds have what only their machines may ask: credentials, and how the machine is set up. Others are link-local.
+const CLOUDS: [IpAddr; 5] = [
+    // AWS, its metadata, names and time
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    // Azure
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    // Alibaba
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    // Oracle
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+];
+
 /// Whose word an address is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// This cluster's agent's.
     Own,
@@ -19,6 +34,8 @@ pub enum Reach {
     Peer {
         /// Whether this gateway dials peers on its own machine.
         loopback: bool,
+        /// This cluster's own, where no peer can be.
+        never: Arc<[IpNet]>,
     },
 }
 
@@ -44,8 +61,8 @@ impl Reach {
     ///
     /// # Errors
     /// [`Forbidden`].
-    pub fn check(self, address: IpAddr) -> Result<(), Forbidden> {
-        let Self::Peer { loopback } = self else { return Ok(()) };
+    pub fn check(&self, address: IpAddr) -> Result<(), Forbidden> {
+        let Self::Peer { loopback, never } = self else { return Ok(()) };
         let address = address.to_canonical();
         let kind = match address {
             IpAddr::V4(v4) if v4.octets()[0] == 0 => "an unspecified",
@@ -54,7 +71,14 @@ impl Reach {
             IpAddr::V6(v6) if v6.is_unspecified() => "an unspecified",
             IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local",
             ip if ip.is_multicast() => "a multicast",
-            ip if ip.is_loopback() && !loopback => "a loopback",
+            ip if ip.is_loopback() => match loopback {
+                true => return Ok(()),
+                false => "a loopback",
+            },
+            ip if CLOUDS.contains(&ip) => "a cloud's own",
+            // reserved for ever, and what names of ours have
+            IpAddr::V4(v4) if v4.octets()[0] >= 240 => "a virtual",
+            ip if never.iter().any(|range| range.contains(&ip)) => "this cluster's own",
             _ => return Ok(()),
         };
         Err(Forbidden { address, kind })
@@ -64,7 +88,7 @@ impl Reach {
     ///
     /// # Errors
     /// The last failure, as `TcpStream::connect` has it; [`Forbidden`] where no address may be dialled.
-    pub async fn connect(self, address: &str) -> io::Result<TcpStream> {
+    pub async fn connect(&self, address: &str) -> io::Result<TcpStream> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for found in lookup_host(address).await? {
             match self.one(found).await {
@@ -75,7 +99,7 @@ impl Reach {
         Err(failure)
     }
 
-    async fn one(self, address: SocketAddr) -> io::Result<TcpStream> {
+    async fn one(&self, address: SocketAddr) -> io::Result<TcpStream> {
         self.check(address.ip()).map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
         TcpStream::connect(address).await
     }
@@ -85,6 +109,10 @@ impl Reach {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+
+    fn peer(loopback: bool) -> Reach {
+        Reach::Peer { loopback, never: ["10.96.0.0/12".parse().unwrap()].into() }
+    }
 
     #[test]
     fn what_a_peer_may_not_name() {
@@ -101,19 +129,25 @@ mod tests {
             "fe80::1",
             "::ffff:169.254.1.1",
             "::ffff:0.0.0.0",
+            "fd00:ec2::254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "::ffff:192.0.0.192",
+            "240.0.0.1",
+            "10.96.0.1",
+            "::ffff:10.100.0.1",
         ] {
             for loopback in [false, true] {
-                let peer = Reach::Peer { loopback };
-                assert!(peer.check(never.parse().unwrap()).is_err(), "{never}");
+                assert!(peer(loopback).check(never.parse().unwrap()).is_err(), "{never}");
             }
         }
         for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            let why = Reach::Peer { loopback: false }.check(local.parse().unwrap()).unwrap_err();
+            let why = peer(false).check(local.parse().unwrap()).unwrap_err();
             assert!(why.to_string().contains("--dial-loopback"), "{why}");
-            assert_eq!(Reach::Peer { loopback: true }.check(local.parse().unwrap()), Ok(()));
+            assert_eq!(peer(true).check(local.parse().unwrap()), Ok(()));
         }
         for fine in ["10.0.0.1", "192.168.1.1", "203.0.113.7", "fd00::1", "2001:db8::1"] {
-            assert_eq!(Reach::Peer { loopback: false }.check(fine.parse().unwrap()), Ok(()), "{fine}");
+            assert_eq!(peer(false).check(fine.parse().unwrap()), Ok(()), "{fine}");
         }
         assert_eq!(Reach::Own.check("127.0.0.1".parse().unwrap()), Ok(()));
     }
@@ -122,8 +156,8 @@ mod tests {
     async fn a_name_is_held_to_its_addresses() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let name = format!("localhost:{}", listener.local_addr().unwrap().port());
-        assert!(Reach::Peer { loopback: true }.connect(&name).await.is_ok());
-        let refused = Reach::Peer { loopback: false }.connect(&name).await.unwrap_err();
+        assert!(peer(true).connect(&name).await.is_ok());
+        let refused = peer(false).connect(&name).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{refused}");
     }
 }

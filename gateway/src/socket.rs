@@ -23,6 +23,14 @@ pub(crate) fn prepare(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&KEEPALIVE);
 }
 
+/// The kernel takes megabytes for one who read fast once. While an application reads nothing, it keeps so much for it.
+const UNSENT: u32 = 256 << 10;
+
+/// What the other side has no room for waits here in a small part only.
+pub(crate) fn bound(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+}
+
 /// Closing it will send RST in place of FIN, and forget what was not sent.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));

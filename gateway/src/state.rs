@@ -2,11 +2,16 @@
 
 use crate::{
     accesslog::{AccessLog, Record},
+    budget::Budget,
     config::Config,
     conns::Conns,
     credentials::CredentialSet,
     error,
-    health::{Health, prober},
+    health::{
+        Health,
+        newcomers::{self, Newcomers},
+        prober,
+    },
     load::Loads,
     metrics::Metrics,
     pool::{Key, Pool},
@@ -23,7 +28,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tombolo_model::{
     ClusterName, GatewayRole, Generation, SpiffeId,
@@ -80,6 +88,8 @@ pub struct Shared {
     pub health: Health,
     /// The health of this cluster's own egress gateways, where they are used.
     pub egress_health: Health,
+    /// What waits here for those who do not read.
+    pub budget: Budget,
     /// Tunnels to others.
     pub pool: Pool,
     /// Counters.
@@ -103,6 +113,9 @@ pub struct Shared {
     changed: watch::Sender<u64>,
     calls: watch::Sender<Instant>,
     probers: Mutex<HashMap<Key, CancellationToken>>,
+    newcomers: Mutex<Newcomers>,
+    /// Whether addresses wait to be dialled, until there have been fewer new ones.
+    waits: AtomicBool,
 }
 
 impl Shared {
@@ -113,7 +126,16 @@ impl Shared {
         let conns = Conns::new(config.limits.connections);
         let (limits, timing) = (config.limits, config.timing);
         let loopback = config.dials_loopback();
-        let dialer = Dialer { limits, timing, conns: conns.clone(), bundle: bundle.clone(), loopback };
+        let budget = Budget::new(limits.buffers, limits.stream_window);
+        let dialer = Dialer {
+            limits,
+            timing,
+            conns: conns.clone(),
+            bundle: bundle.clone(),
+            loopback,
+            never: config.never_dial.as_slice().into(),
+            budget: budget.clone(),
+        };
         Arc::new(Self {
             table: ArcSwap::default(),
             bundle,
@@ -121,6 +143,7 @@ impl Shared {
             conns,
             health: Health::new(timing.slow_start),
             egress_health: Health::new(timing.slow_start),
+            budget,
             pool: Pool::new(dialer),
             metrics,
             log,
@@ -135,6 +158,8 @@ impl Shared {
             changed: watch::Sender::new(0),
             calls: watch::Sender::new(Instant::now()),
             probers: Mutex::default(),
+            newcomers: Mutex::default(),
+            waits: AtomicBool::new(false),
             config,
         })
     }
@@ -212,9 +237,9 @@ impl Shared {
     pub fn status(&self, generation: Generation) -> GatewayStatus {
         GatewayStatus {
             generation,
-            leaving: self.leaving.load(Ordering::Relaxed),
+            leaving: self.leaves(),
             connections: self.conns.len() as u64,
-            peers: self.health.report(),
+            peers: self.health.told(),
             edges: self.metrics.edges(),
             ..GatewayStatus::default()
         }
@@ -223,6 +248,12 @@ impl Shared {
     /// Says that the process is about to end. It goes on as before.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process is about to end.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Ends what the process does on its own, and every connection.
@@ -241,8 +272,30 @@ impl Shared {
             let key = |address: &SocketAddr| egress_key(&identity, &itself.cluster, *address);
             wanted.extend(table.egress().iter().map(key));
         } else {
+            let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+            let (now, mut late) = (Instant::now(), 0);
+            newcomers.keep(|cluster| table.peers().contains_key(cluster), now);
             for peer in table.peers().values() {
-                wanted.extend(peer.ingress.iter().map(|address| peer_key(&identity, &peer.cluster, address)));
+                for address in &peer.ingress {
+                    if newcomers.admit(&peer.cluster, address, now) {
+                        wanted.insert(peer_key(&identity, &peer.cluster, address));
+                    } else {
+                        late += 1;
+                    }
+                }
+            }
+            drop(newcomers);
+            if late > 0 && !self.waits.swap(true, Ordering::SeqCst) {
+                tracing::warn!(
+                    addresses.count = late,
+                    "a peer has named many new addresses; these wait to be dialled"
+                );
+                let shared = Arc::clone(self);
+                task::spawn("newcomers", async move {
+                    sleep(newcomers::PACE).await;
+                    shared.waits.store(false, Ordering::SeqCst);
+                    shared.retarget(&shared.table.load_full());
+                });
             }
         }
         let mut probers = self.probers();

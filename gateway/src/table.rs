@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 use tombolo_model::{
-    ClusterName, GlobalName, Proximity, SpiffeId, SpiffePath, TrustDomain,
+    ClusterName, GlobalName, Place, Proximity, SpiffeId, SpiffePath, TrustDomain,
     snapshot::{
         EndToEnd, EndpointSpec, ExportSpec, GatewayResource, PeerSpec, Resource as _, ResourceKey, Resources,
         RouteSpec, SelfSpec, TrustBundleSpec, WorkloadSelector, WorkloadSpec,
@@ -258,6 +258,7 @@ impl RouteTable {
 pub fn stands_before(endpoint: &EndpointSpec, tunnel: SocketAddr) -> bool {
     endpoint
         .tunnel
+        .map(Place::socket)
         .is_some_and(|at| at == tunnel || (tunnel.ip().is_unspecified() && at.port() == tunnel.port()))
 }
 
@@ -273,11 +274,11 @@ pub fn build(resources: &Resources<GatewayResource>) -> Result<RouteTable, Table
             return Err(TableError::Key { key: key.clone(), own });
         }
         match resource {
-            GatewayResource::Itself(itself) => table.itself = Some(itself.clone()),
-            GatewayResource::Bundle(bundle) => table.bundle = Some(bundle.clone()),
+            GatewayResource::Itself(itself) => table.itself = Some(SelfSpec::clone(itself)),
+            GatewayResource::Bundle(bundle) => table.bundle = Some(TrustBundleSpec::clone(bundle)),
             GatewayResource::Peer(peer) => {
                 // A snapshot with a greedy peer is a good one for all others.
-                let mut peer = peer.clone();
+                let mut peer = PeerSpec::clone(peer);
                 peer.ingress = peer.ingress.into_iter().take(PEER_ADDRESSES).collect();
                 table.peers.insert(peer.cluster.clone(), peer);
             }
@@ -301,7 +302,7 @@ pub fn build(resources: &Resources<GatewayResource>) -> Result<RouteTable, Table
             GatewayResource::Export(spec) => add_export(&mut table, &mut served, &itself, key, spec)?,
             GatewayResource::Workload(workload) => {
                 check_workload(&itself.trust_domain, &itself.cluster, key, &workload.identity)?;
-                table.workloads.insert(workload.identity.clone(), workload.clone());
+                table.workloads.insert(workload.identity.clone(), WorkloadSpec::clone(workload));
             }
             _ => {}
         }
@@ -342,17 +343,17 @@ fn add_route(
         targets.push(Target {
             cluster: target.cluster.clone(),
             proximity: target.proximity,
-            ports: target.ports.clone(),
+            ports: target.ports.iter().copied().collect(),
             ready: target.ready,
             end_to_end: target.end_to_end,
-            identities: Arc::new(target.identities.clone()),
+            identities: Arc::new(target.identities.iter().cloned().collect()),
         });
     }
     let tcp =
         |port: &&tombolo_model::inventory::PortSpec| port.protocol == tombolo_model::inventory::Protocol::Tcp;
     let route = Arc::new(Route {
         name: spec.name.clone(),
-        addresses: spec.addresses.clone(),
+        addresses: spec.addresses.iter().copied().collect(),
         ports: spec.ports.iter().filter(tcp).map(|port| port.port).collect(),
         targets,
     });
@@ -382,13 +383,16 @@ fn add_export(
     for port in spec.ports.iter() {
         for endpoint in &port.endpoints {
             if endpoint.tunnel.is_some() && endpoint.identity.is_none() {
-                return Err(TableError::NoIdentity { name: spec.name.clone(), address: endpoint.address });
+                return Err(TableError::NoIdentity {
+                    name: spec.name.clone(),
+                    address: endpoint.address.socket(),
+                });
             }
             if let Some(id) = &endpoint.identity {
                 check_workload(&itself.trust_domain, &itself.cluster, key, id)?;
             }
             let entry = served
-                .entry(endpoint.address)
+                .entry(endpoint.address.socket())
                 .or_insert_with(|| Served { endpoint: endpoint.clone(), services: BTreeSet::new() });
             entry.services.insert((spec.name.clone(), port.port));
         }

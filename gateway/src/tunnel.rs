@@ -5,9 +5,10 @@
 
 use crate::{
     accesslog::Tls,
+    budget::{Budget, Windows},
     config::{Limits, Timing},
     conns::{Conns, Kind},
-    copy::stream::StreamEnd,
+    copy::stream::{Reader, StreamEnd},
     error::Refusal,
     head::{Answer, Connect},
     heard::{LastHeard, Listening},
@@ -17,6 +18,7 @@ use crate::{
 };
 use bytes::Bytes;
 use h2::{client, server};
+use ipnet::IpNet;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use std::{
@@ -46,13 +48,13 @@ const RESET_STREAMS: usize = 1024;
 const SMALL_FRAMES: usize = 32 << 20;
 const RESET_MEMORY: Duration = Duration::from_secs(30);
 
-/// The settings of the side that dials.
+/// The settings of the side that dials, with windows of so many bytes.
 #[must_use]
-pub fn client_builder(limits: &Limits) -> client::Builder {
+pub fn client_builder(limits: &Limits, window: u32) -> client::Builder {
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(limits.stream_window)
+        .initial_window_size(window)
         .initial_connection_window_size(limits.connection_window)
         .max_frame_size(limits.frame_bytes)
         .max_header_list_size(limits.header_bytes)
@@ -63,12 +65,12 @@ pub fn client_builder(limits: &Limits) -> client::Builder {
     builder
 }
 
-/// The settings of the side that is dialled.
+/// The settings of the side that is dialled, with windows of so many bytes.
 #[must_use]
-pub fn server_builder(limits: &Limits) -> server::Builder {
+pub fn server_builder(limits: &Limits, window: u32) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
-        .initial_window_size(limits.stream_window)
+        .initial_window_size(window)
         .initial_connection_window_size(limits.connection_window)
         .max_frame_size(limits.frame_bytes)
         .max_header_list_size(limits.header_bytes)
@@ -95,6 +97,8 @@ pub struct Tunnel {
     pub address: Arc<str>,
     /// Which process is at the other end, of several that have one identity.
     pub replica: Option<CaFingerprint>,
+    /// Bytes of one stream that wait to be written to it, at most.
+    queue: usize,
 }
 
 #[derive(Debug)]
@@ -141,6 +145,10 @@ pub struct Dialer {
     pub bundle: BundleStore,
     /// Whether gateways of other clusters are dialled on this machine.
     pub loopback: bool,
+    /// Where they are never dialled: this cluster's own addresses.
+    pub never: Arc<[IpNet]>,
+    /// How much may wait here.
+    pub budget: Budget,
 }
 
 impl fmt::Debug for Dialer {
@@ -154,7 +162,7 @@ impl Dialer {
     #[must_use]
     pub fn reach(&self, role: GatewayRole) -> Reach {
         match role {
-            GatewayRole::Ingress => Reach::Peer { loopback: self.loopback },
+            GatewayRole::Ingress => Reach::Peer { loopback: self.loopback, never: self.never.clone() },
             GatewayRole::Egress | GatewayRole::Sidecar | GatewayRole::Node => Reach::Own,
         }
     }
@@ -210,7 +218,8 @@ impl Dialer {
             .map_err(|error| Refusal::handshake(&error, address))?;
         let agreed = Tls::of(tls.get_ref().1);
         let replica = key_of(tls.get_ref().1.peer_certificates());
-        let (send, connection) = client_builder(&self.limits)
+        let windows = self.budget.windows();
+        let (send, connection) = client_builder(&self.limits, windows.told())
             .handshake::<_, Bytes>(tls)
             .await
             .map_err(|error| unreachable(&error))?;
@@ -229,14 +238,15 @@ impl Dialer {
         });
         let (up, confirmed) = tokio::sync::oneshot::channel();
         let looks = Looks { timing: self.timing, watch, backlog };
-        task::spawn("tunnel", drive(connection, state.clone(), ticket, looks, up));
+        task::spawn("tunnel", drive(connection, state.clone(), ticket, looks, windows, up));
         match confirmed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(refused_late(address, error)),
             Err(_) => return Err(unreachable(&"the connection ended at once")),
         }
         let address = address.clone();
-        Ok(Arc::new(Tunnel { send, state, peer, not_after, tls: agreed, address, replica }))
+        let queue = self.limits.send_buffer;
+        Ok(Arc::new(Tunnel { send, state, peer, not_after, tls: agreed, address, replica, queue }))
     }
 }
 
@@ -301,6 +311,7 @@ async fn drive<T>(
     state: Arc<State>,
     ticket: crate::conns::Ticket,
     mut looks: Looks,
+    mut windows: Windows,
     up: tokio::sync::oneshot::Sender<Result<(), h2::Error>>,
 ) where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -343,6 +354,10 @@ async fn drive<T>(
                 if let Some(up) = up.take() {
                     let _ = up.send(Ok(()));
                 }
+            }
+            window = windows.change() => {
+                let taken = connection.set_initial_window_size(window).is_ok();
+                windows.tell(window, taken);
             }
             _ = beats.tick() => {
                 match (asked, &mut pings) {
@@ -506,6 +521,6 @@ impl Tunnel {
             lost(&error)
         })?;
         let answer = Answer::parse(&response)?;
-        Ok((StreamEnd::new(send, response.into_body(), counted), answer))
+        Ok((StreamEnd::new(send, Reader::new(response.into_body()), self.queue, counted), answer))
     }
 }

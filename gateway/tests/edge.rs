@@ -65,22 +65,22 @@ impl Machine {
                 protocol: Protocol::Tcp,
                 name: None,
                 app_protocol: None,
-            }],
+            }]
+            .into(),
             captured_at: Default::default(),
             targets: Vec::new(),
         };
         let workloads = workloads.iter().map(|(account, selectors)| {
             let identity = self.agent.cluster().workload("default", account);
-            GatewayResource::Workload(WorkloadSpec {
-                identity,
-                selectors: selectors.iter().cloned().collect(),
-            })
+            GatewayResource::Workload(
+                WorkloadSpec { identity, selectors: selectors.iter().cloned().collect() }.into(),
+            )
         });
         let base = [
-            GatewayResource::Itself(itself),
-            GatewayResource::Bundle(self.organization.bundle_spec()),
+            GatewayResource::Itself(itself.into()),
+            GatewayResource::Bundle(self.organization.bundle_spec().into()),
             GatewayResource::Route(route.into()),
-            GatewayResource::Gateways { egress: [].into() },
+            GatewayResource::Gateways { egress: Default::default() },
         ];
         self.agent.publish(generation, base.into_iter().chain(workloads));
     }

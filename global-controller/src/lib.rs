@@ -26,13 +26,14 @@ use anyhow::Context as _;
 use config::{Database, Tls, host_of};
 use sqlx::postgres::PgConnectOptions;
 use std::{net::SocketAddr, str::FromStr as _, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tombolo_mtls::{Secret, optional_server_config};
 use tombolo_runtime::{
     admin::{self, Readiness, Routes},
     clock::Clock,
     drain,
     metrics::Metrics,
+    places::Places,
     task,
 };
 use uuid::Uuid;
@@ -148,7 +149,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         vip_pools: config.pools.texts(),
         root_overlap: config.root_overlap,
         catalogs: app::service::Catalogs::default(),
-        followers: Arc::new(Semaphore::new(app::MOST_FOLLOWERS)),
+        followers: Places::new(app::FOLLOWERS),
         stop: drain.watch(),
     });
     let agents = agent_api::Agent {
@@ -156,6 +157,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         liveness: Arc::clone(&liveness),
         metrics: agent_metrics,
         joins: agent_api::join_limiter(),
+        door: Arc::default(),
         allow_loopback: config.allow_loopback_gateways,
         stop: drain.watch(),
     };

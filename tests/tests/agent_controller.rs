@@ -254,13 +254,13 @@ impl Gateway {
     }
     fn peer(&self) -> Option<PeerSpec> {
         self.find(|resource| match resource {
-            GatewayResource::Peer(peer) => Some(peer.clone()),
+            GatewayResource::Peer(peer) => Some(PeerSpec::clone(peer)),
             _ => None,
         })
     }
     fn bundle(&self) -> Option<TrustBundleSpec> {
         self.find(|resource| match resource {
-            GatewayResource::Bundle(bundle) => Some(bundle.clone()),
+            GatewayResource::Bundle(bundle) => Some(TrustBundleSpec::clone(bundle)),
             _ => None,
         })
     }

@@ -39,7 +39,7 @@ pub enum ClusterCommand {
     Manifest {
         /// The cluster.
         name: ClusterName,
-        /// Where the images are (default: as the controller was told).
+        /// Where the images are (default: as the controller was told; another place is for an admin to choose).
         #[arg(long)]
         registry: Option<String>,
         /// Their tag (default: the controller's version).

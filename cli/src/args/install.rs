@@ -79,7 +79,7 @@ pub struct OrderArgs {
     /// node or none (default: gateway).
     #[arg(long, value_name = "MODE")]
     pub capture: Option<CaptureMode>,
-    /// Where the images are (default: as the controller was told).
+    /// Where the images are (default: as the controller was told; another place is for an admin to choose).
     #[arg(long)]
     pub registry: Option<String>,
     /// The version to install (default: the controller's).

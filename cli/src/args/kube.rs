@@ -12,7 +12,7 @@ pub struct JoinArgs {
     /// Where the cluster is.
     #[command(flatten)]
     pub kube: Kube,
-    /// Where the images are (default: as the controller was told).
+    /// Where the images are (default: as the controller was told; another place is for an admin to choose).
     #[arg(long)]
     pub registry: Option<String>,
     /// Their tag (default: the controller's version).

@@ -276,17 +276,23 @@ impl Controller {
         };
         let port = PortSpec { port: 8082, protocol: Protocol::Tcp, name: None, app_protocol: None };
         let resources: Resources<ClusterResource> = [
-            ClusterResource::Itself(SelfSpec {
-                cluster: cluster.clone(),
-                trust_domain: organization.trust_domain.clone(),
-                locality: Locality::default(),
-            }),
-            ClusterResource::Bundle(organization.bundle_spec()),
-            ClusterResource::Domain(DomainSpec {
-                domain: domain.clone(),
-                gns: "acme".parse().unwrap(),
-                members: [cluster].into(),
-            }),
+            ClusterResource::Itself(
+                SelfSpec {
+                    cluster: cluster.clone(),
+                    trust_domain: organization.trust_domain.clone(),
+                    locality: Locality::default(),
+                }
+                .into(),
+            ),
+            ClusterResource::Bundle(organization.bundle_spec().into()),
+            ClusterResource::Domain(
+                DomainSpec {
+                    domain: domain.clone(),
+                    gns: "acme".parse().unwrap(),
+                    members: [cluster].into(),
+                }
+                .into(),
+            ),
             ClusterResource::Name(
                 NameSpec {
                     name: "catalog.acme.example.com".parse().unwrap(),
@@ -295,7 +301,7 @@ impl Controller {
                     pod: None,
                     vip: Vip { v4: [240, 0, 0, 9].into(), v6: "fd74:6f6d:6265:6c6f::9".parse().unwrap() },
                     headless: false,
-                    ports: vec![port],
+                    ports: vec![port].into(),
                     targets: vec![target],
                 }
                 .into(),

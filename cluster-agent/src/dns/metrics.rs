@@ -101,7 +101,7 @@ impl Metrics {
         registry.register(&name("tcp_connections"), "Open TCP connections", this.connections.clone());
         registry.register(
             &name("tcp_connections_refused"),
-            "TCP connections closed at once, as there were too many",
+            "TCP connections closed at once, or for somebody who has fewer, as there were too many",
             this.connections_refused.clone(),
         );
         registry.register(

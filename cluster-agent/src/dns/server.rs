@@ -51,8 +51,10 @@ pub struct Config {
 /// The bounds of DNS over TCP.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpLimits {
-    /// Connections at a time. More are closed at once.
+    /// Connections at a time. Of more, somebody who has fewer than others gets the oldest idle one of whoever has most.
     pub connections: usize,
+    /// Of these, for each client (each /64 in IPv6).
+    pub each: usize,
     /// How long a connection may say nothing, and how long it may take to accept what it asked for.
     pub idle: Duration,
     /// Forwarded queries at a time, for each connection; while there are so many, no more are read.
@@ -64,7 +66,7 @@ impl Config {
     #[must_use]
     pub fn new(listen: SocketAddr, forward: ForwardTo) -> Self {
         let ttl = Duration::from_secs(5);
-        let tcp = TcpLimits { connections: 256, idle: Duration::from_secs(10), pipelined: 16 };
+        let tcp = TcpLimits { connections: 256, each: 64, idle: Duration::from_secs(10), pipelined: 16 };
         Self { listen, forward, ttl, negative_ttl: ttl, limits: Limits::default(), tcp }
     }
 }

@@ -1,4 +1,4 @@
-//! DNS over TCP (RFC 7766): many queries on a connection, answered as they are ready.
+//! DNS over TCP (RFC 7766): many queries on a connection, answered as they are ready. Who comes has a share of the connections.
 
 use super::{
     message::Transport,
@@ -18,12 +18,15 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tombolo_runtime::places::{Place, Places, Shares, Source};
 
 /// While more than half of the connections are taken, a new one may be idle for this part of the usual time.
 const CROWDED: u32 = 5;
 
 pub(super) async fn serve(shared: &Arc<Shared>, listener: &TcpListener, stop: &CancellationToken) {
     let mut connections = JoinSet::new();
+    let limits = shared.limits;
+    let places = Places::new(Shares { all: limits.connections, each: limits.each });
     loop {
         let accepted = tokio::select! {
             biased;
@@ -34,26 +37,32 @@ pub(super) async fn serve(shared: &Arc<Shared>, listener: &TcpListener, stop: &C
             }
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accepting a DNS connection failed");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let limits = shared.limits;
-        if connections.len() >= limits.connections {
+        let Ok(place) = places.take(&Source::of(client.ip())) else {
             shared.metrics.connection_refused();
             continue;
-        }
-        let crowded = connections.len() * 2 > limits.connections;
+        };
+        let crowded = places.taken() * 2 > limits.connections;
         let idle = if crowded { limits.idle / CROWDED } else { limits.idle };
         let (shared, stop) = (Arc::clone(shared), stop.clone());
         connections.spawn(async move {
             let _open = shared.metrics.connection();
-            if let Err(error) = (Connection::new(&shared, stream, idle)).run(&stop).await {
-                tracing::debug!(%error, "a DNS connection broke off");
+            tokio::select! {
+                biased;
+                // Also while it does not take its answers.
+                () = place.lost() => shared.metrics.connection_refused(),
+                ended = Connection::new(&shared, stream, idle).run(&stop, &place) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a DNS connection broke off");
+                    }
+                }
             }
         });
     }
@@ -82,7 +91,7 @@ impl<'a> Connection<'a> {
         Self { shared, from, to, idle, buffer: BytesMut::new() }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> std::io::Result<()> {
+    async fn run(mut self, stop: &CancellationToken, place: &Place) -> std::io::Result<()> {
         let shared = self.shared;
         let mut forwards = FuturesUnordered::new();
         let mut reading = true;
@@ -95,7 +104,11 @@ impl<'a> Connection<'a> {
                 match shared.step(&message, Transport::Tcp) {
                     Some(Next::Send(bytes)) => self.send(&bytes).await?,
                     Some(Next::Forward(request, foreign)) => {
-                        forwards.push(async move { shared.forward(&request, foreign).await });
+                        let busy = place.busy();
+                        forwards.push(async move {
+                            let _busy = busy;
+                            shared.forward(&request, foreign).await
+                        });
                     }
                     // Who sends what is no query on a stream has lost its place in it.
                     None => return Ok(()),

@@ -10,9 +10,10 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
 };
 use tombolo_model::{
-    ClusterName, Domain, Generation, GlobalName,
+    ClusterName, Domain, Few, Generation, GlobalName, Held,
     inventory::{PortSpec, Protocol},
     mcs::{ExportedPort, ImportKind, ImportSpec, Transport},
     snapshot::{ClusterResource, NameKind, NameSpec, Resources},
@@ -26,7 +27,7 @@ pub struct Zone {
     domains: BTreeSet<Domain>,
     /// By lower-case name without a dot at the end. Every parent of a name, up to its domain, is in here too.
     nodes: HashMap<Box<str>, Node>,
-    reverse: HashMap<IpAddr, Vec<GlobalName>>,
+    reverse: HashMap<IpAddr, Few<GlobalName>>,
     problems: BTreeMap<GlobalName, String>,
 }
 
@@ -47,7 +48,7 @@ pub struct Entry {
     /// The IPv6 address that stands for it here.
     pub v6: Option<Ipv6Addr>,
     /// Its ports.
-    pub ports: Vec<PortSpec>,
+    pub ports: Held<Vec<PortSpec>>,
     /// For a headless service: the names of its pods, in order. Its address records are theirs.
     pub pods: Vec<GlobalName>,
     /// Whether a pod of it is one of another cluster too, by its name; then it has no `pods`.
@@ -100,7 +101,7 @@ pub fn build(
     for import in set.imports.values() {
         // Also those that are not carried: this is what the service has.
         if let Some(Node::Name(entry)) = zone.nodes.get_mut(import.name.as_str()) {
-            entry.ports = import.traits.ports.iter().filter_map(spec_of).collect();
+            entry.ports = import.traits.ports.iter().filter_map(spec_of).collect::<Vec<_>>().into();
         }
     }
     zone
@@ -128,7 +129,7 @@ impl Zone {
         let own = [Some(spec.vip.v4), v4].into_iter().flatten().map(IpAddr::V4);
         for address in own.chain([IpAddr::V6(spec.vip.v6)]).chain(v6.map(IpAddr::V6)).collect::<BTreeSet<_>>()
         {
-            self.reverse.entry(address).or_default().push(name.clone());
+            self.reverse.entry(address).or_default().insert(name.clone());
         }
         let (ports, in_set) = (spec.ports.clone(), domain.is_cluster_set());
         let entry = Entry { v4, v6, ports, pods: Vec::new(), leads_elsewhere: false, unmapped, in_set };
@@ -216,7 +217,7 @@ impl Zone {
     /// The names that an address stands for; none where it stands for nothing of ours.
     #[must_use]
     pub fn names_of(&self, address: IpAddr) -> &[GlobalName] {
-        self.reverse.get(&address).map_or(&[], Vec::as_slice)
+        self.reverse.get(&address).map_or(&[], |names| names)
     }
 }
 
@@ -231,9 +232,9 @@ struct Services<'a> {
 impl<'a> Services<'a> {
     /// How a name is exposed; none where its virtual IPs stand for it whatever its Service is.
     fn of(self, name: &GlobalName) -> Option<&'a Exposure> {
-        static NOT_YET: Exposure =
-            Exposure { addresses: BTreeSet::new(), refused: true, ports: BTreeMap::new() };
-        self.exposed.get(name).or(self.refused.then_some(&NOT_YET))
+        static NOT_YET: LazyLock<Exposure> =
+            LazyLock::new(|| Exposure { refused: true, ..Exposure::default() });
+        self.exposed.get(name).or_else(|| self.refused.then(|| &*NOT_YET))
     }
 }
 

@@ -14,17 +14,14 @@ mod seen;
 mod tests;
 
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
-use tombolo_model::GlobalName;
+use std::{collections::BTreeMap, net::IpAddr};
+use tombolo_model::{Few, GlobalName};
 
 /// How a name is reached in capture mode `gateway`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exposure {
     /// What the name resolves to: its virtual IPs, or the ClusterIPs of its Service where that may not carry them.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// Whether its Service does not carry its virtual IPs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,

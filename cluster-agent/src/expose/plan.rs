@@ -109,7 +109,7 @@ pub(super) fn plan(
         let given = |spec: &&PortSpec| {
             Some(Port { spec: (*spec).clone(), at: *numbers.get(&(name.clone(), spec.port))? })
         };
-        let ports: Vec<Port> = specs.iter().filter_map(|spec| given(&spec)).collect();
+        let ports: Vec<Port> = specs.iter().filter_map(given).collect();
         if ports.len() < specs.len() {
             let message = format!(
                 "has a port too many: the egress gateways have {MOST} for all names, and all are taken; it is left out"
@@ -138,7 +138,7 @@ pub(super) fn plan(
                 None => behind.push(slice),
                 Some(found) => {
                     let Some(uid) = &found.uid else { continue };
-                    objects::own(&mut slice, &object, uid);
+                    objects::own(&mut slice, &object, &uid.to_string());
                     if seen != Some(SeenSlice::of(&slice)) {
                         plan.actions.push(Action::ApplySlice(Box::new(slice)));
                     }
@@ -163,7 +163,7 @@ pub(super) fn plan(
             None => refused.contains_key(name),
         };
         let ports = ports.iter().map(|port| (port.spec.port, port.at)).collect();
-        plan.exposed.insert(name.clone(), Exposure { addresses, refused, ports });
+        plan.exposed.insert(name.clone(), Exposure { addresses: addresses.into(), refused, ports });
         kept.insert(object);
     }
     // Endpoints go before their Service, which no longer leads anywhere.
@@ -233,19 +233,19 @@ fn addresses(vip: Vip, there: Option<&SeenService>, refused: &Refused) -> BTreeS
 }
 
 /// A name that there should be a Service for.
-struct Wanted {
+struct Wanted<'a> {
     /// Its TCP ports.
-    ports: Vec<PortSpec>,
+    ports: Vec<&'a PortSpec>,
     vip: Vip,
 }
 
 /// The imported names that have TCP ports.
-fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted> {
+fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted<'_>> {
     let mut wanted = BTreeMap::new();
     for resource in resources.values() {
         let ClusterResource::Name(name) = resource else { continue };
         let tcp = name.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-        let ports: Vec<PortSpec> = tcp.cloned().collect();
+        let ports: Vec<&PortSpec> = tcp.collect();
         if !ports.is_empty() {
             wanted.insert(name.name.clone(), Wanted { ports, vip: name.vip });
         }
@@ -256,7 +256,7 @@ fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted
 /// A number for each (name, port): the one it had, in memory or else in its Service; a free one where it had none. No
 /// number stands for two.
 fn numbers(
-    wanted: &BTreeMap<GlobalName, Wanted>,
+    wanted: &BTreeMap<GlobalName, Wanted<'_>>,
     before: &Exposed,
     services: &BTreeMap<String, SeenService>,
     gateways: &Gateways,
@@ -303,18 +303,19 @@ const fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// The egress gateways by address family. One that is not connected takes nothing while another is; where none is, it
-/// is the agent that was away.
+/// The egress gateways by address family, and whether somebody is to be sent there: to those that are connected; where none is, it is the
+/// agent that was away, and all that have vanished are good, but none that said that it leaves.
 fn endpoints(gateways: &Gateways) -> BTreeMap<&'static str, Vec<(IpAddr, bool)>> {
     let egress = || {
         let all = gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Egress);
-        all.map(|gateway| (gateway.connected, taken_at(gateway))).filter(|(_, taken_at)| !taken_at.is_empty())
+        all.map(|gateway| (gateway.presence, taken_at(gateway))).filter(|(_, taken_at)| !taken_at.is_empty())
     };
-    let any = egress().any(|(connected, _)| connected);
+    let best = egress().map(|(presence, _)| presence).max();
     let mut families: BTreeMap<&'static str, BTreeMap<IpAddr, bool>> = BTreeMap::new();
-    for (connected, addresses) in egress() {
+    for (presence, addresses) in egress() {
         for address in addresses {
-            *families.entry(family(address)).or_default().entry(address).or_default() |= connected || !any;
+            *families.entry(family(address)).or_default().entry(address).or_default() |=
+                Some(presence) == best;
         }
     }
     families.into_iter().map(|(family, all)| (family, all.into_iter().collect())).collect()

@@ -2,6 +2,7 @@
 //! kilobytes.
 
 use super::objects;
+use crate::source::Uid;
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServicePort, ServiceSpec},
@@ -23,7 +24,7 @@ pub(super) struct SeenService {
     /// The name that it stands for; none where it is no object of ours.
     pub(super) name: Option<GlobalName>,
     /// `metadata.uid`: one that was made anew has another.
-    pub(super) uid: Option<Box<str>>,
+    pub(super) uid: Option<Uid>,
     /// Its ports, and a digest of what else there is of each, in order.
     pub(super) ports: Box<[(PortKey, u64)]>,
     /// By port, the target.

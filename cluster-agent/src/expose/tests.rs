@@ -4,14 +4,14 @@ use super::{
     plan::{Action, Found, MOST, Plan, Refused, plan, refused_elsewhere},
     seen::{SeenService, SeenSlice},
 };
-use crate::synthesis::{Gateway, Gateways};
+use crate::synthesis::{Gateway, Gateways, Presence};
 use k8s_openapi::{
     api::{core::v1::Service, discovery::v1::EndpointSlice},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
-    GatewayRole, GlobalName, NamespaceName,
+    Few, GatewayRole, GlobalName, NamespaceName,
     inventory::{PortSpec, Protocol},
     snapshot::{ClusterResource, NameKind, NameSpec, Resource, Resources, Vip},
 };
@@ -35,7 +35,7 @@ fn name(text: &str, ports: &[u16]) -> ClusterResource {
             pod: None,
             vip: Vip { v4: [240, 0, 0, 1].into(), v6: "fd74::1".parse().unwrap() },
             headless: false,
-            ports: ports.iter().map(tcp).chain([udp]).collect(),
+            ports: ports.iter().map(tcp).chain([udp]).collect::<Vec<_>>().into(),
             targets: vec![],
         }
         .into(),
@@ -47,7 +47,12 @@ fn resources(names: Vec<ClusterResource>) -> Resources<ClusterResource> {
 }
 
 fn egress(all: &[(&str, bool)]) -> Gateways {
-    let gateway = |(tunnel, connected): &(&str, bool)| {
+    let presence = |connected| if connected { Presence::Connected } else { Presence::Vanished };
+    of_presence(all.iter().map(|(tunnel, connected)| (*tunnel, presence(*connected))))
+}
+
+fn of_presence<'a>(all: impl IntoIterator<Item = (&'a str, Presence)>) -> Gateways {
+    let gateway = |(tunnel, presence): (&str, Presence)| {
         let hello = GatewayHello {
             hello: Hello::current("test"),
             instance: (*tunnel).to_owned(),
@@ -60,11 +65,12 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
             explicit: false,
             admin: None,
             pod: None,
+            leaving: false,
             beside: BTreeSet::new(),
         };
-        (hello.instance.clone(), Gateway { hello, connected: *connected })
+        (hello.instance.clone(), Gateway { hello, presence })
     };
-    all.iter().map(gateway).collect()
+    all.into_iter().map(gateway).collect()
 }
 
 /// Two names whose objects have one name: long ones, that begin alike, and whose sums are the same.
@@ -216,7 +222,7 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
     let object = object_name(&global(CATALOG));
     let made = format!("make {object}, apply slice {object}-ipv4, apply slice {object}-ipv6");
     assert_eq!(world.step(names(), &gateways), [made], "never one that leads to nobody");
-    let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
+    let vip = Few::from(["240.0.0.1".parse().unwrap()]);
     assert_eq!(world.exposed[&global(CATALOG)].addresses, vip, "pods with a proxy need no Service");
     assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
     let exposure = &world.exposed[&global(CATALOG)];
@@ -413,6 +419,25 @@ fn names_resolve_where_a_gateway_is() {
     assert_eq!(resolved(&world, &[(v4, true), (v6, true)]), ["10.96.0.9", "fd00::9"], "it may carry none");
 }
 
+/// The agent that the others were connected to went with it.
+#[test]
+fn nobody_is_sent_to_a_gateway_that_leaves() {
+    let ready = |all: &[(&'static str, Presence)]| -> Vec<String> {
+        let mut world = World::default();
+        world.step(vec![name(CATALOG, &[80])], &of_presence(all.iter().copied()));
+        let endpoints = world.found.slices[0].endpoints.iter();
+        let ready = endpoints.filter(|one| one.conditions.as_ref().unwrap().ready == Some(true));
+        ready.map(|one| one.addresses.join(" ")).collect()
+    };
+    let (leaving, vanished, connected) = (Presence::Leaving, Presence::Vanished, Presence::Connected);
+    let pair = |one, other| ready(&[("10.1.0.5:15008", one), ("10.1.0.6:15008", other)]);
+    assert_eq!(pair(leaving, vanished), ["10.1.0.6"]);
+    assert_eq!(pair(leaving, connected), ["10.1.0.6"]);
+    assert_eq!(pair(vanished, connected), ["10.1.0.6"]);
+    assert_eq!(pair(vanished, vanished), ["10.1.0.5", "10.1.0.6"], "it was the agent that went");
+    assert_eq!(pair(leaving, leaving), ["10.1.0.5", "10.1.0.6"], "they are all that there is");
+}
+
 /// One gateway takes connections in both families of its pod.
 #[test]
 fn a_gateway_of_two_families_is_behind_both() {
@@ -459,7 +484,7 @@ fn refused_names_are_at_their_services() {
     assert!(world.step(names(), &gateways)[0].starts_with("apply g-catalog"));
     assert!(world.exposed[&global(CATALOG)].refused, "not before it was read back");
     world.step(names(), &gateways);
-    assert_eq!(world.exposed[&global(CATALOG)].addresses, BTreeSet::from(["240.0.0.1".parse().unwrap()]));
+    assert_eq!(world.exposed[&global(CATALOG)].addresses, ["240.0.0.1".parse().unwrap()].into());
     assert!(world.problems.is_empty());
 }
 
@@ -478,7 +503,7 @@ fn one_replica_writes() {
         reader.exposed = plan.exposed;
     };
     read(&mut reader, Objects::default());
-    let vip = BTreeSet::from(["240.0.0.1".parse().unwrap()]);
+    let vip = Few::from(["240.0.0.1".parse().unwrap()]);
     let early = reader.exposed[&global(CATALOG)].clone();
     assert_eq!((early.addresses, early.ports.len()), (vip, 0), "the numbers are not its own to give");
     writer.refused.insert(global(CATALOG), "a policy".to_owned());

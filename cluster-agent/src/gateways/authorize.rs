@@ -103,7 +103,8 @@ pub(crate) fn authorize(
                 view.services.iter().any(|(key, service)| {
                     key.namespace == *namespace
                         && service.endpoints.iter().any(|(address, known)| {
-                            known.account.as_ref() == Some(account) && hello.serves.contains(address)
+                            known.account_in(&service.accounts) == Some(account)
+                                && hello.serves.contains(address)
                         })
                 })
             };
@@ -129,6 +130,8 @@ fn on_node(
     account: &AccountName,
 ) -> bool {
     view.pods.of(namespace).any(|pod| {
-        pod.account == *account && pod.node.as_deref() == Some(node) && captured(chosen, view, pod)
+        pod.account == *account
+            && pod.node.as_ref().is_some_and(|of| of.as_str() == node)
+            && captured(chosen, view, pod)
     })
 }

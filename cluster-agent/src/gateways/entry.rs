@@ -1,6 +1,6 @@
 //! One gateway of the set.
 
-use crate::synthesis::{Changed, Synthesis};
+use crate::synthesis::{Changed, Presence, Synthesis};
 use std::collections::BTreeSet;
 use tokio::{sync::watch, time::Instant};
 use tombolo_model::{
@@ -35,12 +35,13 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(hello: GatewayHello, session: u64, history: usize) -> Self {
+        let status = GatewayStatus { leaving: hello.leaving, ..GatewayStatus::default() };
         Self {
             hello,
             publisher: Publisher::new(history),
             current: false,
             wake: watch::Sender::new(Generation::ZERO),
-            status: GatewayStatus::default(),
+            status,
             acked: Generation::ZERO,
             refused: None,
             session,
@@ -51,9 +52,18 @@ impl Entry {
         }
     }
 
+    /// Whether it is there.
+    pub(super) const fn presence(&self) -> Presence {
+        match (self.status.leaving, self.vanished) {
+            (true, _) => Presence::Leaving,
+            (false, None) => Presence::Connected,
+            (false, Some(_)) => Presence::Vanished,
+        }
+    }
+
     /// Whether somebody should be sent there: it is connected, and not about to end.
     pub(super) const fn takes_connections(&self) -> bool {
-        self.vanished.is_none() && !self.status.leaving
+        matches!(self.presence(), Presence::Connected)
     }
 
     /// Whether there is something to send.

@@ -147,6 +147,7 @@ mod tests {
             explicit: false,
             admin: None,
             pod: None,
+            leaving: false,
             beside: BTreeSet::new(),
         }
     }
@@ -187,7 +188,7 @@ mod tests {
             index.apply(Object::Pod(PodObject {
                 namespace: "shop".parse().unwrap(),
                 name: "cart-0".parse().unwrap(),
-                uid: uid.to_owned(),
+                uid: uid.into(),
                 node: None,
                 addresses: [[127, 0, 0, 1].into()].into(),
                 host_network: false,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     state::DataDir,
-    synthesis::{Changed, Gateway, Gateways, Synthesis},
+    synthesis::{Changed, Gateway, Gateways, Presence, Synthesis},
 };
 use std::{
     collections::BTreeMap,
@@ -140,14 +140,23 @@ impl Hub {
     #[must_use]
     pub fn gateways(&self) -> Gateways {
         let inner = self.lock();
-        let gateway =
-            |entry: &Entry| Gateway { hello: entry.hello.clone(), connected: entry.takes_connections() };
+        let gateway = |entry: &Entry| Gateway { hello: entry.hello.clone(), presence: entry.presence() };
         let mut all: Gateways =
             inner.entries.iter().map(|(instance, entry)| (instance.clone(), gateway(entry))).collect();
         for (instance, there) in inner.others.known() {
-            if all.get(instance).is_none_or(|here| !here.connected && there.connected) {
-                let gateway = Gateway { hello: there.hello.clone(), connected: there.connected };
-                all.insert(instance.clone(), gateway);
+            // what another replica says of one that came here on its way out is older
+            let stays = |here: &Entry| here.vanished.is_none() && here.status.leaving;
+            if inner.entries.get(instance).is_some_and(stays) {
+                continue;
+            }
+            let presence = there.presence();
+            let knows_better = |here: &Gateway| match here.presence {
+                Presence::Connected => false,
+                Presence::Leaving => presence == Presence::Connected,
+                Presence::Vanished => presence != Presence::Vanished,
+            };
+            if all.get(instance).is_none_or(knows_better) {
+                all.insert(instance.clone(), Gateway { hello: there.hello.clone(), presence });
             }
         }
         all
@@ -194,6 +203,7 @@ impl Hub {
                 entry.session = session;
                 entry.streams = 0;
                 entry.vanished.get_or_insert_with(Instant::now);
+                entry.status.leaving = hello.leaving;
                 entry.hello = hello;
                 entry.current = false;
                 // Wakes the streams of the session before, which end.

@@ -5,7 +5,7 @@ use super::caller::Caller;
 use crate::{index::Pods, source::PodObject};
 use std::{collections::BTreeSet, net::IpAddr};
 use thiserror::Error;
-use tombolo_model::{AccountName, GatewayRole, NamespaceName};
+use tombolo_model::{GatewayRole, NamespaceName};
 use tombolo_wire::message::GatewayHello;
 
 /// Why a pod may not be what it says.
@@ -109,8 +109,8 @@ pub(crate) fn permit(
     match hello.role {
         GatewayRole::Sidecar => beside(&hello, caller, pod, &instance)?,
         GatewayRole::Node => {
-            let node = pod.node.as_deref().and_then(|node| AccountName::parse(node).ok());
-            hello.node = Some(caller.node.clone().or(node).ok_or(Denied::NoNode { instance })?);
+            let node = caller.node.clone().or_else(|| pod.node.clone());
+            hello.node = Some(node.ok_or(Denied::NoNode { instance })?);
             (hello.serves, hello.workloads) = (BTreeSet::new(), BTreeSet::new());
         }
         GatewayRole::Egress | GatewayRole::Ingress => {

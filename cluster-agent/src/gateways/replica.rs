@@ -8,6 +8,7 @@ use super::{
     entry::Entry,
     hub::{Hub, Inner, same_place},
 };
+use crate::synthesis::Presence;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tombolo_wire::{
     message::{GatewayHello, GatewayStatus, ReplicaAnswer, ReplicaGateway},
@@ -57,6 +58,16 @@ pub(super) struct There {
     pub(super) hello: GatewayHello,
     pub(super) connected: bool,
     pub(super) status: GatewayStatus,
+}
+
+impl There {
+    pub(super) const fn presence(&self) -> Presence {
+        match (self.status.leaving, self.connected) {
+            (true, _) => Presence::Leaving,
+            (false, true) => Presence::Connected,
+            (false, false) => Presence::Vanished,
+        }
+    }
 }
 
 /// What the other replicas have, by replica and instance.
@@ -153,7 +164,7 @@ impl Hub {
             let there = There { replica: replica.to_owned(), hello, connected, status };
             let same = known
                 .get(&there.hello.instance)
-                .is_some_and(|old| old.hello == there.hello && old.connected == there.connected);
+                .is_some_and(|old| old.hello == there.hello && old.presence() == there.presence());
             set_changed |= !same;
             reports = true;
             if connected {

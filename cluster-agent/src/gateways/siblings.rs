@@ -205,7 +205,7 @@ mod tests {
             let pod = PodObject {
                 namespace: namespace.parse().unwrap(),
                 name: name.parse().unwrap(),
-                uid: name.to_owned(),
+                uid: name.into(),
                 node: None,
                 addresses: ip.parse().into_iter().collect(),
                 host_network: false,

@@ -115,12 +115,15 @@ impl Lab {
     fn publish(&self, of: u64) {
         let membership = membership();
         let resources: Resources<ClusterResource> = [
-            ClusterResource::Itself(SelfSpec {
-                cluster: membership.cluster,
-                trust_domain: membership.trust_domain,
-                locality: Locality { region: Some(format!("r{of}")), zone: None },
-            }),
-            ClusterResource::Bundle(self.organization.bundle_spec()),
+            ClusterResource::Itself(
+                SelfSpec {
+                    cluster: membership.cluster,
+                    trust_domain: membership.trust_domain,
+                    locality: Locality { region: Some(format!("r{of}")), zone: None },
+                }
+                .into(),
+            ),
+            ClusterResource::Bundle(self.organization.bundle_spec().into()),
         ]
         .into_iter()
         .map(|resource| (resource.key(), resource))
@@ -179,6 +182,7 @@ fn hello(role: GatewayRole, instance: &str, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }

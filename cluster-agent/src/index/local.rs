@@ -3,11 +3,11 @@
 use crate::source::{Check, ServiceObject, ServicePort, SliceObject, SlicePort, TargetPort};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 use tombolo_model::{
-    AccountName, DnsLabel,
+    AccountName, DnsLabel, Few, Held, Place,
     inventory::{PortSpec, Protocol},
     mcs::Traits,
 };
@@ -20,24 +20,32 @@ pub struct LocalService {
     /// Whether its pods have names of their own.
     pub headless: bool,
     /// Who serves it, as far as it is known.
-    pub accounts: BTreeSet<AccountName>,
+    pub accounts: Few<AccountName>,
     /// Its ports.
     pub ports: Vec<LocalPort>,
     /// Its endpoints by address.
     pub endpoints: BTreeMap<IpAddr, LocalAddress>,
     /// What of it goes to other clusters where it is exported.
-    pub traits: Traits,
+    pub traits: Held<Traits>,
 }
 
 /// What is known of an address of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalAddress {
     /// The name in DNS of a pod that has one.
-    pub hostname: Option<DnsLabel>,
+    pub hostname: Option<Box<DnsLabel>>,
     /// The pod; one of a cluster with IPv4 and IPv6 has two addresses.
     pub pod: Option<AccountName>,
-    /// Who serves at it, as far as it is known.
-    pub account: Option<AccountName>,
+    /// Who serves at it, as far as it is known: which of the service's accounts.
+    account: Option<u32>,
+}
+
+impl LocalAddress {
+    /// What a list has for who serves at it, that has something for each of the service's accounts, in their order.
+    #[must_use]
+    pub fn account_in<'a, T>(&self, by_account: &'a [T]) -> Option<&'a T> {
+        by_account.get(usize::try_from(self.account?).ok()?)
+    }
 }
 
 /// A port of a service.
@@ -48,7 +56,7 @@ pub struct LocalPort {
     /// How its endpoints are checked.
     pub check: Check,
     /// Where it leads.
-    pub endpoints: BTreeMap<SocketAddr, LocalEndpoint>,
+    pub endpoints: BTreeMap<Place, LocalEndpoint>,
 }
 
 /// An endpoint of a port.
@@ -73,13 +81,17 @@ impl LocalService {
             known.hostname = known.hostname.take().or_else(|| endpoint.hostname.clone());
             known.pod = known.pod.take().or_else(|| endpoint.pod.clone());
         }
-        for known in endpoints.values_mut() {
+        let serving = |known: &LocalAddress| {
             let of_pod = || account_of(known.pod.as_ref()?);
-            known.account = service.account.clone().or_else(of_pod);
+            service.account.clone().or_else(of_pod)
+        };
+        let serving: Vec<Option<AccountName>> = endpoints.values().map(serving).collect();
+        let accounts: Few<AccountName> =
+            service.account.iter().chain(serving.iter().flatten()).cloned().collect();
+        for (known, account) in endpoints.values_mut().zip(serving) {
+            let at = account.and_then(|account| accounts.binary_search(&account).ok());
+            known.account = at.and_then(|at| u32::try_from(at).ok());
         }
-        let accounts =
-            service.account.iter().chain(endpoints.values().filter_map(|known| known.account.as_ref()));
-        let accounts = accounts.cloned().collect();
         let port = |port: &ServicePort| LocalPort {
             spec: port.spec.clone(),
             check: if port.spec.protocol == Protocol::Tcp { service.check.clone() } else { Check::None },
@@ -96,13 +108,13 @@ impl LocalService {
     }
 }
 
-fn leads_to(port: &ServicePort, slices: &[&SliceObject]) -> BTreeMap<SocketAddr, LocalEndpoint> {
-    let mut all: BTreeMap<SocketAddr, LocalEndpoint> = BTreeMap::new();
+fn leads_to(port: &ServicePort, slices: &[&SliceObject]) -> BTreeMap<Place, LocalEndpoint> {
+    let mut all: BTreeMap<Place, LocalEndpoint> = BTreeMap::new();
     for slice in slices {
         let Some(number) = target_number(port, slice.ports.as_deref()) else { continue };
         for endpoint in &slice.endpoints {
             // In two slices (Kubernetes allows it while it moves endpoints): ready where one says so.
-            all.entry(SocketAddr::new(endpoint.address, number))
+            all.entry(Place::new(endpoint.address, number))
                 .and_modify(|known| {
                     known.ready |= endpoint.ready;
                     known.draining |= endpoint.draining;

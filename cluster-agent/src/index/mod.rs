@@ -10,6 +10,7 @@ mod pods;
 #[cfg(test)]
 mod tests;
 mod view;
+mod within;
 
 pub use local::{LocalAddress, LocalEndpoint, LocalPort, LocalService, Probe};
 pub use pods::Pods;
@@ -25,13 +26,14 @@ use std::{
     sync::Arc,
 };
 use tombolo_model::{AccountName, DnsLabel, Locality, NamespaceName, intent::Labels, inventory::ServiceKey};
+use within::Within;
 
 /// The objects, and what follows from them.
 #[derive(Debug, Default)]
 pub struct Index {
     namespaces: BTreeMap<NamespaceName, NamespaceObject>,
-    services: BTreeMap<ServiceKey, ServiceObject>,
-    slices: BTreeMap<ObjectKey, SliceObject>,
+    services: BTreeMap<ServiceKey, Box<ServiceObject>>,
+    slices: BTreeMap<ObjectKey, Box<SliceObject>>,
     accounts: BTreeMap<ObjectKey, AccountObject>,
     pods: Arc<Pods>,
     nodes: BTreeMap<AccountName, Locality>,
@@ -42,8 +44,7 @@ pub struct Index {
     pods_with: (usize, usize),
     /// Of each service, by name; in its namespace.
     slices_of: BTreeMap<ServiceKey, Names>,
-    /// Of each pod, in its namespace.
-    slices_with: BTreeMap<NamespaceName, BTreeMap<AccountName, Names>>,
+    slices_with: Within,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
 }
 
@@ -58,7 +59,7 @@ impl Index {
                 let service = new.key.clone();
                 let was = self.services.get(&service).is_some_and(|old| old.external);
                 let differs = was != new.external;
-                replace(&mut self.services, service.clone(), new) && (self.join(&service) | differs)
+                replace(&mut self.services, service.clone(), Box::new(new)) && (self.join(&service) | differs)
             }
             Object::Export(new) => replace(&mut self.exports, new.key.clone(), new),
             Object::Slice(new) => self.apply_slice(key, new),
@@ -88,7 +89,7 @@ impl Index {
             }
             ObjectKind::EndpointSlice => {
                 let Some(old) = self.slices.remove(key) else { return false };
-                self.forget_pods(&old);
+                self.slices_with.remove(&old.namespace, &old.name);
                 self.unlink(&service_of(&old), &key.name)
             }
             ObjectKind::Pod => {
@@ -191,7 +192,7 @@ impl Index {
     }
 
     fn apply_slice(&mut self, key: ObjectKey, mut new: SliceObject) -> bool {
-        if self.slices.get(&key) == Some(&new) {
+        if self.slices.get(&key).is_some_and(|old| **old == new) {
             return false;
         }
         let service = service_of(&new);
@@ -202,16 +203,12 @@ impl Index {
         }
         let mut changed = false;
         if let Some(old) = self.slices.remove(&key) {
-            self.forget_pods(&old);
             let other = service_of(&old);
             changed = other != service && self.unlink(&other, &key.name);
         }
-        let with = self.slices_with.entry(new.namespace.clone()).or_default();
-        for pod in pods_of(&new) {
-            add(with, pod.clone(), &key.name);
-        }
+        self.slices_with.put(&new.namespace, &key.name, pods_of(&new));
         add(&mut self.slices_of, service.clone(), &key.name);
-        self.slices.insert(key, new);
+        self.slices.insert(key, Box::new(new));
         self.join(&service) || changed
     }
 
@@ -231,34 +228,20 @@ impl Index {
 
     /// A pod's name in slices that were there before it becomes the pod's own.
     fn share_name(&mut self, pod: &PodObject) {
-        let Some(with) = self.slices_with.get_mut(&pod.namespace) else { return };
-        let Some(slices) = with.remove(&pod.name) else { return };
-        for slice in slices.as_slice() {
+        let slices: Vec<AccountName> = self.slices_with.of(&pod.namespace, &pod.name).cloned().collect();
+        for slice in &slices {
             let Some(slice) = self.slices.get_mut(&slice_key(&pod.namespace, slice)) else { continue };
             let names = slice.endpoints.iter_mut().filter_map(|endpoint| endpoint.pod.as_mut());
             names.filter(|name| **name == pod.name).for_each(|name| *name = pod.name.clone());
-        }
-        with.insert(pod.name.clone(), slices);
-    }
-
-    /// The slice no longer has these pods.
-    fn forget_pods(&mut self, slice: &SliceObject) {
-        let Some(with) = self.slices_with.get_mut(&slice.namespace) else { return };
-        for pod in pods_of(slice) {
-            remove(with, pod, &slice.name);
-        }
-        if with.is_empty() {
-            self.slices_with.remove(&slice.namespace);
         }
     }
 
     /// Works out again the services that a pod serves. Whether any is different now.
     fn join_all_with(&mut self, namespace: &NamespaceName, pod: &AccountName) -> bool {
-        let slices = self.slices_with.get(namespace).and_then(|with| with.get(pod));
-        let slices = slices.map_or(&[][..], Names::as_slice).iter();
+        let slices = self.slices_with.of(namespace, pod);
         let services: BTreeSet<ServiceKey> = slices
             .filter_map(|slice| self.slices.get(&slice_key(namespace, slice)))
-            .map(service_of)
+            .map(|slice| service_of(slice))
             .collect();
         services.iter().fold(false, |changed, service| self.join(service) | changed)
     }
@@ -274,8 +257,10 @@ impl Index {
             return self.joined.remove(key).is_some();
         };
         let names = self.slices_of.get(key).map_or(&[][..], Names::as_slice);
-        let slices: Vec<&SliceObject> =
-            names.iter().filter_map(|name| self.slices.get(&slice_key(&key.namespace, name))).collect();
+        let slices: Vec<&SliceObject> = names
+            .iter()
+            .filter_map(|name| self.slices.get(&slice_key(&key.namespace, name)).map(|slice| &**slice))
+            .collect();
         let account = |pod: &AccountName| Some(self.pods.get(&key.namespace, pod)?.account.clone());
         let new = LocalService::join(service, &slices, account);
         if self.joined.get(key).is_some_and(|old| **old == new) {
@@ -294,14 +279,14 @@ fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> 
     true
 }
 
-fn add<K: Ord>(map: &mut BTreeMap<K, Names>, key: K, name: &AccountName) {
+fn add(map: &mut BTreeMap<ServiceKey, Names>, key: ServiceKey, name: &AccountName) {
     match map.entry(key) {
         Entry::Vacant(place) => drop(place.insert(Names::One(name.clone()))),
         Entry::Occupied(mut names) => names.get_mut().insert(name.clone()),
     }
 }
 
-fn remove<K: Ord>(map: &mut BTreeMap<K, Names>, key: &K, name: &AccountName) {
+fn remove(map: &mut BTreeMap<ServiceKey, Names>, key: &ServiceKey, name: &AccountName) {
     let Some(names) = map.get_mut(key) else { return };
     match names.without(name) {
         Some(left) => *names = left,

@@ -4,8 +4,16 @@ use crate::source::PodObject;
 use std::{collections::BTreeMap, sync::Arc};
 use tombolo_model::{AccountName, NamespaceName};
 
-/// The pods of a namespace, by name.
-type InNamespace = BTreeMap<AccountName, Arc<PodObject>>;
+/// The pods of a namespace, in the order of their names. A list tells them in this order, so most are added at the end.
+type InNamespace = Vec<Arc<PodObject>>;
+
+/// Where the pod of this name stands, or would stand.
+fn place(pods: &InNamespace, name: &AccountName) -> Result<usize, usize> {
+    match pods.last() {
+        Some(last) if last.name < *name => Err(pods.len()),
+        _ => pods.binary_search_by(|pod| pod.name.cmp(name)),
+    }
+}
 
 /// The pods of a cluster, by namespace and name. A copy shares what it has in common with the other: a change touches one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,45 +29,50 @@ impl Pods {
     /// The pod of this name.
     #[must_use]
     pub fn get(&self, namespace: &NamespaceName, name: &AccountName) -> Option<&Arc<PodObject>> {
-        self.0.get(namespace)?.get(name)
+        let pods = self.0.get(namespace)?;
+        pods.get(place(pods, name).ok()?)
     }
 
     /// The pods of a namespace, by name.
     pub fn of(&self, namespace: &NamespaceName) -> impl Iterator<Item = &Arc<PodObject>> {
-        self.0.get(namespace).into_iter().flat_map(|pods| pods.values())
+        self.0.get(namespace).into_iter().flat_map(|pods| pods.iter())
     }
 
     /// All of them, by namespace and name.
     pub fn values(&self) -> impl Iterator<Item = &Arc<PodObject>> {
-        self.0.values().flat_map(|pods| pods.values())
+        self.0.values().flat_map(|pods| pods.iter())
     }
 
     /// A pod came, or is another one now. Its names become those that are known already, where they are the same.
     pub fn insert(&mut self, mut pod: PodObject) -> Arc<PodObject> {
-        if let Some((known, pods)) = self.0.get_key_value(&pod.namespace) {
+        if let Some((known, _)) = self.0.get_key_value(&pod.namespace) {
             pod.namespace = known.clone();
-            if let Some((name, _)) = pods.get_key_value(&pod.name) {
-                pod.name = name.clone();
-            }
-            // Pods of one workload stand beside each other, before the first of them or after the last.
-            let before = pods.range(..=pod.name.clone()).next_back();
-            let beside = before.into_iter().chain(pods.range(pod.name.clone()..).next());
-            let same = beside.map(|(_, other)| other).find(|other| other.account == pod.account);
-            if let Some(other) = same {
-                pod.account = other.account.clone();
-            }
+        }
+        let pods = self.0.entry(pod.namespace.clone()).or_default();
+        let place = place(pods, &pod.name);
+        if let Ok(at) = place {
+            pod.name = pods[at].name.clone();
+        }
+        // Pods of one workload stand beside each other, before the first of them or after the last.
+        let at = place.unwrap_or_else(|at| at);
+        let beside = pods[at.saturating_sub(1)..].iter().take(2);
+        if let Some(other) = beside.into_iter().find(|other| other.account == pod.account) {
+            pod.account = other.account.clone();
         }
         let pod = Arc::new(pod);
-        let pods = self.0.entry(pod.namespace.clone()).or_default();
-        Arc::make_mut(pods).insert(pod.name.clone(), Arc::clone(&pod));
+        let pods = Arc::make_mut(pods);
+        match place {
+            Ok(at) => pods[at] = Arc::clone(&pod),
+            Err(at) => pods.insert(at, Arc::clone(&pod)),
+        }
         pod
     }
 
     /// A pod is gone.
     pub fn remove(&mut self, namespace: &NamespaceName, name: &AccountName) {
         let Some(pods) = self.0.get_mut(namespace) else { return };
-        if pods.contains_key(name) {
-            Arc::make_mut(pods).remove(name);
+        if let Ok(at) = place(pods, name) {
+            Arc::make_mut(pods).remove(at);
         }
         if pods.is_empty() {
             self.0.remove(namespace);
@@ -85,9 +98,9 @@ mod tests {
         PodObject {
             namespace: namespace.parse().unwrap(),
             name: name.parse().unwrap(),
-            uid: String::new(),
+            uid: "".into(),
             node: None,
-            addresses: Box::default(),
+            addresses: [].into(),
             host_network: false,
             account: "shop".parse().unwrap(),
         }
@@ -126,7 +139,7 @@ mod tests {
         let mut pods: Pods = [pod("a", "1")].into_iter().collect();
         let first = Arc::clone(pods.values().next().unwrap());
         let second = pods.insert(pod("a", "2"));
-        let again = pods.insert(PodObject { uid: "other".to_owned(), ..pod("a", "1") });
+        let again = pods.insert(PodObject { uid: "other".into(), ..pod("a", "1") });
         let at = |name: &str| name.as_ptr();
         for other in [&second, &again] {
             assert_eq!(at(first.namespace.as_str()), at(other.namespace.as_str()));

@@ -1,6 +1,6 @@
 use super::*;
-use crate::source::Files;
-use tombolo_model::install::Namespaces;
+use crate::source::{Files, SliceEndpoint};
+use tombolo_model::{Place, install::Namespaces};
 
 #[test]
 fn namespaces_that_are_not_chosen_are_not_there() {
@@ -76,6 +76,14 @@ fn target_ports() {
             .map_or(vec![], |n| vec![format!("80 10.0.0.1:{n} true"), format!("80 10.0.0.2:{n} false")]);
         assert_eq!(found, wanted, "{ports} {slice_ports}");
     }
+}
+
+/// A cluster may have 50,000 of each.
+#[test]
+fn what_is_known_of_a_pod_is_small() {
+    let sizes = (size_of::<PodObject>(), size_of::<SliceEndpoint>(), size_of::<LocalAddress>());
+    assert_eq!(sizes, (120, 48, 32));
+    assert!(size_of::<(Place, LocalEndpoint)>() <= 24);
 }
 
 #[test]

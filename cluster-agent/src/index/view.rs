@@ -8,8 +8,12 @@ use std::{
     sync::Arc,
 };
 use tombolo_model::{
-    AccountName, NamespaceName, install::Namespaces, intent::Labels, inventory::ServiceKey,
-    mcs::ExportRecord, snapshot::WorkloadSelector,
+    AccountName, NamespaceName,
+    install::Namespaces,
+    intent::Labels,
+    inventory::ServiceKey,
+    mcs::{ExportRecord, Traits},
+    snapshot::WorkloadSelector,
 };
 
 /// Who a workload of this cluster is, and how its processes are known.
@@ -45,7 +49,7 @@ impl View {
         let export = self.exports.get(key).filter(|_| self.spaces.contains(&key.namespace))?;
         Some(ExportRecord {
             created_s: export.created_s,
-            traits: service.traits.clone(),
+            traits: Traits::clone(&service.traits),
             labels: export.labels.clone(),
             annotations: export.annotations.clone(),
         })
@@ -101,7 +105,7 @@ impl View {
             .flat_map(|service| &service.ports)
             .flat_map(|port| {
                 let ready = port.endpoints.iter().filter(|(_, endpoint)| endpoint.ready);
-                ready.filter_map(|(address, _)| Probe::of(*address, &port.check))
+                ready.filter_map(|(address, _)| Probe::of(address.socket(), &port.check))
             })
             .collect()
     }

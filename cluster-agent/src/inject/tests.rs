@@ -313,11 +313,14 @@ fn the_bundle_holds_what_is_good() {
 #[test]
 fn an_installation_goes_before_the_options() {
     use tombolo_model::snapshot::{ClusterResource, Resource, Resources, SelfSpec};
-    let itself = ClusterResource::Itself(SelfSpec {
-        cluster: "cluster-1".parse().unwrap(),
-        trust_domain: "acme.test".parse().unwrap(),
-        locality: Default::default(),
-    });
+    let itself = ClusterResource::Itself(
+        SelfSpec {
+            cluster: "cluster-1".parse().unwrap(),
+            trust_domain: "acme.test".parse().unwrap(),
+            locality: Default::default(),
+        }
+        .into(),
+    );
     let told = |order: Option<InstallOrder>| -> Resources<ClusterResource> {
         let order = order.map(|order| ClusterResource::Install(order.into()));
         [itself.clone()].into_iter().chain(order).map(|resource| (resource.key(), resource)).collect()

@@ -1,9 +1,14 @@
 //! `CoreDNS`' Corefile with our domains in it: one marked block at its end. Everything else stays as it is, byte for byte,
 //! and taking the block out gives back what was there.
 //!
-//! A domain that the file has a server block for already is left to it: two for one zone would keep `CoreDNS` from starting.
+//! A domain that the file has a server block for already is left to it: two for one zone would keep `CoreDNS` from starting. One that overlaps
+//! the cluster's own domain is not forwarded: who may choose a domain must not come to answer the cluster's names.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::IpAddr,
+};
 use thiserror::Error;
 
 const BEGIN: &str = "\n# tombolo: begin. Made by tombolo-agent, which takes it out again; what is changed in here is written over.\n";
@@ -61,7 +66,7 @@ const CACHE: &str = "    cache 5 {\n        denial 9984 1\n        serve_stale 1
 /// Any [`CorefileError`].
 pub(super) fn with(text: &str, domains: &BTreeSet<String>, to: IpAddr) -> Result<Merged, CorefileError> {
     let rest = without(text)?;
-    let servers = servers(&rest)?;
+    let servers = zones(&rest)?.servers;
     let port = servers.iter().find(|server| server.zone == ".").ok_or(CorefileError::NoRoot)?.port;
     let is_taken = |domain: &&String| servers.iter().any(|s| s.zone == **domain && s.port == port);
     let (taken, free): (BTreeSet<&String>, BTreeSet<&String>) = domains.iter().partition(is_taken);
@@ -98,19 +103,63 @@ struct Server {
     port: u16,
 }
 
-/// The zones of all server blocks. Only the outermost level is looked at.
-fn servers(text: &str) -> Result<Vec<Server>, CorefileError> {
-    let (mut depth, mut keys, mut all) = (0_usize, Vec::new(), Vec::new());
-    let mut importing = false;
+/// Of these domains, those that lie in a zone of the cluster's own names, or have one in them; each with that zone.
+pub(super) fn own(text: &str, domains: &BTreeSet<String>) -> BTreeMap<String, String> {
+    // what is not understood is left alone, and told of elsewhere
+    let Ok(Zones { own, .. }) = zones(text) else { return BTreeMap::new() };
+    let lies_in = |name: &str, zone: &str| {
+        name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let of =
+        |domain: &String| own.iter().find(|zone| lies_in(domain, zone) || lies_in(zone, domain)).cloned();
+    domains.iter().filter_map(|domain| Some((domain.clone(), of(domain)?))).collect()
+}
+
+/// What a Corefile stands for.
+#[derive(Debug, Default)]
+struct Zones {
+    servers: Vec<Server>,
+    /// The zones of the plugin `kubernetes`: the cluster's own names.
+    own: BTreeSet<String>,
+}
+
+impl Zones {
+    /// The line of the plugin ended: one without zones has those of its server block.
+    fn end(&mut self, plugin: &mut Option<Vec<String>>, block: &[Server]) {
+        let Some(zones) = plugin.take() else { return };
+        let zones =
+            if zones.is_empty() { block.iter().map(|server| server.zone.clone()).collect() } else { zones };
+        // all names are nobody's own
+        self.own.extend(zones.into_iter().filter(|zone| zone != "."));
+    }
+}
+
+/// The zones of all server blocks, and of the plugin in them that has the cluster's names.
+fn zones(text: &str) -> Result<Zones, CorefileError> {
+    let (mut depth, mut keys, mut all) = (0_usize, Vec::new(), Zones::default());
+    let (mut importing, mut block, mut plugin) = (false, Vec::new(), None);
     for (first, token) in tokens(text) {
+        if depth == 1 && (first || token == "{") {
+            all.end(&mut plugin, &block);
+        }
         match token.as_str() {
             "{" => {
                 if depth == 0 {
-                    all.extend(keys.drain(..).filter_map(|key: String| server(&key)));
+                    block = keys.drain(..).filter_map(|key: String| server(&key)).collect();
+                    all.servers.extend(block.iter().cloned());
                 }
                 depth += 1;
             }
-            "}" => depth = depth.checked_sub(1).ok_or(CorefileError::Braces)?,
+            "}" => {
+                all.end(&mut plugin, &block);
+                depth = depth.checked_sub(1).ok_or(CorefileError::Braces)?;
+            }
+            "kubernetes" if depth == 1 && first => plugin = Some(Vec::new()),
+            zone if depth == 1 => {
+                if let Some(zones) = &mut plugin {
+                    zones.extend(server(zone).map(|server| server.zone));
+                }
+            }
             // at this level, `import FILES` is a line of its own
             "import" if depth == 0 && first => importing = true,
             _ if depth == 0 && importing && !first => importing = false,
@@ -261,6 +310,38 @@ mod tests {
         ] {
             let merged = with(&format!("{KUBEADM}{others}"), &domains(&["acme.example.com"]), ip()).unwrap();
             assert!(merged.taken.is_empty() && merged.text.contains(BEGIN), "{others}");
+        }
+    }
+
+    #[test]
+    fn the_clusters_own_domain_is_known() {
+        let all = domains(&[
+            "svc.k8s.example.com",
+            "k8s.example.com",
+            "example.com",
+            "other.example.com",
+            "notk8s.example.com",
+            "clusterset.local",
+        ]);
+        let own_of = |text: &str| own(text, &all).into_keys().collect::<Vec<_>>();
+        let root = KUBEADM.replace("kubernetes cluster.local", "kubernetes K8s.Example.com.");
+        for theirs in [
+            root.as_str(),
+            "k8s.example.com:53 {\n  kubernetes\n}\n.:53 {\n}\n",
+            "k8s.example.com {\n  kubernetes {\n    pods insecure\n  }\n}\n. {\n}\n",
+            "(own) {\n  errors\n  kubernetes \"k8s.example.com\" in-addr.arpa\n}\n. {\n  import own\n}\n",
+        ] {
+            assert_eq!(own_of(theirs), ["example.com", "k8s.example.com", "svc.k8s.example.com"], "{theirs}");
+        }
+        for other in [
+            KUBEADM,
+            ". {\n  kubernetes\n}\n",
+            ". {\n  # kubernetes k8s.example.com\n  forward k8s.example.com 1.1.1.1\n}\n",
+            ". {\n  template {\n    kubernetes k8s.example.com\n  }\n}\n",
+            "k8s.example.com {\n  file db\n}\n. {\n  errors kubernetes\n}\n",
+            "} kubernetes k8s.example.com",
+        ] {
+            assert!(own_of(other).is_empty(), "{other}: {:?}", own_of(other));
         }
     }
 

@@ -315,6 +315,13 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
         }
         return;
     };
+    let own = corefile::own(text, domains);
+    let domains = &domains.iter().filter(|domain| !own.contains_key(*domain)).cloned().collect();
+    plan.problems.extend(own.into_iter().map(|(domain, zone)| {
+        let message = format!("overlaps {zone}, whose names are the cluster's own: it is not forwarded here, and nobody in this cluster \
+                               resolves its names. Choose another domain for the global namespace");
+        (format!("domain {domain}"), message)
+    }));
     if let (true, Some(keeper)) = (asked, keeper(config)) {
         let message = format!(
             "the ConfigMap kube-system/coredns is left as it is: {keeper} keeps it, and would take a change back. {}",

@@ -34,26 +34,34 @@ fn snapshot(order: InstallOrder) -> Resources<ClusterResource> {
     let trust_domain: tombolo_model::TrustDomain = "acme.tombolo.internal".parse().unwrap();
     let cluster = ClusterName::parse("east").unwrap();
     let all = [
-        ClusterResource::Itself(SelfSpec {
-            cluster: cluster.clone(),
-            trust_domain: trust_domain.clone(),
-            locality: Locality::default(),
-        }),
-        ClusterResource::Bundle(TrustBundleSpec {
-            trust_domain,
-            roots: vec!["ROOT".to_owned()],
-            clusters: BTreeMap::new(),
-        }),
-        ClusterResource::Domain(DomainSpec {
-            domain: "acme.example.com".parse().unwrap(),
-            gns: "acme".parse().unwrap(),
-            members: BTreeSet::from([cluster]),
-        }),
-        ClusterResource::Peer(PeerSpec {
-            cluster: "west".parse().unwrap(),
-            proximity: Proximity::Elsewhere,
-            ingress: BTreeSet::new(),
-        }),
+        ClusterResource::Itself(
+            SelfSpec {
+                cluster: cluster.clone(),
+                trust_domain: trust_domain.clone(),
+                locality: Locality::default(),
+            }
+            .into(),
+        ),
+        ClusterResource::Bundle(
+            TrustBundleSpec { trust_domain, roots: vec!["ROOT".to_owned()], clusters: BTreeMap::new() }
+                .into(),
+        ),
+        ClusterResource::Domain(
+            DomainSpec {
+                domain: "acme.example.com".parse().unwrap(),
+                gns: "acme".parse().unwrap(),
+                members: BTreeSet::from([cluster]),
+            }
+            .into(),
+        ),
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: "west".parse().unwrap(),
+                proximity: Proximity::Elsewhere,
+                ingress: BTreeSet::new(),
+            }
+            .into(),
+        ),
         ClusterResource::Install(order.into()),
     ];
     all.into_iter().map(|one| (one.key(), one)).collect()
@@ -578,6 +586,28 @@ fn another_dns_is_said_how_to_be_told() {
     cluster.settle();
     let problems = cluster.plan().problems;
     assert!(problems.len() == 1 && problems[0].0 == "domain acme.example.com", "{problems:?}");
+}
+
+/// Who may choose a domain must not come to answer the cluster's own names.
+#[test]
+fn the_clusters_own_domain_is_not_forwarded() {
+    let theirs = COREFILE.replace("    forward", "    kubernetes example.com in-addr.arpa\n    forward");
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(theirs);
+    cluster.settle();
+    let text = cluster.found.dns.config.as_ref().unwrap()["data"]["Corefile"].as_str().unwrap().to_owned();
+    assert!(text.contains("clusterset.local:53 {") && !text.contains("acme.example.com"), "{text}");
+    let problems = cluster.plan().problems;
+    assert!(problems.len() == 1 && problems[0].0 == "domain acme.example.com", "{problems:?}");
+    assert!(
+        problems[0].1.contains("overlaps example.com, whose names are the cluster's own"),
+        "{problems:?}"
+    );
+    // nor is anybody told to forward it
+    cluster.found.dns.config.as_mut().unwrap()["metadata"] =
+        json!({ "labels": { "addonmanager.kubernetes.io/mode": "Reconcile" } });
+    let (_, message) = cluster.steps()["dns"].clone();
+    assert!(message.contains("clusterset.local") && !message.contains("acme.example.com"), "{message}");
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn name(text: &str, kind: NameKind, index: u32, targets: Vec<TargetSpec>) -> Nam
             protocol: Protocol::Tcp,
             name: Some("web".parse().unwrap()),
             app_protocol: None,
-        }],
+        }]
+        .into(),
         targets,
     }
 }
@@ -87,11 +88,14 @@ fn import(kind: ImportKind, clusters: &[&str]) -> ImportSpec {
 }
 
 fn resources(import: ImportSpec, names: Vec<NameSpec>) -> Resources<ClusterResource> {
-    let itself = ClusterResource::Itself(SelfSpec {
-        cluster: "east".parse().unwrap(),
-        trust_domain: "acme.internal".parse().unwrap(),
-        locality: Locality::default(),
-    });
+    let itself = ClusterResource::Itself(
+        SelfSpec {
+            cluster: "east".parse().unwrap(),
+            trust_domain: "acme.internal".parse().unwrap(),
+            locality: Locality::default(),
+        }
+        .into(),
+    );
     let all = [itself, ClusterResource::Import(import.into())].into_iter();
     all.chain(names.into_iter().map(|name| ClusterResource::Name(name.into())))
         .map(|resource| (resource.key(), resource))

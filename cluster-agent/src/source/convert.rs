@@ -94,7 +94,7 @@ pub(super) fn service(object: Service) -> Result<ServiceObject, String> {
             "spec.type: an ExternalName has no endpoints to carry requests to; leave it out".to_owned()
         );
     }
-    let traits = traits(&spec);
+    let traits = traits(&spec).into();
     let mut ports = Vec::new();
     let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (i, port) in spec.ports.unwrap_or_default().into_iter().enumerate() {
@@ -212,7 +212,7 @@ fn slice_endpoint(path: &str, endpoint: Endpoint, kind: &str) -> Result<SliceEnd
         return Err(format!("{field}: {text} is no address that an application can have"));
     }
     let hostname = match endpoint.hostname.as_deref() {
-        Some(name) => Some(at(&format!("{path}.hostname"), DnsLabel::parse(name))?),
+        Some(name) => Some(at(&format!("{path}.hostname"), DnsLabel::parse(name))?.into()),
         None => None,
     };
     let conditions = endpoint.conditions.unwrap_or_default();

@@ -14,6 +14,7 @@ pub mod keeper;
 pub mod kubernetes;
 mod object;
 mod scan;
+mod uid;
 mod unknown;
 
 #[cfg(test)]
@@ -25,6 +26,8 @@ pub use object::{
     AccountObject, Check, ExportObject, NamespaceObject, NodeObject, Object, ObjectKey, ObjectKind,
     PodObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject, SlicePort, TargetPort,
 };
+
+pub use uid::Uid;
 
 use tombolo_wire::message::Problem;
 

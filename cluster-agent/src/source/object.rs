@@ -1,5 +1,6 @@
 //! The objects of a cluster, validated: what the agent reads out of Kubernetes' types.
 
+use super::uid::Uid;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -7,7 +8,7 @@ use std::{
     str::FromStr,
 };
 use tombolo_model::{
-    AccountName, DnsLabel, Locality, NamespaceName,
+    AccountName, DnsLabel, Few, Held, Locality, NamespaceName,
     intent::Labels,
     inventory::{PortSpec, Protocol, ServiceKey},
     mcs::Traits,
@@ -144,7 +145,7 @@ pub struct ServiceObject {
     /// How its endpoints are checked: the annotation `tombolo.io/health-check`, else TCP.
     pub check: Check,
     /// What of it goes to other clusters where it is exported.
-    pub traits: Traits,
+    pub traits: Held<Traits>,
     /// Whether it is but another name for something outside (`ExternalName`), and so nothing to serve.
     pub external: bool,
 }
@@ -240,7 +241,7 @@ pub struct SliceEndpoint {
     /// On its way out and still answering: taken while no other is ready.
     pub draining: bool,
     /// The name of a pod that has one.
-    pub hostname: Option<DnsLabel>,
+    pub hostname: Option<Box<DnsLabel>>,
     /// The pod it is, where the slice says so.
     pub pod: Option<AccountName>,
 }
@@ -277,11 +278,11 @@ pub struct PodObject {
     /// Its name.
     pub name: AccountName,
     /// `metadata.uid`: another pod of the same name has another.
-    pub uid: String,
+    pub uid: Uid,
     /// The node it runs on; none before it is placed.
-    pub node: Option<String>,
-    /// Its addresses, one of each family at most, in order; none before it has them. There are many pods, and a set is ten times as large.
-    pub addresses: Box<[IpAddr]>,
+    pub node: Option<AccountName>,
+    /// Its addresses, one of each family at most; none before it has them.
+    pub addresses: Few<IpAddr>,
     /// Whether its addresses are its node's, and so those of others too.
     pub host_network: bool,
     /// Who it runs as.

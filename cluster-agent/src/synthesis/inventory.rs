@@ -6,8 +6,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
-use tombolo_model::AccountName;
-use tombolo_model::inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceRecord};
+use tombolo_model::{
+    AccountName, DnsLabel,
+    bounds::whole::{LeftOut, NAMESPACES, NAMESPACES_SIZE, POD_NAMES, SERVICES, SERVICES_SIZE},
+    inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceRecord},
+};
+use tombolo_wire::message::Problem;
 
 /// What this cluster reports to the controller.
 #[must_use]
@@ -19,6 +23,26 @@ pub fn inventory(local: Local<'_>) -> Inventory {
 #[must_use]
 pub fn last_inventory(local: Local<'_>) -> Inventory {
     report(local, false)
+}
+
+/// What people are told of an inventory that was too large.
+#[must_use]
+pub fn left_out(left: &LeftOut) -> Option<Problem> {
+    let parts = [(left.services, "services"), (left.pods, "names of pods"), (left.namespaces, "namespaces")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(many, _)| *many > 0).map(|(many, what)| format!("{many} {what}")).collect();
+    let example = left.example.as_ref().map(|key| format!(", of {key} among others")).unwrap_or_default();
+    (!parts.is_empty()).then(|| Problem {
+        subject: "inventory".to_owned(),
+        message: format!(
+            "the cluster has more than one may tell the others of ({SERVICES} services, {POD_NAMES} names of pods, {NAMESPACES} namespaces; \
+             {} and {} MiB of JSON): the newest are left out, {}{example}. What was told before is in force. Leave namespaces out \
+             (tombolo cluster install --exclude-namespace), or make two clusters of it",
+            SERVICES_SIZE >> 20,
+            NAMESPACES_SIZE >> 20,
+            parts.join(", "),
+        ),
+    })
 }
 
 fn report(local: Local<'_>, takes_calls: bool) -> Inventory {
@@ -42,7 +66,8 @@ fn report(local: Local<'_>, takes_calls: bool) -> Inventory {
             let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
             let passing = takes_calls.then_some(&**local.passing);
             let record = service_record(service, created_s, passing, &sidecars);
-            let mut record = ServiceRecord { export: local.view.export(key, service), ..record };
+            let mut record =
+                ServiceRecord { export: local.view.export(key, service).map(Box::new), ..record };
             record.fit();
             (key.clone(), record)
         })
@@ -71,7 +96,8 @@ fn service_record(
     if service.headless {
         for (address, known) in &service.endpoints {
             let Some(hostname) = &known.hostname else { continue };
-            let pod = pods.entry(hostname.clone()).or_insert(PodRecord { ready: false, tunnelled: true });
+            let pod =
+                pods.entry(DnsLabel::clone(hostname)).or_insert(PodRecord { ready: false, tunnelled: true });
             pod.ready |= addresses.contains(address);
             pod.tunnelled &= sidecars.tunnel(*address).is_some();
         }
@@ -83,7 +109,10 @@ fn service_record(
     };
     let places = |addresses: &mut dyn Iterator<Item = &IpAddr>| addresses.map(place).collect::<BTreeSet<_>>();
     let plain = |address: &&IpAddr| {
-        let known = service.endpoints.get(*address).is_some_and(|known| known.account.is_some());
+        let known = service
+            .endpoints
+            .get(*address)
+            .is_some_and(|known| known.account_in(&service.accounts).is_some());
         !known || sidecars.tunnel(**address).is_none()
     };
     let (ready, total) = (places(&mut addresses.iter()), places(&mut service.endpoints.keys()));
@@ -113,4 +142,25 @@ enum Place {
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_said_with_the_remedy() {
+        assert_eq!(left_out(&LeftOut::default()), None);
+        let left = LeftOut {
+            services: 7,
+            example: Some("shop/web".to_owned().try_into().unwrap()),
+            ..LeftOut::default()
+        };
+        let said = left_out(&left).unwrap().message;
+        for part in
+            ["left out, 7 services, of shop/web among others", "20000 services", "--exclude-namespace"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
 }

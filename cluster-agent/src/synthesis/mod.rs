@@ -12,7 +12,7 @@ mod steps;
 mod tests;
 mod told;
 
-pub use inventory::{inventory, last_inventory};
+pub use inventory::{inventory, last_inventory, left_out};
 pub(crate) use node::captured;
 pub use steps::{Changed, Synthesizer};
 pub(crate) use told::may_speak_for_workload;
@@ -31,7 +31,7 @@ use std::{
     sync::Arc,
 };
 use tombolo_model::{
-    ClusterName, GatewayRole, SpiffeId,
+    ClusterName, GatewayRole, Place, SpiffeId,
     snapshot::{
         ClusterResource, DomainSpec, GatewayResource, NameSpec, Resource, ResourceKey, Resources, SelfSpec,
         TrustBundleSpec, WorkloadSpec,
@@ -47,8 +47,24 @@ pub type Gateways = BTreeMap<String, Gateway>;
 pub struct Gateway {
     /// What it said of itself.
     pub hello: GatewayHello,
-    /// Whether it is connected; one that is not was so a moment ago, and may come back.
-    pub connected: bool,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
+/// Whether a gateway is there: who is to be sent to one of several is sent to the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// It is about to end, and has said so.
+    Leaving,
+    /// It is not connected, but was so a moment ago, and may come back: perhaps it was its agent that went.
+    Vanished,
+    /// It is connected.
+    Connected,
+}
+
+impl Presence {
+    /// The greatest first.
+    pub const ALL: [Self; 3] = [Self::Connected, Self::Vanished, Self::Leaving];
 }
 
 /// What is known locally.
@@ -91,7 +107,7 @@ impl<'a> Snapshot<'a> {
     fn members(&self) -> Members<'a> {
         let first = ResourceKey::new("domain", "");
         let domains = self.resources.range(first..).map_while(|(_, resource)| match resource {
-            ClusterResource::Domain(domain) => Some(domain),
+            ClusterResource::Domain(domain) => Some(&**domain),
             _ => None,
         });
         domains.map(|DomainSpec { domain, members, .. }| (domain, members)).collect()
@@ -117,21 +133,22 @@ pub fn validate(resources: &Resources<ClusterResource>, cluster: &ClusterName) -
     Ok(())
 }
 
-fn is_ready(port: &LocalPort, address: SocketAddr, endpoint: LocalEndpoint, passing: &Results) -> bool {
-    endpoint.ready && Probe::of(address, &port.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
+fn is_ready(port: &LocalPort, address: Place, endpoint: LocalEndpoint, passing: &Results) -> bool {
+    endpoint.ready
+        && Probe::of(address.socket(), &port.check).is_none_or(|probe| passing.get(&probe) == Some(&true))
 }
 
 /// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance;
 /// where there is none, the proxy of the pod's node, if it captures the pod.
 #[derive(Debug, PartialEq, Eq)]
-struct Sidecars(BTreeMap<IpAddr, SocketAddr>);
+struct Sidecars(BTreeMap<IpAddr, Place>);
 
 impl Sidecars {
     fn of(gateways: &Gateways, view: &View) -> Self {
         let mut tunnels = BTreeMap::new();
-        for wanted in [true, false] {
+        for wanted in Presence::ALL {
             let sidecars =
-                gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Sidecar);
+                gateways.values().filter(|g| g.presence == wanted && g.hello.role == GatewayRole::Sidecar);
             for Gateway { hello, .. } in sidecars {
                 // a pod that is gone stands before nobody, least of all before whoever has its address now
                 let pod = match standing(hello, &view.pods) {
@@ -142,23 +159,23 @@ impl Sidecars {
                 for address in
                     hello.serves.iter().filter(|at| pod.is_none_or(|pod| pod.addresses.contains(*at)))
                 {
-                    tunnels.entry(*address).or_insert(hello.tunnel);
+                    tunnels.entry(*address).or_insert_with(|| hello.tunnel.into());
                 }
             }
         }
         let nodes = node::proxies(gateways);
         for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-            let Some(tunnel) = pod.node.as_deref().and_then(|node| nodes.get(node)) else { continue };
+            let Some(tunnel) = pod.node.as_ref().and_then(|node| nodes.get(node.as_str())) else { continue };
             if !captured(&view.capture, view, pod) {
                 continue;
             }
             for address in &pod.addresses {
-                tunnels.entry(*address).or_insert(*tunnel);
+                tunnels.entry(*address).or_insert_with(|| (*tunnel).into());
             }
         }
         Self(tunnels)
     }
-    fn tunnel(&self, address: IpAddr) -> Option<SocketAddr> {
+    fn tunnel(&self, address: IpAddr) -> Option<Place> {
         self.0.get(&address).copied()
     }
 }
@@ -205,14 +222,16 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
         all.put(workload);
     }
     let egress = local.gateways.values().filter(|gateway| gateway.hello.role == GatewayRole::Egress);
-    all.put(GatewayResource::Gateways { egress: egress.map(|gateway| gateway.hello.tunnel).collect() });
+    all.put(GatewayResource::Gateways {
+        egress: egress.map(|gateway| gateway.hello.tunnel).collect::<BTreeSet<_>>().into(),
+    });
     Some(all)
 }
 
 fn workloads(own: &SelfSpec, view: &View) -> impl Iterator<Item = GatewayResource> {
     view.workloads.iter().map(|((namespace, account), selectors)| {
         let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, namespace, account);
-        GatewayResource::Workload(WorkloadSpec { identity, selectors: selectors.clone() })
+        GatewayResource::Workload(WorkloadSpec { identity, selectors: selectors.clone() }.into())
     })
 }
 
@@ -240,9 +259,9 @@ impl Synthesis {
             Ok(addresses) => {
                 let ports = local.exposed.get(&name.name).into_iter().flat_map(|exposure| &exposure.ports);
                 let captured_at = ports.map(|(port, at)| (*port, *at)).collect();
-                self.put(GatewayResource::Route(
-                    route::route(snapshot.itself, name, addresses, captured_at).into(),
-                ));
+                let route =
+                    route::route(snapshot.itself, name, addresses, captured_at, &mut known.identities);
+                self.put(GatewayResource::Route(route.into()));
             }
             Err(no_room) => {
                 let problem = Problem { subject: name.name.to_string(), message: no_room.to_string() };

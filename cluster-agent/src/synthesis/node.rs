@@ -1,13 +1,13 @@
 //! What the proxy of a node stands before: the pods on it that are captured there.
 
-use super::Gateways;
+use super::{Gateways, Presence};
 use crate::{capture::Chosen, index::View, source::PodObject};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
 use tombolo_model::{
-    GatewayRole, SpiffeId,
+    AccountName, GatewayRole, SpiffeId,
     intent::CaptureMode,
     snapshot::{
         GatewayResource, Resource as _, ResourceKey, Resources, SelfSpec, WorkloadSelector, WorkloadSpec,
@@ -28,8 +28,8 @@ pub(crate) fn captured(chosen: &Chosen, view: &View, pod: &PodObject) -> bool {
 /// Where the proxy of each node takes tunnels: one that is connected before one that is not.
 pub(super) fn proxies(gateways: &Gateways) -> BTreeMap<&str, SocketAddr> {
     let mut proxies = BTreeMap::new();
-    for wanted in [true, false] {
-        let nodes = gateways.values().filter(|g| g.connected == wanted && g.hello.role == GatewayRole::Node);
+    for wanted in Presence::ALL {
+        let nodes = gateways.values().filter(|g| g.presence == wanted && g.hello.role == GatewayRole::Node);
         for gateway in nodes {
             if let Some(node) = &gateway.hello.node {
                 proxies.entry(node.as_str()).or_insert(gateway.hello.tunnel);
@@ -44,12 +44,15 @@ pub(super) fn workloads(own: &SelfSpec, view: &View, gateways: &Gateways) -> Wor
     let nodes = proxies(gateways);
     let mut all = Workloads::new();
     for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-        let Some(node) = pod.node.as_deref().filter(|node| nodes.contains_key(node)) else { continue };
+        let Some(node) = pod.node.as_ref().map(AccountName::as_str).filter(|node| nodes.contains_key(node))
+        else {
+            continue;
+        };
         if pod.addresses.is_empty() || !captured(&view.capture, view, pod) {
             continue;
         }
         let identity = SpiffeId::workload(&own.trust_domain, &own.cluster, &pod.namespace, &pod.account);
-        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() });
+        let fresh = GatewayResource::Workload(WorkloadSpec { identity, selectors: BTreeSet::new() }.into());
         let resource =
             all.entry(node.to_owned()).or_default().entry(fresh.key()).or_insert_with(|| fresh.clone());
         if let GatewayResource::Workload(workload) = resource {

@@ -7,10 +7,10 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 use tombolo_model::{
-    AccountName, ClusterName, DnsLabel, Held, Proximity, SpiffeId,
+    AccountName, ClusterName, DnsLabel, Few, Held, NamespaceName, Place, Proximity, SpiffeId, TrustDomain,
     inventory::{Protocol, ServiceKey},
     snapshot::{
         EndpointSpec, ExportPort, ExportSpec, NameKind, NameSpec, RouteSpec, RouteTarget, SelfSpec,
@@ -21,8 +21,9 @@ use tombolo_model::{
 pub(super) fn route(
     own: &SelfSpec,
     name: &NameSpec,
-    addresses: BTreeSet<IpAddr>,
-    captured_at: BTreeSet<(u16, u16)>,
+    addresses: Few<IpAddr>,
+    captured_at: Few<(u16, u16)>,
+    identities: &mut Identities,
 ) -> RouteSpec {
     let mut targets: Vec<RouteTarget> = name
         .targets
@@ -32,7 +33,7 @@ pub(super) fn route(
             let identities = target
                 .accounts
                 .iter()
-                .map(|(ns, sa)| SpiffeId::workload(&own.trust_domain, &target.cluster, ns, sa))
+                .map(|(ns, sa)| identities.workload(&own.trust_domain, &target.cluster, ns, sa))
                 .collect();
             RouteTarget {
                 cluster: target.cluster.clone(),
@@ -49,11 +50,32 @@ pub(super) fn route(
 }
 
 /// What stands behind a name of this cluster: services, ports of them, and for a pod's name which pod.
-type Behind<'a> = (&'a BTreeSet<ServiceKey>, &'a BTreeSet<u16>, NameKind, Option<&'a DnsLabel>);
+type Behind<'a> = (&'a [ServiceKey], &'a [u16], NameKind, Option<&'a DnsLabel>);
 
-/// What was worked out already. A service and the same service in this cluster are two names with the same endpoints.
+/// What was worked out already. A service and the same service in this cluster are two names with the same endpoints, and identities.
 #[derive(Default)]
-pub(super) struct Known<'a>(BTreeMap<Behind<'a>, Held<Vec<ExportPort>>>);
+pub(super) struct Known<'a> {
+    exported: BTreeMap<Behind<'a>, Held<Vec<ExportPort>>>,
+    pub(super) identities: Identities,
+}
+
+/// Identities of workloads: each is one value, wherever it stands.
+#[derive(Default)]
+pub(super) struct Identities(BTreeMap<(ClusterName, NamespaceName, AccountName), SpiffeId>);
+
+impl Identities {
+    fn workload(
+        &mut self,
+        domain: &TrustDomain,
+        cluster: &ClusterName,
+        namespace: &NamespaceName,
+        account: &AccountName,
+    ) -> SpiffeId {
+        let key = (cluster.clone(), namespace.clone(), account.clone());
+        let new = || SpiffeId::workload(domain, cluster, namespace, account);
+        self.0.entry(key).or_insert_with(new).clone()
+    }
+}
 
 /// What this cluster serves under a name; none where it serves nothing. Which services stand behind the name says
 /// the controller; which endpoints, this cluster alone knows.
@@ -67,11 +89,11 @@ pub(super) fn export<'a>(
 ) -> Option<ExportSpec> {
     let target = name.targets.iter().find(|target| target.cluster == own.cluster)?;
     let kind = if name.kind == NameKind::Pod { NameKind::Pod } else { NameKind::Service };
-    let ports = known
-        .0
+    let Known { exported, identities } = known;
+    let ports = exported
         .entry((&target.services, &target.ports, kind, name.pod.as_ref()))
-        .or_insert_with(|| ports(own, name, target, local, sidecars).into());
-    Some(ExportSpec { name: name.name.clone(), callers: callers.clone(), ports: ports.clone() })
+        .or_insert_with(|| ports(own, name, target, local, sidecars, identities).into());
+    Some(ExportSpec { name: name.name.clone(), callers: callers.into(), ports: ports.clone() })
 }
 
 fn ports(
@@ -80,16 +102,22 @@ fn ports(
     target: &TargetSpec,
     local: Local<'_>,
     sidecars: &Sidecars,
+    identities: &mut Identities,
 ) -> Vec<ExportPort> {
-    let mut ports: BTreeMap<u16, BTreeMap<SocketAddr, EndpointSpec>> = BTreeMap::new();
+    let mut ports: BTreeMap<u16, BTreeMap<Place, EndpointSpec>> = BTreeMap::new();
     for key in &target.services {
         let Some(service) = local.view.services.get(key) else { continue };
+        let by_account: Vec<SpiffeId> = service
+            .accounts
+            .iter()
+            .map(|account| identities.workload(&own.trust_domain, &own.cluster, &key.namespace, account))
+            .collect();
         for port in service.ports.iter().filter(|port| port.spec.protocol == Protocol::Tcp) {
             if !target.ports.contains(&port.spec.port) {
                 continue;
             }
             let known = ports.entry(port.spec.port).or_default();
-            for endpoint in endpoints(own, name, key, service, port, local.passing, sidecars) {
+            for endpoint in endpoints(name, service, &by_account, port, local.passing, sidecars) {
                 known.entry(endpoint.address).or_insert(endpoint);
             }
         }
@@ -100,32 +128,23 @@ fn ports(
         .collect()
 }
 
+/// `by_account` has the identity of each of the service's accounts.
 fn endpoints(
-    own: &SelfSpec,
     name: &NameSpec,
-    key: &ServiceKey,
     service: &LocalService,
+    by_account: &[SpiffeId],
     port: &LocalPort,
     passing: &Results,
     sidecars: &Sidecars,
 ) -> Vec<EndpointSpec> {
     let wanted = |address: IpAddr| match (name.kind, &name.pod) {
         (NameKind::Pod, Some(pod)) => {
-            service.endpoints.get(&address).is_some_and(|known| known.hostname.as_ref() == Some(pod))
+            service.endpoints.get(&address).is_some_and(|known| known.hostname.as_deref() == Some(pod))
         }
         (NameKind::Pod, None) => false,
         _ => true,
     };
-    // Many endpoints, few accounts: each of them is one value, wherever it stands.
-    let identities: BTreeMap<&AccountName, SpiffeId> = service
-        .accounts
-        .iter()
-        .map(|account| {
-            (account, SpiffeId::workload(&own.trust_domain, &own.cluster, &key.namespace, account))
-        })
-        .collect();
-    let identity =
-        |address: IpAddr| identities.get(service.endpoints.get(&address)?.account.as_ref()?).cloned();
+    let identity = |address: IpAddr| service.endpoints.get(&address)?.account_in(by_account).cloned();
     let mut all: Vec<(EndpointSpec, bool)> = port
         .endpoints
         .iter()

@@ -13,7 +13,7 @@ use std::{
 };
 use tombolo_feed::State;
 use tombolo_model::{
-    Generation, GlobalName,
+    Few, Generation, GlobalName,
     inventory::ServiceKey,
     snapshot::{ClusterResource, GatewayResource, NameSpec, Resource, ResourceKey, Resources},
 };
@@ -44,7 +44,7 @@ pub struct Synthesizer {
     synthesis: Synthesis,
     seen: Option<Seen>,
     /// The names (keys of the controller's snapshot) that a service of this cluster stands behind, or once did.
-    names_of: BTreeMap<ServiceKey, BTreeSet<ResourceKey>>,
+    names_of: BTreeMap<ServiceKey, Few<ResourceKey>>,
 }
 
 impl Synthesizer {
@@ -164,7 +164,11 @@ impl Synthesizer {
                 .map(|probe| probe.address)
                 .collect();
             let has = |service: &LocalService| {
-                service.ports.iter().flat_map(|port| port.endpoints.keys()).any(|at| flapped.contains(at))
+                service
+                    .ports
+                    .iter()
+                    .flat_map(|port| port.endpoints.keys())
+                    .any(|at| flapped.contains(&at.socket()))
             };
             services.extend(new.iter().filter(|(_, service)| has(service)).map(|(key, _)| key));
         }

@@ -49,7 +49,7 @@ impl Synthesis {
     fn without_nodes(&self, export: &ExportSpec) -> ExportSpec {
         let mut export = export.clone();
         for endpoint in export.ports.iter_mut().flat_map(|port| &mut port.endpoints) {
-            endpoint.tunnel.take_if(|tunnel| self.node_tunnels.contains(tunnel));
+            endpoint.tunnel.take_if(|tunnel| self.node_tunnels.contains(&tunnel.socket()));
         }
         export
     }
@@ -102,7 +102,12 @@ fn behind(export: &ExportSpec, hello: &GatewayHello) -> Option<GatewayResource> 
         .iter()
         .map(|port| ExportPort {
             port: port.port,
-            endpoints: port.endpoints.iter().filter(|e| e.tunnel == Some(hello.tunnel)).cloned().collect(),
+            endpoints: port
+                .endpoints
+                .iter()
+                .filter(|e| e.tunnel == Some(hello.tunnel.into()))
+                .cloned()
+                .collect(),
         })
         .filter(|port| !port.endpoints.is_empty())
         .collect();

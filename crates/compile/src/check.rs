@@ -219,7 +219,7 @@ fn name_flaws(name: &NameSpec, itself: &SelfSpec, bundle: &TrustBundleSpec, all:
         return vec![Flaw::OutsideDomain];
     };
     let mut ports = BTreeSet::new();
-    for port in &name.ports {
+    for port in name.ports.iter() {
         if port.port == 0 || !ports.insert(port.port) {
             flaws.push(Flaw::Port(port.port));
         }

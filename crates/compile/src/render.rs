@@ -18,7 +18,11 @@ pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resource
     let mut all = vec![itself(world, receiver), bundle(world)];
     all.extend(install(receiver));
     all.extend(trial(receiver));
-    all.extend(captures(world, &derived.active(), id).into_values().map(ClusterResource::Capture));
+    all.extend(
+        captures(world, &derived.active(), id)
+            .into_values()
+            .map(|capture| ClusterResource::Capture(capture.into())),
+    );
     all.extend(derived.peers(id).into_iter().filter_map(|other| peer(world, receiver, other)));
     for (gns, state) in derived.gns.iter().filter(|(_, state)| state.members.contains(&id)) {
         all.extend(domain(world, derived, *gns));
@@ -40,20 +44,26 @@ pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resource
 }
 
 pub(crate) fn itself(world: &World, receiver: &Cluster) -> ClusterResource {
-    ClusterResource::Itself(SelfSpec {
-        cluster: receiver.name.clone(),
-        trust_domain: world.organization.trust_domain.clone(),
-        locality: receiver.locality.clone(),
-    })
+    ClusterResource::Itself(
+        SelfSpec {
+            cluster: receiver.name.clone(),
+            trust_domain: world.organization.trust_domain.clone(),
+            locality: receiver.locality.clone(),
+        }
+        .into(),
+    )
 }
 
 pub(crate) fn bundle(world: &World) -> ClusterResource {
     let joined = world.clusters.values().filter(|cluster| !cluster.intermediates.is_empty());
-    ClusterResource::Bundle(TrustBundleSpec {
-        trust_domain: world.organization.trust_domain.clone(),
-        roots: world.roots.clone(),
-        clusters: joined.map(|cluster| (cluster.name.clone(), cluster.intermediates.clone())).collect(),
-    })
+    ClusterResource::Bundle(
+        TrustBundleSpec {
+            trust_domain: world.organization.trust_domain.clone(),
+            roots: world.roots.clone(),
+            clusters: joined.map(|cluster| (cluster.name.clone(), cluster.intermediates.clone())).collect(),
+        }
+        .into(),
+    )
 }
 
 /// Nothing where nobody said what is to be installed.
@@ -84,31 +94,40 @@ fn proximity(receiver: &Cluster, other: &Cluster) -> Proximity {
 
 pub(crate) fn peer(world: &World, receiver: &Cluster, id: ClusterId) -> Option<ClusterResource> {
     let other = world.clusters.get(&id)?;
-    Some(ClusterResource::Peer(PeerSpec {
-        cluster: other.name.clone(),
-        proximity: proximity(receiver, other),
-        ingress: other.ingress.clone(),
-    }))
+    Some(ClusterResource::Peer(
+        PeerSpec {
+            cluster: other.name.clone(),
+            proximity: proximity(receiver, other),
+            ingress: other.ingress.clone(),
+        }
+        .into(),
+    ))
 }
 
 pub(crate) fn domain(world: &World, derived: &Derived, id: GnsId) -> Option<ClusterResource> {
     let (gns, state) = (world.gns.get(&id)?, derived.gns.get(&id)?);
     let members = state.members.iter().filter_map(|id| world.clusters.get(id));
-    Some(ClusterResource::Domain(DomainSpec {
-        domain: gns.domain.clone(),
-        gns: gns.name.clone(),
-        members: members.map(|cluster| cluster.name.clone()).collect(),
-    }))
+    Some(ClusterResource::Domain(
+        DomainSpec {
+            domain: gns.domain.clone(),
+            gns: gns.name.clone(),
+            members: members.map(|cluster| cluster.name.clone()).collect(),
+        }
+        .into(),
+    ))
 }
 
 /// The domain of the cluster set.
 pub(crate) fn set_domain(world: &World, derived: &Derived) -> ClusterResource {
     let members = derived.set.members.iter().filter_map(|id| world.clusters.get(id));
-    ClusterResource::Domain(DomainSpec {
-        domain: Domain::cluster_set(),
-        gns: DnsLabel::parse(set::CALLED).expect("a constant name"),
-        members: members.map(|cluster| cluster.name.clone()).collect(),
-    })
+    ClusterResource::Domain(
+        DomainSpec {
+            domain: Domain::cluster_set(),
+            gns: DnsLabel::parse(set::CALLED).expect("a constant name"),
+            members: members.map(|cluster| cluster.name.clone()).collect(),
+        }
+        .into(),
+    )
 }
 
 /// A service of the cluster set.
@@ -137,11 +156,11 @@ pub(crate) fn name(
             Some(TargetSpec {
                 cluster: cluster.name.clone(),
                 proximity: proximity(receiver, cluster),
-                services: target.services.clone(),
-                ports: target.ports.clone(),
+                services: (&target.services).into(),
+                ports: (&target.ports).into(),
                 ready: target.ready,
                 end_to_end: target.end_to_end,
-                accounts: target.accounts.clone(),
+                accounts: (&target.accounts).into(),
             })
         })
         .collect();
@@ -154,7 +173,7 @@ pub(crate) fn name(
             pod: body.pod.clone(),
             vip,
             headless: body.headless,
-            ports: body.ports.clone(),
+            ports: body.ports.clone().into(),
             targets,
         }
         .into(),

@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
-use http::{Method, Request, StatusCode, header, request::Builder};
+use http::{Method, Request, StatusCode, header, request::Builder, response};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{future::poll_fn, time::Duration};
 use thiserror::Error;
@@ -19,6 +19,8 @@ pub const PROTOCOL_HEADER: &str = "tombolo-protocol";
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// How long a request may take, the wait for a connection included.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait that another side may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -44,6 +46,8 @@ pub enum RequestError {
         status: StatusCode,
         /// What it said.
         problem: Box<ProblemDetails>,
+        /// When to come again, where it said so.
+        retry_after: Option<Duration>,
     },
     /// The answer is longer than [`MAX_ANSWER`].
     #[error("the answer to {path} is longer than {MAX_ANSWER} bytes")]
@@ -95,6 +99,15 @@ impl RequestError {
                 status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
             }
             Self::TooLong { .. } | Self::Json { .. } | Self::Request(_) | Self::Ended => false,
+        }
+    }
+
+    /// How long to wait before the same request is tried again: so long, or longer where the other side said so.
+    #[must_use]
+    pub fn wait(&self, backoff: Duration) -> Duration {
+        match self {
+            Self::Refused { retry_after: Some(said), .. } => backoff.max((*said).min(LONGEST_WAIT)),
+            _ => backoff,
         }
     }
 
@@ -159,7 +172,7 @@ impl Link {
             return Ok(body);
         }
         let text = read(&mut body, path).await?;
-        Err(refused(head.status, &text))
+        Err(refused(&head, &text))
     }
 
     pub(crate) async fn post<T: Serialize, U: DeserializeOwned>(
@@ -178,20 +191,27 @@ impl Link {
         let (head, mut body) = answer.await?.into_parts();
         let text = read(&mut body, path).await?;
         if !head.status.is_success() {
-            return Err(refused(head.status, &text));
+            return Err(refused(&head, &text));
         }
         let text: &[u8] = if text.is_empty() { b"null" } else { &text };
         serde_json::from_slice(text).map_err(json)
     }
 }
 
-fn refused(status: StatusCode, text: &[u8]) -> RequestError {
+fn refused(head: &response::Parts, text: &[u8]) -> RequestError {
+    let status = head.status;
+    let retry_after =
+        head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let problem = serde_json::from_slice(text).unwrap_or_else(|_| ProblemDetails {
         status: status.as_u16(),
         title: status.canonical_reason().unwrap_or_default().to_owned(),
         ..ProblemDetails::default()
     });
-    RequestError::Refused { status, problem: Box::new(problem) }
+    RequestError::Refused {
+        status,
+        problem: Box::new(problem),
+        retry_after: retry_after.map(Duration::from_secs),
+    }
 }
 
 async fn read(body: &mut RecvStream, path: &str) -> Result<Bytes, RequestError> {

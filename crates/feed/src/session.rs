@@ -1,16 +1,18 @@
 //! One connection, from its first byte to its end.
 
 use crate::{
+    backoff::Backoff,
     client::{Options, Shared, State, within},
     connect::{ConnectError, Connector},
     request::{Link, REQUEST_TIMEOUT, RequestError, Requests, handshake},
 };
 use h2::RecvStream;
+use rand::{SeedableRng as _, rngs::StdRng};
 use std::{pin::pin, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tombolo_model::snapshot::Resource;
 use tombolo_runtime::telemetry::chain;
@@ -76,6 +78,7 @@ async fn connected<R: Resource, C: Connector>(
         if let Some(hook) = &options.on_connect {
             hook(Requests::fixed(link.clone(), REQUEST_TIMEOUT)).await?;
         }
+        shared.status.send_modify(|status| status.connections += 1);
         shared.link.send_replace(Some(link.clone()));
         let acks = shared.ack.subscribe();
         tokio::select! {
@@ -197,23 +200,30 @@ fn take<R: Resource>(
     Ok(())
 }
 
-/// Sends the newest acknowledgement; one at a time, older ones are passed over.
+/// Sends the newest acknowledgement; one at a time, older ones are passed over. One that had no room is sent again: the other side counts us
+/// as behind until it has it.
 async fn acknowledge(link: &Link, path: &str, mut acks: watch::Receiver<Option<Ack>>) -> Never {
+    let (mut backoff, mut rng) = (Backoff::default(), StdRng::from_os_rng());
     loop {
         if acks.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        let Some(ack) = acks.borrow_and_update().clone() else { continue };
-        let sent = within(REQUEST_TIMEOUT, link.post::<_, ()>(path, None, &ack), || RequestError::Timeout {
-            path: path.to_owned(),
-            limit: REQUEST_TIMEOUT,
-        });
-        if let Err(error) = sent.await {
+        loop {
+            let Some(ack) = acks.borrow_and_update().clone() else { break };
+            let sent = within(REQUEST_TIMEOUT, link.post::<_, ()>(path, None, &ack), || {
+                RequestError::Timeout { path: path.to_owned(), limit: REQUEST_TIMEOUT }
+            });
+            let Err(error) = sent.await else { break };
             tracing::warn!(
                 error = chain(&error),
                 snapshot.generation = ack.generation.get(),
                 "could not acknowledge"
             );
+            if !error.retry() {
+                break;
+            }
+            sleep(error.wait(backoff.next(&mut rng))).await;
         }
+        backoff.reset();
     }
 }

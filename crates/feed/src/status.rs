@@ -9,6 +9,8 @@ use tombolo_wire::version::Hello;
 pub struct Status {
     /// Whether the sender is connected and was heard lately.
     pub connected: bool,
+    /// How often it has connected. A connection that is lost and made anew between two looks is seen by this alone.
+    pub connections: u64,
     /// Who the sender is, as it said last.
     pub sender: Option<Hello>,
     /// The generation in force.

@@ -1,5 +1,7 @@
-//! How much a cluster may say of one service: it goes to every other cluster, and what one of them can't hold silences it. What an agent
+//! How much a cluster may say of one service (of all of them: [`whole`]): it goes to every other cluster, and what one of them can't hold silences it. What an agent
 //! leaves out of its report is what the controller would refuse.
+
+pub mod whole;
 
 use crate::{
     intent::Labels,
@@ -23,9 +25,7 @@ impl ServiceRecord {
     pub fn fit(&mut self) {
         self.ports.truncate(PORTS);
         self.ports.iter_mut().for_each(|port| fit_text(&mut port.app_protocol));
-        while self.accounts.len() > ACCOUNTS {
-            self.accounts.pop_last();
-        }
+        self.accounts.truncate(ACCOUNTS);
         while self.pods.len() > PODS {
             self.pods.pop_last();
         }
@@ -96,7 +96,7 @@ mod tests {
         mcs::{ExportRecord, Traits, Transport},
     };
 
-    fn record(many: usize) -> ServiceRecord {
+    pub(super) fn record(many: usize) -> ServiceRecord {
         let text = "x".repeat(many);
         let port = |n: usize| u16::try_from(n + 1).unwrap();
         let labels: Labels = (0..many / 10).map(|n| (format!("l{n}"), "v".repeat(100))).collect();
@@ -118,7 +118,7 @@ mod tests {
             pods: (0..many * 10)
                 .map(|n| (format!("p{n}").parse().unwrap(), PodRecord { ready: true, tunnelled: false }))
                 .collect(),
-            export: Some(ExportRecord {
+            export: Some(Box::new(ExportRecord {
                 created_s: 0,
                 traits: Traits {
                     ports: (0..many)
@@ -135,7 +135,7 @@ mod tests {
                 },
                 labels: labels.clone(),
                 annotations: labels,
-            }),
+            })),
         }
     }
 

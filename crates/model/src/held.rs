@@ -17,6 +17,11 @@ impl<T> From<T> for Held<T> {
         Self(Arc::new(value))
     }
 }
+impl<T: Default> Default for Held<T> {
+    fn default() -> Self {
+        Self::from(T::default())
+    }
+}
 impl<T> Clone for Held<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))

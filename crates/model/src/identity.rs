@@ -4,6 +4,7 @@
 use crate::{
     held::Held,
     name::{AccountName, ClusterName, NameError, NamespaceName},
+    recent,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -25,7 +26,7 @@ impl TrustDomain {
     /// # Errors
     /// A [`NameError`] as for any DNS name.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        AccountName::parse(text).map(|name| Self(name.as_str().into()))
+        AccountName::parse(text).map(|name| Self(recent::text(name.as_str())))
     }
     /// The trust domain as text.
     #[must_use]

@@ -1,15 +1,13 @@
 //! What a cluster reports. Counts and names, never a pod's address: those stay in the cluster.
 
 use crate::{
+    few::Few,
     intent::Labels,
     mcs::ExportRecord,
     name::{AccountName, DnsLabel, NamespaceName},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 /// A namespace of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,13 +96,13 @@ pub struct ServiceRecord {
     pub tunnelled: u32,
     /// The service accounts that serve it, as far as they are known.
     #[serde(default)]
-    pub accounts: BTreeSet<AccountName>,
+    pub accounts: Few<AccountName>,
     /// Pods with a hostname, of a headless service, and what is known of each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pods: BTreeMap<DnsLabel, PodRecord>,
     /// Its ServiceExport, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub export: Option<ExportRecord>,
+    pub export: Option<Box<ExportRecord>>,
 }
 
 /// A pod that has a name of its own.

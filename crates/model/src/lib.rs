@@ -6,6 +6,7 @@
 
 pub mod bounds;
 pub mod corefile;
+mod few;
 pub mod generation;
 pub mod health;
 mod held;
@@ -17,11 +18,15 @@ pub mod inventory;
 pub mod locality;
 pub mod mcs;
 pub mod name;
+mod place;
+mod recent;
 mod shared;
 pub mod snapshot;
 
+pub use few::Few;
 pub use generation::Generation;
 pub use held::Held;
 pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};
 pub use locality::{Locality, Proximity};
 pub use name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NameError, NamespaceName, OrgName};
+pub use place::Place;

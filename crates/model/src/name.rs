@@ -1,7 +1,7 @@
 //! Validated names. A label is RFC 1123 (letters, digits, hyphens; 63 bytes), a domain RFC 1035 (253 bytes);
 //! both are kept in lower case. An agent knows some of them ten times over, so a copy shares the text.
 
-use crate::shared::shared;
+use crate::{recent, shared::shared};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
@@ -137,7 +137,7 @@ macro_rules! names {
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
                 $check(&text)?;
-                Ok(Self(text.into()))
+                Ok(Self(recent::text(&text)))
             }
             /// The name as text, without a dot at the end.
             #[must_use]
@@ -158,7 +158,7 @@ macro_rules! names {
             fn try_from(text: String) -> Result<Self, NameError> {
                 let text = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
                 $told(&text)?;
-                Ok(Self(text.into()))
+                Ok(Self(recent::text(&text)))
             }
         }
         impl From<$name> for String { fn from(name: $name) -> String { name.0.as_ref().to_owned() } }

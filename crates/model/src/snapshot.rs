@@ -5,6 +5,7 @@
 //! to a gateway of its cluster.
 
 use crate::{
+    few::Few,
     held::Held,
     identity::{SpiffeId, TrustDomain},
     install::{InstallOrder, Trial},
@@ -13,6 +14,8 @@ use crate::{
     locality::{Locality, Proximity},
     mcs::ImportSpec,
     name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NamespaceName},
+    place::Place,
+    recent,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -215,15 +218,15 @@ pub struct TargetSpec {
     /// How near it is to the receiver.
     pub proximity: Proximity,
     /// Its services; two where two of its namespaces have a service of this name.
-    pub services: BTreeSet<ServiceKey>,
+    pub services: Few<ServiceKey>,
     /// The ports it serves.
-    pub ports: BTreeSet<u16>,
+    pub ports: Few<u16>,
     /// Ready endpoints: its weight among targets equally near. Zero takes no requests.
     pub ready: u32,
     /// Whether its endpoints take a workload's own TLS session.
     pub end_to_end: EndToEnd,
     /// Who may answer: the server's identity must be one of these.
-    pub accounts: BTreeSet<(NamespaceName, AccountName)>,
+    pub accounts: Few<(NamespaceName, AccountName)>,
 }
 
 /// A namespace of the receiving cluster whose capture mode a global namespace chooses. A label of the namespace goes before it.
@@ -258,7 +261,8 @@ pub struct NameSpec {
     #[serde(default)]
     pub headless: bool,
     /// Its ports, merged over the clusters.
-    pub ports: Vec<PortSpec>,
+    #[serde(deserialize_with = "recent::ports")]
+    pub ports: Held<Vec<PortSpec>>,
     /// Where it is served, the receiver's own cluster included; by cluster.
     pub targets: Vec<TargetSpec>,
 }
@@ -268,19 +272,19 @@ pub struct NameSpec {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClusterResource {
     /// The receiving cluster itself: `self/`.
-    Itself(SelfSpec),
+    Itself(Held<SelfSpec>),
     /// Whom to believe: `bundle/`.
-    Bundle(TrustBundleSpec),
+    Bundle(Held<TrustBundleSpec>),
     /// Another cluster: `peer/<cluster>`.
-    Peer(PeerSpec),
+    Peer(Held<PeerSpec>),
     /// A domain to answer: `domain/<domain>`.
-    Domain(DomainSpec),
+    Domain(Held<DomainSpec>),
     /// A global name: `name/<name>`.
     Name(Held<NameSpec>),
     /// A service of the cluster set: `import/<namespace>/<name>`.
     Import(Held<ImportSpec>),
     /// The capture mode of a namespace: `capture/<namespace>`.
-    Capture(CaptureSpec),
+    Capture(Held<CaptureSpec>),
     /// What to install in the cluster: `install/`.
     Install(Held<InstallOrder>),
     /// What it would write for another order: `trial/`.
@@ -314,13 +318,13 @@ pub struct RouteTarget {
     /// How near; the nearest with a healthy target takes all.
     pub proximity: Proximity,
     /// The ports it serves.
-    pub ports: BTreeSet<u16>,
+    pub ports: Few<u16>,
     /// Ready endpoints: its weight among targets equally near.
     pub ready: u32,
     /// Whether its endpoints take a workload's own TLS session.
     pub end_to_end: EndToEnd,
     /// The identities that may answer.
-    pub identities: BTreeSet<SpiffeId>,
+    pub identities: Few<SpiffeId>,
 }
 
 /// How a gateway reaches a global name.
@@ -329,13 +333,14 @@ pub struct RouteSpec {
     /// The name; the authority of the tunnel's CONNECT.
     pub name: GlobalName,
     /// The addresses that stand for it here: the VIP, or what the capture mode uses in its place.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// Its ports.
-    pub ports: Vec<PortSpec>,
+    #[serde(deserialize_with = "recent::ports")]
+    pub ports: Held<Vec<PortSpec>>,
     /// In capture mode `gateway`: each port, with the number at which egress gateways take its connections. Pairs, for
     /// serde reads no numbers as keys inside a tagged enum.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub captured_at: BTreeSet<(u16, u16)>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub captured_at: Few<(u16, u16)>,
     /// Where it is served.
     pub targets: Vec<RouteTarget>,
 }
@@ -344,12 +349,12 @@ pub struct RouteSpec {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EndpointSpec {
     /// Where the application listens.
-    pub address: SocketAddr,
+    pub address: Place,
     /// Whether it is ready and passes its health check.
     pub ready: bool,
     /// The tunnel port of the sidecar in front of it, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tunnel: Option<SocketAddr>,
+    pub tunnel: Option<Place>,
     /// Who the application is; the sidecar answers as this. Known wherever `tunnel` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<SpiffeId>,
@@ -370,7 +375,7 @@ pub struct ExportSpec {
     /// The name.
     pub name: GlobalName,
     /// The clusters that may call it (its own included).
-    pub callers: BTreeSet<ClusterName>,
+    pub callers: Few<ClusterName>,
     /// Its ports; most services have two names, which are the same endpoints.
     pub ports: Held<Vec<ExportPort>>,
 }
@@ -405,21 +410,21 @@ pub struct WorkloadSpec {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum GatewayResource {
     /// The cluster itself: `self/`. All roles.
-    Itself(SelfSpec),
+    Itself(Held<SelfSpec>),
     /// Whom to believe: `bundle/`. All roles.
-    Bundle(TrustBundleSpec),
+    Bundle(Held<TrustBundleSpec>),
     /// Another cluster: `peer/<cluster>`. Egress.
-    Peer(PeerSpec),
+    Peer(Held<PeerSpec>),
     /// How to reach a name: `route/<name>`. Sidecar, node and egress.
     Route(Held<RouteSpec>),
     /// What is served here: `export/<name>`. Ingress and egress; sidecars and nodes that stand before one of its endpoints.
     Export(Held<ExportSpec>),
     /// Workloads: `workload/<identity>`. Sidecars; nodes, those of the pods on the node.
-    Workload(WorkloadSpec),
+    Workload(Held<WorkloadSpec>),
     /// The egress gateways to use: `gateways/`. Sidecars and nodes.
     Gateways {
         /// All of them; the less loaded of two is taken.
-        egress: BTreeSet<SocketAddr>,
+        egress: Held<BTreeSet<SocketAddr>>,
     },
 }
 
@@ -437,5 +442,17 @@ impl Resource for GatewayResource {
             Self::Workload(workload) => ResourceKey::new("workload", &workload.identity.to_string()),
             Self::Gateways { .. } => ResourceKey::new("gateways", ""),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_small_and_so_are_endpoints() {
+        // A cluster has tens of thousands of them.
+        assert_eq!((size_of::<ClusterResource>(), size_of::<GatewayResource>()), (16, 16));
+        assert!(size_of::<EndpointSpec>() <= 48);
     }
 }

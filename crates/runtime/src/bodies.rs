@@ -1,5 +1,6 @@
 //! Bodies of requests, read whole into memory that has a bound over all of them. Room is taken as bytes come, so that who announces much
-//! and sends nothing holds nothing; and nobody gets more than his share of it.
+//! and sends nothing holds nothing; and nobody gets more than his share of it. The last part of all is for those who have little: some who
+//! have as much as they may keep nobody else away.
 
 use crate::places::Shares;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,11 @@ use tokio::{sync::Notify, time::timeout};
 
 /// What room is taken in, in bytes.
 const STEP: usize = 64 << 10;
+
+/// One part of so many is for those who have little.
+const PARTS: usize = 4;
+/// Little is one body, and this part of what one sender may have.
+const LITTLE: usize = 16;
 
 /// How much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +75,15 @@ impl<K: Clone + Eq + Hash> Clone for Bodies<K> {
 #[derive(Debug)]
 pub struct Held<K: Clone + Eq + Hash> {
     bytes: Bytes,
-    _portion: Portion<K>,
+    portion: Portion<K>,
+}
+
+impl<K: Clone + Eq + Hash> Held<K> {
+    /// Forgets the bytes, and keeps their room: for as long as there is what was read out of them.
+    #[must_use]
+    pub fn into_portion(self) -> Portion<K> {
+        self.portion
+    }
 }
 
 impl<K: Clone + Eq + Hash> std::ops::Deref for Held<K> {
@@ -80,8 +94,9 @@ impl<K: Clone + Eq + Hash> std::ops::Deref for Held<K> {
     }
 }
 
+/// Room that is taken; dropped, it is free.
 #[derive(Debug)]
-struct Portion<K: Clone + Eq + Hash> {
+pub struct Portion<K: Clone + Eq + Hash> {
     room: Arc<Room<K>>,
     who: K,
     bytes: usize,
@@ -117,10 +132,25 @@ impl<K: Clone + Eq + Hash> Bodies<K> {
         timeout(patience, self.collect(who, body, most)).await.map_err(|_| Unread::Late)?
     }
 
+    /// Takes the place of a body, where one is free.
+    #[must_use]
+    pub fn try_place(&self, who: &K) -> Option<Portion<K>> {
+        self.0.try_take(who, 1, 0).then(|| self.placed(who))
+    }
+
+    /// Takes the place of a body, once one is free. Cancel safe.
+    pub async fn place(&self, who: &K) -> Portion<K> {
+        self.0.take(who, 1, 0).await;
+        self.placed(who)
+    }
+
+    fn placed(&self, who: &K) -> Portion<K> {
+        Portion { room: Arc::clone(&self.0), who: who.clone(), bytes: 0 }
+    }
+
     async fn collect<B: Body<Data = Bytes>>(&self, who: &K, body: B, most: usize) -> Result<Held<K>, Unread> {
         let mut body = std::pin::pin!(body);
-        self.0.take(who, 1, 0).await;
-        let mut portion = Portion { room: Arc::clone(&self.0), who: who.clone(), bytes: 0 };
+        let mut portion = self.place(who).await;
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
@@ -135,7 +165,7 @@ impl<K: Clone + Eq + Hash> Bodies<K> {
             }
             all.extend_from_slice(&data);
         }
-        Ok(Held { bytes: all.freeze(), _portion: portion })
+        Ok(Held { bytes: all.freeze(), portion })
     }
 }
 
@@ -159,7 +189,9 @@ impl<K: Clone + Eq + Hash> Room<K> {
         let of = taken.1.get(who).copied().unwrap_or_default();
         let of = Taken { bodies: of.bodies + bodies, bytes: of.bytes + bytes };
         let sum = Taken { bodies: taken.0.bodies + bodies, bytes: taken.0.bytes + bytes };
-        if of.bytes > each || sum.bytes > all || of.bodies > most.each || sum.bodies > most.all {
+        let has_little = of.bodies <= 1 && of.bytes <= (each / LITTLE).max(STEP);
+        let open = |all: usize| if has_little { all } else { all - all / PARTS };
+        if of.bytes > each || sum.bytes > open(all) || of.bodies > most.each || sum.bodies > open(most.all) {
             return false;
         }
         taken.0 = sum;
@@ -195,7 +227,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(5);
 
     fn bodies() -> Bodies<&'static str> {
-        Bodies::new(Bounds { all: 8 * STEP, each: 4 * STEP, bodies: Shares { all: 4, each: 3 } })
+        Bodies::new(Bounds { all: 12 * STEP, each: 4 * STEP, bodies: Shares { all: 4, each: 3 } })
     }
 
     fn says(length: usize) -> HeaderMap {
@@ -235,10 +267,20 @@ mod tests {
         assert_eq!(first.len(), 3 * STEP + 1);
         assert_eq!(read(&bodies, "a", 1).await.unwrap_err(), Unread::Late, "it has its share");
         let second = read(&bodies, "b", 4 * STEP).await.unwrap();
-        assert_eq!(read(&bodies, "c", 1).await.unwrap_err(), Unread::Late, "all is taken");
-        drop(second);
-        assert!(read(&bodies, "c", 1).await.is_ok());
-        drop(first);
+        assert_eq!(
+            read(&bodies, "c", 4 * STEP).await.unwrap_err(),
+            Unread::Late,
+            "what is left is not for much"
+        );
+        let third = read(&bodies, "c", 1).await.unwrap();
+        assert_eq!(read(&bodies, "c", 1).await.unwrap_err(), Unread::Late, "nor for who has a body already");
+        let fourth = bodies.try_place(&"d").unwrap();
+        assert!(bodies.try_place(&"e").is_none(), "all is taken");
+        drop((third, fourth));
+        assert_eq!(bodies.0.taken.lock().unwrap().0.bytes, 8 * STEP);
+        let portion = second.into_portion();
+        assert_eq!(bodies.0.taken.lock().unwrap().0.bytes, 8 * STEP, "what was read out of it is there");
+        drop((first, portion));
         let taken = bodies.0.taken.lock().unwrap();
         assert!(taken.1.is_empty() && taken.0.bodies == 0 && taken.0.bytes == 0, "{taken:?}");
     }

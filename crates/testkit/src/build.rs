@@ -1,6 +1,6 @@
 //! Builders of model types: what a test does not care for has a value that makes sense.
 
-use std::{collections::BTreeSet, fmt::Debug, str::FromStr};
+use std::{fmt::Debug, str::FromStr};
 use tombolo_model::{
     ClusterName, Locality, NamespaceName,
     intent::{GlobalNamespace, MappingRule, Selector},
@@ -61,7 +61,7 @@ impl Service {
             ready: 1,
             total: 1,
             tunnelled: 0,
-            accounts: BTreeSet::from([name("default")]),
+            accounts: [name("default")].into(),
             pods: std::collections::BTreeMap::new(),
             export: None,
         })
@@ -87,7 +87,7 @@ impl Service {
     /// Served by this service account alone.
     #[must_use]
     pub fn account(mut self, account: &str) -> Self {
-        self.0.accounts = BTreeSet::from([name(account)]);
+        self.0.accounts = [name(account)].into();
         self
     }
     /// Headless, with these pods, all ready.

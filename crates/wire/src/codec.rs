@@ -9,6 +9,9 @@ use thiserror::Error;
 /// The longest line, in bytes: a snapshot of some 100,000 names.
 pub const MAX_LINE: usize = 64 * 1024 * 1024;
 
+/// What a decoder keeps room for between long lines, in bytes.
+const KEPT: usize = 64 * 1024;
+
 /// Why a line could not be written or read.
 #[derive(Debug, Error)]
 pub enum CodecError {
@@ -82,6 +85,10 @@ impl LineDecoder {
             self.buffer.drain(..self.start);
             self.seen -= self.start;
             self.start = 0;
+            // After a snapshot there are short lines only, for days.
+            if self.buffer.len() < KEPT {
+                self.buffer.shrink_to(KEPT);
+            }
         }
         self.buffer.extend_from_slice(chunk);
     }
@@ -176,6 +183,18 @@ mod tests {
         assert!(matches!(lines(&[b"123456".to_vec()], 5), Err(CodecError::TooLong { limit: 5 })));
         assert!(matches!(lines(&[b"123456\n".to_vec()], 5), Err(CodecError::TooLong { .. })));
         assert_eq!(lines(&[b"12345\n".to_vec()], 5).unwrap(), vec![b"12345".to_vec()]);
+    }
+
+    #[test]
+    fn a_long_line_leaves_no_room_behind() {
+        let mut decoder = LineDecoder::new();
+        let mut long = vec![b'1'; 20 * KEPT];
+        long.push(b'\n');
+        decoder.push(&long);
+        assert_eq!(decoder.next_line().unwrap().unwrap().len(), 20 * KEPT);
+        decoder.push(b"2\n");
+        assert!(decoder.buffer.capacity() <= KEPT, "{}", decoder.buffer.capacity());
+        assert_eq!(decoder.next_line().unwrap(), Some(&b"2"[..]));
     }
 
     #[test]

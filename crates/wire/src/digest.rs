@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use tombolo_model::snapshot::{Resource, ResourceKey, Resources};
 
-/// The number that a resource adds to the sum of its state.
+/// The number that a resource adds to the sum of its state, the highest byte first: one stands beside each key, and a number would be aligned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum(u128);
+pub struct Sum([u8; 16]);
 
 impl Sum {
     /// What `value` under `key` adds.
@@ -38,7 +38,7 @@ impl Sum {
         let hash = Sha256::digest(text.as_bytes());
         let mut first = [0; 16];
         first.copy_from_slice(&hash[..16]);
-        (Self(u128::from_be_bytes(first)), text.len())
+        (Self(first), text.len())
     }
 
     /// The sum over a whole state.
@@ -47,22 +47,26 @@ impl Sum {
         resources.iter().fold(Self::default(), |sum, (key, value)| sum.plus(Self::of(key, value)))
     }
 
+    const fn number(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// This sum with a resource more.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self(self.0.wrapping_add(other.0))
+        Self(self.number().wrapping_add(other.number()).to_be_bytes())
     }
 
     /// This sum with a resource less.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
-        Self(self.0.wrapping_sub(other.0))
+        Self(self.number().wrapping_sub(other.number()).to_be_bytes())
     }
 
     /// As it is sent.
     #[must_use]
     pub fn digest(self) -> Digest {
-        Digest(format!("{:032x}", self.0))
+        Digest(format!("{:032x}", self.number()))
     }
 }
 

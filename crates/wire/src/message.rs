@@ -304,6 +304,10 @@ pub struct GatewayHello {
     /// gateway says here is passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// It is about to end: it carries what it has, and nobody should be sent there any more. Who comes to another replica of the agent on its
+    /// way out is none that one may lead callers to, not even until its first report.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
 }
 
 /// The agent knows the gateway now.

@@ -165,6 +165,7 @@ fn examples() -> Vec<(&'static str, Again, Value)> {
             json!({
                 "hello": hello(), "instance": "i", "role": "sidecar", "tunnel": "127.0.0.1:15008", "advertise": ["h:1"],
                 "beside": ["::1"], "serves": ["127.0.0.1"], "workloads": [["default", "catalog"]], "explicit": true, "admin": "127.0.0.1:2",
+                "leaving": true,
             }),
         ),
         (

@@ -97,6 +97,7 @@ impl Looking {
         let only = query.split('&').find_map(|pair| pair.strip_prefix("name="));
         let mut status = self.shared.status(*self.applied.borrow());
         status.problems = self.problems.report();
+        status.peers = self.shared.health.report();
         let facts = Facts {
             role: self.shared.config.role,
             instance: self.shared.config.instance.clone(),
@@ -121,6 +122,7 @@ impl Looking {
         let first = self.certificates().into_iter().map(|(_, end)| end).min();
         Reading {
             tunnels: self.shared.pool.len(),
+            waiting: self.shared.budget.waiting(),
             peers: status.peers,
             edges: status.edges,
             generation,

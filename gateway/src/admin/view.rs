@@ -167,7 +167,11 @@ impl View {
         let mut exports: Vec<Export> = table
             .exports()
             .filter(|export| chosen(&export.name))
-            .map(|e| Export { name: e.name.clone(), callers: e.callers.clone(), ports: e.ports.to_vec() })
+            .map(|e| Export {
+                name: e.name.clone(),
+                callers: e.callers.iter().cloned().collect(),
+                ports: e.ports.to_vec(),
+            })
             .collect();
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         let workload = |w: &tombolo_model::snapshot::WorkloadSpec| Workload {

@@ -84,7 +84,7 @@ fn only_callers_reach_an_export() {
         callers: [c1.clone()].into(),
         ports: vec![ExportPort { port: 80, endpoints: vec![] }].into(),
     };
-    let all = [GatewayResource::Itself(itself()), GatewayResource::Export(spec.into())];
+    let all = [GatewayResource::Itself(itself().into()), GatewayResource::Export(spec.into())];
     let table = crate::table::build(&all.into_iter().map(|r| (r.key(), r)).collect()).unwrap();
     let why = |caller, name, port| export(&table, caller, name, port).map(|(_, at)| at).map_err(|r| r.reason);
     assert_eq!(why(&c1, &name, 80), Ok(0));

@@ -80,6 +80,7 @@ impl Settings {
             explicit: config.capture == Capture::Explicit,
             admin,
             pod: None,
+            leaving: false,
         };
         let (agent, cache) = (config.agent.clone()?, config.cache.clone());
         Some(Self { agent, cache, hello })
@@ -154,8 +155,11 @@ pub fn start(
     let mut options = Options::new(paths.feed.clone(), paths.ack.clone());
     options.cache = cache;
     options.validate = Arc::new(validate);
-    let greeting = Arc::new((hello, paths.hello.clone()));
-    options.on_connect = Some(Arc::new(move |requests| greet(requests, greeting.clone()).boxed()));
+    let (greeter, path) = (shared.clone(), paths.hello.clone());
+    options.on_connect = Some(Arc::new(move |requests| {
+        let hello = GatewayHello { leaving: greeter.leaves(), ..hello.clone() };
+        greet(requests, hello, path.clone()).boxed()
+    }));
     let (client, running) = connect(agent, options, shared)?;
 
     let (applied_tx, applied) = watch::channel(Generation::ZERO);
@@ -221,9 +225,8 @@ fn validate(resources: &Resources<GatewayResource>) -> Result<(), String> {
 }
 
 /// Says hello, and whether the two can work together.
-async fn greet(requests: Requests, greeting: Arc<(GatewayHello, String)>) -> Result<(), RequestError> {
-    let (hello, path) = &*greeting;
-    let welcome: GatewayWelcome = requests.post(path, hello).await?;
+async fn greet(requests: Requests, hello: GatewayHello, path: String) -> Result<(), RequestError> {
+    let welcome: GatewayWelcome = requests.post(&path, &hello).await?;
     let theirs = welcome.hello.protocol;
     if !theirs.meets(ProtocolVersion::CURRENT) {
         let detail = format!(
@@ -233,7 +236,7 @@ async fn greet(requests: Requests, greeting: Arc<(GatewayHello, String)>) -> Res
         );
         let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
         let problem = ProblemDetails { status: status.as_u16(), detail, ..ProblemDetails::default() };
-        return Err(RequestError::Refused { status, problem: Box::new(problem) });
+        return Err(RequestError::Refused { status, problem: Box::new(problem), retry_after: None });
     }
     tracing::info!(cluster.id = %welcome.cluster, agent = welcome.hello.software, "known to the agent");
     Ok(())

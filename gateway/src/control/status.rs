@@ -24,24 +24,26 @@ pub(super) async fn report(
 ) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sent: Option<(GatewayStatus, Instant)> = None;
+    let mut sent: Option<Sent> = None;
     let mut short = false;
     loop {
         look.tick().await;
-        if !feed.borrow().connected {
-            // the agent that comes back knows nothing of us
-            sent = None;
+        let (connected, connection) = {
+            let feed = feed.borrow();
+            (feed.connected, feed.connections)
+        };
+        if !connected {
             continue;
         }
         let mut status = now();
         if short {
             status.edges.clear();
         }
-        if sent.as_ref().is_some_and(|(last, at)| !due(last, &status, at.elapsed())) {
+        if sent.as_ref().is_some_and(|sent| !sent.is_due(connection, &status, sent.at.elapsed())) {
             continue;
         }
         match requests.post::<_, ()>(&paths.status, &status).await {
-            Ok(()) => sent = Some((status, Instant::now())),
+            Ok(()) => sent = Some(Sent { status, connection, at: Instant::now() }),
             Err(error) if !short && error.status() == Some(http::StatusCode::PAYLOAD_TOO_LARGE) => {
                 tracing::warn!(
                     edges = status.edges.len(),
@@ -58,8 +60,21 @@ pub(super) async fn report(
     }
 }
 
-fn due(last: &GatewayStatus, now: &GatewayStatus, age: Duration) -> bool {
-    age >= MOST || matters(last) != matters(now) || (age >= COUNTS && last != now)
+/// What the agent was told last.
+struct Sent {
+    status: GatewayStatus,
+    /// To which of the connections: whoever is at the end of another one knows nothing of us.
+    connection: u64,
+    at: Instant,
+}
+
+impl Sent {
+    fn is_due(&self, connection: u64, now: &GatewayStatus, age: Duration) -> bool {
+        connection != self.connection
+            || age >= MOST
+            || matters(&self.status) != matters(now)
+            || (age >= COUNTS && self.status != *now)
+    }
 }
 
 /// What people wait for: the rest are counts and times.
@@ -86,17 +101,20 @@ mod tests {
     #[test]
     fn what_matters_goes_at_once_and_counts_wait() {
         let last = GatewayStatus { generation: Generation::new(3), ..GatewayStatus::default() };
-        assert!(!due(&last, &last, Duration::from_secs(4)));
-        assert!(due(&last, &last, MOST));
+        let sent = Sent { status: last.clone(), connection: 1, at: Instant::now() };
+        let due = |now: &GatewayStatus, age| sent.is_due(1, now, age);
+        assert!(!due(&last, Duration::from_secs(4)));
+        assert!(due(&last, MOST));
         let counts = GatewayStatus { connections: 9, ..last.clone() };
-        assert!(!due(&last, &counts, Duration::from_millis(500)));
-        assert!(due(&last, &counts, COUNTS));
+        assert!(!due(&counts, Duration::from_millis(500)));
+        assert!(due(&counts, COUNTS));
         let applied = GatewayStatus { generation: Generation::new(4), ..last.clone() };
-        assert!(due(&last, &applied, Duration::ZERO));
+        assert!(due(&applied, Duration::ZERO));
         let peer = PeerState { health: Health::Dead, handshake: true, rtt_us: None, error: None };
         let peers =
             BTreeMap::from([(ClusterName::parse("c2").unwrap(), BTreeMap::from([("a:1".to_owned(), peer)]))]);
         let dead = GatewayStatus { peers, ..last.clone() };
-        assert!(due(&last, &dead, Duration::ZERO));
+        assert!(due(&dead, Duration::ZERO));
+        assert!(sent.is_due(2, &last, Duration::ZERO), "the agent's other replica has heard nothing");
     }
 }

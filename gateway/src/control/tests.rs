@@ -48,12 +48,17 @@ impl Lab {
         };
         let workload = |account: &&str| {
             let identity = self.agent.cluster().workload("default", account);
-            GatewayResource::Workload(WorkloadSpec { identity, selectors: [WorkloadSelector::Uid(7)].into() })
+            GatewayResource::Workload(
+                WorkloadSpec { identity, selectors: [WorkloadSelector::Uid(7)].into() }.into(),
+            )
         };
-        [GatewayResource::Itself(itself), GatewayResource::Bundle(self.organization.bundle_spec())]
-            .into_iter()
-            .chain(accounts.iter().map(workload))
-            .collect()
+        [
+            GatewayResource::Itself(itself.into()),
+            GatewayResource::Bundle(self.organization.bundle_spec().into()),
+        ]
+        .into_iter()
+        .chain(accounts.iter().map(workload))
+        .collect()
     }
 
     fn workload(&self, account: &str) -> SpiffeId {
@@ -233,7 +238,8 @@ async fn a_table_that_contradicts_itself_is_refused_and_the_old_one_stays() {
             RouteSpec {
                 name: name.parse().unwrap(),
                 addresses: [IpAddr::from([127, 101, 0, 1])].into(),
-                ports: vec![PortSpec { name: None, port: 80, protocol: Protocol::Tcp, app_protocol: None }],
+                ports: vec![PortSpec { name: None, port: 80, protocol: Protocol::Tcp, app_protocol: None }]
+                    .into(),
                 captured_at: Default::default(),
                 targets: Vec::new(),
             }

@@ -35,6 +35,12 @@ impl End for AnyEnd {
     fn consumed(&mut self, bytes: usize) {
         each!(self, end => end.consumed(bytes));
     }
+    fn gathered(&self) -> usize {
+        each!(self, end => end.gathered())
+    }
+    fn queued(&self) -> usize {
+        each!(self, end => end.queued())
+    }
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
         each!(self, end => end.poll_send(cx, data))
     }

@@ -1,12 +1,15 @@
 //! A stream of an HTTP/2 tunnel as an [`End`].
 
+mod reader;
+
+pub use reader::Reader;
+
 use super::{Broken, End, Received};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::task::AtomicWaker;
-use h2::{RecvStream, SendStream};
+use h2::SendStream;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc,
@@ -19,10 +22,6 @@ use tokio::time::{Sleep, sleep};
 
 /// How long a reset waits for a slow peer to take what was sent before it.
 const FLUSH: Duration = Duration::from_secs(2);
-/// Pieces up to this size are put together while the other end takes nothing.
-const SMALL: usize = 4096;
-/// As much is put together at most for one step.
-const GATHER: usize = 64 * 1024;
 
 /// The trailer that says that the stream ends by a reset. An HTTP/2 reset would overtake the bytes before it.
 pub const RESET: HeaderName = HeaderName::from_static("tombolo-reset");
@@ -30,13 +29,13 @@ pub const RESET: HeaderName = HeaderName::from_static("tombolo-reset");
 /// A stream of a tunnel, after its head.
 pub struct StreamEnd {
     send: SendStream<Bytes>,
-    recv: RecvStream,
+    reader: Reader,
     // Kept as long as the stream: counts it, and keeps its tunnel.
     _hold: Box<dyn std::any::Any + Send + Sync>,
     finished: bool,
-    ahead: VecDeque<Bytes>,
-    crumbs: BytesMut,
-    ended: Option<Result<Received, Broken>>,
+    /// Bytes given to the tunnel, and the most of them that it keeps.
+    sent: usize,
+    queue: usize,
     last: Arc<Last>,
     patience: Option<Pin<Box<Sleep>>>,
 }
@@ -68,21 +67,25 @@ impl Drop for Marker {
 
 impl std::fmt::Debug for StreamEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamEnd").field("stream", &self.recv.stream_id()).finish_non_exhaustive()
+        f.debug_struct("StreamEnd").field("stream", &self.reader.id()).finish_non_exhaustive()
     }
 }
 
 impl StreamEnd {
-    /// Takes the two halves over; `hold` is dropped with them.
-    pub fn new(send: SendStream<Bytes>, recv: RecvStream, hold: impl std::any::Any + Send + Sync) -> Self {
+    /// Takes the two halves over; `hold` is dropped with them. Of what is sent, up to `queue` bytes may wait in the tunnel.
+    pub fn new(
+        send: SendStream<Bytes>,
+        reader: Reader,
+        queue: usize,
+        hold: impl std::any::Any + Send + Sync,
+    ) -> Self {
         Self {
             send,
-            recv,
+            reader,
             _hold: Box::new(hold),
             finished: false,
-            ahead: VecDeque::new(),
-            crumbs: BytesMut::new(),
-            ended: None,
+            sent: 0,
+            queue,
             last: Arc::default(),
             patience: None,
         }
@@ -92,49 +95,6 @@ impl StreamEnd {
     fn marked(&mut self, bytes: &'static [u8]) -> Bytes {
         self.finished = true;
         Bytes::from_owner(Marker(self.last.clone(), bytes))
-    }
-
-    /// Takes what has come off the tunnel without making room for more, and puts small pieces together. For while the
-    /// other end takes nothing: what waits inside HTTP/2 is counted by the frame there, and too many small ones end
-    /// the tunnel for all. The stream's window bounds what waits here.
-    pub(super) fn gather(&mut self, cx: &mut Context<'_>) {
-        while self.ended.is_none()
-            && let Poll::Ready(next) = self.poll_next(cx)
-        {
-            self.keep(next);
-        }
-    }
-
-    fn keep(&mut self, next: Result<Received, Broken>) {
-        match next {
-            Ok(Received::Data(data)) if data.len() <= SMALL => self.crumbs.extend_from_slice(&data),
-            Ok(Received::Data(data)) => {
-                self.sweep();
-                self.ahead.push_back(data);
-            }
-            end => self.ended = Some(end),
-        }
-    }
-
-    fn sweep(&mut self) {
-        if !self.crumbs.is_empty() {
-            self.ahead.push_back(self.crumbs.split().freeze());
-        }
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>> {
-        loop {
-            return Poll::Ready(match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(data)) if data.is_empty() => continue,
-                Some(Ok(data)) => Ok(Received::Data(data)),
-                Some(Err(error)) => Err(broken(&error)),
-                None => match ready!(self.recv.poll_trailers(cx)) {
-                    Ok(Some(trailers)) if trailers.contains_key(RESET) => Err(Broken::Reset),
-                    Ok(_) => Ok(Received::Eof),
-                    Err(error) => Err(broken(&error)),
-                },
-            });
-        }
     }
 
     /// Room for up to `want` bytes; never zero.
@@ -152,6 +112,7 @@ impl StreamEnd {
 
     /// Sends bytes that there is room for.
     pub(super) fn send(&mut self, data: Bytes) -> Result<(), Broken> {
+        self.sent = self.sent.saturating_add(data.len());
         self.send.send_data(data, false).map_err(|error| broken(&error))
     }
 }
@@ -164,40 +125,24 @@ fn broken(error: &h2::Error) -> Broken {
 
 impl End for StreamEnd {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>> {
-        if self.ahead.is_empty() && self.crumbs.is_empty() && self.ended.is_none() {
-            let first = ready!(self.poll_next(cx));
-            match &first {
-                Ok(Received::Data(data)) if data.len() <= SMALL => {}
-                _ => return Poll::Ready(first),
-            }
-            // One small piece passes as it is; of several that are there already one larger is made.
-            let Poll::Ready(second) = self.poll_next(cx) else { return Poll::Ready(first) };
-            self.keep(first);
-            self.keep(second);
-            while self.ended.is_none()
-                && self.crumbs.len() < GATHER
-                && self.ahead.is_empty()
-                && let Poll::Ready(next) = self.poll_next(cx)
-            {
-                self.keep(next);
-            }
-        }
-        self.sweep();
-        match (self.ahead.pop_front(), &self.ended) {
-            (Some(data), _) => Poll::Ready(Ok(Received::Data(data))),
-            (None, Some(Ok(_))) => Poll::Ready(Ok(Received::Eof)),
-            (None, Some(Err(broken))) => Poll::Ready(Err(broken.clone())),
-            (None, None) => self.poll_next(cx),
-        }
+        self.reader.poll_recv(cx)
     }
 
     fn poll_gather(&mut self, cx: &mut Context<'_>) {
-        self.gather(cx);
+        self.reader.gather(cx);
     }
 
     fn consumed(&mut self, bytes: usize) {
-        // Fails only where the stream is gone, and its window with it.
-        let _ = self.recv.flow_control().release_capacity(bytes);
+        self.reader.consumed(bytes);
+    }
+
+    fn gathered(&self) -> usize {
+        self.reader.gathered()
+    }
+
+    // The tunnel does not say. Where its peer's window is shut, it is nothing; where the peer reads nothing at all, all of it.
+    fn queued(&self) -> usize {
+        self.sent.min(self.queue / 2)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
@@ -212,9 +157,14 @@ impl End for StreamEnd {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let last = self.marked(b"");
-        Poll::Ready(self.send.send_data(last, true).map_err(|error| broken(&error)))
+    // Done when the last of it has left the tunnel's queue: what waits there is this connection's.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if !self.finished {
+            let last = self.marked(b"");
+            self.send.send_data(last, true).map_err(|error| broken(&error))?;
+        }
+        self.last.waker.register(cx.waker());
+        if self.last.gone.load(Ordering::Acquire) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {

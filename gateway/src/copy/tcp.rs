@@ -41,6 +41,7 @@ impl TcpEnd {
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
         socket::prepare(&stream);
+        socket::bound(&stream);
         Self { stream, broken: false, reset: None }
     }
 
@@ -78,6 +79,14 @@ impl End for TcpEnd {
     fn poll_gather(&mut self, _cx: &mut Context<'_>) {}
 
     fn consumed(&mut self, _bytes: usize) {}
+
+    fn gathered(&self) -> usize {
+        0
+    }
+
+    fn queued(&self) -> usize {
+        0
+    }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !data.is_empty() {

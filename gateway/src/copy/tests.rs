@@ -1,9 +1,15 @@
 use super::*;
+use crate::{
+    budget::{Budget, Who},
+    conns::{Conns, Kind},
+};
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     sync::{Arc, Mutex},
     task::Waker,
 };
+use tombolo_runtime::places::Source;
 
 /// An end made of what it will give, and a note of what was done to it.
 #[derive(Clone, Default)]
@@ -53,6 +59,21 @@ impl End for Fake {
     fn consumed(&mut self, bytes: usize) {
         self.0.lock().unwrap().consumed += bytes;
     }
+    fn gathered(&self) -> usize {
+        self.0
+            .lock()
+            .unwrap()
+            .gives
+            .iter()
+            .map(|next| match next {
+                Ok(Received::Data(data)) => data.len(),
+                _ => 0,
+            })
+            .sum()
+    }
+    fn queued(&self) -> usize {
+        10_000
+    }
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
         let mut state = self.0.lock().unwrap();
         if state.refuses {
@@ -95,9 +116,16 @@ fn data(text: &'static str) -> Result<Received, Broken> {
 const EOF: Result<Received, Broken> = Ok(Received::Eof);
 const RESET: Result<Received, Broken> = Err(Broken::Reset);
 
+fn who() -> Who {
+    Who::Address(Source::of(IpAddr::from([127, 0, 0, 1])))
+}
+
 async fn run(client: &Fake, server: &Fake) -> (Ending, u64, u64) {
     let progress = Progress::default();
-    let ending = copy(&mut client.clone(), &mut server.clone(), &progress).await;
+    let (budget, conns) = (Budget::new(1 << 20, 1 << 20), Conns::new(1));
+    let ticket = conns.admit(Kind::Connection, 1).unwrap();
+    let mut waiting = budget.connection(who(), &ticket);
+    let ending = copy(&mut client.clone(), &mut server.clone(), &progress, &mut waiting).await;
     (ending, progress.up(), progress.down())
 }
 
@@ -172,4 +200,24 @@ async fn one_busy_connection_leaves_the_thread_to_others() {
     };
     let (_, ()) = tokio::join!(run(&client, &server), watch);
     assert!(seen >= 9, "{seen}");
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_as_long_as_it_does() {
+    let client = Fake::giving([data("abcdef"), data("gh"), EOF]);
+    let server = Fake::giving([EOF]);
+    server.change(|state| state.room = 4);
+    let (budget, conns) = (Budget::new(1 << 20, 1 << 20), Conns::new(1));
+    let ticket = conns.admit(Kind::Connection, 1).unwrap();
+    let mut waiting = budget.connection(who(), &ticket);
+    let (progress, mut from, mut to) = (Progress::default(), client.clone(), server.clone());
+    let running = copy(&mut from, &mut to, &progress, &mut waiting);
+    let widening = async {
+        tokio::task::yield_now().await;
+        // two bytes that were taken, two that were gathered, and what is queued
+        assert_eq!(budget.waiting(), 2 + 2 + 10_000);
+        server.change(|state| state.room = 100);
+    };
+    assert_eq!(tokio::join!(running, widening).0, Ending::Clean);
+    assert_eq!(budget.waiting(), 0);
 }

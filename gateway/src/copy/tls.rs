@@ -157,11 +157,20 @@ impl End for TlsEnd {
     }
 
     fn poll_gather(&mut self, cx: &mut Context<'_>) {
-        self.stream().gather(cx);
+        self.stream().poll_gather(cx);
     }
 
     // The session took them off the stream when it decrypted them; a chunk at most waits outside its window.
     fn consumed(&mut self, _bytes: usize) {}
+
+    fn gathered(&self) -> usize {
+        let (io, _) = self.tls.get_ref();
+        io.unread.len() + io.end.gathered()
+    }
+
+    fn queued(&self) -> usize {
+        self.tls.get_ref().0.end.queued()
+    }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !data.is_empty() {

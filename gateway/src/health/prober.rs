@@ -4,11 +4,12 @@
 //! rotation of the certificate that is shown, and every minute: a tunnel that stands says nothing of whether either side
 //! would still accept the other, and the pool's next dial needs just that.
 
-use super::state::Event;
+use super::state::{Event, Failure};
 use crate::{
     config::Timing,
     conns::{Kind, Ticket},
     pool::Key,
+    reach::Forbidden,
     state::Shared,
     tunnel::ALPN,
 };
@@ -29,7 +30,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tombolo_model::GatewayRole;
-use tombolo_mtls::{Credentials, Expect, client_config};
+use tombolo_mtls::{Credentials, Expect, HandshakeError, VerifyError, client_config};
 
 /// The longest pause between two attempts to reach a dead address.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -102,14 +103,14 @@ async fn forever(shared: &Shared, key: &Key) {
     }
 }
 
-/// Why a probe's tunnel is no more, for people.
+/// Why a probe's tunnel is no more.
 enum Ended {
     /// The connection ended.
-    Closed(String),
+    Closed(Failure),
     /// Nobody answers there, or somebody else does.
-    Silent(String),
+    Silent(Failure),
     /// Who answered is not to be believed any more.
-    Refused(String),
+    Refused(Failure),
 }
 
 /// Connects, within `patience`, and pings until that fails.
@@ -155,7 +156,10 @@ async fn probe(shared: &Shared, key: &Key, patience: Duration, heard: &AtomicU64
             ended = line.keep(shared, key, heard) => return ended,
             renewed = renewed => match renewed {
                 Ok(line) => line,
-                Err(error) => return Ended::Silent(format!("it answers, but takes no new tunnel: {error}")),
+                Err(mut failure) => {
+                    failure.cause = format!("it answers, but takes no new tunnel: {}", failure.cause);
+                    return Ended::Silent(failure);
+                }
             },
         };
     }
@@ -177,32 +181,32 @@ impl Line {
         key: &Key,
         credentials: &Credentials,
         patience: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Failure> {
         match timeout(patience, Self::try_dial(shared, key, credentials)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no handshake within {patience:?}")),
+            Err(_) => Err(Failure::hidden(format!("no handshake within {patience:?}"))),
         }
     }
 
-    async fn try_dial(shared: &Shared, key: &Key, credentials: &Credentials) -> Result<Self, String> {
+    async fn try_dial(shared: &Shared, key: &Key, credentials: &Credentials) -> Result<Self, Failure> {
         let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
         let config = client_config(&shared.bundle, credentials, expect, &[ALPN]);
         let reach = shared.pool.dialer().reach(key.role);
-        let tcp = reach.connect(&key.address).await.map_err(|error| error.to_string())?;
+        let tcp = reach.connect(&key.address).await.map_err(|error| missed(&error))?;
         crate::socket::prepare(&tcp);
         let name = crate::tunnel::server_name(&key.address);
-        let (tls, peer) = tombolo_mtls::connect(tcp, config, name)
-            .await
-            .map_err(|error| tombolo_runtime::telemetry::chain(&error))?;
-        let (send, mut connection) = crate::tunnel::client_builder(&shared.config.limits)
-            .handshake::<_, Bytes>(tls)
-            .await
-            .map_err(|error| error.to_string())?;
-        let ticket =
-            shared.conns.admit(Kind::Tunnel, shared.conns.number()).map_err(|refusal| refusal.to_string())?;
-        ticket.relies_on(&peer, shared.bundle.get().as_deref()).map_err(|refusal| refusal.to_string())?;
+        let (tls, peer) = tombolo_mtls::connect(tcp, config, name).await.map_err(|error| mistaken(&error))?;
+        // Who is there is a gateway of ours: what it does now, everybody may know.
+        let (send, mut connection) =
+            crate::tunnel::client_builder(&shared.config.limits, shared.budget.windows().told())
+                .handshake::<_, Bytes>(tls)
+                .await
+                .map_err(|error| Failure::tellable(error.to_string()))?;
+        let refused = |refusal: crate::error::Refusal| Failure::tellable(refusal.to_string());
+        let ticket = shared.conns.admit(Kind::Tunnel, shared.conns.number()).map_err(refused)?;
+        ticket.relies_on(&peer, shared.bundle.get().as_deref()).map_err(refused)?;
         let mut pings = Pings {
-            pings: connection.ping_pong().ok_or("no pings")?,
+            pings: connection.ping_pong().ok_or_else(|| Failure::tellable("no pings"))?,
             calls: (key.role == GatewayRole::Egress).then(|| shared.calls()),
             longest: shared.config.timing.keepalive,
         };
@@ -226,17 +230,36 @@ impl Line {
         let Self { connection, pings, ticket, .. } = self;
         tokio::select! {
             biased;
-            reason = ticket.ended() => Ended::Refused(reason.to_string()),
+            reason = ticket.ended() => Ended::Refused(Failure::tellable(reason.to_string())),
             result = connection => Ended::Closed(how(result)),
-            error = pinging(&shared.config.timing, pings, tell) => {
-                Ended::Silent(error)
-            }
+            error = pinging(&shared.config.timing, pings, tell) => Ended::Silent(Failure::tellable(error)),
         }
     }
 }
 
-fn how(result: Result<(), h2::Error>) -> String {
-    result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned())
+fn how(result: Result<(), h2::Error>) -> Failure {
+    let how = result.map_or_else(|error| error.to_string(), |()| "the peer ended the tunnel".to_owned());
+    Failure::tellable(how)
+}
+
+/// Nothing was reached, or nothing was tried: that is no news of any network.
+fn missed(error: &std::io::Error) -> Failure {
+    let rule = error.get_ref().is_some_and(|inner| inner.is::<Forbidden>());
+    Failure { cause: error.to_string(), tellable: rule }
+}
+
+/// Something was reached. Only of what showed a certificate of ours more is told than that it is no gateway.
+fn mistaken(error: &HandshakeError) -> Failure {
+    let ours = matches!(
+        error,
+        HandshakeError::Refused(
+            VerifyError::NotExpected { .. }
+                | VerifyError::Revoked
+                | VerifyError::Expired
+                | VerifyError::NotYetValid
+        )
+    );
+    Failure { cause: tombolo_runtime::telemetry::chain(error), tellable: ours }
 }
 
 /// What answers pings.
@@ -287,7 +310,7 @@ async fn pinging(timing: &Timing, line: &mut impl Echo, tell: impl Fn(Event)) ->
 
 fn tell(shared: &Shared, key: &Key, event: Event) {
     let error = match &event {
-        Event::Failed(error) => error.clone(),
+        Event::Failed(failure) => failure.cause.clone(),
         _ => String::new(),
     };
     match shared.health_of(key.role).on(&key.cluster, &key.address, event) {

@@ -12,8 +12,36 @@ pub enum Event {
     Connected,
     /// A probe came back after this time.
     Answered(Duration),
-    /// It does not answer, or somebody else does; with the cause, for people.
-    Failed(String),
+    /// It does not answer, or somebody else does.
+    Failed(Failure),
+}
+
+/// Why an address is not in rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For people of this cluster.
+    pub cause: String,
+    /// Whether it says no more than a cluster may be told that named the address: nothing of who is there who is no gateway of ours.
+    pub tellable: bool,
+}
+
+/// What else is told of an address: nothing that tells a closed port from an open one, or from no machine at all. A cluster names
+/// addresses, and the gateways of others dial them, from inside of their networks.
+pub const NOBODY: &str =
+    "no gateway of this cluster is reached there; the log and the dump of the gateway that dials say more";
+
+impl Failure {
+    /// Whoever named the address may know.
+    #[must_use]
+    pub fn tellable(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), tellable: true }
+    }
+
+    /// Only people of this cluster may know.
+    #[must_use]
+    pub fn hidden(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), tellable: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,14 +58,14 @@ pub struct AddressState {
     phase: Phase,
     handshake: bool,
     rtt: Option<Duration>,
-    error: Option<String>,
+    failure: Option<Failure>,
     /// When it went out of rotation last.
     lost_at: Option<Instant>,
 }
 
 impl Default for AddressState {
     fn default() -> Self {
-        Self { phase: Phase::Unknown, handshake: false, rtt: None, error: None, lost_at: None }
+        Self { phase: Phase::Unknown, handshake: false, rtt: None, failure: None, lost_at: None }
     }
 }
 
@@ -51,7 +79,7 @@ impl AddressState {
         match event {
             Event::Connected | Event::Answered(_) => {
                 let first = !std::mem::replace(&mut self.handshake, true);
-                self.error = None;
+                self.failure = None;
                 if let Event::Answered(rtt) = event {
                     self.rtt = Some(rtt);
                 }
@@ -63,13 +91,13 @@ impl AddressState {
                     Phase::Healthy | Phase::SlowStart { .. } => {}
                 }
             }
-            Event::Failed(error) => {
+            Event::Failed(failure) => {
                 if self.alive() {
                     self.lost_at = Some(now);
                 }
                 self.phase = Phase::Dead;
                 self.rtt = None;
-                self.error = Some(error);
+                self.failure = Some(failure);
             }
         }
         let alive = |phase| matches!(phase, Phase::Healthy | Phase::SlowStart { .. });
@@ -115,7 +143,7 @@ impl AddressState {
         }
     }
 
-    /// The state for reports.
+    /// The state for people of this cluster.
     #[must_use]
     pub fn report(&self, now: Instant, slow_start: Duration) -> PeerState {
         let health = match self.phase {
@@ -125,7 +153,16 @@ impl AddressState {
             Phase::Healthy | Phase::SlowStart { .. } => Health::Healthy,
         };
         let rtt_us = self.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
-        PeerState { health, handshake: self.handshake, rtt_us, error: self.error.clone() }
+        let error = self.failure.as_ref().map(|failure| failure.cause.clone());
+        PeerState { health, handshake: self.handshake, rtt_us, error }
+    }
+
+    /// The state for everybody else.
+    #[must_use]
+    pub fn told(&self, now: Instant, slow_start: Duration) -> PeerState {
+        let hidden = self.failure.as_ref().is_some_and(|failure| !failure.tellable);
+        let state = self.report(now, slow_start);
+        if hidden { PeerState { error: Some(NOBODY.to_owned()), ..state } } else { state }
     }
 }
 
@@ -146,12 +183,12 @@ mod tests {
         state.on(Event::Answered(Duration::from_millis(3)), now);
         assert_eq!(state.report(now, SLOW).rtt_us, Some(3000));
 
-        assert!(state.on(Event::Failed("no answer".into()), now));
+        assert!(state.on(Event::Failed(Failure::tellable("no answer")), now));
         assert_eq!((state.alive(), state.lost(), state.share(now, SLOW)), (false, true, 0.0));
-        state.on(Event::Failed("still none".into()), now + SLOW);
+        state.on(Event::Failed(Failure::tellable("still none")), now + SLOW);
         assert!(state.lost_within(SLOW, now + SLOW / 2), "a moment ago");
         assert!(!state.lost_within(SLOW, now + SLOW), "that it is still dead is no new loss");
-        state.on(Event::Failed("no answer".into()), now);
+        state.on(Event::Failed(Failure::tellable("no answer")), now);
         let report = state.report(now, SLOW);
         assert_eq!((report.health, report.handshake), (Health::Dead, true));
         assert_eq!(report.error.as_deref(), Some("no answer"));
@@ -166,10 +203,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_never_reached_can_die() {
         let mut state = AddressState::default();
-        assert!(state.on(Event::Failed("connection refused".into()), Instant::now()));
+        assert!(state.on(Event::Failed(Failure::hidden("connection refused")), Instant::now()));
         assert!(!state.report(Instant::now(), SLOW).handshake);
+        let error = |state: PeerState| state.error.unwrap_or_default();
+        assert_eq!(error(state.report(Instant::now(), SLOW)), "connection refused");
+        assert_eq!(
+            error(state.told(Instant::now(), SLOW)),
+            NOBODY,
+            "it would tell an open port from a closed one"
+        );
         assert!(!state.lost() && !state.unknown(), "not even where all others fail");
-        assert!(!state.on(Event::Failed("connection refused".into()), Instant::now()));
+        assert!(!state.on(Event::Failed(Failure::hidden("connection refused")), Instant::now()));
         state.on(Event::Connected, Instant::now());
         assert_eq!(state.share(Instant::now(), SLOW), 1.0, "no slow start the first time");
     }

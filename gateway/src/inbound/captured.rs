@@ -4,6 +4,7 @@
 use super::{Opened, egress};
 use crate::{
     accesslog::{Direction, Record},
+    budget::Who,
     carry::Journey,
     conns::{Kind, Ticket},
     copy::tcp::TcpEnd,
@@ -16,6 +17,7 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpStream, time::timeout};
+use tombolo_runtime::places::Source;
 
 /// Serves a connection that was taken at `original`, to its end. A refused one is reset.
 ///
@@ -45,7 +47,8 @@ pub(crate) async fn serve(stream: TcpStream, client: SocketAddr, original: Socke
             opened.note(&mut journey.record);
             let Opened { mut end, _hold, .. } = opened;
             journey.opened(&ticket);
-            journey.carry(&ticket, &mut TcpEnd::new(stream), &mut end).await;
+            let mut waiting = shared.budget.connection(Who::Address(Source::of(client.ip())), &ticket);
+            journey.carry(&ticket, &mut waiting, &mut TcpEnd::new(stream), &mut end).await;
         }
         Err(refusal) => {
             journey.refused(refusal);

@@ -7,6 +7,7 @@ use super::stream_in;
 use crate::{
     accesslog::{Direction, Record},
     authz,
+    budget::Windows,
     conns::{Kind, Ticket},
     error::Refusal,
     load::Load,
@@ -78,6 +79,7 @@ impl TakenBack {
 
 /// What a tunnel holds while it lasts.
 struct Held {
+    windows: Windows,
     _place: OwnedSemaphorePermit,
     _of_peer: Load<SpiffeId>,
 }
@@ -189,7 +191,8 @@ async fn take(
     let place = room.clone().try_acquire_owned().map_err(|_| {
         Refusal::new(Reason::Overloaded, format!("{} tunnels are open already", limits.tunnels))
     })?;
-    let handshake = tunnel::server_builder(limits).handshake::<_, Bytes>(tls);
+    let windows = shared.budget.windows();
+    let handshake = tunnel::server_builder(limits, windows.told()).handshake::<_, Bytes>(tls);
     let connection = match timeout_at(deadline, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(Refusal::new(Reason::BadRequest, format!("no HTTP/2: {error}"))),
@@ -197,7 +200,7 @@ async fn take(
     };
     let taken_back = TakenBack::new(limits.cancelled);
     let incoming = Arc::new(Incoming { peer, address, taken_back });
-    Ok((connection, incoming, ticket, Held { _place: place, _of_peer: of_peer }))
+    Ok((connection, incoming, ticket, Held { windows, _place: place, _of_peer: of_peer }))
 }
 
 /// A tunnel to its end.
@@ -205,7 +208,7 @@ async fn run(
     mut connection: Connection<Tls, Bytes>,
     incoming: Arc<Incoming>,
     ticket: &Ticket,
-    _held: Held,
+    mut held: Held,
     shared: &Arc<Shared>,
     watch: &Watch,
 ) -> Result<(), Refusal> {
@@ -233,6 +236,10 @@ async fn run(
             () = watch.signaled(), if !ending => {
                 ending = true;
                 connection.graceful_shutdown();
+            }
+            window = held.windows.change() => {
+                let taken = connection.set_initial_window_size(window).is_ok();
+                held.windows.tell(window, taken);
             }
             _ = look.tick() => {
                 if streams.available_permits() < most {

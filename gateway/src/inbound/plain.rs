@@ -3,6 +3,7 @@
 
 use crate::{
     accesslog::{Direction, Record},
+    budget::Who,
     carry::Journey,
     conns::{Kind, Ticket},
     copy::tcp::TcpEnd,
@@ -15,6 +16,7 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
+use tombolo_runtime::places::Source;
 
 /// Serves a connection to its end, that was accepted at the first address and meant to go to the second. A refused one is reset.
 ///
@@ -36,7 +38,8 @@ pub(crate) async fn serve(
             journey.record.upstream = Some(original.to_string());
             journey.record.attempts = 1;
             journey.opened(&ticket);
-            journey.carry(&ticket, &mut TcpEnd::new(stream), &mut application).await;
+            let mut waiting = shared.budget.connection(Who::Address(Source::of(client.ip())), &ticket);
+            journey.carry(&ticket, &mut waiting, &mut TcpEnd::new(stream), &mut application).await;
         }
         Err(refusal) => {
             journey.refused(refusal);

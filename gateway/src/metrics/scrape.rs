@@ -19,6 +19,8 @@ use tombolo_wire::message::{EdgeCount, PeerState};
 pub struct Reading {
     /// Open tunnels to other hops.
     pub tunnels: usize,
+    /// Bytes that wait for readers that do not read.
+    pub waiting: usize,
     /// Peers by cluster and address.
     pub peers: BTreeMap<ClusterName, BTreeMap<String, PeerState>>,
     /// Connections by edge.
@@ -107,6 +109,10 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = (self.0)();
         gauge(&mut encoder, "tunnels", "Open tunnels to other hops", now.tunnels as f64)?;
+        let help = "Bytes that wait for readers that do not read";
+        let mut waiting =
+            encoder.encode_descriptor("waiting", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        waiting.encode_gauge(&(now.waiting as f64))?;
         gauge(
             &mut encoder,
             "snapshot_generation",

@@ -54,6 +54,7 @@ fn what_is_looked_up_is_there() {
     let peer = PeerState { health: Health::SlowStart, handshake: true, rtt_us: Some(1500), error: None };
     let reading = Reading {
         tunnels: 3,
+        waiting: 4096,
         peers: BTreeMap::from([(
             ClusterName::parse("c2").unwrap(),
             BTreeMap::from([("192.0.2.1:15008".to_owned(), peer)]),
@@ -79,6 +80,7 @@ fn what_is_looked_up_is_there() {
     let edge = "source=\"default/shopping\",name=\"catalog.acme.example.com\",cluster=\"c2\"";
     for line in [
         "tombolo_gateway_tunnels 3.0".to_owned(),
+        "tombolo_gateway_waiting_bytes 4096.0".to_owned(),
         "tombolo_gateway_snapshot_generation 12.0".to_owned(),
         "tombolo_gateway_feed_connected 1.0".to_owned(),
         "tombolo_gateway_certificate_left_seconds 3600.0".to_owned(),

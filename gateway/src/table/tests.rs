@@ -15,11 +15,14 @@ fn id(text: &str) -> SpiffeId {
     SpiffeId::parse(text).unwrap()
 }
 fn itself() -> GatewayResource {
-    GatewayResource::Itself(SelfSpec {
-        cluster: cluster("c1"),
-        trust_domain: TrustDomain::parse("acme").unwrap(),
-        locality: Locality::default(),
-    })
+    GatewayResource::Itself(
+        SelfSpec {
+            cluster: cluster("c1"),
+            trust_domain: TrustDomain::parse("acme").unwrap(),
+            locality: Locality::default(),
+        }
+        .into(),
+    )
 }
 fn port(port: u16, protocol: Protocol) -> PortSpec {
     PortSpec { port, protocol, name: None, app_protocol: None }
@@ -29,7 +32,7 @@ fn route(text: &str, address: &str, target: &str, identity: &str) -> GatewayReso
         RouteSpec {
             name: name(text),
             addresses: [address.parse().unwrap()].into(),
-            ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)],
+            ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)].into(),
             captured_at: Default::default(),
             targets: vec![RouteTarget {
                 cluster: cluster(target),
@@ -128,7 +131,9 @@ fn knows_the_identities_a_sidecar_needs() {
 fn a_peer_has_so_many_addresses_and_no_more() {
     let ingress: BTreeSet<String> = (1..=PEER_ADDRESSES + 5).map(|n| format!("10.0.0.{n}:15443")).collect();
     let peer = |name: &str, ingress: BTreeSet<String>| {
-        GatewayResource::Peer(PeerSpec { cluster: cluster(name), proximity: Proximity::Elsewhere, ingress })
+        GatewayResource::Peer(
+            PeerSpec { cluster: cluster(name), proximity: Proximity::Elsewhere, ingress }.into(),
+        )
     };
     let few: BTreeSet<String> = ingress.iter().take(3).cloned().collect();
     let table = build(&all([itself(), peer("c2", ingress), peer("c3", few.clone())])).unwrap();

@@ -21,12 +21,12 @@ async fn world(tweak: impl Fn(&mut Config)) -> World {
     world
 }
 
-fn workload(world: &World, account: &str) -> Credentials {
+pub(crate) fn workload(world: &World, account: &str) -> Credentials {
     let ca = &world.sites["c1"].ca;
     ca.credentials(&ca.workload("default", account))
 }
 
-async fn tls(world: &World, credentials: &Credentials) -> TlsStream<TcpStream> {
+pub(crate) async fn tls(world: &World, credentials: &Credentials) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(world.sites["c1"].egress.tunnel).await.unwrap();
     let expect = Expect::Gateway { cluster: None, role: GatewayRole::Egress };
     let config = client_config(&world.org.store(), credentials, expect, &[b"h2"]);

@@ -18,7 +18,7 @@ pub(crate) async fn nobody() -> std::net::SocketAddr {
 /// The sidecar of c1 knows another egress gateway besides the one there is.
 fn two_egress(world: &World, other: std::net::SocketAddr) {
     let mut resources = world.resources("c1");
-    let both = [other, world.sites["c1"].egress.tunnel].into();
+    let both = std::collections::BTreeSet::from([other, world.sites["c1"].egress.tunnel]).into();
     resources.insert(
         tombolo_model::snapshot::ResourceKey::new("gateways", ""),
         tombolo_model::snapshot::GatewayResource::Gateways { egress: both },

@@ -123,8 +123,9 @@ async fn serve(bytes: &[u8], seen: &Seen) {
     let (mut peer, gateway) = tokio::io::duplex(1 << 16);
     peer.write_all(bytes).await.unwrap();
     let serving = async {
-        let Ok(mut connection) = server_builder(&Limits::default()).handshake::<_, Bytes>(gateway).await
-        else {
+        let limits = Limits::default();
+        let builder = server_builder(&limits, limits.stream_window);
+        let Ok(mut connection) = builder.handshake::<_, Bytes>(gateway).await else {
             return one_more(&seen.broken);
         };
         while let Some(accepted) = connection.accept().await {

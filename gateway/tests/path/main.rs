@@ -23,6 +23,8 @@ mod rotation;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod waiting;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod world;

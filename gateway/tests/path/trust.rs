@@ -8,8 +8,12 @@ use std::{
     io::ErrorKind,
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 use tombolo_gateway::{
+    budget::Budget,
     config::{Limits, Timing},
     conns::Conns,
     error::Refusal,
@@ -19,7 +23,7 @@ use tombolo_gateway::{
     trace::Trace,
     tunnel::Dialer,
 };
-use tombolo_model::{GatewayRole, SpiffeId, health::Health, snapshot::EndToEnd};
+use tombolo_model::{GatewayRole, Generation, SpiffeId, health::Health, snapshot::EndToEnd};
 use tombolo_mtls::Credentials;
 
 /// A connection that is refused is reset, and the caller's log says why.
@@ -103,7 +107,37 @@ async fn an_ingress_of_another_cluster_is_not_believed() {
     let report = report.await;
     let state = &report[&cluster("c2")][&stolen];
     assert!(!state.handshake, "{state:?}");
+    let told = world.sites["c1"].egress.shared.status(Generation::default()).peers;
+    assert_eq!(told[&cluster("c2")][&stolen].error, state.error, "of a gateway of ours all may know");
     refused(&world, "no_healthy_target", Some("egress@c1")).await;
+}
+
+/// A cluster names addresses, and others dial them: it is no scanner of their networks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_an_address_is_whether_a_gateway_is_there() {
+    let mut world = World::new(&["c1", "c2"]).await;
+    world.app("c2", echo).await;
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let [talks, nobody] = [&open, &closed].map(|listener| listener.local_addr().unwrap().to_string());
+    drop(closed);
+    tombolo_runtime::task::spawn("talks", async move {
+        while let Ok((mut stream, _)) = open.accept().await {
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").await;
+        }
+    });
+    world.spec.ingress.insert(cluster("c2"), [talks.clone(), nobody.clone()].into());
+    world.publish();
+    let shared = &world.sites["c1"].egress.shared;
+    let health = || async { shared.health.report().remove(&cluster("c2")).unwrap_or_default() };
+    let failed = |peers: &std::collections::BTreeMap<String, _>| {
+        let failed = |state: &tombolo_wire::message::PeerState| state.error.is_some();
+        peers.len() == 2 && peers.values().all(failed)
+    };
+    let known = tombolo_testkit::wait::until("probes", LONG, health, failed).await;
+    assert_ne!(known[&talks].error, known[&nobody].error, "people of this cluster see what is wrong");
+    let told = shared.status(Generation::default()).peers.remove(&cluster("c2")).unwrap();
+    assert_eq!(told[&talks], told[&nobody], "others do not");
 }
 
 /// Dials a gateway as somebody, and asks for something.
@@ -115,7 +149,15 @@ async fn dial(
 ) -> Result<(), Refusal> {
     let bundle = world.org.store();
     let (limits, timing) = (Limits::default(), Timing::default());
-    let dialer = Dialer { limits, timing, conns: Conns::new(10), bundle, loopback: true };
+    let dialer = Dialer {
+        limits,
+        timing,
+        conns: Conns::new(10),
+        bundle,
+        loopback: true,
+        never: [].into(),
+        budget: Budget::new(1 << 20, 1 << 20),
+    };
     let key = Key {
         identity: credentials.id().clone(),
         address: gateway.tunnel.to_string().into(),

@@ -218,23 +218,29 @@ impl World {
             locality: Locality::default(),
         };
         let mut all = vec![
-            GatewayResource::Itself(itself),
-            GatewayResource::Bundle(self.org.bundle_spec()),
-            GatewayResource::Gateways { egress: [site.egress.tunnel].into() },
-            GatewayResource::Workload(WorkloadSpec {
-                identity: site.ca.workload("default", "shopping"),
-                selectors: BTreeSet::new(),
-            }),
+            GatewayResource::Itself(itself.into()),
+            GatewayResource::Bundle(self.org.bundle_spec().into()),
+            GatewayResource::Gateways { egress: BTreeSet::from([site.egress.tunnel]).into() },
+            GatewayResource::Workload(
+                WorkloadSpec {
+                    identity: site.ca.workload("default", "shopping"),
+                    selectors: BTreeSet::new(),
+                }
+                .into(),
+            ),
         ];
         let proximity =
             |cluster: &ClusterName| self.spec.proximity.get(cluster).copied().unwrap_or(Proximity::Elsewhere);
         for other in self.sites.values().filter(|other| other.ca.name != site.ca.name) {
             let ingress = [other.ingress.tunnel.to_string()].into();
-            all.push(GatewayResource::Peer(PeerSpec {
-                cluster: other.ca.name.clone(),
-                proximity: proximity(&other.ca.name),
-                ingress: self.spec.ingress.get(&other.ca.name).cloned().unwrap_or(ingress),
-            }));
+            all.push(GatewayResource::Peer(
+                PeerSpec {
+                    cluster: other.ca.name.clone(),
+                    proximity: proximity(&other.ca.name),
+                    ingress: self.spec.ingress.get(&other.ca.name).cloned().unwrap_or(ingress),
+                }
+                .into(),
+            ));
         }
         let target = |at: &Site| RouteTarget {
             cluster: at.ca.name.clone(),
@@ -248,7 +254,8 @@ impl World {
             RouteSpec {
                 name: service(),
                 addresses: [VIP.parse::<IpAddr>().unwrap()].into(),
-                ports: vec![PortSpec { port: PORT, protocol: Protocol::Tcp, name: None, app_protocol: None }],
+                ports: vec![PortSpec { port: PORT, protocol: Protocol::Tcp, name: None, app_protocol: None }]
+                    .into(),
                 captured_at: self.spec.captured_at.map(|at| (PORT, at)).into_iter().collect(),
                 targets: self.sites.values().filter(|at| !at.endpoints.is_empty()).map(target).collect(),
             }
@@ -256,16 +263,16 @@ impl World {
         ));
         let tunnelled = self.spec.tunnelled && !self.spec.plain.contains(&site.ca.name);
         let endpoint = |address: &SocketAddr| EndpointSpec {
-            address: *address,
+            address: (*address).into(),
             ready: true,
-            tunnel: tunnelled.then_some(site.sidecar.tunnel),
+            tunnel: tunnelled.then(|| site.sidecar.tunnel.into()),
             identity: Some(site.ca.workload("default", "catalog")),
         };
         if !site.endpoints.is_empty() {
             all.push(GatewayResource::Export(
                 ExportSpec {
                     name: service(),
-                    callers: self.spec.callers.clone(),
+                    callers: (&self.spec.callers).into(),
                     ports: vec![ExportPort {
                         port: PORT,
                         endpoints: site.endpoints.iter().map(endpoint).collect(),

@@ -8,7 +8,11 @@ use tombolo_wire::message::Ack;
 const MAX_REASON: usize = 1000;
 
 /// `POST /agent/v1/ack`
-pub(super) async fn ack(State(agent): State<Agent>, peer: AgentPeer, Body(ack): Body<Ack>) -> StatusCode {
+pub(super) async fn ack(
+    State(agent): State<Agent>,
+    peer: AgentPeer,
+    Body(ack, _room): Body<Ack>,
+) -> StatusCode {
     // a number that we never published cannot have been applied
     let generation = ack.generation.min(peer.org.generation);
     let refused = ack.refused.map(|(generation, reason)| {

@@ -13,7 +13,7 @@ use tombolo_wire::message::{IntermediateRequest, IntermediateResponse};
 pub(super) async fn certificate(
     State(agent): State<Agent>,
     peer: AgentPeer,
-    Body(request): Body<IntermediateRequest>,
+    Body(request, _room): Body<IntermediateRequest>,
 ) -> Result<Json<IntermediateResponse>, Refusal> {
     let (org, cluster, name) = (&peer.org, peer.cluster, &peer.peer.id.cluster);
     let now = agent.deps.now();

@@ -3,19 +3,20 @@
 use super::{Agent, body::Body, peer::AgentPeer};
 use crate::{
     app::error::{Kind, Refusal},
-    store::inventory::InventoryMark,
+    store::inventory::{InventoryMark, InventorySize},
 };
 use axum::{Json, extract::State};
+use tombolo_model::bounds::whole::{NAMESPACES, NAMESPACES_SIZE, POD_NAMES, SERVICES, SERVICES_SIZE, excess};
 use tombolo_wire::message::{InventoryAck, InventoryUpdate};
 
-/// How many namespaces and services a cluster may have.
-const MOST: i64 = 200_000;
+/// What is stored is longer than the JSON that came, but not so much longer.
+const STORED: usize = 2;
 
 /// `POST /agent/v1/inventory`
 pub(super) async fn inventory(
     State(agent): State<Agent>,
     peer: AgentPeer,
-    Body(update): Body<InventoryUpdate>,
+    Body(update, _room): Body<InventoryUpdate>,
 ) -> Result<Json<InventoryAck>, Refusal> {
     let count = |outcome| agent.metrics.inventories.get_or_create(&[("outcome", outcome)]).inc();
     let sequence = check(&update)?;
@@ -55,19 +56,41 @@ pub(super) async fn inventory(
     };
     tx.remove_namespaces(org, cluster, &namespaces, update.whole).await?;
     tx.remove_services(org, cluster, &services, update.whole).await?;
-    if tx.inventory_size(org, cluster).await? > MOST {
-        return Err(Refusal::new(
-            Kind::InvalidField,
-            format!(
-                "A cluster may have {MOST} namespaces and services together; leave some out at the agent."
-            ),
-        ));
+    if !update.whole {
+        // of a change nobody knows what it makes of the rest
+        let pods = update.services.values().any(|record| !record.pods.is_empty());
+        let size = tx.inventory_size(org, cluster, pods).await?;
+        within(size)?;
     }
     let mark = InventoryMark { epoch: update.epoch, sequence };
     tx.set_inventory_mark(org, cluster, &mark).await?;
     tx.commit().await?;
     count("stored");
     Ok(Json(InventoryAck { sequence: update.sequence }))
+}
+
+/// Whether what a cluster has told in all is in bounds.
+fn within(size: InventorySize) -> Result<(), Refusal> {
+    let most = |many: usize| i64::try_from(many).unwrap_or(i64::MAX);
+    let excess = [
+        (size.namespaces, NAMESPACES, "namespaces"),
+        (size.services, SERVICES, "services"),
+        (size.pods, POD_NAMES, "names of pods"),
+        (size.bytes, STORED * (SERVICES_SIZE + NAMESPACES_SIZE), "bytes"),
+    ]
+    .into_iter()
+    .find(|(many, bound, _)| *many > most(*bound));
+    excess.map_or(Ok(()), |(_, bound, what)| Err(too_much(what, bound)))
+}
+
+fn too_much(what: &str, most: usize) -> Refusal {
+    let detail = format!(
+        "A cluster may have {most} {what}, and this one would have more. What it told before stays in force."
+    );
+    let remedy = "leave namespaces out (tombolo cluster install --exclude-namespace), or make two clusters of it; a newer agent leaves out \
+                  the newest services by itself, and says so";
+    let field = if what.ends_with("namespaces") { "namespaces" } else { "services" };
+    Refusal::new(Kind::InvalidField, detail).field(field, format!("are more than {most} {what}"), remedy)
 }
 
 fn check(update: &InventoryUpdate) -> Result<i64, Refusal> {
@@ -89,6 +112,9 @@ fn check(update: &InventoryUpdate) -> Result<i64, Refusal> {
             &format!("is more than {most}"),
             "upgrade the agent: it leaves out what is too much",
         );
+    }
+    if let Some((what, most)) = excess(&update.namespaces, &update.services) {
+        return Err(too_much(what, most));
     }
     match i64::try_from(update.sequence) {
         Ok(sequence) if sequence > 0 => Ok(sequence),

@@ -1,6 +1,6 @@
 //! An agent joins with a one-time token.
 
-use super::{Agent, body::Body, certificate, version};
+use super::{Agent, body::Body, certificate, door::Sender, version};
 use crate::{
     app::{
         audit,
@@ -18,7 +18,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 use tombolo_model::{
@@ -45,6 +45,8 @@ impl FromRequestParts<Agent> for Knock {
         if knocked.is_err() {
             count(agent, "refused");
         }
+        let source = Source::of(from.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
+        parts.extensions.insert(Sender::Stranger(source));
         knocked
     }
 }
@@ -57,7 +59,7 @@ fn count(agent: &Agent, outcome: &'static str) {
 pub(super) async fn join(
     State(agent): State<Agent>,
     Knock(hash): Knock,
-    Body(request): Body<JoinRequest>,
+    Body(request, _room): Body<JoinRequest>,
 ) -> Result<Json<JoinResponse>, Refusal> {
     let joined = take_in(&agent, &hash, request).await;
     count(&agent, if joined.is_ok() { "joined" } else { "refused" });

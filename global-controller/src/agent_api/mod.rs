@@ -5,6 +5,7 @@
 mod ack;
 mod body;
 mod certificate;
+mod door;
 mod feed;
 mod gateway_address;
 mod inventory;
@@ -20,23 +21,14 @@ use crate::{
     reconcile::Liveness,
 };
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
+    Extension, Router, middleware,
     routing::{MethodRouter, get, post},
 };
+use door::Brings;
+pub(crate) use door::Door;
 use std::{sync::Arc, time::Duration};
 use tombolo_runtime::{drain, places::Source};
 use tower_http::timeout::TimeoutLayer;
-
-/// The longest inventory, in bytes of JSON. Only agents in good standing may send one: bodies are read after that is known.
-const MAX_INVENTORY: usize = 64 * 1024 * 1024;
-
-/// The longest status: of each gateway, what it counts.
-const MAX_STATUS: usize = 4 * 1024 * 1024;
-
-/// The longest of the other bodies. Nobody needs to be known to send one.
-const MAX_BODY: usize = 64 * 1024;
 
 /// How long a request may take; feeds have no end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,30 +55,32 @@ pub(crate) struct Agent {
     pub(crate) metrics: Agents,
     /// How often one address may try to join.
     pub(crate) joins: Arc<Limiter<Source>>,
+    /// What each cluster and organization may take.
+    pub(crate) door: Arc<Door>,
     /// Whether an ingress gateway may be at a loopback address.
     pub(crate) allow_loopback: bool,
     /// Ends feeds in order.
     pub(crate) stop: drain::Watch,
 }
 
-/// What an agent may ask: the path, who answers, and how long the body may be. A feed has none, and no end.
-fn routes() -> [(&'static str, MethodRouter<Agent>, Option<usize>); 6] {
+/// What an agent may ask: the path, who answers, and what the request brings. To a feed nothing, and it has no end.
+fn routes() -> [(&'static str, MethodRouter<Agent>, Option<Brings>); 6] {
     [
-        ("/agent/v1/join", post(join::join), Some(MAX_BODY)),
-        ("/agent/v1/ack", post(ack::ack), Some(MAX_BODY)),
-        ("/agent/v1/certificate", post(certificate::certificate), Some(MAX_BODY)),
-        ("/agent/v1/status", post(status::status), Some(MAX_STATUS)),
-        ("/agent/v1/inventory", post(inventory::inventory), Some(MAX_INVENTORY)),
+        ("/agent/v1/join", post(join::join), Some(Brings::Join)),
+        ("/agent/v1/ack", post(ack::ack), Some(Brings::Ack)),
+        ("/agent/v1/certificate", post(certificate::certificate), Some(Brings::Certificate)),
+        ("/agent/v1/status", post(status::status), Some(Brings::Status)),
+        ("/agent/v1/inventory", post(inventory::inventory), Some(Brings::Inventory)),
         ("/agent/v1/feed", get(feed::feed), None),
     ]
 }
 
 /// `/agent/v1/…`
 pub(crate) fn router(agent: Agent) -> Router {
-    let bounded = |(path, answers, most): (&str, MethodRouter<Agent>, Option<usize>)| {
+    let bounded = |(path, answers, brings): (&str, MethodRouter<Agent>, Option<Brings>)| {
         let one = Router::new().route(path, answers);
         let timeout = TimeoutLayer::with_status_code(http::StatusCode::REQUEST_TIMEOUT, PATIENCE);
-        most.map_or(one.clone(), |most| one.layer(DefaultBodyLimit::max(most)).layer(timeout))
+        brings.map_or(one.clone(), |brings| one.layer(Extension(brings)).layer(timeout))
     };
     routes()
         .into_iter()

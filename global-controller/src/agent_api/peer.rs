@@ -1,6 +1,6 @@
 //! Which cluster's agent asks.
 
-use super::Agent;
+use super::{Agent, door::Sender};
 use crate::{
     app::error::{Kind, Refusal},
     publish::OrgState,
@@ -72,6 +72,8 @@ impl FromRequestParts<Agent> for AgentPeer {
         if !org.bundle.stands(&peer) {
             return Err(revoked());
         }
+        agent.door.ask(cluster, parts.extensions.get().copied(), agent.deps.clock.now())?;
+        parts.extensions.insert(Sender::Agent(org.id, cluster));
         Ok(Self { peer, org, cluster })
     }
 }

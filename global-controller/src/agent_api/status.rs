@@ -14,7 +14,7 @@ const MOST_STEPS: usize = 32;
 pub(super) async fn status(
     State(agent): State<Agent>,
     peer: AgentPeer,
-    Body(mut status): Body<AgentStatus>,
+    Body(mut status, _room): Body<AgentStatus>,
 ) -> Result<StatusCode, Refusal> {
     let (ingress, left_out) = gateway_address::sort(status.ingress, agent.allow_loopback);
     status.ingress = ingress;

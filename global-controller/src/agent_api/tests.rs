@@ -41,6 +41,7 @@ fn agent(controller: &Controller) -> Agent {
         liveness: Liveness::new(Uuid::now_v7(), clock, agents.lag_seconds.clone()),
         metrics: agents,
         joins: join_limiter(),
+        door: Arc::default(),
         allow_loopback: true,
         stop: controller.deps.stop.clone(),
     }
@@ -51,6 +52,91 @@ fn every_route_has_a_case() {
     let served: BTreeSet<&str> = routes().iter().map(|(path, ..)| *path).collect();
     let covered: BTreeSet<&str> = CASES.iter().map(|(_, path, _)| *path).collect();
     assert_eq!(served, covered, "add the route to the table of this file");
+}
+
+fn peer(org: &str, cluster: &str, print: u8) -> Client {
+    let domain = TrustDomain::parse(&format!("{org}.tombolo.internal")).unwrap();
+    let id = SpiffeId::agent(&domain, &name(cluster));
+    Client(Some(Arc::new(Peer { id, intermediate: CaFingerprint::new([print; 32]) })))
+}
+
+/// A cluster that may ask, and how it asks.
+async fn joined(controller: &Controller, router: axum::Router) -> impl AsyncFn(&str, &Value) -> (u16, Value) {
+    let walled = controller.organization("walled").await;
+    let made = controller.cluster(&walled, "walled", "cluster-1").await;
+    join(controller, made["id"].as_str().unwrap());
+    controller.database.sql(
+        "UPDATE organizations SET generation = generation + 1;
+         SELECT pg_notify('tombolo_changes', id::text) FROM organizations",
+    );
+    let ask = async move |path: &str, body: &Value| {
+        let request = Request::post(path).header("tombolo-protocol", "1.0");
+        let mut request = request.body(Body::from(body.to_string())).unwrap();
+        request.extensions_mut().insert(peer("walled", "cluster-1", 0x11));
+        let answer = router.clone().oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    };
+    let nothing = Value::Null;
+    let good = || ask("/agent/v1/ack", &nothing);
+    wait::until("the agent is known", Duration::from_secs(30), good, |(status, _)| *status == 422).await;
+    ask
+}
+
+/// What a cluster tells in many small changes has the bound of what it tells at once.
+#[tokio::test]
+async fn changes_that_make_too_much_change_nothing() {
+    let controller = Controller::start().await;
+    let driver = controller.reconcile().await;
+    let ask = joined(&controller, router(agent(&controller))).await;
+    let pods = |many: usize| {
+        let pods = (0..many).map(|n| (format!("p{n}"), json!({ "ready": true })));
+        let pods: serde_json::Map<_, _> = pods.collect();
+        json!({ "created_s": 0, "ports": [], "headless": true, "ready": 0, "total": 0, "pods": pods })
+    };
+    let tell = async |sequence: u64, whole: bool, services: Value| {
+        let update = json!({ "epoch": "e", "sequence": sequence, "whole": whole, "services": services });
+        ask("/agent/v1/inventory", &update).await
+    };
+    let stored =
+        || controller.database.sql("SELECT key, md5(record::text) FROM inventory_services ORDER BY key");
+    let services: serde_json::Map<_, _> = (0..4).map(|n| (format!("shop/s{n}"), pods(5_000))).collect();
+    let (status, said) = tell(1, true, services.clone().into()).await;
+    assert_eq!(status, 200, "{said}");
+    let before = stored();
+    for too_much in [json!({ "shop/new": pods(1) }), json!({ "shop/s0": pods(4_999), "shop/new": pods(2) })] {
+        let (status, said) = tell(2, false, too_much).await;
+        assert_eq!((status, &said["errors"][0]["field"]), (422, &json!("services")), "{said}");
+        assert_eq!(said["errors"][0]["message"], "are more than 20000 names of pods", "{said}");
+        assert!(said["errors"][0]["remedy"].as_str().unwrap().contains("--exclude-namespace"), "{said}");
+        assert_eq!(stored(), before);
+    }
+    // what stays in bounds goes on
+    let (status, said) = tell(2, false, json!({ "shop/s0": pods(4_999), "shop/new": pods(1) })).await;
+    assert_eq!(status, 200, "{said}");
+    assert_ne!(stored(), before);
+    driver.stop().await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_asks_too_often_is_told_when_to_come_back() {
+    let controller = Controller::start().await;
+    let driver = controller.reconcile().await;
+    let ask = joined(&controller, router(agent(&controller))).await;
+    let mut signed = 0;
+    let (status, said) = loop {
+        let (status, said) = ask("/agent/v1/certificate", &json!({ "csr": "" })).await;
+        if status != 422 || signed > 1000 {
+            break (status, said);
+        }
+        signed += 1;
+    };
+    assert_eq!((status, signed, &said["type"]), (429, 20, &json!("/problems/rate-limited")), "{said}");
+    assert_eq!(ask("/agent/v1/ack", &Value::Null).await.0, 422, "others of its requests go on");
+    controller.clock.advance(Duration::from_secs(10));
+    assert_eq!(ask("/agent/v1/certificate", &json!({ "csr": "" })).await.0, 422);
+    driver.stop().await;
 }
 
 #[tokio::test]
@@ -71,11 +157,6 @@ async fn strangers_get_nothing_and_change_nothing() {
     let stored = || {
         ["clusters", "cluster_intermediates", "onboarding_tokens", "cluster_status", "audit_events"]
             .map(|table| controller.database.sql(&format!("SELECT * FROM {table} AS t ORDER BY t")))
-    };
-    let domain = |org: &str| TrustDomain::parse(&format!("{org}.tombolo.internal")).unwrap();
-    let peer = |org: &str, cluster: &str, print: u8| {
-        let id = SpiffeId::agent(&domain(org), &name(cluster));
-        Client(Some(Arc::new(Peer { id, intermediate: CaFingerprint::new([print; 32]) })))
     };
     let ask = {
         async |(method, path): (&str, &str), client: Option<Client>, token: Option<&str>, body: Body| {
@@ -119,9 +200,9 @@ async fn strangers_get_nothing_and_change_nothing() {
         }
     }
     // not even those who may send what has no end
-    for (path, _, most) in routes() {
-        let Some(most) = most else { continue };
-        let large = Body::from(vec![b' '; most + 1]);
+    for (path, _, brings) in routes() {
+        let Some(brings) = brings else { continue };
+        let large = Body::from(vec![b' '; brings.most() + 1]);
         let told =
             ask(("POST", path), Some(peer("walled", "cluster-1", 0x11)), Some(&onboarding), large).await;
         assert_eq!(told, "body-too-large", "{path}");

@@ -13,18 +13,20 @@ use crate::{
     publish::{Event, News},
     store::audit::AuditRow,
 };
+use futures::FutureExt as _;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast},
+    sync::broadcast,
     time::{Instant, timeout_at},
 };
-use tombolo_model::Generation;
-use tombolo_runtime::telemetry;
+use tombolo_model::{Generation, id::OrgId};
+use tombolo_runtime::{places::Place, telemetry};
 
 /// How often the database is read without a hint.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -55,20 +57,21 @@ pub(crate) struct Follower {
     hints: broadcast::Receiver<Event>,
     queue: VecDeque<Told>,
     since: Generation,
-    clusters: Option<BTreeMap<String, String>>,
-    installs: Option<BTreeMap<String, String>>,
+    /// A hash of what was told last of each: there may be many followers, and many clusters.
+    clusters: Option<BTreeMap<String, u64>>,
+    installs: Option<BTreeMap<String, u64>>,
     /// When the database was read last.
     read_at: Option<Instant>,
-    _permit: OwnedSemaphorePermit,
+    place: Place<OrgId>,
 }
 
 impl Follower {
     /// Begins after the generation `last`, or now.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where too many follow already.
+    /// [`Kind::Unavailable`] where too many follow already, and no organization has more than ours.
     pub(crate) async fn start(deps: Arc<Deps>, scope: Scope, last: Option<u64>) -> Result<Self> {
-        let permit = Arc::clone(&deps.followers).try_acquire_owned().map_err(|_| {
+        let place = deps.followers.take(&scope.org.id).map_err(|_| {
             let mut refusal = Refusal::new(Kind::Unavailable, "Too many follow already; try again later.");
             refusal.retry_after_s = Some(30);
             refusal
@@ -88,21 +91,11 @@ impl Follower {
         if last.is_some_and(|last| last != since) {
             queue.push_back(reset(now));
         }
-        Ok(Self {
-            deps,
-            scope,
-            hints,
-            queue,
-            since,
-            clusters: None,
-            installs: None,
-            read_at: None,
-            _permit: permit,
-        })
+        Ok(Self { deps, scope, hints, queue, since, clusters: None, installs: None, read_at: None, place })
     }
 
-    /// The next thing to tell; `None` at the end: the token ended, this process ends, or the database does not answer,
-    /// and the follower comes back with what it had last.
+    /// The next thing to tell; `None` at the end: the token ended, this process ends, another follower got the place, or the database does
+    /// not answer, and the follower comes back with what it had last.
     ///
     /// Cancel safe: what is not told yet is told by the next call.
     pub(crate) async fn next(&mut self) -> Option<Told> {
@@ -123,13 +116,17 @@ impl Follower {
         }
     }
 
-    /// Until there may be something new; `None` at the end of the process.
+    /// Until there may be something new; `None` at the end of the process, or of the place.
     async fn wait(&mut self) -> Option<()> {
+        if self.place.lost().now_or_never().is_some() {
+            return None;
+        }
         let Some(last) = self.read_at else { return Some(()) };
         loop {
             let hint = tokio::select! {
                 biased;
                 () = self.deps.stop.signaled() => return None,
+                () = self.place.lost() => return None,
                 hint = timeout_at(last + AGAIN, self.hints.recv()) => hint,
             };
             match hint {
@@ -197,20 +194,22 @@ impl Follower {
         for row in &rows {
             let shown = Cluster::show(row);
             let data = serde_json::to_string(&shown).map_err(Refusal::internal)?;
-            if self.clusters.as_ref().is_some_and(|known| known.get(&shown.name) != Some(&data)) {
-                self.tell("cluster", None, data.clone());
+            let hash = hash(&data);
+            if self.clusters.as_ref().is_some_and(|known| known.get(&shown.name) != Some(&hash)) {
+                self.tell("cluster", None, data);
             }
-            clusters.insert(shown.name, data);
+            clusters.insert(shown.name, hash);
         }
         self.clusters = Some(clusters);
         let mut installs = BTreeMap::new();
         for (cluster, status) in tx.installing(org.id).await? {
             let install = Installing::show(status);
             let data = json!({ "cluster": cluster, "install": install }).to_string();
-            if self.installs.as_ref().is_some_and(|known| known.get(&cluster) != Some(&data)) {
-                self.tell("install", None, data.clone());
+            let hash = hash(&data);
+            if self.installs.as_ref().is_some_and(|known| known.get(&cluster) != Some(&hash)) {
+                self.tell("install", None, data);
             }
-            installs.insert(cluster, data);
+            installs.insert(cluster, hash);
         }
         self.installs = Some(installs);
         Ok(true)
@@ -219,6 +218,12 @@ impl Follower {
     fn tell(&mut self, kind: &'static str, id: Option<Generation>, data: String) {
         self.queue.push_back(Told { kind, id: id.map(Generation::get), data });
     }
+}
+
+fn hash(data: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Tells to read everything again.

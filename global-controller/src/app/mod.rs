@@ -29,8 +29,12 @@ pub(crate) mod work;
 use crate::{ca::Vault, publish::View, store::Store};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
-use tombolo_runtime::{clock::Clock, drain};
+use tombolo_model::id::OrgId;
+use tombolo_runtime::{
+    clock::Clock,
+    drain,
+    places::{Places, Shares},
+};
 
 /// What the API works with.
 pub(crate) struct Deps {
@@ -56,14 +60,14 @@ pub(crate) struct Deps {
     pub(crate) root_overlap: TimeDelta,
     /// What was worked out of services.
     pub(crate) catalogs: service::Catalogs,
-    /// How many more may follow events.
-    pub(crate) followers: Arc<Semaphore>,
+    /// Who follows events.
+    pub(crate) followers: Places<OrgId>,
     /// When to send followers away.
     pub(crate) stop: drain::Watch,
 }
 
-/// The most that may follow events of one process at a time.
-pub(crate) const MOST_FOLLOWERS: usize = 1000;
+/// How many may follow events of one process at a time, and how many of one organization: the oldest goes for another one, and comes back.
+pub(crate) const FOLLOWERS: Shares = Shares { all: 1000, each: 250 };
 
 impl Deps {
     /// The time, to the microsecond that Postgres keeps.

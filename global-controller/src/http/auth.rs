@@ -1,6 +1,9 @@
 //! Who asks, how often, and under which request id. A layer around all of the API.
 
-use super::limit::{Limiter, Quota, Verdict};
+use super::{
+    extract::BODIES,
+    limit::{Limiter, Quota, Verdict},
+};
 use crate::app::{
     Deps,
     caller::{Caller, Secret},
@@ -20,8 +23,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
-use tombolo_model::id::TokenId;
-use tombolo_runtime::places::Source;
+use tombolo_model::id::{OrgId, TokenId};
+use tombolo_runtime::{bodies::Bodies, places::Source};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -38,6 +41,8 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) deps: Arc<Deps>,
+    /// Room for bodies, by organization.
+    pub(super) bodies: Bodies<Option<OrgId>>,
     limits: Arc<Limits>,
 }
 
@@ -63,7 +68,7 @@ impl Api {
             strangers: Limiter::new(STRANGERS, SOURCES),
             known: Mutex::default(),
         };
-        Self { deps, limits: Arc::new(limits) }
+        Self { deps, bodies: Bodies::new(BODIES), limits: Arc::new(limits) }
     }
 }
 

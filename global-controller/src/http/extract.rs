@@ -10,16 +10,24 @@ use crate::app::{
 };
 use crate::json::check_text;
 use axum::{
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
+use tombolo_model::id::OrgId;
+use tombolo_runtime::{
+    bodies::{Bounds, Held, Unread},
+    places::Shares,
+};
 
 /// The largest body, in bytes.
 pub(crate) const MOST_BYTES: usize = 256 * 1024;
+/// What there is for bodies, and for those of one organization; the installation's owner has as much as one.
+pub(super) const BODIES: Bounds =
+    Bounds { all: 32 << 20, each: 8 << 20, bodies: Shares { all: 256, each: 64 } };
+/// How long a body may take, with the wait for room.
+const READING: Duration = Duration::from_secs(20);
 
 /// Anyone with a valid token.
 pub(crate) struct Authenticated {
@@ -99,7 +107,7 @@ impl<const N: usize> FromRequestParts<Api> for Named<N> {
 /// A JSON body, and its bytes.
 pub(crate) struct Body<T> {
     pub(crate) value: T,
-    bytes: Bytes,
+    bytes: Held<Option<OrgId>>,
     path: String,
     key: Option<String>,
 }
@@ -116,21 +124,28 @@ impl<T> Body<T> {
 
 impl<T: DeserializeOwned + Send> FromRequest<Api> for Body<T> {
     type Rejection = Refusal;
-    async fn from_request(request: Request, _: &Api) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         // what is no text is refused by `OnceKey::new`, as an empty key is
         let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default().to_owned());
         check_media_type(&parts.headers)?;
-        let bytes =
-            Limited::new(body, MOST_BYTES).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    Refusal::new(Kind::BodyTooLarge, format!("The body has more than {MOST_BYTES} bytes."))
-                        .field("body", "is too large", format!("send at most {MOST_BYTES} bytes"))
-                } else {
-                    Refusal::new(Kind::MalformedJson, "The body ended before it was complete.")
-                }
-            })?;
-        let bytes = bytes.to_bytes();
+        // who asks was found out before
+        let org = parts.extensions.get::<Caller>().and_then(|caller| caller.org);
+        let read = api.bodies.read(&org, &parts.headers, body, MOST_BYTES, READING).await;
+        let bytes = read.map_err(|unread| match unread {
+            Unread::TooLong(_) => Refusal::new(
+                Kind::BodyTooLarge,
+                format!("The body has more than {MOST_BYTES} bytes."),
+            )
+            .field("body", "is too large", format!("send at most {MOST_BYTES} bytes")),
+            Unread::Broken => Refusal::new(Kind::MalformedJson, "The body ended before it was complete."),
+            Unread::Late => {
+                let detail = "The body did not come in time, or there was no room for it; try again.";
+                let mut refusal = Refusal::new(Kind::Unavailable, detail);
+                refusal.retry_after_s = Some(1);
+                refusal
+            }
+        })?;
         check_text(&bytes)?;
         let value = read_json(&bytes)?;
         Ok(Self { value, bytes, path: parts.uri.path().to_owned(), key })

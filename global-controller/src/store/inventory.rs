@@ -3,7 +3,7 @@
 use super::{Change, Error, Tx};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tombolo_model::{
     NamespaceName,
     id::{ClusterId, OrgId},
@@ -17,6 +17,19 @@ pub(crate) struct InventoryMark {
     pub(crate) epoch: String,
     /// Its count.
     pub(crate) sequence: i64,
+}
+
+/// How much a cluster has told in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InventorySize {
+    /// Namespaces.
+    pub(crate) namespaces: i64,
+    /// Services.
+    pub(crate) services: i64,
+    /// Names of pods; none where they were not asked for.
+    pub(crate) pods: i64,
+    /// As it is stored.
+    pub(crate) bytes: i64,
 }
 
 impl Tx {
@@ -66,10 +79,19 @@ impl Tx {
         cluster: ClusterId,
         namespaces: &BTreeMap<NamespaceName, NamespaceRecord>,
     ) -> Result<(), Error> {
-        if namespaces.is_empty() {
-            return Ok(());
+        for some in chunks(namespaces) {
+            self.upsert_some_namespaces(org, cluster, &some).await?;
         }
-        let (names, records) = columns(namespaces, |name| name.to_string())?;
+        Ok(())
+    }
+
+    async fn upsert_some_namespaces(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        some: &[(&NamespaceName, &NamespaceRecord)],
+    ) -> Result<(), Error> {
+        let (names, records) = columns(some)?;
         let changed = sqlx::query_scalar!(
             "INSERT INTO inventory_namespaces (org_id, cluster_id, name, record)
              SELECT $1, $2, line.name, line.record FROM unnest($3::text[], $4::jsonb[]) AS line(name, record)
@@ -119,13 +141,23 @@ impl Tx {
         services: &BTreeMap<ServiceKey, ServiceRecord>,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        if services.is_empty() {
-            return Ok(());
+        for some in chunks(services) {
+            self.upsert_some_services(org, cluster, &some, now).await?;
         }
-        let (keys, records) = columns(services, |key| key.to_string())?;
-        let exports: Vec<Option<i64>> = services
-            .values()
-            .map(|record| Some(counts_from(record.export.as_ref()?.created_s, now.timestamp())))
+        Ok(())
+    }
+
+    async fn upsert_some_services(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        some: &[(&ServiceKey, &ServiceRecord)],
+        now: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let (keys, records) = columns(some)?;
+        let exports: Vec<Option<i64>> = some
+            .iter()
+            .map(|(_, record)| Some(counts_from(record.export.as_ref()?.created_s, now.timestamp())))
             .collect();
         let changed = sqlx::query_scalar!(
             "INSERT INTO inventory_services AS old (org_id, cluster_id, key, record, export_s)
@@ -171,17 +203,34 @@ impl Tx {
         self.services_changed(org, cluster, removed)
     }
 
-    /// How many services and namespaces the cluster has.
-    pub(crate) async fn inventory_size(&mut self, org: OrgId, cluster: ClusterId) -> Result<i64, Error> {
-        let count = sqlx::query_scalar!(
-            r#"SELECT (SELECT count(*) FROM inventory_services WHERE org_id = $1 AND cluster_id = $2)
-                    + (SELECT count(*) FROM inventory_namespaces WHERE org_id = $1 AND cluster_id = $2) AS "count!""#,
+    /// How much the cluster has told; names of pods are counted where `pods`. What is compressed is counted as what it was: a thousand
+    /// pods of one kind become very short.
+    pub(crate) async fn inventory_size(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        pods: bool,
+    ) -> Result<InventorySize, Error> {
+        let size = sqlx::query_as!(
+            InventorySize,
+            r#"WITH records AS (
+                 SELECT record, true AS service FROM inventory_services WHERE org_id = $1 AND cluster_id = $2
+                 UNION ALL
+                 SELECT record, false FROM inventory_namespaces WHERE org_id = $1 AND cluster_id = $2)
+               SELECT count(*) FILTER (WHERE service) AS "services!",
+                      count(*) FILTER (WHERE NOT service) AS "namespaces!",
+                      coalesce(sum((SELECT count(*) FROM jsonb_object_keys(record->'pods')))
+                               FILTER (WHERE $3 AND service AND record ? 'pods'), 0)::bigint AS "pods!",
+                      coalesce(sum(CASE WHEN pg_column_compression(record) IS NULL THEN pg_column_size(record)
+                                        ELSE octet_length(record::text) END), 0)::bigint AS "bytes!"
+               FROM records"#,
             org.as_uuid(),
-            cluster.as_uuid()
+            cluster.as_uuid(),
+            pods
         )
         .fetch_one(self.conn())
         .await?;
-        Ok(count)
+        Ok(size)
     }
 
     fn namespaces_changed(
@@ -215,20 +264,26 @@ fn counts_from(created_s: i64, now_s: i64) -> i64 {
     created_s.clamp(now_s.saturating_sub(TOLD_LATE), now_s)
 }
 
-/// A map as two columns.
-fn columns<K, V: Serialize>(
-    map: &BTreeMap<K, V>,
-    name: impl Fn(&K) -> String,
+/// How many records are stored at a time: as JSON in memory, they are several times as large as they came.
+const CHUNK: usize = 1000;
+
+/// The pairs of a map, some at a time.
+fn chunks<K, V>(map: &BTreeMap<K, V>) -> impl Iterator<Item = Vec<(&K, &V)>> {
+    let mut pairs = map.iter();
+    std::iter::from_fn(move || {
+        Some(pairs.by_ref().take(CHUNK).collect()).filter(|some: &Vec<_>| !some.is_empty())
+    })
+}
+
+/// Pairs as two columns.
+fn columns<K: ToString, V: Serialize>(
+    pairs: &[(&K, &V)],
 ) -> Result<(Vec<String>, Vec<serde_json::Value>), Error> {
-    let mut seen = BTreeSet::new();
-    let mut out = (Vec::with_capacity(map.len()), Vec::with_capacity(map.len()));
-    for (key, record) in map {
-        let key = name(key);
-        let record = serde_json::to_value(record).map_err(|_| Error::corrupt("record", &key))?;
-        if seen.insert(key.clone()) {
-            out.0.push(key);
-            out.1.push(record);
-        }
+    let mut out = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
+    for (key, record) in pairs {
+        let key = key.to_string();
+        out.1.push(serde_json::to_value(record).map_err(|_| Error::corrupt("record", &key))?);
+        out.0.push(key);
     }
     Ok(out)
 }

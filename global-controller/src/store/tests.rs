@@ -1,13 +1,13 @@
 //! The schema and what the database refuses.
 
 use super::{Change, Error, Store};
-use crate::store::organization::OrganizationRow;
+use crate::store::{inventory::InventorySize, organization::OrganizationRow};
 use chrono::DateTime;
 use std::{fs, path::Path, str::FromStr as _};
 use tombolo_model::{
     Generation,
     id::{ClusterId, OrgId},
-    inventory::ServiceKey,
+    inventory::{NamespaceRecord, PodRecord, ServiceKey},
     mcs::{ExportRecord, Traits},
 };
 use tombolo_testkit::{build, postgres::Database};
@@ -135,12 +135,13 @@ async fn an_export_counts_from_when_it_was_told() {
     let first = 1_800_000_000;
     let mut told = async |ready, export: Option<i64>, now: i64| {
         let mut record = build::Service::new(&[80]).endpoints(ready, 3).build();
-        record.export = export.map(|created_s| ExportRecord {
+        let export = export.map(|created_s| ExportRecord {
             created_s,
             traits: Traits::default(),
             labels: Default::default(),
             annotations: Default::default(),
         });
+        record.export = export.map(Box::new);
         let now = DateTime::from_timestamp(now, 0).unwrap();
         tx.upsert_services(org.id, cluster, &[(key.clone(), record)].into(), now).await.unwrap();
         let read = tx.world_services(org.id, None).await.unwrap();
@@ -154,4 +155,41 @@ async fn an_export_counts_from_when_it_was_told() {
     let ahead = Some(i64::MAX);
     assert_eq!(told(2, ahead, first + 10_000).await, Some(first + 10_000), "it says the end of time");
     assert_eq!(told(0, ahead, first + 20_000).await, Some(first + 10_000), "and does not get younger");
+}
+
+/// What a cluster told is counted as it is, however short the database makes it.
+#[tokio::test]
+async fn what_a_cluster_told_is_counted() {
+    let database = database().await;
+    let store = open(&database).await;
+    let (org, cluster) = (organization("acme"), ClusterId::new(Uuid::now_v7()));
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_organization(&org).await.unwrap();
+    sqlx::query(
+        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
+    )
+    .bind(org.id.as_uuid())
+    .bind(cluster.as_uuid())
+    .execute(tx.conn())
+    .await
+    .unwrap();
+    let (mut plain, mut long) = (build::Service::new(&[80]).build(), build::Service::new(&[80]).build());
+    plain.headless = true;
+    long.pods = (0..5_000)
+        .map(|n| (format!("pod-{n}").parse().unwrap(), PodRecord { ready: true, tunnelled: false }))
+        .collect();
+    let keys = ["default/plain", "default/long"].map(build::service_key);
+    let lengths =
+        [&plain, &long].map(|record| i64::try_from(serde_json::to_vec(record).unwrap().len()).unwrap());
+    let services = keys.clone().into_iter().zip([plain, long]).collect();
+    tx.upsert_services(org.id, cluster, &services, DateTime::UNIX_EPOCH).await.unwrap();
+    let spaces = [(keys[0].namespace.clone(), NamespaceRecord::default())].into();
+    tx.upsert_namespaces(org.id, cluster, &spaces).await.unwrap();
+    let size = tx.inventory_size(org.id, cluster, true).await.unwrap();
+    assert_eq!((size.namespaces, size.services, size.pods), (1, 2, 5_000));
+    let told: i64 = lengths.iter().sum();
+    assert!((told..told * 2).contains(&size.bytes), "{} for {told}", size.bytes);
+    assert_eq!(tx.inventory_size(org.id, cluster, false).await.unwrap().pods, 0, "nobody asked");
+    let other = ClusterId::new(Uuid::now_v7());
+    assert_eq!(tx.inventory_size(org.id, other, true).await.unwrap(), InventorySize::default());
 }

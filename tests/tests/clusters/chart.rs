@@ -2,7 +2,7 @@
 //! replaced, and what is left when both releases are gone.
 
 use crate::{
-    lab::{Cluster, Lab},
+    lab::{self, Cluster, Lab},
     world::{SOON, said},
 };
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl Person<'_> {
     /// A line of a shell.
     async fn run(&self, line: &str, input: &str) -> Result<String, String> {
         let programs = binary("tombolo").parent().expect("a folder").to_owned();
-        let tools = checkout().join(".run/kubernetes/bin");
+        let tools = lab::programs();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", line]).current_dir(self.home.path());

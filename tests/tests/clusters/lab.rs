@@ -31,15 +31,32 @@ pub(crate) fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a checkout")
 }
 
+/// The programs of the clusters, and kubectl.
+pub(crate) fn programs() -> PathBuf {
+    checkout().join(".run/kubernetes/bin")
+}
+
+/// The folder in `.run` where the state of the clusters is: of the first set, or of the one that `TOMBOLO_CLUSTERS_SET` numbers.
+pub(crate) fn state() -> String {
+    match std::env::var("TOMBOLO_CLUSTERS_SET") {
+        Ok(set) if !set.is_empty() => format!("kubernetes-{set}"),
+        _ => "kubernetes".to_owned(),
+    }
+}
+
+fn in_state(name: &str) -> PathBuf {
+    checkout().join(".run").join(state()).join(name)
+}
+
 /// The slot of the clusters, of which each has its own networks and names.
 pub(crate) fn slot() -> u8 {
-    let file = checkout().join(".run/kubernetes/slot");
-    std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let text = std::fs::read_to_string(in_state("slot"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Is there while a test has something in the clusters, and once one failed and left it.
 fn litter() -> PathBuf {
-    checkout().join(".run/kubernetes/littered")
+    in_state("littered")
 }
 
 /// Something is made that has to go before the clusters are as they were; one that can't note it is found by the test that comes next.
@@ -163,7 +180,7 @@ impl Cluster {
         args: &[A],
         input: &str,
     ) -> Result<String, String> {
-        let ours = checkout().join(".run/kubernetes/bin/kubectl");
+        let ours = programs().join("kubectl");
         let mut command = Command::new(if ours.exists() { ours } else { PathBuf::from("kubectl") });
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
         run(command, input).await.map_err(|error| format!("{}: kubectl: {error}", self.name))
@@ -315,7 +332,7 @@ impl Lab {
 
     /// The clusters of this machine.
     fn of(count: usize) -> Vec<Cluster> {
-        let folder = checkout().join(".run/kubernetes/kubeconfigs");
+        let folder = in_state("kubeconfigs");
         let cluster = |number| {
             let name = format!("c{number}");
             Cluster { kubeconfig: folder.join(format!("{name}.yaml")), name, given: false }

@@ -2,7 +2,7 @@
 //! (`TOMBOLO_KUBECONFIGS`) are not ours to handle: `scripts/test-clusters` leaves this module out by its name, and without that it fails.
 
 use crate::{
-    lab::{Act, Component, Lab, checkout, slot},
+    lab::{Act, Component, Lab, checkout, slot, state},
     smoke::{SOON, SPACE, clear, field, pod, serve, who},
 };
 use serde_json::json;
@@ -48,7 +48,7 @@ fn traces(cluster: &str) -> Vec<String> {
         found.extend(text.lines().filter(|line| line.contains(part)).map(|line| format!("{what}: {line}")));
     };
     let name = checkout().file_name().unwrap_or_default().to_string_lossy();
-    let state = format!("/{name}/.run/kubernetes/{cluster}/");
+    let state = format!("/{name}/.run/{}/{cluster}/", state());
     let prefix = if slot() == 0 { "tombolo".to_owned() } else { format!("tombolo{}", slot()) };
     let groups = format!("/{prefix}/{cluster}n");
     for process in fs::read_dir("/proc").expect("processes").flatten() {

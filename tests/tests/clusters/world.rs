@@ -108,7 +108,7 @@ impl World {
     /// Lines of a shell in a folder of this world, with these kubeconfigs (`a:b`).
     pub(crate) async fn shell(&self, kubeconfig: &str, lines: &str, input: &str) -> Result<String, String> {
         let programs = binary("tombolo").parent().expect("a folder").to_owned();
-        let kubectl = lab::checkout().join(".run/kubernetes/bin");
+        let kubectl = lab::programs();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", lines]).current_dir(self.dir.path());

@@ -51,20 +51,20 @@ fn resources(organization: &Organization, me: &SpiffeId, name: SocketAddr) -> Ve
     let exe = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
     let selectors = [WorkloadSelector::Uid(nix::unistd::geteuid().as_raw()), WorkloadSelector::Path(exe)];
     vec![
-        GatewayResource::Itself(itself),
-        GatewayResource::Bundle(organization.bundle_spec()),
+        GatewayResource::Itself(itself.into()),
+        GatewayResource::Bundle(organization.bundle_spec().into()),
         GatewayResource::Route(
             RouteSpec {
                 name: "catalog.acme.example.com".parse().unwrap(),
                 addresses: [name.ip()].into(),
-                ports: vec![port],
+                ports: vec![port].into(),
                 captured_at: Default::default(),
                 targets: Vec::new(),
             }
             .into(),
         ),
-        GatewayResource::Gateways { egress: [].into() },
-        GatewayResource::Workload(WorkloadSpec { identity: me.clone(), selectors: selectors.into() }),
+        GatewayResource::Gateways { egress: Default::default() },
+        GatewayResource::Workload(WorkloadSpec { identity: me.clone(), selectors: selectors.into() }.into()),
     ]
 }
 

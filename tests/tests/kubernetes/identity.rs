@@ -147,6 +147,7 @@ pub(crate) fn hello(role: GatewayRole, instance: &str, ip: &str) -> GatewayHello
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }

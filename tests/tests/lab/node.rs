@@ -198,24 +198,32 @@ impl Telling<'_> {
             identity: Some(server),
         };
         let of = |(pod, account): &(u8, &str)| {
-            GatewayResource::Workload(WorkloadSpec {
-                identity: self.agent.cluster().workload("default", account),
-                selectors: [WorkloadSelector::Address(IpAddr::V4(address(*pod)))].into(),
-            })
+            GatewayResource::Workload(
+                WorkloadSpec {
+                    identity: self.agent.cluster().workload("default", account),
+                    selectors: [WorkloadSelector::Address(IpAddr::V4(address(*pod)))].into(),
+                }
+                .into(),
+            )
         };
         let all = [
-            GatewayResource::Itself(SelfSpec {
-                cluster: id.cluster.clone(),
-                trust_domain: id.trust_domain.clone(),
-                locality: Locality::default(),
-            }),
-            GatewayResource::Bundle(self.organization.bundle_spec()),
-            GatewayResource::Gateways { egress: [SocketAddr::from((NODE, EGRESS))].into() },
+            GatewayResource::Itself(
+                SelfSpec {
+                    cluster: id.cluster.clone(),
+                    trust_domain: id.trust_domain.clone(),
+                    locality: Locality::default(),
+                }
+                .into(),
+            ),
+            GatewayResource::Bundle(self.organization.bundle_spec().into()),
+            GatewayResource::Gateways {
+                egress: std::collections::BTreeSet::from([SocketAddr::from((NODE, EGRESS))]).into(),
+            },
             GatewayResource::Route(
                 RouteSpec {
                     name,
                     addresses: [IpAddr::V4(VIP)].into(),
-                    ports: vec![port],
+                    ports: vec![port].into(),
                     captured_at: Default::default(),
                     targets: vec![target],
                 }

@@ -39,11 +39,11 @@ fn target(cluster: &str, ready: u32) -> TargetSpec {
     TargetSpec {
         cluster: cluster.parse().unwrap(),
         proximity: Proximity::Elsewhere,
-        services: BTreeSet::new(),
-        ports: BTreeSet::new(),
+        services: [].into(),
+        ports: [].into(),
         ready,
         end_to_end: EndToEnd::None,
-        accounts: BTreeSet::new(),
+        accounts: [].into(),
     }
 }
 
@@ -55,7 +55,7 @@ fn name(text: &str, kind: NameKind, index: u32, targets: &[(&str, u32)]) -> Name
         pod: None,
         vip: vip(index),
         headless: false,
-        ports: vec![port(8082, Some("http"), Protocol::Tcp), port(9000, None, Protocol::Tcp)],
+        ports: vec![port(8082, Some("http"), Protocol::Tcp), port(9000, None, Protocol::Tcp)].into(),
         targets: targets.iter().map(|(cluster, ready)| target(cluster, *ready)).collect(),
     }
 }
@@ -65,14 +65,17 @@ fn headless(spec: NameSpec) -> NameSpec {
 }
 
 fn resources(names: impl IntoIterator<Item = NameSpec>) -> Resources<ClusterResource> {
-    let this = ClusterResource::Itself(SelfSpec {
-        cluster: ClusterName::parse("cluster-1").unwrap(),
-        trust_domain: TrustDomain::parse("org.example").unwrap(),
-        locality: Locality::default(),
-    });
+    let this = ClusterResource::Itself(
+        SelfSpec {
+            cluster: ClusterName::parse("cluster-1").unwrap(),
+            trust_domain: TrustDomain::parse("org.example").unwrap(),
+            locality: Locality::default(),
+        }
+        .into(),
+    );
     let domain = |domain: &str| {
         let (domain, gns) = (Domain::parse(domain).unwrap(), "acme".parse().unwrap());
-        ClusterResource::Domain(DomainSpec { domain, gns, members: BTreeSet::new() })
+        ClusterResource::Domain(DomainSpec { domain, gns, members: BTreeSet::new() }.into())
     };
     let fixed = [this, domain("acme.example.com"), domain("empty.example.com")];
     let all = fixed.into_iter().chain(names.into_iter().map(|name| ClusterResource::Name(name.into())));

@@ -36,7 +36,7 @@ fn import(service: &str, kind: ImportKind) -> ClusterResource {
 fn of_set(text: &str, kind: NameKind, index: u32, targets: &[(&str, u32)]) -> NameSpec {
     NameSpec {
         domain: Domain::cluster_set(),
-        ports: vec![port(42, Some("tcp"), Protocol::Tcp)],
+        ports: vec![port(42, Some("tcp"), Protocol::Tcp)].into(),
         ..name(&format!("{text}.{SHOP}"), kind, index, targets)
     }
 }
@@ -64,7 +64,7 @@ fn zone() -> Zone {
         import("gone", ImportKind::Headless),
     ];
     let (domain, gns) = (Domain::cluster_set(), "clusterset".parse().unwrap());
-    let domain = ClusterResource::Domain(DomainSpec { domain, gns, members: BTreeSet::new() });
+    let domain = ClusterResource::Domain(DomainSpec { domain, gns, members: BTreeSet::new() }.into());
     all.extend(kinds.into_iter().chain([domain]).map(|resource| (resource.key(), resource)));
     build(&all, Generation::new(42), &AddressMode::Allocated, None)
 }

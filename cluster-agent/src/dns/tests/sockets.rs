@@ -6,7 +6,7 @@ use hickory_proto::{op::ResponseCode, rr::RData};
 use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     sync::oneshot,
     task::JoinHandle,
     time::timeout,
@@ -234,7 +234,7 @@ async fn tcp_takes_messages_in_any_pieces() {
 #[tokio::test]
 async fn tcp_connections_are_bounded_in_number_and_idle_time() {
     let server = Running::start(Some(zone()), |config| {
-        config.tcp = TcpLimits { connections: 2, idle: Duration::from_millis(400), pipelined: 2 };
+        config.tcp = TcpLimits { connections: 2, each: 2, idle: Duration::from_millis(400), pipelined: 2 };
     })
     .await;
     let query = query("catalog.acme.example.com.", RecordType::A).to_vec().unwrap();
@@ -245,14 +245,67 @@ async fn tcp_connections_are_bounded_in_number_and_idle_time() {
         receive(stream).await;
     }
     let mut third = TcpStream::connect(server.address).await.unwrap();
-    assert!(closed(&mut third).await, "one too many");
-    assert!(closed(&mut first).await, "idle");
+    send(&mut third, &query).await;
+    receive(&mut third).await;
+    assert!(closed(&mut first).await, "one too many, and the oldest");
     assert!(closed(&mut second).await, "idle");
+    assert!(closed(&mut third).await, "idle");
     // Garbage ends a connection: its place in the stream is lost.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     send(&mut stream, b"abc").await;
     assert!(closed(&mut stream).await);
     assert!(server.metrics().contains("tombolo_agent_dns_tcp_connections_refused_total 1"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_client_takes_no_more_than_its_share_of_the_connections() {
+    // Never answers, so that what is forwarded to it is under way for long.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut asked = Vec::new();
+    let server = Running::start(Some(zone()), |config| {
+        config.forward = ForwardTo::Server(silent.local_addr().unwrap());
+        config.limits.tcp_timeout = DEADLINE * 2;
+        config.tcp = TcpLimits { connections: 4, each: 3, idle: DEADLINE, pipelined: 2 };
+    })
+    .await;
+    let from = async |ip: [u8; 4]| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((ip, 0).into()).unwrap();
+        socket.connect(server.address).await.unwrap()
+    };
+    let own = query("catalog.acme.example.com.", RecordType::A).to_vec().unwrap();
+    let others = query("www.example.net.", RecordType::A).to_vec().unwrap();
+    let answered = async |stream: &mut TcpStream| {
+        send(stream, &own).await;
+        receive(stream).await;
+    };
+    // Idle ones go as soon as somebody needs them, who has fewer.
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(from([127, 0, 0, 9]).await);
+        answered(idle.last_mut().unwrap()).await;
+    }
+    let mut client = [from([127, 0, 0, 8]).await, from([127, 0, 0, 8]).await];
+    for stream in &mut client {
+        answered(stream).await;
+    }
+    assert!(closed(&mut idle[0]).await);
+    drop((client, idle));
+    // Busy ones do not, but they are a part of all.
+    let mut busy = Vec::new();
+    for at in 0..6 {
+        let mut stream = from([127, 0, 0, 9]).await;
+        if at < 3 {
+            send(&mut stream, &others).await;
+            asked.push(timeout(DEADLINE, silent.accept()).await.unwrap().unwrap());
+        } else {
+            assert!(closed(&mut stream).await, "it has its share");
+        }
+        busy.push(stream);
+    }
+    answered(&mut from([127, 0, 0, 8]).await).await;
+    drop((busy, asked));
     server.stop().await;
 }
 

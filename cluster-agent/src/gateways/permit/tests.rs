@@ -17,8 +17,8 @@ fn pod(caller: &Caller, addresses: &[&str]) -> PodObject {
     PodObject {
         namespace: caller.namespace.clone(),
         name: caller.pod.clone(),
-        uid: caller.uid.clone(),
-        node: Some("n1".to_owned()),
+        uid: caller.uid.clone().into(),
+        node: Some("n1".parse().unwrap()),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         host_network: false,
         account: caller.account.clone(),
@@ -42,6 +42,7 @@ fn hello(role: GatewayRole, caller: &Caller) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }
@@ -153,7 +154,7 @@ fn pods_that_are_not_known_yet() {
     assert_eq!(permit(say(), &cart, &own(), &Pods::default()), not_known);
     assert_eq!(permit(say(), &cart, &own(), &pods([pod(&cart, &[])])), not_known, "without an address");
     // What is known is the pod that had the name before.
-    let before = PodObject { uid: "other".to_owned(), ..pod(&cart, &[IP]) };
+    let before = PodObject { uid: "other".into(), ..pod(&cart, &[IP]) };
     assert_eq!(permit(say(), &cart, &own(), &pods([before])), not_known);
     let before = PodObject { account: "admin".parse().unwrap(), ..pod(&cart, &[IP]) };
     assert_eq!(permit(say(), &cart, &own(), &pods([before])), not_known);

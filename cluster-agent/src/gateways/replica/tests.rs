@@ -36,7 +36,11 @@ impl Replica {
     }
 
     fn set(&self) -> Vec<(String, bool)> {
-        self.hub.gateways().into_iter().map(|(instance, gateway)| (instance, gateway.connected)).collect()
+        self.hub
+            .gateways()
+            .into_iter()
+            .map(|(instance, gateway)| (instance, gateway.presence == Presence::Connected))
+            .collect()
     }
 }
 
@@ -53,6 +57,7 @@ fn hello(instance: &str, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }
@@ -116,6 +121,23 @@ fn a_replica_that_is_lost_takes_nothing_with_it() {
     assert_eq!(a.set(), is(&[("one", false), ("two", true)]));
     let _one = a.connect("one", 1);
     assert_eq!(a.set(), is(&[("one", true), ("two", true)]));
+}
+
+#[test]
+fn one_that_comes_over_on_its_way_out_takes_no_callers() {
+    let (mut a, b) = (Replica::start(), Replica::start());
+    let _stays = a.connect("stays", 2);
+    let _here = b.connect("one", 1);
+    a.ask(&b);
+    // The replica it was connected to ends, and the other one has not noticed yet: no report comes before it is led to.
+    a.hub.hello(GatewayHello { leaving: true, ..hello("one", 1) }).unwrap();
+    let _stream = a.hub.open("one", None).unwrap().0;
+    assert_eq!(a.set(), is(&[("one", false), ("stays", true)]));
+    a.hub.lost("other");
+    assert_eq!(a.set(), is(&[("one", false), ("stays", true)]));
+    // Another process in the same pod is one that stays.
+    let _again = a.connect("one", 1);
+    assert_eq!(a.set(), is(&[("one", true), ("stays", true)]));
 }
 
 #[test]

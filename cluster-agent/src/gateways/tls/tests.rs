@@ -40,8 +40,8 @@ fn pod(namespace: &str, account: &str, name: &str, node: &str, address: &str) ->
     Object::Pod(PodObject {
         namespace: namespace.parse().unwrap(),
         name: name.parse().unwrap(),
-        uid: format!("uid-{name}"),
-        node: Some(node.to_owned()),
+        uid: format!("uid-{name}").into(),
+        node: Some(node.parse().unwrap()),
         addresses: [address.parse().unwrap()].into(),
         host_network: false,
         account: account.parse().unwrap(),
@@ -134,11 +134,13 @@ impl Lab {
         let own = membership();
         let itself =
             SelfSpec { cluster: own.cluster, trust_domain: own.trust_domain, locality: Locality::default() };
-        let resources: Resources<ClusterResource> =
-            [ClusterResource::Itself(itself), ClusterResource::Bundle(self.organization.bundle_spec())]
-                .into_iter()
-                .map(|resource| (resource.key(), resource))
-                .collect();
+        let resources: Resources<ClusterResource> = [
+            ClusterResource::Itself(itself.into()),
+            ClusterResource::Bundle(self.organization.bundle_spec().into()),
+        ]
+        .into_iter()
+        .map(|resource| (resource.key(), resource))
+        .collect();
         let gateways = self.hub.gateways();
         let local = Local {
             view: &self.view,
@@ -254,6 +256,7 @@ fn hello(role: GatewayRole, instance: &str, address: &str) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }

@@ -21,7 +21,7 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::Value;
 use std::{collections::BTreeSet, net::IpAddr};
 use tombolo_model::{
-    AccountName, DnsLabel, NamespaceName, bounds, intent::Labels, inventory::ServiceKey, mcs::Traits,
+    AccountName, DnsLabel, Held, NamespaceName, bounds, intent::Labels, inventory::ServiceKey, mcs::Traits,
 };
 
 /// On each object that the agent makes: it is not one to be read.
@@ -92,7 +92,7 @@ pub(super) fn service(mut object: Service, vips: &[IpNet]) -> Read {
         return Read { problems, ..Read::passed_over(key) };
     }
     let spec = object.spec.get_or_insert_default();
-    let traits = convert::traits(spec);
+    let traits = convert::traits(spec).into();
     if spec.type_.as_deref() == Some("ExternalName") {
         let target = spec.external_name.as_deref().unwrap_or_default();
         problems.push(format!(
@@ -161,7 +161,7 @@ fn claim(spec: &ServiceSpec, vips: &[IpNet]) -> Option<String> {
 }
 
 /// A Service that stands for nothing in the cluster: known, so that its ServiceExport can be told so.
-fn external(key: &ObjectKey, traits: Traits) -> Option<ServiceObject> {
+fn external(key: &ObjectKey, traits: Held<Traits>) -> Option<ServiceObject> {
     let key = ServiceKey { namespace: key.namespace.clone(), name: DnsLabel::parse(key.name.as_str()).ok()? };
     let (created_s, ports, account) = (None, Vec::new(), None);
     Some(ServiceObject {
@@ -260,14 +260,13 @@ pub(super) fn pod(object: Pod) -> Read {
         Err(error) => return Read::of(key, Err(format!("spec.serviceAccountName: {error}"))),
     };
     let texts = status.pod_ips.unwrap_or_default().into_iter().map(|address| address.ip).chain(status.pod_ip);
-    let addresses: BTreeSet<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
     let pod = PodObject {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
-        uid: object.metadata.uid.unwrap_or_default(),
-        node: spec.node_name,
+        uid: object.metadata.uid.unwrap_or_default().into(),
+        node: spec.node_name.and_then(|name| AccountName::parse(&name).ok()),
         host_network: spec.host_network.unwrap_or_default(),
-        addresses: addresses.into_iter().collect(),
+        addresses: texts.filter_map(|text| text.parse().ok()).collect(),
         account,
     };
     Read::of(key, Ok(Object::Pod(pod)))

@@ -4,7 +4,10 @@ use super::{
     convert::Read,
     mcs::{Mcs, McsVersion},
 };
-use crate::source::{Change, ObjectKey, ObjectKind};
+use crate::{
+    sorted::Sorted,
+    source::{Change, ObjectKey, ObjectKind},
+};
 use k8s_openapi::jiff::Timestamp;
 use std::{
     collections::BTreeMap,
@@ -66,7 +69,7 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 struct Kind {
     /// By namespace and name: of pods there are many.
-    objects: BTreeMap<NamespaceName, BTreeMap<AccountName, Listed>>,
+    objects: BTreeMap<NamespaceName, Sorted<AccountName, Listed>>,
     problems: BTreeMap<ObjectKey, Vec<String>>,
     list: u32,
     complete: bool,
@@ -228,8 +231,7 @@ impl Kind {
         if let Some(named) = self.objects.get_mut(&key.namespace) {
             return named.insert(key.name.clone(), now);
         }
-        self.objects.insert(key.namespace.clone(), [(key.name.clone(), now)].into());
-        None
+        self.objects.entry(key.namespace.clone()).or_default().insert(key.name.clone(), now)
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Option<Listed> {

@@ -197,7 +197,8 @@ fn pods_say_who_serves() {
     let service = view.services.values().next().unwrap();
     let accounts: Vec<_> = service.accounts.iter().map(|account| account.as_str()).collect();
     assert_eq!(accounts, ["first", "second"]);
-    let of = |address: &str| service.endpoints[&address.parse().unwrap()].account.clone().unwrap();
+    let of =
+        |address: &str| service.endpoints[&address.parse().unwrap()].account_in(&service.accounts).unwrap();
     assert_eq!((of("10.1.0.1").as_str(), of("fd00::1").as_str()), ("first", "first"));
     assert_eq!(service.ports[0].endpoints.len(), 3);
     assert!(view.probes().is_empty(), "Kubernetes checks them");

@@ -34,6 +34,8 @@ use tombolo_runtime::telemetry::chain;
 /// How long a watch lasts before it is asked for anew, in seconds. A connection that died without a word is noticed
 /// five seconds later.
 const WATCH_S: u32 = 60;
+/// Objects of a list that are asked for together: a page is whole in memory, twice, and a pod is some kilobytes.
+const PAGE: u32 = 200;
 /// The waits after a failure.
 const LEAST: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_secs(5);
@@ -53,13 +55,12 @@ pub(super) fn all(
     let terms = |field: &str, but: Option<&NamespaceName>| -> Vec<String> {
         excluded.iter().filter(|name| Some(*name) != but).map(|name| format!("{field}!={name}")).collect()
     };
-    let outside =
-        |field: &str| watcher::Config::default().timeout(WATCH_S).fields(&terms(field, None).join(","));
+    let everywhere = watcher::Config::default().timeout(WATCH_S).page_size(PAGE);
+    let outside = |field: &str| everywhere.clone().fields(&terms(field, None).join(","));
     let inside = outside("metadata.namespace");
     let mut living = terms("metadata.namespace", Some(own));
     living.extend(["Succeeded", "Failed"].map(|phase| format!("status.phase!={phase}")));
     let living = living.join(",");
-    let everywhere = watcher::Config::default().timeout(WATCH_S);
     let exports = with_exports.then(|| mcs::exports(client.clone(), inside.clone()));
     let mut all = select_all([
         watched::<PartialObjectMeta<Namespace>>(

@@ -52,11 +52,11 @@ fn target(cluster_name: &str, proximity: Proximity, service: &str) -> TargetSpec
     TargetSpec {
         cluster: cluster(cluster_name),
         proximity,
-        services: BTreeSet::from([ServiceKey::try_from(format!("default/{service}")).unwrap()]),
-        ports: BTreeSet::from([80]),
+        services: [ServiceKey::try_from(format!("default/{service}")).unwrap()].into(),
+        ports: [80].into(),
         ready: 1,
         end_to_end: EndToEnd::All,
-        accounts: BTreeSet::from([("default".parse().unwrap(), service.parse().unwrap())]),
+        accounts: [("default".parse().unwrap(), service.parse().unwrap())].into(),
     }
 }
 
@@ -71,7 +71,7 @@ fn name(text: &str, index: u8, kind: NameKind, targets: Vec<TargetSpec>) -> Name
             v6: format!("fd74:6f6d:6265:6c6f::{index:x}").parse().unwrap(),
         },
         headless: false,
-        ports: vec![],
+        ports: vec![].into(),
         targets,
     }
 }
@@ -80,22 +80,33 @@ fn snapshot() -> Resources<ClusterResource> {
     let trust_domain = TrustDomain::parse("acme.internal").unwrap();
     let both = BTreeSet::from([cluster("c1"), cluster("c2")]);
     [
-        ClusterResource::Itself(SelfSpec {
-            cluster: cluster("c1"),
-            trust_domain: trust_domain.clone(),
-            locality: Locality::default(),
-        }),
-        ClusterResource::Bundle(TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }),
-        ClusterResource::Peer(PeerSpec {
-            cluster: cluster("c2"),
-            proximity: Proximity::Region,
-            ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
-        }),
-        ClusterResource::Domain(DomainSpec {
-            domain: "acme.example.com".parse().unwrap(),
-            gns: "acme".parse().unwrap(),
-            members: both,
-        }),
+        ClusterResource::Itself(
+            SelfSpec {
+                cluster: cluster("c1"),
+                trust_domain: trust_domain.clone(),
+                locality: Locality::default(),
+            }
+            .into(),
+        ),
+        ClusterResource::Bundle(
+            TrustBundleSpec { trust_domain, roots: vec![], clusters: BTreeMap::new() }.into(),
+        ),
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: cluster("c2"),
+                proximity: Proximity::Region,
+                ingress: BTreeSet::from(["192.0.2.1:15008".to_owned()]),
+            }
+            .into(),
+        ),
+        ClusterResource::Domain(
+            DomainSpec {
+                domain: "acme.example.com".parse().unwrap(),
+                gns: "acme".parse().unwrap(),
+                members: both,
+            }
+            .into(),
+        ),
         ClusterResource::Name(
             name(
                 "cart.acme.example.com",
@@ -142,6 +153,7 @@ fn hello(role: GatewayRole, port: u16) -> GatewayHello {
         explicit: false,
         admin: None,
         pod: None,
+        leaving: false,
         beside: BTreeSet::new(),
     }
 }
@@ -158,7 +170,7 @@ fn gateways() -> Gateways {
     };
     [machine, pod, hello(GatewayRole::Egress, 3), hello(GatewayRole::Ingress, 4)]
         .into_iter()
-        .map(|hello| (hello.instance.clone(), Gateway { hello, connected: true }))
+        .map(|hello| (hello.instance.clone(), Gateway { hello, presence: Presence::Connected }))
         .collect()
 }
 
@@ -171,14 +183,14 @@ fn a_pod_that_is_gone_stands_before_nobody() {
             pod: pod.map(str::to_owned),
             ..hello(GatewayRole::Sidecar, 1)
         };
-        Gateways::from([(hello.instance.clone(), Gateway { hello, connected: true })])
+        Gateways::from([(hello.instance.clone(), Gateway { hello, presence: Presence::Connected })])
     };
     let there = |name: &str, uid: &str, address: &str| {
         let mut index = crate::index::Index::default();
         index.apply(crate::source::Object::Pod(crate::source::PodObject {
             namespace: "shop".parse().unwrap(),
             name: name.parse().unwrap(),
-            uid: uid.to_owned(),
+            uid: uid.into(),
             node: None,
             addresses: [address.parse().unwrap()].into(),
             host_network: false,
@@ -347,7 +359,8 @@ fn a_connected_sidecar_is_preferred() {
     let serves = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
     let gateway = |port, connected| {
         let hello = GatewayHello { serves: serves.clone(), ..hello(GatewayRole::Sidecar, port) };
-        (hello.instance.clone(), Gateway { hello, connected })
+        let presence = if connected { Presence::Connected } else { Presence::Vanished };
+        (hello.instance.clone(), Gateway { hello, presence })
     };
     let tunnel =
         |gateways: Gateways| Sidecars::of(&gateways, &View::default()).tunnel("10.0.0.1".parse().unwrap());
@@ -446,13 +459,13 @@ fn egress_gateways_alone_are_told_where_to_take_connections() {
     };
     let mut steps = Synthesizer::default();
     steps.step(&state, local(&nowhere)).unwrap();
-    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::new());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), [].into());
     let changed = steps.step(&state, local(&exposed)).unwrap();
     assert_eq!(
         changed,
         Changed::Keys([ResourceKey::new("route", "cart.acme.example.com")].into()),
         "and nothing else"
     );
-    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), BTreeSet::from([(80, 16_384)]));
-    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), BTreeSet::new());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Egress), [(80, 16_384)].into());
+    assert_eq!(told(steps.synthesis(), GatewayRole::Sidecar), [].into());
 }

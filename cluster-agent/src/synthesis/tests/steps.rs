@@ -136,7 +136,8 @@ impl World {
                 if b.is_multiple_of(5) {
                     self.gateways.remove(&hello.instance);
                 } else {
-                    let gateway = Gateway { hello: hello.clone(), connected: b % 5 > 1 };
+                    let presence = Presence::ALL[usize::from(b % 5) % 3];
+                    let gateway = Gateway { hello: hello.clone(), presence };
                     self.gateways.insert(hello.instance, gateway);
                 }
             }
@@ -147,7 +148,7 @@ impl World {
                     ingress: BTreeSet::from([format!("192.0.2.{b}:15008")]),
                 };
                 let key = ResourceKey::new("peer", peer.cluster.as_str());
-                self.resource(key, (!b.is_multiple_of(3)).then_some(ClusterResource::Peer(peer)));
+                self.resource(key, (!b.is_multiple_of(3)).then_some(ClusterResource::Peer(peer.into())));
             }
             8 => {
                 let trust_domain = TrustDomain::parse("acme.internal").unwrap();
@@ -156,14 +157,14 @@ impl World {
                     roots: vec![format!("root {b}")],
                     clusters: BTreeMap::new(),
                 };
-                self.resource(ResourceKey::new("bundle", ""), Some(ClusterResource::Bundle(bundle)));
+                self.resource(ResourceKey::new("bundle", ""), Some(ClusterResource::Bundle(bundle.into())));
             }
             9 => {
                 let pod = PodObject {
                     namespace: "default".parse().unwrap(),
                     name: format!("p{}", a % 3).parse().unwrap(),
-                    uid: String::new(),
-                    node: Some(format!("n{}", b % 2)),
+                    uid: "".into(),
+                    node: Some(format!("n{}", b % 2).parse().unwrap()),
                     addresses: [format!("10.0.{}.{}", a % 3, b % 3).parse().unwrap()].into(),
                     host_network: b % 8 == 7,
                     account: format!("a{}", b % 3).parse().unwrap(),
@@ -193,7 +194,10 @@ impl World {
                     against: BTreeMap::new(),
                 };
                 let key = ResourceKey::new("capture", "default");
-                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Capture(capture)));
+                self.resource(
+                    key,
+                    (!b.is_multiple_of(4)).then_some(ClusterResource::Capture(capture.into())),
+                );
             }
             _ => {
                 let members = BTreeSet::from([cluster("c1"), cluster(&format!("c{b}"))]);
@@ -203,7 +207,7 @@ impl World {
                     members,
                 };
                 let key = ResourceKey::new("domain", "acme.example.com");
-                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Domain(domain)));
+                self.resource(key, (!b.is_multiple_of(4)).then_some(ClusterResource::Domain(domain.into())));
             }
         }
     }

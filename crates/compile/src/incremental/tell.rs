@@ -137,7 +137,7 @@ impl Incremental {
                 let (upserts, removes) = parts.entry(*id).or_default();
                 let key = render::capture_key(&namespace);
                 match capture {
-                    Some(capture) => drop(upserts.insert(key, ClusterResource::Capture(capture))),
+                    Some(capture) => drop(upserts.insert(key, ClusterResource::Capture(capture.into()))),
                     None => drop(removes.insert(key)),
                 }
             }

@@ -89,7 +89,7 @@ pub(crate) fn service(created_s: i64, ports: Vec<PortSpec>) -> ServiceRecord {
         ready: 1,
         total: 1,
         tunnelled: 1,
-        accounts: BTreeSet::from([AccountName::parse("default").unwrap()]),
+        accounts: [AccountName::parse("default").unwrap()].into(),
         pods: BTreeMap::new(),
         export: None,
     }
@@ -118,7 +118,7 @@ pub(crate) fn exported(record: ServiceRecord, created_s: i64) -> ServiceRecord {
         labels: Labels::new(),
         annotations: Labels::new(),
     };
-    ServiceRecord { export: Some(export), ..record }
+    ServiceRecord { export: Some(export.into()), ..record }
 }
 
 /// The namespace of a cluster, in which its agent makes ServiceImports.
@@ -294,6 +294,7 @@ fn some_service() -> impl Strategy<Value = ServiceRecord> {
     (0i64..4, prop::collection::vec(some_port(), 0..4), any::<bool>(), 0u32..3, 0u32..3, pods, export)
         .prop_map(|(created_s, ports, headless, ready, tunnelled, pods, export)| {
             let tunnelled = tunnelled.min(ready);
+            let export = export.map(Box::new);
             ServiceRecord { headless, ready, tunnelled, pods, export, ..service(created_s, ports) }
         })
 }

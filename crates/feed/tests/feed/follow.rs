@@ -1,6 +1,6 @@
 //! Following: what reaches the readers, and what does not.
 
-use crate::sender::{Running, Sender, options, peers};
+use crate::sender::{RETRY_AFTER, Running, Sender, options, peers};
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -58,6 +58,26 @@ async fn snapshot_delta_and_acknowledgements() {
     assert_eq!(status.sender.unwrap().software, Hello::current("test-sender").software);
     call.more([FeedLine::Heartbeat { generation: g(11) }]);
     assert_eq!(running.until(|status| status.newest == g(11)).await.lag(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_without_room_is_sent_again_when_it_was_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = Sender::listen(folder.path());
+    sender.answer("/ack", 429, "{}");
+    let _running = Running::start(&sender.socket, options());
+    let publisher = publisher();
+    let mut call = sender.call().await;
+    call.say(publisher.open(None));
+    assert_eq!(sender.ack().await, json!({"generation": 1}));
+    let refused = Instant::now();
+    sender.answer("/ack", 204, "");
+    while refused.elapsed() < RETRY_AFTER - Duration::from_secs(1) {
+        call.more([publisher.beat(g(1))]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(sender.ack().await, json!({"generation": 1}), "it was not taken");
+    assert!(refused.elapsed() >= RETRY_AFTER);
 }
 
 #[tokio::test(start_paused = true)]

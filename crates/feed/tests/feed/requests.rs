@@ -1,6 +1,6 @@
 //! Small requests on the feed's connection.
 
-use crate::sender::{Running, Sender, options};
+use crate::sender::{RETRY_AFTER, Running, Sender, options};
 use futures::FutureExt;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -27,10 +27,13 @@ async fn answers_and_refusals() {
     let error = requests.post::<_, Value>("/inventory", &()).await.unwrap_err();
     assert_eq!(error.to_string(), "refused with status 409: send it whole");
     assert_eq!((error.status().unwrap().as_u16(), error.retry()), (409, false));
+    assert_eq!(error.wait(Duration::from_secs(1)), Duration::from_secs(1));
     sender.answer("/busy", 503, "<html>");
     let error = requests.post::<_, Value>("/busy", &()).await.unwrap_err();
     assert_eq!(error.to_string(), "refused with status 503: Service Unavailable");
     assert!(error.retry());
+    assert_eq!(error.wait(Duration::from_secs(1)), RETRY_AFTER, "as it was told");
+    assert_eq!(error.wait(RETRY_AFTER * 2), RETRY_AFTER * 2, "or later");
 
     sender.answer("/odd", 200, "odd");
     assert!(matches!(requests.post::<_, Value>("/odd", &()).await, Err(RequestError::Json { .. })));

@@ -26,6 +26,8 @@ use tombolo_runtime::task;
 use tombolo_wire::{codec::encode_line, message::FeedLine, version::Hello};
 
 /// Longer than anything here takes, in the clock of the test.
+/// What 429 and 503 say.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(120);
 
 /// A receiver asked for the feed.
@@ -168,7 +170,11 @@ async fn one(
         .await
         .unwrap();
     let (status, text) = known.unwrap_or((204, String::new()));
-    let answer = Response::builder().status(StatusCode::from_u16(status).unwrap()).body(()).unwrap();
+    let mut answer = Response::builder().status(StatusCode::from_u16(status).unwrap());
+    if matches!(status, 429 | 503) {
+        answer = answer.header("retry-after", RETRY_AFTER.as_secs());
+    }
+    let answer = answer.body(()).unwrap();
     let mut out = respond.send_response(answer, text.is_empty()).unwrap();
     if !text.is_empty() {
         out.send_data(Bytes::from(text), true).unwrap();
@@ -215,11 +221,14 @@ pub(crate) fn options() -> Options<ClusterResource> {
 /// Peers with these numbers, as resources.
 pub(crate) fn peers(numbers: &[u8]) -> Resources<ClusterResource> {
     let peer = |n: &u8| {
-        ClusterResource::Peer(PeerSpec {
-            cluster: ClusterName::parse(&format!("cluster-{n}")).unwrap(),
-            proximity: Proximity::Region,
-            ingress: [format!("192.0.2.{n}:15443")].into(),
-        })
+        ClusterResource::Peer(
+            PeerSpec {
+                cluster: ClusterName::parse(&format!("cluster-{n}")).unwrap(),
+                proximity: Proximity::Region,
+                ingress: [format!("192.0.2.{n}:15443")].into(),
+            }
+            .into(),
+        )
     };
     numbers.iter().map(peer).map(|resource| (resource.key(), resource)).collect()
 }

@@ -117,6 +117,8 @@ impl<R: Resource> Publisher<R> {
         if changed.is_empty() && !self.history.is_empty() {
             return false;
         }
+        // Nobody asks what led to the first state that is remembered: that would be all of it.
+        let changed = if self.history.is_empty() { BTreeSet::new() } else { changed };
         self.kept += changed.len();
         self.history.push_back(Point { generation, digest: self.sum.digest(), changed });
         self.trim();

@@ -56,11 +56,14 @@ fn two() -> (Publisher<Thing>, Receiver<Thing>) {
 
 /// A line for the codec's tests to damage.
 pub(crate) fn snapshot_line() -> Vec<u8> {
-    let peer = ClusterResource::Peer(PeerSpec {
-        cluster: ClusterName::parse("cluster-2").unwrap(),
-        proximity: Proximity::Region,
-        ingress: BTreeSet::from(["127.0.0.1:15443".to_owned()]),
-    });
+    let peer = ClusterResource::Peer(
+        PeerSpec {
+            cluster: ClusterName::parse("cluster-2").unwrap(),
+            proximity: Proximity::Region,
+            ingress: BTreeSet::from(["127.0.0.1:15443".to_owned()]),
+        }
+        .into(),
+    );
     let mut publisher = Publisher::new(1);
     publisher.publish(generation(3), BTreeMap::from([(peer.key(), peer)]));
     encode_line(&publisher.open(None)[0]).unwrap()

@@ -1,7 +1,14 @@
 //! Bodies that cannot be taken: each is answered with what to change. The problems are goldens: programs match on them.
 
 use super::Controller;
+use axum::{
+    body::{Body, Bytes},
+    http::Request,
+};
+use futures::{future::join_all, stream};
 use serde_json::json;
+use std::{convert::Infallible, pin::pin, time::Duration};
+use tower::ServiceExt as _;
 
 #[tokio::test]
 async fn wrong_bodies_are_refused_by_name() {
@@ -57,6 +64,37 @@ async fn large_bodies_are_refused() {
     let body = format!("{{\"name\":\"{}\"}}", "x".repeat(super::super::extract::MOST_BYTES - 11));
     let read = controller.call("POST", path).token(&admin).text(&body).send().await;
     read.problem(422, "invalid-field");
+}
+
+/// Bodies that never come to their end keep another organization from nothing.
+#[tokio::test]
+async fn bodies_are_shared_out_by_organization() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    let other = controller.organization("other").await;
+    let stuck = (0..100).map(|_| {
+        let request = Request::post("/api/v1/organizations/acme/clusters")
+            .header("authorization", format!("Bearer {admin}"))
+            .header("content-type", "application/json")
+            .body(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()))
+            .unwrap();
+        controller.router.clone().oneshot(request)
+    });
+    let mut stuck = pin!(join_all(stuck));
+    let body = json!({ "name": "cluster-1" });
+    let honest = async {
+        // as many as may be are under way once one more of theirs has no room
+        let theirs = || controller.post(&admin, "/organizations/acme/clusters", &body);
+        while tokio::time::timeout(Duration::from_secs(1), theirs()).await.is_ok() {
+            controller.clock.advance(Duration::from_secs(1));
+        }
+        controller.post(&other, "/organizations/other/clusters", &body).await.expect(201);
+    };
+    let first = tokio::select! {
+        all = &mut stuck => Some(all.len()),
+        () = honest => None,
+    };
+    assert_eq!(first, None, "they are answered one day, and nobody waits for that");
 }
 
 #[tokio::test]

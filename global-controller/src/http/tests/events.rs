@@ -14,7 +14,11 @@ struct Stream {
 
 impl Stream {
     async fn open(controller: &Controller, token: &str, last: Option<u64>) -> Self {
-        let mut request = axum::http::Request::get("/api/v1/organizations/acme/events")
+        Self::of("acme", controller, token, last).await
+    }
+
+    async fn of(org: &str, controller: &Controller, token: &str, last: Option<u64>) -> Self {
+        let mut request = axum::http::Request::get(format!("/api/v1/organizations/{org}/events"))
             .header("authorization", format!("Bearer {token}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last.to_string());
@@ -85,6 +89,36 @@ async fn a_follower_that_comes_back_misses_nothing() {
     let mut stream = Stream::open(&controller, &admin, Some(99)).await;
     assert_eq!(stream.next().await.unwrap().1, Some(6));
     assert_eq!(stream.next().await.unwrap().0, "reset");
+}
+
+#[tokio::test]
+async fn followers_are_shared_out_by_organization() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    let other = controller.organization("other").await;
+    let mut all = Vec::new();
+    for (org, token) in [
+        ("acme", &admin),
+        ("acme", &admin),
+        ("acme", &admin),
+        ("acme", &admin),
+        ("other", &other),
+        ("other", &other),
+    ] {
+        let mut stream = Stream::of(org, &controller, token, None).await;
+        assert_eq!(stream.next().await.unwrap().0, "hello");
+        all.push(stream);
+    }
+    for (org, token) in [("acme", &admin), ("other", &other)] {
+        controller.cluster(token, org, "cluster-1").await;
+    }
+    let mut heard = Vec::new();
+    for mut stream in all {
+        heard.push(stream.next().await.map(|(kind, ..)| kind));
+    }
+    // the fourth took the first one's place; then, where all were taken, the second of the other organization the next
+    let audit = Some("audit".to_owned());
+    assert_eq!(heard, [None, None, audit.clone(), audit.clone(), audit.clone(), audit]);
 }
 
 #[tokio::test]

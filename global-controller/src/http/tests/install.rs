@@ -1,6 +1,7 @@
 //! What is installed in a cluster: asked for by version, taken out, and gone back to. And the manifest of the agent.
 
 use super::Controller;
+use crate::http::problem::Problem;
 use axum::{body::Body, http::Request};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -204,10 +205,47 @@ async fn the_manifest_is_for_anybody_and_has_no_secret() {
     let other = get("/install/agent.yaml?organization=no-such-org&cluster=no-such-cluster").await;
     let same = other.1.replace("no-such-org", "acme").replace("no-such-cluster", "cluster-1") == text;
     assert!(other.0 == 200 && same, "it says which there are");
-    let (_, chosen) = get(&format!("{path}&registry=localhost&version=dev")).await;
-    assert!(chosen.contains("image: \"localhost/tombolo-agent:dev\""));
+    let (_, chosen) = get(&format!("{path}&registry=registry.example.com/tombolo&version=dev")).await;
+    assert!(chosen.contains("image: \"registry.example.com/tombolo/tombolo-agent:dev\""));
     for wrong in ["", "&registry=a%20b", "&version=%22", "&colour=red"] {
         let path = if wrong.is_empty() { "/install/agent.yaml".to_owned() } else { format!("{path}{wrong}") };
         assert_eq!(get(&path).await.0, 422, "{wrong}");
     }
+}
+
+/// Whoever applies what the controller serves must not get somebody else's programs by it.
+#[tokio::test]
+async fn another_registry_is_for_an_admin_to_choose() {
+    let controller = Controller::start().await;
+    let admin = controller.organization("acme").await;
+    let stranger = controller.organization("other").await;
+    let editor = controller.token("acme", "editor", "editor").await;
+    let get = async |token: Option<&str>| {
+        let mut request = Request::get(
+            "/install/agent.yaml?organization=acme&cluster=cluster-1&registry=mirror.example.com/t&version=1",
+        );
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = controller.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    };
+    for (token, status) in [
+        (None, 401),
+        (Some(editor.as_str()), 403),
+        (Some(stranger.as_str()), 404),
+        (Some(controller.owner.as_str()), 403),
+    ] {
+        let (told, text) = get(token).await;
+        assert_eq!(told, status, "{text}");
+        let problem: Problem = serde_json::from_str(&text).unwrap();
+        let field = problem.errors.iter().find(|error| error.field == "registry").unwrap();
+        assert!(field.remedy.contains("leave it out, for registry.example.com/tombolo"), "{field:?}");
+        assert!(!text.contains("mirror.example.com"), "{text}");
+    }
+    let (status, text) = get(Some(&admin)).await;
+    assert!(status == 200 && text.contains("image: \"mirror.example.com/t/tombolo-agent:1\""), "{text}");
 }

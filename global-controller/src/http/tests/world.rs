@@ -2,7 +2,7 @@
 
 use crate::{
     app::{
-        Deps, MOST_FOLLOWERS,
+        Deps,
         caller::{Role, Secret},
         service::Catalogs,
     },
@@ -29,11 +29,15 @@ use tombolo_runtime::{
     clock::{Clock, ManualClock},
     drain::{self, Drain},
     metrics::Metrics,
+    places::{Places, Shares},
     task,
 };
 use tombolo_testkit::{clock, postgres::Database};
 use tower::ServiceExt as _;
 use uuid::Uuid;
+
+/// Few.
+const FOLLOWERS: Shares = Shares { all: 4, each: 3 };
 
 /// A controller.
 pub(crate) struct Controller {
@@ -145,7 +149,7 @@ impl Controller {
             vip_pools: ("241.0.0.0/8".to_owned(), "fd00:1::/64".to_owned()),
             root_overlap: chrono::TimeDelta::hours(25),
             catalogs: Catalogs::default(),
-            followers: Arc::new(tokio::sync::Semaphore::new(MOST_FOLLOWERS)),
+            followers: Places::new(FOLLOWERS),
             stop: watch,
         });
         let owner = Secret::generate(Secret::API);

@@ -1,0 +1,109 @@
+//! What was read a moment ago. The same few values stand in many places: the namespace of a pod, the cluster of a target, the ports of a
+//! service. Whoever reads one that was read just before gets that one.
+
+use crate::{held::Held, inventory::PortSpec};
+use serde::{Deserialize, Deserializer};
+use std::{
+    cell::RefCell,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    thread::LocalKey,
+};
+
+/// How many texts and how many lists a thread remembers; each at the place that its hash gives it, where the one before goes.
+const TEXTS: usize = 1024;
+const LISTS: usize = 64;
+
+type Recent<T> = RefCell<Vec<Option<T>>>;
+
+thread_local! {
+    static TEXT: Recent<Arc<str>> = const { RefCell::new(Vec::new()) };
+    static PORTS: Recent<Held<Vec<PortSpec>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The value that is the same as this one; a new one where none was read lately.
+fn recall<T: Clone + 'static, U: Hash + Eq + ?Sized>(
+    recent: &'static LocalKey<Recent<T>>,
+    places: usize,
+    value: &U,
+    is: impl FnOnce(&T) -> &U,
+) -> Result<T, usize> {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    let place = usize::try_from(hasher.finish() % places as u64).unwrap_or_default();
+    // A thread that ends remembers nothing.
+    let known = recent.try_with(|recent| recent.try_borrow().ok()?.get(place)?.clone());
+    known.ok().flatten().filter(|known| is(known) == value).ok_or(place)
+}
+
+/// Remembers a value.
+fn remember<T: Clone + 'static>(
+    recent: &'static LocalKey<Recent<T>>,
+    places: usize,
+    place: usize,
+    value: T,
+) -> T {
+    let _ = recent.try_with(|recent| {
+        let mut recent = recent.try_borrow_mut().ok()?;
+        recent.resize(places, None);
+        *recent.get_mut(place)? = Some(value.clone());
+        Some(())
+    });
+    value
+}
+
+/// The text, to share.
+pub(crate) fn text(text: &str) -> Arc<str> {
+    recall(&TEXT, TEXTS, text, |known| known)
+        .unwrap_or_else(|place| remember(&TEXT, TEXTS, place, text.into()))
+}
+
+/// A list of ports that is read, to share.
+pub(crate) fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Held<Vec<PortSpec>>, D::Error> {
+    let ports = Vec::deserialize(deserializer)?;
+    let known = recall(&PORTS, LISTS, &ports, |known| known);
+    Ok(known.unwrap_or_else(|place| remember(&PORTS, LISTS, place, ports.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::RouteSpec;
+
+    #[test]
+    fn what_was_read_a_moment_ago_is_the_same_text() {
+        let (one, other) = (text("shop"), text("bank"));
+        assert_eq!((&*one, &*other), ("shop", "bank"));
+        assert!(Arc::ptr_eq(&one, &text("shop")) && Arc::ptr_eq(&other, &text("bank")));
+    }
+
+    #[test]
+    fn what_was_read_long_ago_is_forgotten() {
+        let first = text("first");
+        let texts: Vec<_> = (0..20 * TEXTS).map(|number| text(&number.to_string())).collect();
+        assert!(texts.iter().enumerate().all(|(number, text)| **text == *number.to_string()));
+        assert_eq!(Arc::strong_count(&first), 1, "nobody but us has it any more");
+        let held = texts.iter().filter(|text| Arc::strong_count(text) > 1).count();
+        assert!(held <= TEXTS, "{held}");
+    }
+
+    #[test]
+    fn ports_that_are_the_same_are_one_list() {
+        let read = |name: &str, port: u16| -> RouteSpec {
+            let ports = format!(r#"[{{"port":{port},"protocol":"TCP","app_protocol":"http"}}]"#);
+            let text = format!(r#"{{"name":"{name}","addresses":[],"ports":{ports},"targets":[]}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let (one, same, other) =
+            (read("a.example.com", 80), read("b.example.com", 80), read("a.example.com", 81));
+        assert_eq!((one.ports.as_ptr(), one.ports[0].port), (same.ports.as_ptr(), 80));
+        assert_eq!(other.ports[0].port, 81);
+        let mut changed = same.clone();
+        changed.ports[0].port = 82;
+        assert_eq!(
+            (one.ports[0].port, read("c.example.com", 80).ports[0].port),
+            (80, 80),
+            "who writes has his own"
+        );
+    }
+}
