@@ -1,5 +1,7 @@
 //! The capture modes beside each other, namespace by namespace: unchanged pods call another cluster's services, and its proxies see who they are.
 
+#![expect(clippy::print_stdout, reason = "which way a node captures is for people to see")]
+
 use crate::{
     everything::{assert_as_before, everything},
     lab::{Cluster, Lab},
