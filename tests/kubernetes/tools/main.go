@@ -3,6 +3,7 @@
 //	tools serve [-name NAME]           all servers, below
 //	tools get [-h2] [-H K:V] [-timeout D] URL      the status and the body
 //	tools load [-for D] [-clients N] [-h2] URL     requests one after the other by N clients; counts, as JSON
+//	tools keep [-for D] [-clients N] [-pause D] URL     connections that stay open, with a request now and then; how they fared, as JSON
 //	tools grpc ADDR TEXT               unary call of tools.Echo/Echo, then the standard health check
 //	tools chat ADDR COUNT              gRPC: messages in one stream, each after the answer to the one before
 //	tools ws URL TEXT                  WebSocket: one message there and back
@@ -39,6 +40,7 @@ var commands = map[string]command{
 	"serve":      {0, serve},
 	"get":        {1, get},
 	"load":       {1, load},
+	"keep":       {1, keep},
 	"grpc":       {2, grpcCall},
 	"chat":       {2, chatCall},
 	"ws":         {2, wsCall},

@@ -289,6 +289,40 @@ impl Lab {
         );
     }
 
+    /// Clusters that are made anew with options of `tests/kubernetes/up`, for this test alone, which ends with `as_ever`.
+    ///
+    /// # Panics
+    /// Where clusters are given, and when these can't be had.
+    pub(crate) async fn anew(count: usize, options: &[(&str, &str)]) -> Self {
+        Self::machines();
+        let mut lab = Self::up(1).await;
+        // until they are made as ever, nobody else can use them
+        littered();
+        script::<&str>("down", &[]).await.expect("the clusters go down");
+        let options: Vec<_> =
+            options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        script_with("up", &[count.to_string()], &options).await.expect("the clusters come up");
+        lab.clusters = Self::of(count);
+        lab
+    }
+
+    /// The clusters are made anew, without options.
+    pub(crate) async fn as_ever(self) {
+        script::<&str>("down", &[]).await.expect("the clusters go down");
+        script("up", &[self.clusters.len().to_string()]).await.expect("the clusters come up");
+        tidied();
+    }
+
+    /// The clusters of this machine.
+    fn of(count: usize) -> Vec<Cluster> {
+        let folder = checkout().join(".run/kubernetes/kubeconfigs");
+        let cluster = |number| {
+            let name = format!("c{number}");
+            Cluster { kubeconfig: folder.join(format!("{name}.yaml")), name, given: false }
+        };
+        (1..=count).map(cluster).collect()
+    }
+
     /// Waits until no other test has the clusters.
     pub(crate) async fn turn() -> Turn {
         TURN.lock().await
@@ -309,12 +343,7 @@ impl Lab {
             script::<&str>("down", &[]).await.expect("the clusters go down");
         }
         script("up", &[count.to_string()]).await.expect("the clusters come up");
-        let folder = checkout().join(".run/kubernetes/kubeconfigs");
-        let cluster = |number| {
-            let name = format!("c{number}");
-            Cluster { kubeconfig: folder.join(format!("{name}.yaml")), name, given: false }
-        };
-        Self { clusters: (1..=count).map(cluster).collect(), given: false, _turn: turn }
+        Self { clusters: Self::of(count), given: false, _turn: turn }
     }
 
     /// Whether the clusters are those of this machine, so that faults can be made.

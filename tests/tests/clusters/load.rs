@@ -4,10 +4,12 @@
 
 use crate::{lab::Cluster, onboard::SHOP, world::SOON};
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tombolo_testkit::wait::{until, until_ok};
 
 const POD: &str = "load";
+/// The pod of those that keep their connections, beside the other one.
+const KEPT: &str = "kept";
 /// How many call at once.
 const CLIENTS: u64 = 4;
 
@@ -59,9 +61,29 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// How connections fared that are kept open, with a request on each now and then. Nobody tried anything again.
+#[derive(Debug)]
+pub(crate) struct Kept(Value);
+
+impl Kept {
+    /// New connections were always taken, and their first requests answered. Of those that are kept, some ended, as those of a gateway that ends do;
+    /// not before it had its time; and no request was cut, but for one that met the end of its connection.
+    pub(crate) fn assert_ended_in_order(&self, at_least: Duration) {
+        let count = |what: &str| self.0[what].as_u64().unwrap_or_else(|| panic!("no {what}: {}", self.0));
+        println!("connections that were kept: {}", self.0);
+        assert!(count("requests") > 100, "too few to say anything: {}", self.0);
+        assert_eq!(count("refused"), 0, "{}", self.0);
+        assert!(count("closed") + count("reset") > 0, "none ended, so nothing was tried: {}", self.0);
+        assert!(count("lost") <= 1, "{}", self.0);
+        let shortest = self.0["shortest_ms"].as_f64().expect("a time");
+        assert!(shortest >= at_least.as_secs_f64() * 1000.0, "one ended too soon: {}", self.0);
+    }
+}
+
 /// It runs.
 pub(crate) struct Load<'a> {
     cluster: &'a Cluster,
+    pod: &'static str,
     url: String,
 }
 
@@ -69,26 +91,39 @@ impl<'a> Load<'a> {
     /// Four clients in a pod of this cluster, each with a new connection for each request, so that each is a choice of gateways. Some thirty calls
     /// a second: more would leave nothing of a small machine for what is to be seen.
     pub(crate) async fn start(cluster: &'a Cluster, url: &str) -> Self {
-        Self::with(cluster, &["-pause", "100ms", "-fresh", url]).await
+        Self::with(cluster, POD, &["load", "-pause", "100ms", "-fresh", url]).await
+    }
+
+    /// Four clients with a new connection for each request, each of which takes so long: what was under way, nobody tries again.
+    pub(crate) async fn of_slow_requests(cluster: &'a Cluster, url: &str, takes: Duration) -> Self {
+        let url = format!("{url}?wait={}s", takes.as_secs());
+        Self::with(cluster, POD, &["load", "-timeout", "60s", "-fresh", &url]).await
+    }
+
+    /// Four connections that are kept open, beside another load; to be ended by `kept`.
+    pub(crate) async fn of_kept_connections(cluster: &'a Cluster, url: &str) -> Self {
+        Self::with(cluster, KEPT, &["keep", "-pause", "2s", url]).await
     }
 
     /// Four clients that keep their connections, and whose requests take two seconds each: some are always under way.
     pub(crate) async fn of_long_requests(cluster: &'a Cluster, url: &str) -> Self {
-        Self::with(cluster, &["-timeout", "30s", &format!("{url}?wait=2s")]).await
+        Self::with(cluster, POD, &["load", "-timeout", "30s", &format!("{url}?wait=2s")]).await
     }
 
-    async fn with(cluster: &'a Cluster, options: &[&str]) -> Self {
+    /// A command of the tools, which takes how long and how many at once.
+    async fn with(cluster: &'a Cluster, name: &'static str, command: &[&str]) -> Self {
         let clients = CLIENTS.to_string();
-        let args = [&["load", "-for", "1h", "-clients", &clients], options].concat();
+        let (program, options) = command.split_first().expect("a command");
+        let args = [&[*program, "-for", "1h", "-clients", &clients], options].concat();
         let url = options.last().copied().unwrap_or_default();
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": POD, "namespace": SHOP },
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": SHOP },
             "spec": {
                 "restartPolicy": "Never", "nodeName": cluster.node(1),
                 "containers": [{ "name": "tools", "image": "localhost/tools:dev", "imagePullPolicy": "Never", "args": args }],
             },
         });
-        let load = Self { cluster, url: url.to_owned() };
+        let load = Self { cluster, pod: name, url: url.to_owned() };
         cluster.apply(&pod.to_string()).await.expect("a pod");
         let _ = until(
             "calls are made",
@@ -102,11 +137,24 @@ impl<'a> Load<'a> {
 
     async fn field(&self, path: &str) -> Result<String, String> {
         let path = format!("jsonpath={{{path}}}");
-        self.cluster.kubectl(&["-n", SHOP, "get", "pod", POD, "-o", &path]).await
+        self.cluster.kubectl(&["-n", SHOP, "get", "pod", self.pod, "-o", &path]).await
     }
 
     /// Ends it, and counts.
     pub(crate) async fn stop(self) -> Counts {
+        let said = self.end().await;
+        let count =
+            |what: &str| said[what].as_u64().unwrap_or_else(|| panic!("{}: no {what}: {said}", self.url));
+        let max_ms = said["max_ms"].as_f64().expect("a time");
+        Counts { requests: count("requests"), failed: count("failed"), max_ms, said }
+    }
+
+    /// Ends those that keep their connections.
+    pub(crate) async fn kept(self) -> Kept {
+        Kept(self.end().await)
+    }
+
+    async fn end(&self) -> Value {
         assert_eq!(self.field(".status.phase").await, Ok("Running".into()), "it called all the while");
         let id = self.field(".status.containerStatuses[0].containerID").await.expect("a container");
         let id = id.trim_start_matches("containerd://");
@@ -114,12 +162,10 @@ impl<'a> Load<'a> {
         self.cluster.node_exec(1, &kill).await.expect("told to stop");
         let phase = || self.field(".status.phase");
         let _ = until("it ends", SOON, phase, |phase| *phase == Ok("Succeeded".into())).await;
-        let said = until_ok("its counts", SOON, || self.cluster.kubectl(&["-n", SHOP, "logs", POD])).await;
-        let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-        self.cluster.kubectl(&["-n", SHOP, "delete", "pod", POD, "--timeout=120s"]).await.expect("it goes");
-        let count =
-            |what: &str| said[what].as_u64().unwrap_or_else(|| panic!("{}: no {what}: {said}", self.url));
-        let max_ms = said["max_ms"].as_f64().expect("a time");
-        Counts { requests: count("requests"), failed: count("failed"), max_ms, said }
+        let logs = || self.cluster.kubectl(&["-n", SHOP, "logs", self.pod]);
+        let said = until_ok("its counts", SOON, logs).await;
+        let delete = ["-n", SHOP, "delete", "pod", self.pod, "--timeout=120s"];
+        self.cluster.kubectl(&delete).await.expect("it goes");
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tombolo_testkit::wait::{until, until_ok};
 
@@ -82,6 +82,11 @@ pub(crate) async fn who(cluster: &Cluster) -> Result<String, String> {
     said["server"].as_str().map(str::to_owned).ok_or_else(|| format!("no server in {said}"))
 }
 
+/// How long a slow request takes: a gateway that ends goes on with it for longer.
+const UNDER_WAY: Duration = Duration::from_secs(15);
+/// How long a kept connection lives at least: a gateway that is told to end takes new ones for five seconds, and goes on with them for 25.
+const KEPT: Duration = Duration::from_secs(20);
+
 /// Both clusters get another version and one goes back, while a pod calls: no call fails.
 async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
     for cluster in [one, other] {
@@ -124,9 +129,14 @@ async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
         }
         over.store(true, Ordering::Relaxed);
     };
+    // and those that are under way when a gateway is told to end: they take less than the time that it has
+    let slow = Load::of_slow_requests(one, URL, UNDER_WAY).await;
     let ((requests, failures), ()) = tokio::join!(calling, upgrading);
     println!("calls during upgrade and rollback: {requests}, failed: {failures:?}");
     assert!(requests > 100 && failures.is_empty(), "{failures:?} of {requests}");
+    let counts = slow.stop().await;
+    println!("slow requests during upgrade and rollback: {}, failed: {}", counts.requests, counts.failed);
+    assert!(counts.requests > 8 && counts.failed == 0, "{counts:?}");
 }
 
 /// The cluster that serves is taken out, while long requests are under way to it: they end well, and later ones find the servers at home.
@@ -225,8 +235,11 @@ async fn two_clusters_two_commands_each_one_name() {
     assert_eq!(until_ok("calls go on", SOON, || who(one)).await, other.name);
 
     if lab.is_ours() {
+        // from before the first change to after the last one
+        let kept = Load::of_kept_connections(one, URL).await;
         upgrade(&world, one, other).await;
         taken_out_under_load(&world, one, other).await;
+        kept.kept().await.assert_ended_in_order(KEPT);
     } else {
         println!(
             "left out on given clusters: upgrade, rollback and uninstall under load, which name images on nodes"
