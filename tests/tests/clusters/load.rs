@@ -162,8 +162,8 @@ impl<'a> Load<'a> {
         self.cluster.node_exec(1, &kill).await.expect("told to stop");
         let phase = || self.field(".status.phase");
         let _ = until("it ends", SOON, phase, |phase| *phase == Ok("Succeeded".into())).await;
-        let logs = || self.cluster.kubectl(&["-n", SHOP, "logs", self.pod]);
-        let said = until_ok("its counts", SOON, logs).await;
+        let logs = ["-n", SHOP, "logs", self.pod];
+        let said = until_ok("its counts", SOON, || self.cluster.kubectl(&logs)).await;
         let delete = ["-n", SHOP, "delete", "pod", self.pod, "--timeout=120s"];
         self.cluster.kubectl(&delete).await.expect("it goes");
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
