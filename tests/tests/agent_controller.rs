@@ -196,6 +196,7 @@ impl Cluster {
             explicit: false,
             admin: None,
             pod: None,
+            leaving: false,
             beside: BTreeSet::new(),
         };
         let mut options = Options::new(

@@ -114,5 +114,5 @@ async fn by_ipv6() {
         assert_eq!(restarts, "0", "{app}: probes");
     }
     println!("called by {vip}, served by a Service of IPv6 alone");
-    lab.as_ever().await;
+    lab.usual_again().await;
 }

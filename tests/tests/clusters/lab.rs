@@ -289,7 +289,7 @@ impl Lab {
         );
     }
 
-    /// Clusters that are made anew with options of `tests/kubernetes/up`, for this test alone, which ends with `as_ever`.
+    /// Clusters that are made anew with options of `tests/kubernetes/up`, for this test alone, which ends with `usual_again`.
     ///
     /// # Panics
     /// Where clusters are given, and when these can't be had.
@@ -307,7 +307,7 @@ impl Lab {
     }
 
     /// The clusters are made anew, without options.
-    pub(crate) async fn as_ever(self) {
+    pub(crate) async fn usual_again(self) {
         script::<&str>("down", &[]).await.expect("the clusters go down");
         script("up", &[self.clusters.len().to_string()]).await.expect("the clusters come up");
         tidied();
