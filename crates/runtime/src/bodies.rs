@@ -191,7 +191,10 @@ impl<K: Clone + Eq + Hash> Room<K> {
         let sum = Taken { bodies: taken.0.bodies + bodies, bytes: taken.0.bytes + bytes };
         let has_little = of.bodies <= 1 && of.bytes <= (each / LITTLE).max(STEP);
         let open = |all: usize| if has_little { all } else { all - all / PARTS };
-        if of.bytes > each || sum.bytes > open(all) || of.bodies > most.each || sum.bodies > open(most.all) {
+        // Who has a place already asks for none: others that came after it keep it from nothing.
+        let no_place = bodies > 0 && (of.bodies > most.each || sum.bodies > open(most.all));
+        let no_room = bytes > 0 && (of.bytes > each || sum.bytes > open(all));
+        if no_place || no_room {
             return false;
         }
         taken.0 = sum;
