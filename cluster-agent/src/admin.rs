@@ -7,6 +7,7 @@ use crate::{
     health::Results,
     state::Membership,
     status::Reporting,
+    synthesis::Presence,
 };
 use prometheus_client::{
     collector::Collector,
@@ -155,12 +156,7 @@ impl Collector for Shown {
             (
                 "gateways_connected",
                 "Gateways that are connected",
-                count(
-                    gateways
-                        .values()
-                        .filter(|gateway| gateway.presence == crate::synthesis::Presence::Connected)
-                        .count(),
-                ),
+                count(gateways.values().filter(|gateway| gateway.presence == Presence::Connected).count()),
             ),
             ("intermediate_expiry_timestamp_seconds", "When the cluster's intermediate ends", ends),
         ];

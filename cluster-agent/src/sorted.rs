@@ -1,5 +1,13 @@
 //! Many values by their names. An API server lists objects in the order of their names, and a tree that grows at its end is half empty.
 
+/// Where the value of this key stands in values in order, or would stand. That it would at the end is seen at once.
+pub(crate) fn place<T, K: Ord>(values: &[T], key: &K, key_of: impl Fn(&T) -> &K) -> Result<usize, usize> {
+    match values.last() {
+        Some(last) if key_of(last) < key => Err(values.len()),
+        _ => values.binary_search_by(|known| key_of(known).cmp(key)),
+    }
+}
+
 /// Values by key, in order, one after the other. To add one at the end is cheap, and to add one elsewhere moves those after it: tens of thousands
 /// of small ones in some microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +24,8 @@ impl<K: Ord, V> Sorted<K, V> {
         self.0.is_empty()
     }
 
-    /// Where the key stands, or would stand.
     fn place(&self, key: &K) -> Result<usize, usize> {
-        match self.0.last() {
-            Some((last, _)) if last < key => Err(self.0.len()),
-            _ => self.0.binary_search_by(|(known, _)| known.cmp(key)),
-        }
+        place(&self.0, key, |(known, _)| known)
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {

@@ -5,7 +5,6 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeSet,
     fs,
     io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -185,19 +184,13 @@ impl Cluster {
     /// A gateway of this cluster.
     async fn gateway(&self, role: GatewayRole, advertise: &[&str]) -> Gateway {
         let hello = GatewayHello {
-            hello: Hello::current("tombolo-gateway"),
-            instance: role.to_string(),
-            role,
-            tunnel: ([127, 0, 0, 1], 4000 + role as u16).into(),
             advertise: advertise.iter().map(|address| (*address).to_owned()).collect(),
-            serves: BTreeSet::new(),
-            workloads: BTreeSet::new(),
-            node: None,
-            explicit: false,
-            admin: None,
-            pod: None,
-            leaving: false,
-            beside: BTreeSet::new(),
+            ..GatewayHello::new(
+                Hello::current("tombolo-gateway"),
+                role.to_string(),
+                role,
+                ([127, 0, 0, 1], 4000 + role as u16).into(),
+            )
         };
         let mut options = Options::new(
             format!("/gateway/v1/feed?instance={role}"),

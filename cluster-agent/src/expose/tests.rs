@@ -53,21 +53,12 @@ fn egress(all: &[(&str, bool)]) -> Gateways {
 
 fn of_presence<'a>(all: impl IntoIterator<Item = (&'a str, Presence)>) -> Gateways {
     let gateway = |(tunnel, presence): (&str, Presence)| {
-        let hello = GatewayHello {
-            hello: Hello::current("test"),
-            instance: (*tunnel).to_owned(),
-            role: GatewayRole::Egress,
-            tunnel: tunnel.parse().unwrap(),
-            advertise: Default::default(),
-            serves: Default::default(),
-            workloads: Default::default(),
-            node: None,
-            explicit: false,
-            admin: None,
-            pod: None,
-            leaving: false,
-            beside: BTreeSet::new(),
-        };
+        let hello = GatewayHello::new(
+            Hello::current("test"),
+            (*tunnel).to_owned(),
+            GatewayRole::Egress,
+            tunnel.parse().unwrap(),
+        );
         (hello.instance.clone(), Gateway { hello, presence })
     };
     all.into_iter().map(gateway).collect()

@@ -54,11 +54,7 @@ impl Entry {
 
     /// Whether it is there.
     pub(super) const fn presence(&self) -> Presence {
-        match (self.status.leaving, self.vanished) {
-            (true, _) => Presence::Leaving,
-            (false, None) => Presence::Connected,
-            (false, Some(_)) => Presence::Vanished,
-        }
+        Presence::of(self.status.leaving, self.vanished.is_none())
     }
 
     /// Whether somebody should be sent there: it is connected, and not about to end.

@@ -125,7 +125,6 @@ mod tests {
         source::{Object, PodObject},
         state::DataDir,
     };
-    use std::collections::BTreeSet;
     use tokio::net::TcpListener;
     use tombolo_model::{GatewayRole, Generation};
     use tombolo_runtime::task;
@@ -136,19 +135,13 @@ mod tests {
 
     fn ingress(tunnel: SocketAddr, advertise: &[&str]) -> GatewayHello {
         GatewayHello {
-            hello: Hello::current("tombolo-gateway"),
-            instance: "i".to_owned(),
-            role: GatewayRole::Ingress,
-            tunnel,
             advertise: advertise.iter().map(|text| (*text).to_owned()).collect(),
-            serves: BTreeSet::new(),
-            workloads: BTreeSet::new(),
-            node: None,
-            explicit: false,
-            admin: None,
-            pod: None,
-            leaving: false,
-            beside: BTreeSet::new(),
+            ..GatewayHello::new(
+                Hello::current("tombolo-gateway"),
+                "i".to_owned(),
+                GatewayRole::Ingress,
+                tunnel,
+            )
         }
     }
 

@@ -62,11 +62,7 @@ pub(super) struct There {
 
 impl There {
     pub(super) const fn presence(&self) -> Presence {
-        match (self.status.leaving, self.connected) {
-            (true, _) => Presence::Leaving,
-            (false, true) => Presence::Connected,
-            (false, false) => Presence::Vanished,
-        }
+        Presence::of(self.status.leaving, self.connected)
     }
 }
 

@@ -170,21 +170,12 @@ mod task_handle {
 }
 
 fn hello(role: GatewayRole, instance: &str, port: u16) -> GatewayHello {
-    GatewayHello {
-        hello: Hello::current("tombolo-gateway"),
-        instance: instance.to_owned(),
+    GatewayHello::new(
+        Hello::current("tombolo-gateway"),
+        instance.to_owned(),
         role,
-        tunnel: ([127, 0, 0, 1], port).into(),
-        advertise: BTreeSet::new(),
-        serves: BTreeSet::new(),
-        workloads: BTreeSet::new(),
-        node: None,
-        explicit: false,
-        admin: None,
-        pod: None,
-        leaving: false,
-        beside: BTreeSet::new(),
-    }
+        ([127, 0, 0, 1], port).into(),
+    )
 }
 
 async fn certificate(

@@ -1,6 +1,6 @@
 //! The pods of a cluster.
 
-use crate::source::PodObject;
+use crate::{sorted, source::PodObject};
 use std::{collections::BTreeMap, sync::Arc};
 use tombolo_model::{AccountName, NamespaceName};
 
@@ -9,10 +9,7 @@ type InNamespace = Vec<Arc<PodObject>>;
 
 /// Where the pod of this name stands, or would stand.
 fn place(pods: &InNamespace, name: &AccountName) -> Result<usize, usize> {
-    match pods.last() {
-        Some(last) if last.name < *name => Err(pods.len()),
-        _ => pods.binary_search_by(|pod| pod.name.cmp(name)),
-    }
+    sorted::place(pods, name, |pod| &pod.name)
 }
 
 /// The pods of a cluster, by namespace and name. A copy shares what it has in common with the other: a change touches one namespace.

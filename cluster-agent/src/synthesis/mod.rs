@@ -65,6 +65,16 @@ pub enum Presence {
 impl Presence {
     /// The greatest first.
     pub const ALL: [Self; 3] = [Self::Connected, Self::Vanished, Self::Leaving];
+
+    /// Of one that has said that it leaves, or has not, and is connected, or is not.
+    #[must_use]
+    pub const fn of(leaving: bool, connected: bool) -> Self {
+        match (leaving, connected) {
+            (true, _) => Self::Leaving,
+            (false, true) => Self::Connected,
+            (false, false) => Self::Vanished,
+        }
+    }
 }
 
 /// What is known locally.

@@ -310,6 +310,28 @@ pub struct GatewayHello {
     pub leaving: bool,
 }
 
+impl GatewayHello {
+    /// Of a gateway that says no more than who and where it is.
+    #[must_use]
+    pub const fn new(hello: Hello, instance: String, role: GatewayRole, tunnel: SocketAddr) -> Self {
+        Self {
+            hello,
+            instance,
+            role,
+            tunnel,
+            advertise: BTreeSet::new(),
+            beside: BTreeSet::new(),
+            serves: BTreeSet::new(),
+            workloads: BTreeSet::new(),
+            node: None,
+            explicit: false,
+            admin: None,
+            pod: None,
+            leaving: false,
+        }
+    }
+}
+
 /// The agent knows the gateway now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayWelcome {

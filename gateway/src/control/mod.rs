@@ -68,19 +68,18 @@ impl Settings {
     #[must_use]
     pub fn of(config: &Config, tunnel: SocketAddr, admin: Option<SocketAddr>) -> Option<Self> {
         let hello = GatewayHello {
-            hello: Hello::current("tombolo-gateway"),
-            instance: config.instance.clone(),
-            role: config.role,
-            tunnel,
             advertise: config.advertise.clone(),
             beside: config.beside.clone(),
             serves: config.serve.clone(),
             workloads: config.workload.iter().cloned().collect(),
-            node: None,
             explicit: config.capture == Capture::Explicit,
             admin,
-            pod: None,
-            leaving: false,
+            ..GatewayHello::new(
+                Hello::current("tombolo-gateway"),
+                config.instance.clone(),
+                config.role,
+                tunnel,
+            )
         };
         let (agent, cache) = (config.agent.clone()?, config.cache.clone());
         Some(Self { agent, cache, hello })

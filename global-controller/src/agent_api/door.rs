@@ -127,7 +127,7 @@ impl Door {
             if !verdict.allowed {
                 let seconds = verdict.retry_after_s;
                 let detail = format!("The cluster's agents ask too often; try again in {seconds} s.");
-                return Err(come_again(Kind::RateLimited, detail, seconds));
+                return Err(Refusal::new(Kind::RateLimited, detail).retry_after(seconds));
             }
         }
         Ok(())
@@ -163,11 +163,10 @@ impl Door {
                     Refusal::new(Kind::BodyTooLarge, detail)
                 }
                 Unread::Broken => Refusal::new(Kind::MalformedJson, "The body could not be read to its end."),
-                Unread::Late => come_again(
-                    Kind::Unavailable,
-                    "The body did not come in time, or there was no room for it; try again.",
-                    1,
-                ),
+                Unread::Late => {
+                    let detail = "The body did not come in time, or there was no room for it; try again.";
+                    Refusal::new(Kind::Unavailable, detail).retry_after(1)
+                }
             })?;
         let room = |held: Held<Who>| Room { _body: held.into_portion(), _of_cluster: of_cluster };
         Ok((held, room))
@@ -182,23 +181,17 @@ impl Door {
     ) -> Result<(Portion<ClusterId>, Option<Portion<ClusterId>>), Refusal> {
         let under_way = self.under_way.try_place(&cluster).ok_or_else(|| {
             let detail = "Too many requests of this cluster's agents are under way; try again.";
-            come_again(Kind::Unavailable, detail, 1)
+            Refusal::new(Kind::Unavailable, detail).retry_after(1)
         })?;
         if brings != Brings::Inventory {
             return Ok((under_way, None));
         }
         let turn = timeout_at(until, self.turns.place(&cluster)).await.map_err(|_| {
             let detail = "Another inventory of this cluster is under way; try again.";
-            come_again(Kind::Unavailable, detail, 1)
+            Refusal::new(Kind::Unavailable, detail).retry_after(1)
         })?;
         Ok((under_way, Some(turn)))
     }
-}
-
-fn come_again(kind: Kind, detail: impl Into<std::borrow::Cow<'static, str>>, seconds: u64) -> Refusal {
-    let mut refusal = Refusal::new(kind, detail);
-    refusal.retry_after_s = Some(seconds);
-    refusal
 }
 
 #[cfg(test)]

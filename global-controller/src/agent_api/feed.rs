@@ -61,7 +61,7 @@ pub(super) async fn feed(
     let (lines, waiting) = mpsc::channel(WAITING);
     let feed = Feed { lines, agent, peer };
     let channel = feed.agent.deps.view.attach(feed.peer.org.id, feed.peer.cluster).map_err(|error| {
-        let mut refusal = match error {
+        let refusal = match error {
             AttachError::NoState => {
                 Refusal::new(Kind::Unavailable, "There is no state for this cluster yet; try again.")
             }
@@ -69,8 +69,7 @@ pub(super) async fn feed(
                 Refusal::new(Kind::RateLimited, "This cluster has too many feeds open; close some first.")
             }
         };
-        refusal.retry_after_s = Some(1);
-        refusal
+        refusal.retry_after(1)
     })?;
     task::spawn("feed", async move {
         let (org, cluster) = (feed.peer.org.id, feed.peer.cluster);

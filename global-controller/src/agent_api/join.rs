@@ -73,12 +73,8 @@ fn limit(agent: &Agent, from: Option<IpAddr>) -> Result<(), Refusal> {
     if verdict.allowed {
         return Ok(());
     }
-    let mut refusal = Refusal::new(
-        Kind::RateLimited,
-        format!("Too many tries to join from {from}; wait, and check the onboarding token."),
-    );
-    refusal.retry_after_s = Some(verdict.retry_after_s);
-    Err(refusal)
+    let detail = format!("Too many tries to join from {from}; wait, and check the onboarding token.");
+    Err(Refusal::new(Kind::RateLimited, detail).retry_after(verdict.retry_after_s))
 }
 
 async fn take_in(

@@ -106,6 +106,13 @@ impl Refusal {
         self
     }
 
+    /// When it is worth to ask again, in seconds from now.
+    #[must_use]
+    pub(crate) const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
     /// Something that is not there, or is another tenant's: the two look the same.
     pub(crate) fn not_found(what: &'static str, name: &str) -> Self {
         let shown: String = name.chars().take(100).collect();
@@ -139,8 +146,7 @@ impl From<store::Error> for Refusal {
             store::Error::Contended { .. } => "Another change was made at the same moment; try again.",
             _ => return Self::internal(error),
         };
-        let mut refusal = Self::new(Kind::Unavailable, detail);
-        refusal.retry_after_s = Some(1);
+        let mut refusal = Self::new(Kind::Unavailable, detail).retry_after(1);
         refusal.cause = Some(error.into());
         refusal
     }

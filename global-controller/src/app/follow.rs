@@ -72,9 +72,7 @@ impl Follower {
     /// [`Kind::Unavailable`] where too many follow already, and no organization has more than ours.
     pub(crate) async fn start(deps: Arc<Deps>, scope: Scope, last: Option<u64>) -> Result<Self> {
         let place = deps.followers.take(&scope.org.id).map_err(|_| {
-            let mut refusal = Refusal::new(Kind::Unavailable, "Too many follow already; try again later.");
-            refusal.retry_after_s = Some(30);
-            refusal
+            Refusal::new(Kind::Unavailable, "Too many follow already; try again later.").retry_after(30)
         })?;
         // before the first reading, so that nothing falls between
         let hints = deps.view.subscribe();

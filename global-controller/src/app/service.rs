@@ -169,10 +169,8 @@ impl Catalogs {
     async fn of(&self, deps: &Deps, scope: &Scope) -> Result<Arc<Vec<Service>>> {
         let org = scope.org.id;
         if !deps.view.wait_for(org, scope.org.generation, PATIENCE).await {
-            let mut refusal =
-                Refusal::new(Kind::Unavailable, "This controller has not caught up yet; try again.");
-            refusal.retry_after_s = Some(1);
-            return Err(refusal);
+            let detail = "This controller has not caught up yet; try again.";
+            return Err(Refusal::new(Kind::Unavailable, detail).retry_after(1));
         }
         let read = |compiled: &Incremental, generation: Generation| {
             let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&org).cloned();

@@ -194,10 +194,8 @@ async fn identify(
 
 fn too_many(verdict: Verdict) -> Refusal {
     let seconds = verdict.retry_after_s;
-    let mut refusal =
-        Refusal::new(Kind::RateLimited, format!("Too many requests; try again in {seconds} s."));
-    refusal.retry_after_s = Some(seconds);
-    refusal
+    let detail = format!("Too many requests; try again in {seconds} s.");
+    Refusal::new(Kind::RateLimited, detail).retry_after(seconds)
 }
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers.

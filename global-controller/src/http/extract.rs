@@ -141,9 +141,7 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for Body<T> {
             Unread::Broken => Refusal::new(Kind::MalformedJson, "The body ended before it was complete."),
             Unread::Late => {
                 let detail = "The body did not come in time, or there was no room for it; try again.";
-                let mut refusal = Refusal::new(Kind::Unavailable, detail);
-                refusal.retry_after_s = Some(1);
-                refusal
+                Refusal::new(Kind::Unavailable, detail).retry_after(1)
             }
         })?;
         check_text(&bytes)?;

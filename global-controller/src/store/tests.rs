@@ -1,6 +1,6 @@
 //! The schema and what the database refuses.
 
-use super::{Change, Error, Store};
+use super::{Change, Error, Store, Tx};
 use crate::store::{inventory::InventorySize, organization::OrganizationRow};
 use chrono::DateTime;
 use std::{fs, path::Path, str::FromStr as _};
@@ -30,6 +30,17 @@ fn organization(name: &str) -> OrganizationRow {
         generation: Generation::new(1),
         created_at: DateTime::UNIX_EPOCH,
     }
+}
+
+async fn insert_cluster(tx: &mut Tx, org: OrgId, cluster: ClusterId) {
+    sqlx::query(
+        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
+    )
+    .bind(org.as_uuid())
+    .bind(cluster.as_uuid())
+    .execute(tx.conn())
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -96,20 +107,13 @@ async fn what_the_database_refuses_has_a_name() {
     let two = organization("other");
     tx.insert_organization(&one).await.unwrap();
     tx.insert_organization(&two).await.unwrap();
-    let cluster = Uuid::now_v7();
-    sqlx::query(
-        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
-    )
-    .bind(one.id.as_uuid())
-    .bind(cluster)
-    .execute(tx.conn())
-    .await
-    .unwrap();
+    let cluster = ClusterId::new(Uuid::now_v7());
+    insert_cluster(&mut tx, one.id, cluster).await;
     let wrong = sqlx::query(
         "INSERT INTO inventory_services (org_id, cluster_id, key, record) VALUES ($1, $2, 'a/b', '{}')",
     )
     .bind(two.id.as_uuid())
-    .bind(cluster)
+    .bind(cluster.as_uuid())
     .execute(tx.conn())
     .await;
     assert!(matches!(wrong.map_err(Error::from), Err(Error::Reference { .. })));
@@ -123,14 +127,7 @@ async fn an_export_counts_from_when_it_was_told() {
     let (org, cluster) = (organization("acme"), ClusterId::new(Uuid::now_v7()));
     let mut tx = store.begin().await.unwrap();
     tx.insert_organization(&org).await.unwrap();
-    sqlx::query(
-        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
-    )
-    .bind(org.id.as_uuid())
-    .bind(cluster.as_uuid())
-    .execute(tx.conn())
-    .await
-    .unwrap();
+    insert_cluster(&mut tx, org.id, cluster).await;
     let key: ServiceKey = build::service_key("default/cart");
     let first = 1_800_000_000;
     let mut told = async |ready, export: Option<i64>, now: i64| {
@@ -165,14 +162,7 @@ async fn what_a_cluster_told_is_counted() {
     let (org, cluster) = (organization("acme"), ClusterId::new(Uuid::now_v7()));
     let mut tx = store.begin().await.unwrap();
     tx.insert_organization(&org).await.unwrap();
-    sqlx::query(
-        "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, 'c', now(), now())",
-    )
-    .bind(org.id.as_uuid())
-    .bind(cluster.as_uuid())
-    .execute(tx.conn())
-    .await
-    .unwrap();
+    insert_cluster(&mut tx, org.id, cluster).await;
     let (mut plain, mut long) = (build::Service::new(&[80]).build(), build::Service::new(&[80]).build());
     plain.headless = true;
     long.pods = (0..5_000)

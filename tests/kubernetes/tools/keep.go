@@ -11,9 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -44,16 +42,7 @@ func keep(args []string) error {
 	if err != nil {
 		return err
 	}
-	stop := make(chan struct{})
-	end := make(chan os.Signal, 1)
-	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		select {
-		case <-end:
-		case <-time.After(*for_):
-		}
-		close(stop)
-	}()
+	stop := until(*for_)
 	sum := &keeping{stop: stop, to: to, pause: *pause, timeout: *timeout}
 	var all sync.WaitGroup
 	for range *clients {
@@ -70,7 +59,7 @@ func keep(args []string) error {
 type keeping struct {
 	kept
 	mu             sync.Mutex
-	stop           chan struct{}
+	stop           <-chan struct{}
 	to             *url.URL
 	pause, timeout time.Duration
 }
@@ -93,8 +82,6 @@ func (k *keeping) count(change func(*kept), began time.Time, err error) {
 		k.Failures = append(k.Failures, failure{began.UnixMilli(), since(began), err.Error()})
 	}
 }
-
-func since(t time.Time) float64 { return float64(time.Since(t).Microseconds()) / 1000 }
 
 // one is a connection from its beginning to its end.
 func (k *keeping) one() {

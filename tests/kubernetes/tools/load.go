@@ -7,10 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"sort"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -55,16 +53,7 @@ func load(args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	stop := make(chan struct{})
-	end := make(chan os.Signal, 1)
-	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		select {
-		case <-end:
-		case <-time.After(*for_):
-		}
-		close(stop)
-	}()
+	stop := until(*for_)
 	c := client(*h2, *timeout, *clients)
 	if *fresh {
 		c.Transport.(*http.Transport).DisableKeepAlives = true
@@ -84,7 +73,7 @@ func load(args []string) error {
 				}
 				t := time.Now()
 				server, err := ask(c, fs.Arg(0))
-				ms := float64(time.Since(t).Microseconds()) / 1000
+				ms := since(t)
 				mu.Lock()
 				if ok := err == nil; *turns && (last == nil || *last != ok) {
 					last = &ok

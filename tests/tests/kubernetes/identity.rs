@@ -135,21 +135,12 @@ impl Gateway {
 }
 
 pub(crate) fn hello(role: GatewayRole, instance: &str, ip: &str) -> GatewayHello {
-    GatewayHello {
-        hello: Hello::current("tombolo-gateway"),
-        instance: instance.to_owned(),
+    GatewayHello::new(
+        Hello::current("tombolo-gateway"),
+        instance.to_owned(),
         role,
-        tunnel: format!("{ip}:15008").parse().expect("an address"),
-        advertise: BTreeSet::new(),
-        serves: BTreeSet::new(),
-        workloads: BTreeSet::new(),
-        node: None,
-        explicit: false,
-        admin: None,
-        pod: None,
-        leaving: false,
-        beside: BTreeSet::new(),
-    }
+        format!("{ip}:15008").parse().expect("an address"),
+    )
 }
 
 fn sidecar(instance: &str, ip: &str, account: &str) -> GatewayHello {

@@ -30,21 +30,12 @@ fn pods(all: impl IntoIterator<Item = PodObject>) -> Pods {
 }
 
 fn hello(role: GatewayRole, caller: &Caller) -> GatewayHello {
-    GatewayHello {
-        hello: Hello::current("tombolo-gateway"),
-        instance: caller.instance(),
+    GatewayHello::new(
+        Hello::current("tombolo-gateway"),
+        caller.instance(),
         role,
-        tunnel: format!("{IP}:15008").parse().unwrap(),
-        advertise: BTreeSet::new(),
-        serves: BTreeSet::new(),
-        workloads: BTreeSet::new(),
-        node: None,
-        explicit: false,
-        admin: None,
-        pod: None,
-        leaving: false,
-        beside: BTreeSet::new(),
-    }
+        format!("{IP}:15008").parse().unwrap(),
+    )
 }
 
 fn own() -> NamespaceName {

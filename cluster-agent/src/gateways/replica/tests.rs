@@ -45,21 +45,12 @@ impl Replica {
 }
 
 fn hello(instance: &str, port: u16) -> GatewayHello {
-    GatewayHello {
-        hello: Hello::current("tombolo-gateway"),
-        instance: instance.to_owned(),
-        role: GatewayRole::Egress,
-        tunnel: ([10, 0, 0, 1], port).into(),
-        advertise: BTreeSet::new(),
-        serves: BTreeSet::new(),
-        workloads: BTreeSet::new(),
-        node: None,
-        explicit: false,
-        admin: None,
-        pod: None,
-        leaving: false,
-        beside: BTreeSet::new(),
-    }
+    GatewayHello::new(
+        Hello::current("tombolo-gateway"),
+        instance.to_owned(),
+        GatewayRole::Egress,
+        ([10, 0, 0, 1], port).into(),
+    )
 }
 
 fn is(all: &[(&str, bool)]) -> Vec<(String, bool)> {

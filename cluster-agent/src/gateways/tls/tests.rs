@@ -244,21 +244,12 @@ impl Gateway {
 }
 
 fn hello(role: GatewayRole, instance: &str, address: &str) -> GatewayHello {
-    GatewayHello {
-        hello: Hello::current("tombolo-gateway"),
-        instance: instance.to_owned(),
+    GatewayHello::new(
+        Hello::current("tombolo-gateway"),
+        instance.to_owned(),
         role,
-        tunnel: format!("{address}:15008").parse().unwrap(),
-        advertise: BTreeSet::new(),
-        serves: BTreeSet::new(),
-        workloads: BTreeSet::new(),
-        node: None,
-        explicit: false,
-        admin: None,
-        pod: None,
-        leaving: false,
-        beside: BTreeSet::new(),
-    }
+        format!("{address}:15008").parse().unwrap(),
+    )
 }
 
 const CLUSTER: &str = "spiffe://acme.internal/cluster/c1";

@@ -145,21 +145,7 @@ fn snapshot() -> Resources<ClusterResource> {
 }
 
 fn hello(role: GatewayRole, port: u16) -> GatewayHello {
-    GatewayHello {
-        hello: Hello::current("test"),
-        instance: format!("{role}-{port}"),
-        role,
-        tunnel: ([127, 0, 0, 1], port).into(),
-        advertise: BTreeSet::new(),
-        serves: BTreeSet::new(),
-        workloads: BTreeSet::new(),
-        node: None,
-        explicit: false,
-        admin: None,
-        pod: None,
-        leaving: false,
-        beside: BTreeSet::new(),
-    }
+    GatewayHello::new(Hello::current("test"), format!("{role}-{port}"), role, ([127, 0, 0, 1], port).into())
 }
 
 fn gateways() -> Gateways {

@@ -2,9 +2,8 @@
 
 use super::size;
 use crate::{
-    inventory::{Inventory, NamespaceRecord, PortSpec, ServiceKey, ServiceRecord},
-    mcs::ExportedPort,
-    name::NamespaceName,
+    inventory::{Inventory, NamespaceRecord, ServiceKey, ServiceRecord},
+    name::{DnsLabel, NamespaceName},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,15 +111,12 @@ impl ServiceRecord {
     /// How long it is as JSON, with its key; never less. Worked out at each change for all services, so it is not written for that.
     #[must_use]
     pub fn weight(&self, key: &ServiceKey) -> usize {
-        let of_port = |port: &PortSpec| {
-            80 + port.name.as_ref().map_or(0, |name| name.as_str().len()) + maybe(port.app_protocol.as_ref())
-        };
-        let of_export = |port: &ExportedPort| {
-            80 + port.name.as_ref().map_or(0, |name| name.as_str().len()) + maybe(port.app_protocol.as_ref())
+        let of_port = |name: &Option<DnsLabel>, app_protocol: &Option<String>| {
+            80 + name.as_ref().map_or(0, |name| name.as_str().len()) + maybe(app_protocol.as_ref())
         };
         let export = self.export.as_ref().map_or(0, |export| {
             let traits = &export.traits;
-            400 + traits.ports.iter().map(of_export).sum::<usize>()
+            400 + traits.ports.iter().map(|port| of_port(&port.name, &port.app_protocol)).sum::<usize>()
                 + maybe(traits.internal_traffic_policy.as_ref())
                 + maybe(traits.traffic_distribution.as_ref())
                 + labels(&export.labels)
@@ -128,7 +124,7 @@ impl ServiceRecord {
         });
         220 + key.namespace.as_str().len()
             + key.name.as_str().len()
-            + self.ports.iter().map(of_port).sum::<usize>()
+            + self.ports.iter().map(|port| of_port(&port.name, &port.app_protocol)).sum::<usize>()
             + self.accounts.iter().map(|account| account.as_str().len() + 3).sum::<usize>()
             + self.pods.keys().map(|pod| pod.as_str().len() + 40).sum::<usize>()
             + export
