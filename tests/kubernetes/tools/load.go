@@ -40,11 +40,13 @@ type turn struct {
 // mostFailures are told one by one.
 const mostFailures = 50
 
-// load asks until the time is over or it gets SIGTERM, then prints the sum. A failed request is counted, not repeated.
+// load asks until the time is over or it gets SIGTERM, and has asked often enough to say something; then it prints the sum. A failed request is
+// counted, not repeated.
 func load(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ExitOnError)
 	for_ := fs.Duration("for", 10*time.Second, "how long")
 	clients := fs.Int("clients", 4, "how many at once")
+	least := fs.Int("least", 1, "how many requests to make before it ends")
 	pause := fs.Duration("pause", 0, "between one client's requests")
 	timeout := fs.Duration("timeout", dialWait, "of a request")
 	h2 := fs.Bool("h2", false, "HTTP/2 in clear, without an upgrade")
@@ -63,13 +65,21 @@ func load(args []string) error {
 	var last *bool
 	var mu sync.Mutex
 	var all sync.WaitGroup
+	enough := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return sum.Requests >= *least
+	}
 	for range *clients {
 		all.Go(func() {
 			for {
+				time.Sleep(*pause)
 				select {
 				case <-stop:
-					return
-				case <-time.After(*pause):
+					if enough() {
+						return
+					}
+				default:
 				}
 				t := time.Now()
 				server, err := ask(c, fs.Arg(0))

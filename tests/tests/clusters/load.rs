@@ -89,9 +89,9 @@ pub(crate) struct Load<'a> {
 
 impl<'a> Load<'a> {
     /// Four clients in a pod of this cluster, each with a new connection for each request, so that each is a choice of gateways. Some thirty calls
-    /// a second: more would leave nothing of a small machine for what is to be seen.
+    /// a second: more would leave nothing of a small machine for what is to be seen. A hundred at least, however soon it is told to stop.
     pub(crate) async fn start(cluster: &'a Cluster, url: &str) -> Self {
-        Self::with(cluster, POD, &["load", "-pause", "100ms", "-fresh", url]).await
+        Self::with(cluster, POD, &["load", "-least", "100", "-pause", "100ms", "-fresh", url]).await
     }
 
     /// Four clients with a new connection for each request, each of which takes so long: what was under way, nobody tries again.
