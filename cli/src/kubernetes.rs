@@ -16,7 +16,7 @@ use crate::{
 use anyhow::{Context as _, Result};
 use apply::Document;
 pub(crate) use preflight::Way;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 pub(crate) use there::There;
 use tokio::time::{Instant, sleep};
@@ -26,6 +26,8 @@ use tombolo_model::ClusterName;
 const NAMESPACE: &str = "tombolo-system";
 /// How long the agent may take until it is connected: images may have to be pulled.
 const CONNECTED: Duration = Duration::from_secs(180);
+/// How long an agent that joined before may take until it is connected again, before it is given a new token.
+const RETURNS: Duration = Duration::from_secs(60);
 /// How long a cluster may still be connected whose agent just went.
 const PARTING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(300);
@@ -122,6 +124,29 @@ fn ways(given: &[String]) -> Result<Vec<Way>, CliError> {
     given.iter().map(|way| way.parse()).collect()
 }
 
+/// Whether a one-time token is made. Joining again takes what the cluster's agent showed before out of trust, and ends the connections that rely
+/// on it: nobody who is only disconnected for a moment is to lose calls by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    /// None: it is connected.
+    None,
+    /// Only where the agent there does not come back.
+    Later,
+    /// At once.
+    Now,
+}
+
+impl Token {
+    fn of(state: Option<&str>, there: &There, rejoin: bool) -> Self {
+        match state {
+            _ if rejoin => Self::Now,
+            Some("connected") => Self::None,
+            Some("disconnected") if there.has_agent() => Self::Later,
+            _ => Self::Now,
+        }
+    }
+}
+
 /// Makes a cluster join.
 ///
 /// # Errors
@@ -166,7 +191,7 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
     if state.as_deref().is_none_or(|state| state == "revoked") {
         client.create(&path, &json!({ "name": args.name })).await?;
     }
-    let connected = state.as_deref() == Some("connected");
+    let token = Token::of(state.as_deref(), &there, args.rejoin);
     if state.as_deref() == Some("disconnected") && there.is_empty() && out.for_people() {
         let before =
             format!("{} joined before, and its agent is away: the cluster there takes its place", args.name);
@@ -176,50 +201,110 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
     let (first, rest): (Vec<&Document>, Vec<&Document>) =
         documents.iter().partition(|one| one.kind == "Namespace");
     cluster.apply(&first).await?;
-    if !connected {
-        let token = client.create(&format!("{one}/onboarding-tokens"), &json!({})).await?;
-        cluster.put_token(&text(&token, "token")).await?;
+    if token == Token::Now {
+        cluster.give_token(client, &one).await?;
     }
     cluster.apply(&rest).await?;
-    if !connected {
+    if token == Token::Now {
         // an agent that waits for a token looks at it once a minute; a new pod does at once
         cluster.restart_agent().await?;
     }
     if out.for_people() {
         out.line(&format!("the agent of {} is applied", args.name));
     }
+    if token == Token::Later {
+        if out.for_people() {
+            out.line(&format!(
+                "{} joined before, and is not connected; its agent has {} s to come back (--rejoin waits for nothing)",
+                args.name,
+                RETURNS.as_secs()
+            ));
+        }
+        if cluster.connects(client, &args.name, RETURNS).await?.is_ok() {
+            return cluster.await_connected(client, &args.name, out).await;
+        }
+        if out.for_people() {
+            let again = "it does not come back, and joins again with a new token: what it showed before is believed no more, and connections \
+                         that rely on it end";
+            out.line(&out.paint(Mood::Warn, again));
+        }
+        cluster.give_token(client, &one).await?;
+        cluster.restart_agent().await?;
+    }
     cluster.await_connected(client, &args.name, out).await
 }
 
 impl Cluster {
+    /// A one-time token of the cluster at this path, for its agent.
+    async fn give_token(&self, client: &Client, path: &str) -> Result<()> {
+        let token = client.create(&format!("{path}/onboarding-tokens"), &json!({})).await?;
+        self.put_token(&text(&token, "token")).await
+    }
+
     /// Waits until the cluster is connected, and an agent there is ready: another cluster's may be what is connected.
     async fn await_connected(&self, client: &Client, name: &ClusterName, out: &Output) -> Result<()> {
-        let path = client.in_org(&format!("/clusters/{name}"))?;
-        let deadline = Instant::now() + CONNECTED;
-        loop {
-            let found = client.get(&path).await?.body;
-            let connected = found["state"] == "connected";
-            if connected && self.there().await?.is_ready() {
-                if out.for_people() {
-                    out.line(&out.paint(Mood::Good, &format!("{name} is connected")));
-                    out.line(&format!("next: tombolo cluster install {name}"));
-                    return Ok(());
-                }
-                return out.value(&found);
+        match self.connects(client, name, CONNECTED).await? {
+            Ok(_) if out.for_people() => {
+                out.line(&out.paint(Mood::Good, &format!("{name} is connected")));
+                out.line(&format!("next: tombolo cluster install {name}"));
+                Ok(())
             }
-            if Instant::now() >= deadline {
-                let not = if connected {
-                    "is connected, but no agent in the cluster there is ready (is it another cluster that is connected?)"
-                } else {
-                    "is not connected"
-                };
+            Ok(found) => out.value(&found),
+            Err(not) => {
                 let message = format!(
                     "{name} {not} after {} s; look at kubectl -n {NAMESPACE} get pods, and logs deploy/tombolo-agent",
                     CONNECTED.as_secs()
                 );
-                return Err(CliError::No(message).into());
+                Err(CliError::No(message).into())
+            }
+        }
+    }
+
+    /// The cluster, once it is connected and an agent there is ready; what it is not, where that takes longer than `time`.
+    async fn connects(
+        &self,
+        client: &Client,
+        name: &ClusterName,
+        time: Duration,
+    ) -> Result<Result<Value, &'static str>> {
+        let path = client.in_org(&format!("/clusters/{name}"))?;
+        let deadline = Instant::now() + time;
+        loop {
+            let found = client.get(&path).await?.body;
+            let connected = found["state"] == "connected";
+            if connected && self.there().await?.is_ready() {
+                return Ok(Ok(found));
+            }
+            if Instant::now() >= deadline {
+                return Ok(Err(if connected {
+                    "is connected, but no agent in the cluster there is ready (is it another cluster that is connected?)"
+                } else {
+                    "is not connected"
+                }));
             }
             sleep(LOOK).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_come_back_gets_no_token_at_once() {
+        let (agent, none) = (There::of_agent(), There::default());
+        for (state, there, rejoin, token) in [
+            (Some("connected"), &agent, false, Token::None),
+            (Some("connected"), &agent, true, Token::Now),
+            (Some("disconnected"), &agent, false, Token::Later),
+            (Some("disconnected"), &agent, true, Token::Now),
+            (Some("disconnected"), &none, false, Token::Now),
+            (Some("pending"), &agent, false, Token::Now),
+            (Some("revoked"), &agent, false, Token::Now),
+            (None, &none, false, Token::Now),
+        ] {
+            assert_eq!(Token::of(state, there, rejoin), token, "{state:?} {there:?} {rejoin}");
         }
     }
 }

@@ -2,17 +2,23 @@
 
 use crate::{
     controller::{self, AddressError},
+    private,
     state::{DataDir, Membership, StateError},
 };
+use sha2::{Digest as _, Sha256};
 use std::{fmt::Write, path::PathBuf};
 use thiserror::Error;
 use tombolo_feed::{RequestError, post_once};
 use tombolo_model::{ClusterName, Locality};
-use tombolo_mtls::{Intermediate, PrivateKey};
+use tombolo_mtls::{Intermediate, PrivateKey, Secret};
 use tombolo_wire::{
     message::{JoinRequest, JoinResponse},
     version::{Hello, ProtocolVersion},
 };
+
+/// The key that a token is being used with, from before the controller is asked: were its answer lost, the token would be used up, and whoever
+/// joins again would be out of trust. Asked again with the same key, the controller answers again.
+const PENDING: &str = "join.pem";
 
 /// What joining needs to know.
 #[derive(Clone, Debug)]
@@ -121,7 +127,15 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
         return Err(JoinError::OtherCluster { path: config.data.clone(), found: before.cluster });
     }
     let failed = |action| move |source| JoinError::Certificate { action, source };
-    let key = PrivateKey::generate().map_err(failed("make a key"))?;
+    let key = match pending(&data, token)? {
+        Some(key) => key,
+        None => {
+            let key = PrivateKey::generate().map_err(failed("make a key"))?;
+            let text = Secret::new(format!("{}\n{}", mark(token), *key.to_pem()));
+            data.write(PENDING, text.as_bytes())?;
+            key
+        }
+    };
     let request = JoinRequest {
         hello: Hello::current("tombolo-agent"),
         cluster: config.cluster.clone(),
@@ -157,7 +171,25 @@ pub async fn join(config: &JoinConfig, token: &str) -> Result<Membership, JoinEr
         });
     }
     data.store_joined(&membership, &intermediate)?;
+    data.remove(PENDING)?;
     Ok(membership)
+}
+
+/// The key that this token was used with before, where nothing came of it that is known here.
+fn pending(data: &DataDir, token: &str) -> Result<Option<PrivateKey>, StateError> {
+    let path = data.file(PENDING);
+    let kept = private::read_secret(&path)
+        .map_err(|source| StateError::Io { action: "read", path, source })?
+        .and_then(|kept| String::from_utf8(kept).ok())
+        .map(Secret::new);
+    let key = kept.as_ref().and_then(|kept| kept.split_once('\n')).filter(|(of, _)| *of == mark(token));
+    // one that can't be used is as none
+    Ok(key.and_then(|(_, pem)| PrivateKey::from_pem(pem).ok()))
+}
+
+/// Names a token without telling it.
+pub(crate) fn mark(token: &str) -> String {
+    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -197,6 +229,23 @@ mod tests {
         };
         DataDir::create(dir.path()).unwrap().write_json("state.json", &other).unwrap();
         assert!(matches!(join(&config, "tmj_x").await, Err(JoinError::OtherCluster { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_asked_with_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path().to_owned());
+        let kept = async |token: &str| {
+            assert!(matches!(join(&config, token).await, Err(JoinError::Ask { .. })));
+            std::fs::read_to_string(dir.path().join(PENDING)).unwrap()
+        };
+        let first = kept("tmj_x").await;
+        assert_eq!(kept("tmj_x\n").await, first, "nobody answered, so it is asked again with the same");
+        let other = kept("tmj_y").await;
+        assert_ne!(other, first);
+        std::fs::write(dir.path().join(PENDING), other.replace("PRIVATE", "NO")).unwrap();
+        assert_ne!(kept("tmj_y").await, other, "what can't be used is made anew");
+        assert!(!other.contains("tmj_y"), "the token itself is not kept");
     }
 
     #[test]

@@ -205,6 +205,10 @@ struct Kubernetes {
         default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
     )]
     vips: Vec<IpNet>,
+    /// Endpoints that are no pods of their EndpointSlice's own namespace: allow takes them, so that Services without a selector lead outside of
+    /// the cluster, and whoever may write EndpointSlices anywhere a gateway can reach; refuse leaves them out, and says so.
+    #[arg(long, requires = "kubernetes", value_enum, default_value_t = Foreign::Allow)]
+    foreign_endpoints: Foreign,
     /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
@@ -279,6 +283,15 @@ enum Mcs {
     Off,
 }
 
+/// Whether endpoints may be what is no pod of their namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Foreign {
+    /// As Kubernetes has it.
+    Allow,
+    /// They are left out.
+    Refuse,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Failure {
     /// Pods start without a proxy.
@@ -321,6 +334,7 @@ impl Source {
             exclude: kubernetes.exclude_namespace.into_iter().collect(),
             mcs: kubernetes.mcs == Mcs::On,
             vips: kubernetes.vips.into(),
+            foreign_endpoints: kubernetes.foreign_endpoints == Foreign::Allow,
         };
         let expose = kubernetes.capture == Capture::Gateway;
         SourceConfig::Kubernetes { cluster, expose, inject }

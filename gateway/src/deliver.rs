@@ -17,7 +17,7 @@ use crate::{
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::time::timeout;
 use tombolo_model::{
-    GatewayRole, Proximity,
+    GatewayRole, Place, Proximity,
     snapshot::{EndpointSpec, ExportSpec, SelfSpec},
 };
 use tombolo_mtls::Peer;
@@ -105,10 +105,41 @@ async fn reach(
     endpoint: &EndpointSpec,
     connect: &Connect,
 ) -> Result<Reached, Refusal> {
-    let Some(tunnel) = endpoint.tunnel else {
-        let end = dial(shared, endpoint.address.socket()).await?;
-        return Ok((AnyEnd::Tcp(end), false, None, None));
-    };
+    let Some(tunnel) = endpoint.tunnel else { return in_clear(shared, endpoint).await };
+    if !endpoint.leaving {
+        return through(shared, itself, export, port, endpoint, tunnel, connect).await;
+    }
+    // Those who want the caller's own session to reach the endpoint still get it while the proxy is there, for they have not heard yet
+    // that it goes; the others need not meet it any more.
+    if connect.inner != Inner::Offered {
+        return in_clear(shared, endpoint).await;
+    }
+    match through(shared, itself, export, port, endpoint, tunnel, connect).await {
+        Err(refusal) if is_gone(&refusal) => in_clear(shared, endpoint).await,
+        result => result,
+    }
+}
+
+async fn in_clear(shared: &Shared, endpoint: &EndpointSpec) -> Result<Reached, Refusal> {
+    let end = dial(shared, endpoint.address.socket()).await?;
+    Ok((AnyEnd::Tcp(end), false, None, None))
+}
+
+/// Whether a proxy did not take a connection because it ends.
+const fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal.reason, Reason::PeerUnreachable | Reason::TunnelLost | Reason::Draining)
+}
+
+/// By the tunnel of the endpoint's sidecar, or of its node's proxy.
+async fn through(
+    shared: &Shared,
+    itself: &SelfSpec,
+    export: &ExportSpec,
+    port: u16,
+    endpoint: &EndpointSpec,
+    tunnel: Place,
+    connect: &Connect,
+) -> Result<Reached, Refusal> {
     let own = shared
         .credentials
         .own()

@@ -25,6 +25,10 @@ pub struct JoinArgs {
     /// Only look whether all that is needed is there.
     #[arg(long)]
     pub check: bool,
+    /// Join again with a new token, whether or not the cluster's agent can come back by itself. What it showed until then is believed no more, and
+    /// connections that rely on it end.
+    #[arg(long, conflicts_with = "check")]
+    pub rejoin: bool,
 }
 
 /// A Kubernetes cluster.

@@ -32,6 +32,11 @@ impl There {
         self.marks.is_empty() && self.agent.is_none()
     }
 
+    /// The agent's Deployment is there.
+    pub(super) fn has_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
     /// A pod of the agent is ready.
     pub(super) fn is_ready(&self) -> bool {
         self.agent == Some(true)

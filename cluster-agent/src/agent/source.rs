@@ -2,7 +2,7 @@
 
 use crate::{
     engine::Source,
-    index::{Index, View},
+    index::{Guard, Index, View},
     locality,
     source::{Batch, McsVersion, directory::Directory, kubernetes},
 };
@@ -17,6 +17,14 @@ pub(super) enum Reader {
 }
 
 impl Reader {
+    /// What endpoints are held to.
+    fn guard(&self) -> Option<Guard> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Kubernetes(cluster) => Some(cluster.guard()),
+        }
+    }
+
     pub(super) async fn run(self, sink: impl FnMut(Batch) + Send) {
         match self {
             Self::Directory(directory) => directory.run(sink).await,
@@ -35,7 +43,7 @@ pub(super) struct Told {
 }
 
 pub(super) async fn read_source(reader: Reader, told: Told) {
-    let mut index = Index::default();
+    let mut index = reader.guard().map_or_else(Index::default, Index::guarded);
     let sink = move |batch: Batch| {
         let mut changed = false;
         for change in batch.changes {
@@ -49,7 +57,9 @@ pub(super) async fn read_source(reader: Reader, told: Told) {
             }
             differs
         });
-        told.problems.send_replace(batch.problems);
+        let mut problems = batch.problems;
+        problems.extend(index.problems());
+        told.problems.send_replace(problems);
         told.mcs.send_if_modified(|version| {
             let differs = *version != batch.mcs;
             *version = batch.mcs;

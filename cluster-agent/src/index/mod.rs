@@ -4,6 +4,7 @@
 //! A cluster may have 50,000 pods, each with an endpoint: what is said of each of them is kept once, and a name that stands in several
 //! places is one text.
 
+mod guard;
 mod local;
 mod names;
 mod pods;
@@ -12,6 +13,7 @@ mod tests;
 mod view;
 mod within;
 
+pub use guard::Guard;
 pub use local::{LocalAddress, LocalEndpoint, LocalPort, LocalService, Probe};
 pub use pods::Pods;
 pub use view::{Families, View, Workloads};
@@ -20,12 +22,16 @@ use crate::source::{
     AccountObject, Change, ExportObject, NamespaceObject, Object, ObjectKey, ObjectKind, PodObject,
     ServiceObject, SliceObject,
 };
+use guard::Refused;
 use names::Names;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::SocketAddr,
     sync::Arc,
 };
 use tombolo_model::{AccountName, DnsLabel, Locality, NamespaceName, intent::Labels, inventory::ServiceKey};
+use tombolo_wire::message::Problem;
 use within::Within;
 
 /// The objects, and what follows from them.
@@ -46,9 +52,36 @@ pub struct Index {
     slices_of: BTreeMap<ServiceKey, Names>,
     slices_with: Within,
     joined: BTreeMap<ServiceKey, Arc<LocalService>>,
+    /// What endpoints are held to; in Kubernetes.
+    guard: Option<Guard>,
+    /// Where the API server is.
+    api: BTreeSet<SocketAddr>,
+    /// Endpoints that are left out.
+    refused: BTreeMap<ServiceKey, Vec<Refused>>,
+    /// Services that depend on more pods than those that their slices name.
+    loose: BTreeSet<ServiceKey>,
 }
 
 impl Index {
+    /// One whose endpoints are held to this.
+    #[must_use]
+    pub fn guarded(guard: Guard) -> Self {
+        Self { guard: Some(guard), ..Self::default() }
+    }
+
+    /// Endpoints that are left out, and why.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let of = |(service, slice, message): (&ServiceKey, &AccountName, String)| Problem {
+            subject: slice_key(&service.namespace, slice).to_string(),
+            message,
+        };
+        let all = self.refused.iter().flat_map(|(service, refused)| {
+            guard::problems(refused).map(move |(slice, message)| (service, slice, message))
+        });
+        all.map(of).collect()
+    }
+
     /// An object came or changed. Whether anything is different now.
     pub fn apply(&mut self, object: Object) -> bool {
         let key = object.key();
@@ -90,7 +123,8 @@ impl Index {
             ObjectKind::EndpointSlice => {
                 let Some(old) = self.slices.remove(key) else { return false };
                 self.slices_with.remove(&old.namespace, &old.name);
-                self.unlink(&service_of(&old), &key.name)
+                let service = service_of(&old);
+                self.unlink(&service, &key.name) | self.api_server(&service)
             }
             ObjectKind::Pod => {
                 let Some(old) = self.pods.get(&key.namespace, &key.name).cloned() else { return false };
@@ -109,7 +143,7 @@ impl Index {
     /// These, and no others, are the objects. Whether anything is different now.
     pub fn reset(&mut self, objects: Vec<Object>) -> bool {
         let before = self.view();
-        *self = Self::default();
+        *self = Self { guard: self.guard.take(), ..Self::default() };
         for object in objects {
             self.apply(object);
         }
@@ -209,7 +243,7 @@ impl Index {
         self.slices_with.put(&new.namespace, &key.name, pods_of(&new));
         add(&mut self.slices_of, service.clone(), &key.name);
         self.slices.insert(key, Box::new(new));
-        self.join(&service) || changed
+        self.join(&service) | self.api_server(&service) | changed
     }
 
     fn apply_pod(&mut self, new: PodObject) -> bool {
@@ -236,13 +270,30 @@ impl Index {
         }
     }
 
+    /// Where the API server is may be different now: then every service may be. Whether any is.
+    fn api_server(&mut self, service: &ServiceKey) -> bool {
+        if self.guard.is_none() || !guard::is_api_server(service) {
+            return false;
+        }
+        let names = self.slices_of.get(service).map_or(&[][..], Names::as_slice);
+        let slices = names.iter().filter_map(|name| self.slices.get(&slice_key(&service.namespace, name)));
+        let now: BTreeSet<SocketAddr> = slices.flat_map(|slice| guard::places(slice)).collect();
+        if now == self.api {
+            return false;
+        }
+        self.api = now;
+        let all: Vec<ServiceKey> = self.services.keys().cloned().collect();
+        all.iter().fold(false, |changed, service| self.join(service) | changed)
+    }
+
     /// Works out again the services that a pod serves. Whether any is different now.
     fn join_all_with(&mut self, namespace: &NamespaceName, pod: &AccountName) -> bool {
         let slices = self.slices_with.of(namespace, pod);
-        let services: BTreeSet<ServiceKey> = slices
+        let mut services: BTreeSet<ServiceKey> = slices
             .filter_map(|slice| self.slices.get(&slice_key(namespace, slice)))
             .map(|slice| service_of(slice))
             .collect();
+        services.extend(self.loose.iter().filter(|service| service.namespace == *namespace).cloned());
         services.iter().fold(false, |changed, service| self.join(service) | changed)
     }
 
@@ -254,6 +305,8 @@ impl Index {
     /// Works out a service again. Whether it is different now.
     fn join(&mut self, key: &ServiceKey) -> bool {
         let Some(service) = self.services.get(key).filter(|service| !service.external) else {
+            self.refused.remove(key);
+            self.loose.remove(key);
             return self.joined.remove(key).is_some();
         };
         let names = self.slices_of.get(key).map_or(&[][..], Names::as_slice);
@@ -262,7 +315,26 @@ impl Index {
             .filter_map(|name| self.slices.get(&slice_key(&key.namespace, name)).map(|slice| &**slice))
             .collect();
         let account = |pod: &AccountName| Some(self.pods.get(&key.namespace, pod)?.account.clone());
-        let new = LocalService::join(service, &slices, account);
+        let (mut refused, guard) = (Vec::new(), self.guard.as_ref());
+        let new = {
+            let believed = slices.iter().map(|slice| match guard {
+                Some(guard) => guard.sieve(slice, &self.pods, &self.api, &mut refused),
+                None => Cow::Borrowed(*slice),
+            });
+            let believed: Vec<Cow<'_, SliceObject>> = believed.collect();
+            let believed: Vec<&SliceObject> = believed.iter().map(|slice| &**slice).collect();
+            LocalService::join(service, &believed, account)
+        };
+        let is_loose = guard.is_some_and(|guard| slices.iter().any(|slice| guard.depends_on_all(slice)));
+        refused.sort_unstable();
+        match refused.is_empty() {
+            true => drop(self.refused.remove(key)),
+            false => drop(self.refused.insert(key.clone(), refused)),
+        }
+        match is_loose {
+            true => self.loose.insert(key.clone()),
+            false => self.loose.remove(key),
+        };
         if self.joined.get(key).is_some_and(|old| **old == new) {
             return false;
         }

@@ -5,12 +5,11 @@ use super::{
     secret::{Kept, StateSecret, TOKEN, Took, take_over},
 };
 use crate::{
-    join::{JoinConfig, JoinError, join},
+    join::{JoinConfig, JoinError, join, mark},
     lease::Standings,
     locality,
     state::{DataDir, StateError},
 };
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -241,9 +240,4 @@ fn token(path: &Path) -> Result<Option<String>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("the token {} can't be read: {error}", path.display())),
     }
-}
-
-/// Names a token without telling it.
-fn mark(token: &str) -> String {
-    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -151,7 +151,16 @@ fn is_ready(port: &LocalPort, address: Place, endpoint: LocalEndpoint, passing: 
 /// Which sidecar stands before an address. Of several that say so one that is connected, then the first by instance;
 /// where there is none, the proxy of the pod's node, if it captures the pod.
 #[derive(Debug, PartialEq, Eq)]
-struct Sidecars(BTreeMap<IpAddr, Place>);
+struct Sidecars(BTreeMap<IpAddr, Before>);
+
+/// Who stands before an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Before {
+    /// Where it takes tunnels.
+    tunnel: Place,
+    /// Whether it is a node's proxy that is about to end, and not the pod.
+    leaving: bool,
+}
 
 impl Sidecars {
     fn of(gateways: &Gateways, view: &View) -> Self {
@@ -169,24 +178,30 @@ impl Sidecars {
                 for address in
                     hello.serves.iter().filter(|at| pod.is_none_or(|pod| pod.addresses.contains(*at)))
                 {
-                    tunnels.entry(*address).or_insert_with(|| hello.tunnel.into());
+                    let tunnel = hello.tunnel.into();
+                    tunnels.entry(*address).or_insert(Before { tunnel, leaving: false });
                 }
             }
         }
         let nodes = node::proxies(gateways);
         for pod in view.pods.values().filter(|_| !nodes.is_empty()) {
-            let Some(tunnel) = pod.node.as_ref().and_then(|node| nodes.get(node.as_str())) else { continue };
+            let Some(proxy) = pod.node.as_ref().and_then(|node| nodes.get(node.as_str())) else { continue };
             if !captured(&view.capture, view, pod) {
                 continue;
             }
             for address in &pod.addresses {
-                tunnels.entry(*address).or_insert_with(|| (*tunnel).into());
+                let before = Before { tunnel: proxy.tunnel.into(), leaving: proxy.leaving };
+                tunnels.entry(*address).or_insert(before);
             }
         }
         Self(tunnels)
     }
-    fn tunnel(&self, address: IpAddr) -> Option<Place> {
+    fn before(&self, address: IpAddr) -> Option<Before> {
         self.0.get(&address).copied()
+    }
+    /// The tunnel to an address that callers may rely on.
+    fn tunnel(&self, address: IpAddr) -> Option<Place> {
+        self.before(address).filter(|before| !before.leaving).map(|before| before.tunnel)
     }
 }
 
@@ -210,7 +225,7 @@ pub fn synthesize(resources: &Resources<ClusterResource>, local: Local<'_>) -> O
     let mut known = route::Known::default();
     let mut all = Synthesis {
         nodes: node::workloads(snapshot.itself, local.view, local.gateways),
-        node_tunnels: node::proxies(local.gateways).into_values().collect(),
+        node_tunnels: node::proxies(local.gateways).into_values().map(|proxy| proxy.tunnel).collect(),
         ..Synthesis::default()
     };
     for resource in resources.values() {

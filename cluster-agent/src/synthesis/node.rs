@@ -25,14 +25,25 @@ pub(crate) fn captured(chosen: &Chosen, view: &View, pod: &PodObject) -> bool {
     mode == Some(CaptureMode::Node) && !pod.host_network
 }
 
-/// Where the proxy of each node takes tunnels: one that is connected before one that is not.
-pub(super) fn proxies(gateways: &Gateways) -> BTreeMap<&str, SocketAddr> {
+/// A node's proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Proxy {
+    /// Where it takes tunnels.
+    pub(super) tunnel: SocketAddr,
+    /// Whether it is about to end. A DaemonSet makes the next one only when it has: until then the pods of the node are
+    /// reached without a proxy.
+    pub(super) leaving: bool,
+}
+
+/// The proxy of each node: one that is connected before one that is not, and one that leaves last.
+pub(super) fn proxies(gateways: &Gateways) -> BTreeMap<&str, Proxy> {
     let mut proxies = BTreeMap::new();
     for wanted in Presence::ALL {
         let nodes = gateways.values().filter(|g| g.presence == wanted && g.hello.role == GatewayRole::Node);
         for gateway in nodes {
             if let Some(node) = &gateway.hello.node {
-                proxies.entry(node.as_str()).or_insert(gateway.hello.tunnel);
+                let leaving = gateway.presence == Presence::Leaving;
+                proxies.entry(node.as_str()).or_insert(Proxy { tunnel: gateway.hello.tunnel, leaving });
             }
         }
     }

@@ -151,11 +151,13 @@ fn endpoints(
         .filter(|(address, _)| wanted(address.ip()))
         .map(|(address, endpoint)| {
             let identity = identity(address.ip());
+            // A sidecar whose workload is not known can't be asked for it.
+            let before = identity.as_ref().and_then(|_| sidecars.before(address.ip()));
             let spec = EndpointSpec {
                 address: *address,
                 ready: is_ready(port, *address, *endpoint, passing),
-                // A sidecar whose workload is not known can't be asked for it.
-                tunnel: identity.as_ref().and_then(|_| sidecars.tunnel(address.ip())),
+                tunnel: before.map(|before| before.tunnel),
+                leaving: before.is_some_and(|before| before.leaving),
                 identity,
             };
             (spec, endpoint.draining)

@@ -173,7 +173,7 @@ impl Synthesizer {
             services.extend(new.iter().filter(|(_, service)| has(service)).map(|(key, _)| key));
         }
         if *seen.sidecars != *sidecars {
-            let moved = |address| seen.sidecars.tunnel(address) != sidecars.tunnel(address);
+            let moved = |address| seen.sidecars.before(address) != sidecars.before(address);
             let has = |service: &LocalService| service.endpoints.keys().any(|address| moved(*address));
             services.extend(new.iter().filter(|(_, service)| has(service)).map(|(key, _)| key));
         }

@@ -355,6 +355,9 @@ pub struct EndpointSpec {
     /// The tunnel port of the sidecar in front of it, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Place>,
+    /// Whether the sidecar is about to end while the application goes on, which is then reached without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// Who the application is; the sidecar answers as this. Known wherever `tunnel` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<SpiffeId>,

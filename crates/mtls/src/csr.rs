@@ -6,7 +6,8 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256,
     PublicKey, PublicKeyData, SanType,
 };
-use tombolo_model::SpiffeId;
+use sha2::{Digest as _, Sha256};
+use tombolo_model::{SpiffeId, snapshot::CaFingerprint};
 
 /// A request of ours is below 1 KiB; nothing is gained by reading far more.
 const MAX_PEM_BYTES: usize = 16 * 1024;
@@ -21,6 +22,15 @@ pub(crate) fn request(pair: &KeyPair, id: Option<&SpiffeId>) -> Result<String, E
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = id.map(|id| uri(&id.to_string())).into_iter().collect::<Result<_, _>>()?;
     params.serialize_request(pair).and_then(|request| request.pem()).map_err(Error::Sign)
+}
+
+/// What a certificate for a request's key is known by, once the request's signature shows that the asker holds the private half.
+///
+/// # Errors
+/// As for a request that is to be signed for `id`.
+pub fn request_fingerprint(pem: &str, id: &SpiffeId) -> Result<CaFingerprint, Error> {
+    let key = public_key(pem, id)?;
+    Ok(CaFingerprint::new(Sha256::digest(key.subject_public_key_info()).into()))
 }
 
 /// The public key of a request for `id`, once its signature shows that the asker holds the private half.

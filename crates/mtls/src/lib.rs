@@ -33,6 +33,7 @@ pub use bundle::{BundleStore, Peer, TrustBundle, Usage};
 pub use certificate::{CertificateInfo, Validity, certificate_info};
 pub use client::{Expect, client_config};
 pub use credentials::{Credentials, Live};
+pub use csr::request_fingerprint;
 pub use error::{Error, VerifyError};
 pub use handshake::{HandshakeError, accept, accept_optional, connect, connect_pinned, key_of, peer_of};
 pub use https::{LiveServerCertificate, ServerAuthority, web_client_config};

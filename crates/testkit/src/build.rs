@@ -43,7 +43,7 @@ pub fn locality(region: &str, zone: &str) -> Locality {
 /// When `address` is no `ip:port`.
 #[must_use]
 pub fn endpoint(address: &str) -> EndpointSpec {
-    EndpointSpec { address: name(address), ready: true, tunnel: None, identity: None }
+    EndpointSpec { address: name(address), ready: true, tunnel: None, leaving: false, identity: None }
 }
 
 /// A service with one ready endpoint, and the account `default`.

@@ -51,6 +51,7 @@ fn export(tunnel: Option<&str>, identity: Option<&str>) -> GatewayResource {
         address: "10.0.0.1:80".parse().unwrap(),
         ready: true,
         tunnel: tunnel.map(|t| t.parse().unwrap()),
+        leaving: false,
         identity: identity.map(id),
     };
     GatewayResource::Export(

@@ -77,6 +77,26 @@ async fn an_answer_without_the_inner_session_is_a_downgrade() {
     assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
 }
 
+/// As when a node's proxy is replaced: the application goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_sidecar_leaves_its_application_is_reached_without_it() {
+    let mut world = two_clusters().await;
+    (world.spec.leaving, world.spec.end_to_end) = (true, EndToEnd::All);
+    world.publish();
+    // who has not heard of it yet demands the session with the application's sidecar, and gets it
+    assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
+    assert_eq!(world.sites["c1"].sidecar.line(1).await["end_to_end"], true);
+    let drain = world.sites.get_mut("c2").unwrap().sidecar.drain.take().unwrap();
+    drain.drain(LONG).await;
+    (world.spec.leaving, world.spec.end_to_end) = (false, EndToEnd::Some);
+    world.publish();
+    refused(&world, "peer_unreachable", Some("ingress@c2")).await;
+    world.spec.leaving = true;
+    world.publish();
+    assert_eq!(ask(world.call("c1").await, b"hello").await.unwrap(), b"hello");
+    assert_eq!(world.sites["c1"].sidecar.line(3).await["end_to_end"], false);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_without_a_workload_is_refused() {
     let world = two_clusters().await;

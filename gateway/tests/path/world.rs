@@ -127,6 +127,8 @@ pub(crate) struct Spec {
     pub(crate) end_to_end: EndToEnd,
     /// Whether endpoints have a sidecar.
     pub(crate) tunnelled: bool,
+    /// Whether the sidecars of endpoints say that they are about to end.
+    pub(crate) leaving: bool,
     /// Clusters whose endpoints have none all the same.
     pub(crate) plain: BTreeSet<ClusterName>,
     /// The accounts that may answer.
@@ -168,6 +170,7 @@ impl World {
             callers: names.iter().map(|name| cluster(name)).collect(),
             end_to_end: EndToEnd::All,
             tunnelled: true,
+            leaving: false,
             plain: BTreeSet::new(),
             account: "catalog",
             proximity: BTreeMap::new(),
@@ -266,6 +269,7 @@ impl World {
             address: (*address).into(),
             ready: true,
             tunnel: tunnelled.then(|| site.sidecar.tunnel.into()),
+            leaving: self.spec.leaving,
             identity: Some(site.ca.workload("default", "catalog")),
         };
         if !site.endpoints.is_empty() {

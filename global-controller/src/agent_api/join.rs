@@ -7,7 +7,7 @@ use crate::{
         caller::Secret,
         error::{Kind, Refusal},
     },
-    ca::Issued,
+    ca::{self, Issued},
     store::{Change, Tx, audit::AuditRow, intermediate::Keep, join::JoinTokenRow},
 };
 use axum::{
@@ -26,6 +26,7 @@ use tombolo_model::{
     id::{AuditId, ClusterId, OrgId},
     snapshot::CaFingerprint,
 };
+use tombolo_mtls::request_fingerprint;
 use tombolo_runtime::places::Source;
 use tombolo_wire::message::{JoinRequest, JoinResponse};
 use uuid::Uuid;
@@ -89,11 +90,15 @@ async fn take_in(
     let first = tx.join_token(hash).await?.ok_or_else(unknown)?;
     let Some(generation) = tx.lock_org(first.org).await? else { return Err(unknown()) };
     let token = tx.join_token(hash).await?.ok_or_else(unknown)?;
-    check(&token, &request.cluster, now)?;
-    if !tx.use_join_token(token.org, token.id, now).await? {
-        return Err(used(now));
+    let id = SpiffeId::cluster(&token.trust_domain, &token.cluster_name);
+    let known = known(&mut tx, (&token, &id), &request, now).await?;
+    if known.is_none() {
+        check(&token, &request.cluster, now)?;
+        if !tx.use_join_token(token.org, token.id, now).await? {
+            return Err(used(now));
+        }
+        tx.joined(token.org, token.cluster, (&request.locality, &request.nodes), now).await?;
     }
-    tx.joined(token.org, token.cluster, (&request.locality, &request.nodes), now).await?;
     let issued = agent
         .deps
         .ca
@@ -102,14 +107,17 @@ async fn take_in(
             (token.org, &token.trust_domain),
             (token.cluster, &token.cluster_name),
             &request.csr,
-            // whatever was believed before is not any more: joining anew is what follows a theft
-            (Keep::This, now),
+            // whatever was believed before is not any more: joining anew is what follows a theft; asked a second time, that is done
+            (if known.is_none() { Keep::This } else { Keep::Overlap }, now),
         )
         .await
         .map_err(certificate::refusal)?;
-    let id = SpiffeId::cluster(&token.trust_domain, &token.cluster_name);
-    let action = if token.joined_at.is_some() { "cluster.rejoin" } else { "cluster.join" };
-    let event = Event { action, generation: generation.next(), now, asked_with: None };
+    let action = match (&known, token.joined_at) {
+        (Some(_), _) => "cluster.join_repeated",
+        (None, Some(_)) => "cluster.rejoin",
+        (None, None) => "cluster.join",
+    };
+    let event = Event { action, generation: generation.next(), now, asked_with: known };
     record(&mut tx, token.org, (token.cluster, &id), &event, &issued).await?;
     let bundle = tx.trust_bundle(token.org, &token.trust_domain).await?;
     let taken = tx.commit().await?;
@@ -131,6 +139,25 @@ async fn take_in(
         intermediate: issued.certificate,
         bundle,
     }))
+}
+
+/// The key that the cluster joined with by this token, where the same is asked again: the answer was lost on its way. Who asks has shown that
+/// it holds the key, so it gets nothing that it did not get before.
+async fn known(
+    tx: &mut Tx,
+    (token, id): (&JoinTokenRow, &SpiffeId),
+    request: &JoinRequest,
+    now: DateTime<Utc>,
+) -> Result<Option<CaFingerprint>, Refusal> {
+    // the last time that the cluster joined was by this token
+    let is_last = token.used_at.is_some() && token.used_at == token.joined_at;
+    if !is_last || token.expires_at <= now || token.cluster_name != request.cluster {
+        return Ok(None);
+    }
+    let fingerprint = request_fingerprint(&request.csr, id)
+        .map_err(|source| certificate::refusal(ca::Error::Request { source }))?;
+    let standing = tx.standing(token.org, token.cluster, &fingerprint, now).await?;
+    Ok(standing.filter(|standing| standing.newest).map(|_| fingerprint))
 }
 
 fn token_hash(headers: &HeaderMap) -> Result<[u8; 32], Refusal> {
@@ -163,7 +190,7 @@ fn used(at: DateTime<Utc>) -> Refusal {
     Refusal::new(
         Kind::OnboardingTokenUsed,
         format!(
-            "The onboarding token was used at {}; each is good for one join. If it was not you, revoke the cluster. {REMEDY}",
+            "The onboarding token was used at {}; each is good for one join, by one key. If it was not you, revoke the cluster. {REMEDY}",
             time(at)
         ),
     )

@@ -4,7 +4,7 @@ use crate::support::{SOON, problem, site};
 use serde_json::json;
 use std::time::Duration;
 use tombolo_model::{
-    GatewayRole, Generation, SpiffeId,
+    GatewayRole, Generation, Locality, SpiffeId,
     snapshot::{ClusterResource, ResourceKey},
 };
 use tombolo_mtls::{Credentials, PrivateKey};
@@ -34,6 +34,70 @@ async fn a_token_is_good_once_for_one_cluster() {
     }
     let actions = database.sql("select action from audit_events where actor_kind = 'agent'");
     assert_eq!(actions, "cluster.join");
+    site.bound.drain().await;
+}
+
+/// The controller commits and is killed, or the link breaks: the agent asks again with the key that it kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_given_again() {
+    let (site, database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let (first, other) = (site.agent(&acme, "cluster-1").await, site.agent(&acme, "cluster-2").await);
+    let peer = other.feed(&site);
+    let token = site.onboarding(&acme, "cluster-1").await;
+    let data = tempfile::tempdir().unwrap();
+    let config = |controller: &str| tombolo_agent::join::JoinConfig {
+        controller: controller.to_owned(),
+        ca_fingerprint: site.bound.ca_fingerprint.clone(),
+        cluster: name("cluster-1"),
+        data: data.path().to_owned(),
+        locality: Locality::default(),
+        nodes: Locality::default(),
+    };
+    // what the agent keeps before it asks, and what the controller makes of it
+    tombolo_agent::join::join(&config("https://127.0.0.1:1"), &token).await.unwrap_err();
+    let kept = std::fs::read_to_string(data.path().join("join.pem")).unwrap();
+    let pem = &kept[kept.find("-----BEGIN").unwrap()..];
+    let id = SpiffeId::cluster(&acme.trust_domain, &name("cluster-1"));
+    let again = async |key: PrivateKey| {
+        site.join_by(&acme, ("cluster-1", Locality::default()), &token, (key, &id)).await
+    };
+    let second = again(PrivateKey::from_pem(pem).unwrap()).await.unwrap();
+    let fingerprint = second.intermediate.fingerprint();
+
+    tombolo_agent::join::join(&config(&site.bound.public_url), &token).await.unwrap();
+    assert!(!data.path().join("join.pem").exists(), "it is the cluster's key now");
+    let revoked = "select count(*) from cluster_intermediates where revoked_at is not null";
+    assert_eq!(database.sql(revoked), "1", "that of before, once");
+    let actions = "select action from audit_events where actor_kind = 'agent' and subject_name = 'cluster-1' order by generation";
+    assert_eq!(database.sql(actions), "cluster.join\ncluster.rejoin\ncluster.join_repeated");
+    let bundle = ResourceKey::new("bundle", "");
+    peer.until("the bundle with the new one alone", |state| match state.resources.get(&bundle) {
+        Some(ClusterResource::Bundle(bundle)) => {
+            bundle.clusters["cluster-1"].iter().collect::<Vec<_>>() == [&fingerprint]
+        }
+        _ => false,
+    })
+    .await;
+    second.say(&site, &[]).await.unwrap();
+    assert!(first.say(&site, &[]).await.is_err());
+
+    // another key gets nothing for it; nor does this one once there is a newer one, or the token's time is over
+    assert_eq!(problem(again(PrivateKey::generate().unwrap()).await), "onboarding-token-used");
+    let renewed = second.renew(&site, &PrivateKey::generate().unwrap()).await.unwrap();
+    wait::until_ok("the new one is believed", SOON, || renewed.say(&site, &[])).await;
+    assert_eq!(problem(again(PrivateKey::from_pem(pem).unwrap()).await), "onboarding-token-used");
+    let token = site.onboarding(&acme, "cluster-2").await;
+    let id = SpiffeId::cluster(&acme.trust_domain, &name("cluster-2"));
+    let key = PrivateKey::generate().unwrap();
+    let again = async || {
+        let key = PrivateKey::from_pem(&key.to_pem()).unwrap();
+        site.join_by(&acme, ("cluster-2", Locality::default()), &token, (key, &id)).await
+    };
+    again().await.unwrap();
+    again().await.unwrap();
+    site.clock.advance(Duration::from_secs(15 * 60 + 1));
+    assert_eq!(problem(again().await), "onboarding-token-used");
     site.bound.drain().await;
 }
 

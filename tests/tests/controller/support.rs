@@ -154,7 +154,17 @@ impl Site {
         token: &str,
         id: &SpiffeId,
     ) -> Result<Agent, RequestError> {
-        let key = PrivateKey::generate().unwrap();
+        self.join_by(org, (cluster, nodes), token, (PrivateKey::generate().unwrap(), id)).await
+    }
+
+    /// Joins with this key.
+    pub(crate) async fn join_by(
+        &self,
+        org: &Org,
+        (cluster, nodes): (&str, Locality),
+        token: &str,
+        (key, id): (PrivateKey, &SpiffeId),
+    ) -> Result<Agent, RequestError> {
         let request = JoinRequest {
             hello: Hello::current("tombolo-agent"),
             cluster: name(cluster),

@@ -9,10 +9,13 @@ use crate::{
     server::{ADMIN, Server, Store},
     world::{Agent, Controller, SOON},
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Namespace, Secret, Service},
+};
 use kube::{
     Api, Client,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -96,6 +99,50 @@ async fn an_empty_cluster_is_not_the_one_that_is_connected() {
     agent.kill();
     until("it is away", SOON, || state(&controller), |state| state == "disconnected").await;
     run(&["cluster", "uninstall", "cluster-1", "--yes", "--timeout=3"]).await;
+}
+
+/// Joining again ends the calls under way: it is not done to one whose agent is away for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_comes_back_keeps_its_trust() {
+    let home = tempfile::tempdir().expect("a folder");
+    let store = Store::start(&home.path().join("kubernetes"));
+    let server = store.server().await;
+    let client = server.client(ADMIN).await;
+    let controller = Controller::start_at(own_address()).await;
+    make_own(&client, &controller).await;
+    make_wide::<Namespace>(&client, json!({ "metadata": { "name": "shop" } })).await;
+    let_agent_as_in_the_manifest(&client).await;
+    let labels = json!({ "app.kubernetes.io/name": "tombolo-agent" });
+    let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "agent", "image": "i" }] } });
+    let spec = json!({ "selector": { "matchLabels": labels }, "template": template });
+    make::<Deployment>(&client, json!({ "metadata": meta(OWN, "tombolo-agent"), "spec": spec })).await;
+    let status = json!({ "status": { "replicas": 2, "readyReplicas": 2, "availableReplicas": 2 } });
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), OWN);
+    let ready = Patch::Merge(status);
+    deployments.patch_status("tombolo-agent", &PatchParams::default(), &ready).await.expect("a status");
+
+    controller.join(home.path()).await;
+    let options = ["--namespace", OWN];
+    let mut agent = Agent::start(home.path(), &server, &options).await;
+    until("it is connected", SOON, || state(&controller), |state| state == "connected").await;
+    agent.kill();
+    until("it is away", SOON, || state(&controller), |state| state == "disconnected").await;
+
+    let tokens = format!("{PATH}/onboarding-tokens");
+    let tokens = async || controller.call(Method::GET, &tokens, None).await["items"].clone();
+    let before = tokens().await;
+    let back = async {
+        let services: Api<Service> = Api::namespaced(client.clone(), OWN);
+        let applied = || async { services.get_opt("tombolo-dns").await.expect("an answer") };
+        let _ = until("the manifest is applied", SOON, applied, Option::is_some).await;
+        Agent::start(home.path(), &server, &options).await
+    };
+    let join = ["cluster", "join", "cluster-1"];
+    let ((good, said), _agent) = tokio::join!(tombolo(&controller, home.path(), Some(&server), &join), back);
+    assert!(good && said.contains("s to come back") && said.contains("is connected"), "{said}");
+    assert_eq!(tokens().await, before, "no token was made");
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), OWN);
+    assert!(secrets.get_opt("tombolo-join").await.expect("an answer").is_none(), "nor given");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 mod away;
 mod capture;
 mod context;
+mod endpoints;
 mod identity;
 mod inject;
 mod install;

@@ -33,6 +33,9 @@ const COREDNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
 const COREFILE: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
 const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/tombolo";
 
+/// The cluster's own Corefile.
+const WAS: &str = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
+
 /// Applies the whole manifest, for the user that plays the agent here.
 async fn apply(client: &Client) {
     let text = fs::read_to_string(root().join("deploy/kubernetes/agent.yaml")).expect("the manifest");
@@ -72,8 +75,8 @@ async fn apply(client: &Client) {
 /// What the cluster has of its own.
 async fn populate(client: &Client) {
     make_wide::<Namespace>(client, json!({"metadata": {"name": "shop"}})).await;
-    let corefile = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
-    let config = json!({"metadata": meta("kube-system", "coredns"), "data": {"Corefile": corefile}});
+    let data = json!({"Corefile": WAS, "other.db": "of somebody else"});
+    let config = json!({"metadata": meta("kube-system", "coredns"), "data": data});
     make::<ConfigMap>(client, config).await;
     let labels = json!({"k8s-app": "kube-dns"});
     let spec = json!({
@@ -304,6 +307,24 @@ async fn the_agent_is_held_to_what_it_does() {
             ),
             "one block",
         ),
+        // what was there is all there still, but in other servers than before
+        (
+            "PATCH",
+            COREFILE,
+            MERGE,
+            corefile(WAS.replacen(
+                ".:53 {",
+                ".:53 {\n# tombolo: begin. Made by x\n    forward . 192.0.2.66\n}\na.example.com:53 {\n# tombolo: end\n",
+                1,
+            )),
+            "one block",
+        ),
+        ("PATCH", COREFILE, MERGE, corefile(begin.replace(WAS, "") + WAS), "one block"),
+        // each of its lines is one of a block, and they are none together
+        ("PATCH", COREFILE, MERGE, corefile(begin.replace("    errors\n", "}\n    errors\n")), "one block"),
+        ("PATCH", COREFILE, MERGE, corefile(begin.replace("    errors\n", "")), "one block"),
+        ("PATCH", COREFILE, MERGE, corefile(begin.replace("    forward . 1", "    forward . \"1")), "one block"),
+        ("PATCH", COREFILE, MERGE, json!({"data": {"Corefile": begin, "other.db": null}}), "own block"),
         ("PATCH", WEBHOOKS, MERGE, webhook("pods", ours.clone()), ""),
         ("PATCH", WEBHOOKS, MERGE, everywhere(webhook("pods", ours.clone())), "never about the system's"),
         ("PATCH", WEBHOOKS, MERGE, webhook("secrets", ours), "about new pods"),

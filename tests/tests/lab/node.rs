@@ -195,6 +195,7 @@ impl Telling<'_> {
             address: (address(SERVER), PORT).into(),
             ready: true,
             tunnel: Some((NODE, TUNNEL).into()),
+            leaving: false,
             identity: Some(server),
         };
         let of = |(pod, account): &(u8, &str)| {

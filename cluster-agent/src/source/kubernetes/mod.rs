@@ -20,11 +20,17 @@ pub(crate) use convert::MANAGED_BY;
 pub use mcs::McsVersion;
 
 use super::Batch;
+use crate::index::Guard;
 use futures::StreamExt;
 use ipnet::IpNet;
 use known::Known;
 use kube::Client;
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 use tombolo_model::NamespaceName;
 use tombolo_runtime::clock::Clock;
 
@@ -53,6 +59,8 @@ pub struct Config {
     pub mcs: bool,
     /// The installation's virtual addresses.
     pub vips: Arc<[IpNet]>,
+    /// Whether endpoints are taken that are no pods of their slice's namespace.
+    pub foreign_endpoints: bool,
 }
 
 /// Where the API server is, and who asks.
@@ -77,6 +85,7 @@ pub struct Watching {
     excluded: BTreeSet<NamespaceName>,
     mcs: bool,
     vips: Arc<[IpNet]>,
+    foreign_endpoints: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -91,6 +100,14 @@ pub async fn connected(config: &Config) -> Result<(Client, NamespaceName), Conne
     Ok((connected.client, namespace))
 }
 
+/// The address and port of a URL; none where it has a name.
+fn place(url: &str) -> Option<SocketAddr> {
+    let url: http::Uri = url.parse().ok()?;
+    let host = url.host()?.trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, port))
+}
+
 impl Watching {
     /// Prepares to watch. The API server need not be there.
     ///
@@ -102,8 +119,8 @@ impl Watching {
         let namespace = config.namespace.or(connected.namespace).unwrap_or_else(own);
         let excluded = system().chain([namespace.clone()]).chain(config.exclude).collect();
         let (client, server) = (connected.client, connected.server);
-        let (mcs, vips) = (config.mcs, config.vips);
-        Ok(Self { client, server, namespace, excluded, mcs, vips, clock })
+        let (mcs, vips, foreign_endpoints) = (config.mcs, config.vips, config.foreign_endpoints);
+        Ok(Self { client, server, namespace, excluded, mcs, vips, foreign_endpoints, clock })
     }
 
     /// The agent's own namespace.
@@ -115,6 +132,11 @@ impl Watching {
     /// The installation's virtual addresses.
     pub(crate) fn vips(&self) -> Arc<[IpNet]> {
         Arc::clone(&self.vips)
+    }
+
+    /// What endpoints are held to.
+    pub(crate) fn guard(&self) -> Guard {
+        Guard { vips: self.vips(), server: place(&self.server), own_pods: !self.foreign_endpoints }
     }
 
     /// The client, for those who write.

@@ -348,3 +348,15 @@ fn a_service_of_others_that_claims_a_virtual_address_is_told() {
         read.problems
     );
 }
+
+#[test]
+fn where_the_server_is() {
+    for (url, place) in [
+        ("https://10.96.0.1", Some("10.96.0.1:443")),
+        ("https://192.0.2.1:6443", Some("192.0.2.1:6443")),
+        ("https://[fd00::1]:443", Some("[fd00::1]:443")),
+        ("https://kubernetes.default.svc:443", None),
+    ] {
+        assert_eq!(super::place(url), place.map(|place| place.parse().unwrap()), "{url}");
+    }
+}

@@ -392,6 +392,62 @@ fn a_connected_sidecar_is_preferred() {
     assert_eq!(tunnel(Gateways::from([gateway(2, false)])), port(2), "gone for a moment withdraws nothing");
 }
 
+/// Its pods outlive it: callers rely on it no more, it still gets the last calls, and then there is a way without it.
+#[test]
+fn a_nodes_proxy_that_leaves_is_not_relied_on() {
+    let (index, mut files) = (&mut Index::default(), Files::default());
+    let labels = BTreeMap::from([("tombolo.io/capture".to_owned(), "node".to_owned())]);
+    let namespace =
+        crate::source::NamespaceObject { name: "default".parse().unwrap(), labels, ending: false };
+    index.apply(crate::source::Object::Namespace(namespace));
+    for change in files.load("f", SHOP.as_bytes()) {
+        index.change(change);
+    }
+    index.apply(crate::source::Object::Pod(crate::source::PodObject {
+        namespace: "default".parse().unwrap(),
+        name: "cart-0".parse().unwrap(),
+        uid: "one".into(),
+        node: Some("n1".parse().unwrap()),
+        addresses: ["10.0.0.1".parse().unwrap()].into(),
+        host_network: false,
+        account: "cart".parse().unwrap(),
+    }));
+    let (view, passing) = (Arc::new(index.view()), passing(&["10.0.0.1:8080"]));
+    let proxy = |port, presence| {
+        let hello = GatewayHello { node: Some("n1".parse().unwrap()), ..hello(GatewayRole::Node, port) };
+        (hello.instance.clone(), Gateway { hello, presence })
+    };
+    let way = |proxies: &[(u16, Presence)]| {
+        let gateways = proxies.iter().map(|(port, presence)| proxy(*port, *presence)).collect();
+        let local = Local {
+            view: &view,
+            ages: &Ages::new(),
+            passing: &passing,
+            gateways: &gateways,
+            mode: AddressMode::Allocated,
+            exposed: &Default::default(),
+        };
+        let tunnelled = inventory(local).0.services.into_values().next().unwrap().tunnelled;
+        let all = synthesize(&snapshot(), local).unwrap();
+        let key = ResourceKey::new("export", "cart.acme.example.com");
+        let Some(GatewayResource::Export(export)) = all.resources.get(&key) else { panic!("no export") };
+        let endpoint = &export.ports[0].endpoints[0];
+        // the proxy itself goes on being told of what is behind it
+        let told = gateways.values().all(|gateway| {
+            let told = all.for_gateway(&gateway.hello);
+            told.contains_key(&key) == (Some(gateway.hello.tunnel.into()) == endpoint.tunnel)
+                && told.keys().any(|key| key.as_str().starts_with("workload/"))
+        });
+        assert!(told, "{proxies:?}");
+        (tunnelled, endpoint.tunnel.map(|tunnel| tunnel.socket().port()), endpoint.leaving)
+    };
+    assert_eq!(way(&[(1, Presence::Connected)]), (1, Some(1), false));
+    assert_eq!(way(&[(1, Presence::Leaving)]), (0, Some(1), true));
+    assert_eq!(way(&[(1, Presence::Leaving), (2, Presence::Vanished)]), (1, Some(2), false));
+    assert_eq!(way(&[(1, Presence::Leaving), (2, Presence::Connected)]), (1, Some(2), false));
+    assert_eq!(way(&[]), (0, None, false));
+}
+
 /// As in Kubernetes: no checks, pods with an address of each family, and one on its way out.
 fn rolling(first_is_ready: bool) -> Arc<View> {
     let slice = |name: &str, family: &str, endpoints: &str| {
