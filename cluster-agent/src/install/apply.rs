@@ -87,6 +87,8 @@ pub(crate) struct Installing {
     pub(crate) client: Client,
     pub(crate) namespace: NamespaceName,
     pub(crate) vips: Arc<[IpNet]>,
+    /// The class of the gateways' pods, where it is not the system's own.
+    pub(crate) priority: Option<Arc<str>>,
     pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether this replica is the one that writes.
@@ -153,6 +155,7 @@ impl Installing {
                         registries,
                         serving,
                         vips,
+                        priority: self.priority.clone(),
                         ..found
                     };
                     let plan = plan(&asked, &self.namespace, &found);

@@ -525,6 +525,24 @@ fn an_autoscaler_has_the_last_word_on_how_many() {
 }
 
 #[test]
+fn who_applies_the_agent_chooses_the_gateways_class() {
+    let node = serde_json::from_value(json!({ "enabled": true })).unwrap();
+    let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { node, ..spec() }));
+    let mut classes = |class: Option<&str>| {
+        cluster.found.priority = class.map(Into::into);
+        cluster.settle();
+        [(Kind::Deployment, EGRESS), (Kind::DaemonSet, "tombolo-node")].map(|(kind, name)| {
+            let class = &cluster.object(kind, name)["spec"]["template"]["spec"]["priorityClassName"];
+            class.as_str().map(str::to_owned)
+        })
+    };
+    let some = |class: &str| Some(class.to_owned());
+    assert_eq!(classes(None), [some("system-cluster-critical"), some("system-node-critical")]);
+    assert_eq!(classes(Some("high")), [some("high"), some("high")]);
+    assert_eq!(classes(Some("")), [None, None]);
+}
+
+#[test]
 fn each_way_to_the_ingress_gateways_has_its_addresses() {
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
     let mut ask = |ways: &[Value]| {
