@@ -2,6 +2,7 @@
 
 use super::{
     address::Node,
+    cache,
     object::{COMPONENT, Key, Kind, Objects},
     objects::{AGENT, Abilities, EGRESS, INGRESS},
     plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, image_of, plan},
@@ -266,7 +267,8 @@ impl Installing {
     async fn abilities(&self) -> Option<Abilities> {
         let groups = self.client.list_api_groups().await.ok()?;
         let measures = groups.groups.iter().any(|group| group.name == "metrics.k8s.io");
-        Some(Abilities { measures })
+        let caches = cache::is_there(&self.client).await.unwrap_or_default();
+        Some(Abilities { measures, caches })
     }
 
     /// The peers' gateways that our egress gateways got through to.

@@ -54,6 +54,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Abilities {
     /// It has the metrics that an autoscaler reads.
     pub(super) measures: bool,
+    /// There is `NodeLocal DNSCache`.
+    pub(super) caches: bool,
 }
 
 /// All that is to be there.

@@ -2,6 +2,7 @@
 
 use super::{
     address::{Addresses, Node, addresses},
+    cache,
     corefile::{self, CorefileError},
     object::{Key, Kind, Objects, is_as, sum},
     objects::{self, AGENT, Abilities, Context, INGRESS, image, wanted},
@@ -370,6 +371,9 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
         plan.actions.push(("dns", Action::Restart { mark }));
     }
     let domains = domains.difference(&merged.taken).cloned().collect();
+    if let (true, true, Some(to)) = (asked, found.abilities.caches, found.answers_at) {
+        plan.problems.push(("the cluster's DNS".to_owned(), cache::by_hand(&domains, to)));
+    }
     let pending = plan.actions.iter().any(|(step, _)| *step == "dns");
     plan.steps.push(steps::dns(&domains, asked, pending, found));
 }
