@@ -154,6 +154,18 @@ pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
         );
         found.push(finding(Level::Warning, detail, None));
     }
+    for step in status["install"]["steps"].as_array().into_iter().flatten() {
+        let (called, state) = (text(step, "step"), text(step, "state"));
+        let level = match (called.as_str(), state.as_str()) {
+            (_, "done") => continue,
+            // a person may have done by hand what the agent could not
+            ("dns", "failed") => Level::Warning,
+            (_, "failed") => Level::Broken,
+            _ => Level::Warning,
+        };
+        let detail = format!("installation, step {called} ({state}): {}", text(step, "message"));
+        found.push(finding(level, detail, Some(&format!("tombolo cluster show {name} says how it goes"))));
+    }
     let gateways: Vec<&Value> = status["gateways"].as_array().into_iter().flatten().collect();
     for role in ["egress", "ingress"] {
         if !gateways.iter().any(|g| g["role"] == role) {
@@ -220,6 +232,35 @@ mod tests {
         let told = remedies(&status);
         assert!(told.len() == 2 && told[0].starts_with("tombolo cluster install east"), "{told:?}");
         assert!(!told.concat().contains("tombolo-gateway"), "{told:?}");
+    }
+
+    #[test]
+    fn a_step_that_is_not_done_is_said() {
+        let step = |step: &str, state: &str| json!({ "step": step, "state": state, "message": format!("why {step}") });
+        let mut status = json!({ "state": "connected", "applied_generation": 1, "current_generation": 1,
+            "gateways": [{ "role": "egress" }, { "role": "ingress" }] });
+        let all = [
+            step("egress", "done"),
+            step("ingress", "failed"),
+            step("dns", "failed"),
+            step("address", "waiting"),
+            step("node", "working"),
+        ];
+        status["install"] = json!({ "revision": 1, "steps": all });
+        let found: Vec<_> = judge("east", &status).into_iter().map(|f| (f.level, f.detail)).collect();
+        let said = |level, step: &str, state: &str| {
+            (level, format!("installation, step {step} ({state}): why {step}"))
+        };
+        let (broken, warning) = (Level::Broken, Level::Warning);
+        assert_eq!(
+            found,
+            [
+                said(broken, "ingress", "failed"),
+                said(warning, "dns", "failed"),
+                said(warning, "address", "waiting"),
+                said(warning, "node", "working"),
+            ]
+        );
     }
 
     #[test]

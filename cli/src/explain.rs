@@ -18,13 +18,13 @@ use std::collections::BTreeMap;
 /// One hop of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hop {
-    /// Which: name, address, proxy, egress, peer ingress, endpoint.
+    /// Which: name, dns, address, proxy, egress, peer ingress, endpoint.
     pub hop: &'static str,
     /// What it says.
     pub verdict: Verdict,
     /// Its state, for people.
     pub detail: String,
-    /// What to do, where it says no.
+    /// What to do, where it does not say yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -37,6 +37,8 @@ pub enum Verdict {
     Yes,
     /// It would not.
     No,
+    /// Nobody here can say.
+    Unknown,
     /// It comes after one that would not.
     NotReached,
 }
@@ -68,6 +70,7 @@ pub async fn run(client: &Client, args: ExplainArgs, out: &Output) -> Result<()>
             let (mark, mood) = match hop.verdict {
                 Verdict::Yes => ("✓", Mood::Good),
                 Verdict::No => ("✗", Mood::Bad),
+                Verdict::Unknown => ("?", Mood::Warn),
                 Verdict::NotReached => ("·", Mood::Plain),
             };
             out.line(&format!("  {} {:<13} {}", out.paint(mood, mark), hop.hop, hop.detail));
@@ -100,20 +103,33 @@ async fn gather(client: &Client, args: &ExplainArgs) -> Result<Facts> {
 }
 
 type Refusal = (String, String);
+/// What a hop says where it says no: its state, and what to do.
+enum Not {
+    Carried(String, String),
+    Known(String, String),
+}
+
+impl From<Refusal> for Not {
+    fn from((detail, remedy): Refusal) -> Self {
+        Self::Carried(detail, remedy)
+    }
+}
+
 /// Decides one hop; the egress hop notes the cluster it chose.
-type Decide<'a> = Box<dyn FnOnce(&mut Option<String>) -> Result<String, Refusal> + 'a>;
+type Decide<'a> = Box<dyn FnOnce(&mut Option<String>) -> Result<String, Not> + 'a>;
 
 /// Walks the request. Always gives every hop, in order; at most one says no, and those after it are not reached.
 #[must_use]
 pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
     let mut chosen = None;
-    let steps: [(&'static str, Decide<'_>); 6] = [
-        ("name", Box::new(|_| name(facts, from, to))),
-        ("address", Box::new(|_| address(facts, to))),
-        ("proxy", Box::new(|_| proxy(facts, from))),
-        ("egress", Box::new(|chosen| egress(facts, from, to, chosen))),
-        ("peer ingress", Box::new(|chosen| ingress(facts, from, chosen.as_deref()))),
-        ("endpoint", Box::new(|chosen| endpoint(facts, to, chosen.as_deref()))),
+    let steps: [(&'static str, Decide<'_>); 7] = [
+        ("name", Box::new(|_| Ok(name(facts, from, to)?))),
+        ("dns", Box::new(|_| dns(facts, from, to))),
+        ("address", Box::new(|_| Ok(address(facts, to)?))),
+        ("proxy", Box::new(|_| Ok(proxy(facts, from)?))),
+        ("egress", Box::new(|chosen| Ok(egress(facts, from, to, chosen)?))),
+        ("peer ingress", Box::new(|chosen| Ok(ingress(facts, from, chosen.as_deref())?))),
+        ("endpoint", Box::new(|chosen| Ok(endpoint(facts, to, chosen.as_deref())?))),
     ];
     let mut refused = false;
     let mut hops = Vec::new();
@@ -124,7 +140,10 @@ pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
         }
         hops.push(match decide(&mut chosen) {
             Ok(detail) => Hop { hop, verdict: Verdict::Yes, detail, remedy: None },
-            Err((detail, remedy)) => {
+            Err(Not::Known(detail, remedy)) => {
+                Hop { hop, verdict: Verdict::Unknown, detail, remedy: Some(remedy) }
+            }
+            Err(Not::Carried(detail, remedy)) => {
                 refused = true;
                 Hop { hop, verdict: Verdict::No, detail, remedy: Some(remedy) }
             }
@@ -183,6 +202,50 @@ fn member(facts: &Facts, from: &Caller, gns: &str) -> Result<(), Refusal> {
     ))
 }
 
+/// Whether the DNS of the caller's cluster leads the name to the agents. What it does not say of itself is not known.
+fn dns(facts: &Facts, from: &Caller, to: &Destination) -> Result<String, Not> {
+    let cluster = from.cluster.as_str();
+    let status = facts.clusters.get(cluster).unwrap_or(&Value::Null);
+    let lies_in =
+        |domain: &str| to.name.as_str().strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    let problems = || status["problems"].as_array().into_iter().flatten();
+    let of_domain =
+        problems().find(|problem| text(problem, "subject").strip_prefix("domain ").is_some_and(lies_in));
+    if let Some(problem) = of_domain {
+        return Err(Not::Carried(
+            format!("{cluster} does not resolve {}: {}", text(problem, "subject"), text(problem, "message")),
+            format!("tombolo cluster show {cluster}"),
+        ));
+    }
+    if !status["install"].is_object() {
+        return Ok(
+            "nothing was installed: the machines of the cluster ask its agent, as they were set up to".into(),
+        );
+    }
+    let look = format!(
+        "ask for the name in a pod there; tombolo cluster show {cluster} says what is to be added to its DNS"
+    );
+    let step = status["install"]["steps"].as_array().into_iter().flatten().find(|step| step["step"] == "dns");
+    let Some(step) = step else {
+        return Err(Not::Known(format!("{cluster} does not say what its DNS forwards"), look));
+    };
+    let message = text(step, "message");
+    let Some(list) = message.strip_prefix("CoreDNS forwards ").filter(|_| step["state"] == "done") else {
+        return Err(Not::Known(
+            format!("step dns of the installation ({}): {message}", text(step, "state")),
+            look,
+        ));
+    };
+    let (list, more) = list.split_once("; ").unwrap_or((list, ""));
+    if !list.split(", ").any(lies_in) {
+        return Err(Not::Carried(
+            format!("CoreDNS of {cluster} forwards {list}, and not the domain of {}", to.name),
+            format!("tombolo cluster show {cluster}"),
+        ));
+    }
+    if more.is_empty() { Ok(message) } else { Err(Not::Known(message, look)) }
+}
+
 fn address(facts: &Facts, to: &Destination) -> Result<String, Refusal> {
     let service = facts.service.as_ref().unwrap_or(&Value::Null);
     let ports: Vec<u64> =
@@ -239,11 +302,23 @@ fn local(status: &Value, from: &Caller, role: &str) -> Option<String> {
 /// `gateway` have none.
 fn proxy(facts: &Facts, from: &Caller) -> Result<String, Refusal> {
     let status = joined(facts, from)?;
+    if status["install"].is_object() {
+        // in a pod, a proxy is called by its namespace and its pod
+        let of_namespace = format!("{}.", from.namespace);
+        let here = |gateway: &&Value| text(gateway, "instance").starts_with(&of_namespace);
+        let sidecars = gateways(status, "sidecar").filter(here).count();
+        if sidecars > 0 {
+            return Ok(format!("{sidecars} of sidecar in namespace {} of {}", from.namespace, from.cluster));
+        }
+        return Ok(match local(status, from, "node") {
+            Some(found) => {
+                format!("{found}; pods of namespaces in another mode go straight to an egress gateway")
+            }
+            None => "none: pods go straight to an egress gateway (capture mode gateway)".into(),
+        });
+    }
     if let Some(found) = ["sidecar", "node"].iter().find_map(|role| local(status, from, role)) {
         return Ok(found);
-    }
-    if status["install"].is_object() {
-        return Ok("none: pods go straight to an egress gateway (capture mode gateway)".into());
     }
     Err((
         format!("{} runs no sidecar", from.cluster),

@@ -39,7 +39,7 @@ fn facts() -> Facts {
 /// The hop that says no, and what it says to do.
 fn refusal(facts: &Facts, port: u16) -> (&'static str, String) {
     let hops = walk(facts, &caller(), &destination(port));
-    assert_eq!(hops.len(), 6);
+    assert_eq!(hops.len(), 7);
     let no: Vec<&Hop> = hops.iter().filter(|h| h.verdict == Verdict::No).collect();
     assert_eq!(no.len(), 1, "{hops:#?}");
     (no[0].hop, format!("{} {}", no[0].detail, no[0].remedy.clone().unwrap()))
@@ -84,19 +84,71 @@ fn each_hop_can_say_no() {
 }
 
 #[test]
+fn the_clusters_dns_has_a_say() {
+    let said = |install: serde_json::Value, problems: serde_json::Value| {
+        let mut f = facts();
+        let status = f.clusters.get_mut("cluster-1").unwrap();
+        (status["install"], status["problems"]) = (install, problems);
+        let hops = walk(&f, &caller(), &destination(8082));
+        let hop = hops.iter().find(|hop| hop.hop == "dns").unwrap().clone();
+        // what nobody knows keeps nobody from looking at the rest
+        let rest = if hop.verdict == Verdict::No { Verdict::NotReached } else { Verdict::Yes };
+        assert!(hops[2..].iter().all(|hop| hop.verdict == rest), "{hops:#?}");
+        (hop.verdict, hop.detail)
+    };
+    let step = |state: &str, message: &str| json!({ "revision": 1, "steps": [{ "step": "dns", "state": state, "message": message }] });
+    let forwards = "CoreDNS forwards acme.example.com, clusterset.local";
+    for (install, problems, verdict, part) in [
+        (step("done", forwards), json!([]), Verdict::Yes, "CoreDNS forwards"),
+        (json!(null), json!([]), Verdict::Yes, "nothing was installed"),
+        (
+            step("done", "CoreDNS forwards clusterset.local"),
+            json!([]),
+            Verdict::No,
+            "not the domain of catalog",
+        ),
+        (
+            step("done", forwards),
+            json!([{ "subject": "domain acme.example.com", "message": "overlaps example.com" }]),
+            Verdict::No,
+            "overlaps example.com",
+        ),
+        (
+            step("done", &format!("{forwards}; NodeLocal DNSCache has to be told by hand")),
+            json!([]),
+            Verdict::Unknown,
+            "NodeLocal",
+        ),
+        (step("failed", "forward acme.example.com yourself"), json!([]), Verdict::Unknown, "yourself"),
+        (step("working", "the Corefile changes"), json!([]), Verdict::Unknown, "the Corefile changes"),
+        (step("done", "CoreDNS is as it was"), json!([]), Verdict::Unknown, "as it was"),
+        (json!({ "revision": 1, "steps": [] }), json!([]), Verdict::Unknown, "does not say"),
+    ] {
+        let found = said(install, problems);
+        assert!(found.0 == verdict && found.1.contains(part), "{found:?}");
+    }
+}
+
+#[test]
 fn in_kubernetes_pods_need_no_proxy() {
     let mut f = facts();
     let status = f.clusters.get_mut("cluster-1").unwrap();
-    status["install"] = json!({ "revision": 1, "steps": [] });
-    status["gateways"].as_array_mut().unwrap().remove(0);
+    let dns = json!({ "step": "dns", "state": "done", "message": "CoreDNS forwards acme.example.com" });
+    status["install"] = json!({ "revision": 1, "steps": [dns] });
+    // that of another namespace is not the caller's
+    status["gateways"][0]["instance"] = json!("shop.cart-0");
     let hops = walk(&f, &caller(), &destination(8082));
     assert!(hops.iter().all(|h| h.verdict == Verdict::Yes), "{hops:#?}");
-    assert!(hops[2].hop == "proxy" && hops[2].detail.contains("straight to an egress gateway"), "{hops:#?}");
+    assert!(hops[3].hop == "proxy" && hops[3].detail.contains("straight to an egress gateway"), "{hops:#?}");
+    f.clusters.get_mut("cluster-1").unwrap()["gateways"][0]["instance"] = json!("default.shopping-0");
+    let hops = walk(&f, &caller(), &destination(8082));
+    assert!(hops[3].detail.contains("1 of sidecar in namespace default"), "{hops:#?}");
+    f.clusters.get_mut("cluster-1").unwrap()["gateways"].as_array_mut().unwrap().remove(0);
     // a node's proxy stands below all pods of its node
     let node = json!({ "role": "node", "software": "tombolo-gateway/0.1.0", "status": { "generation": 4 } });
     f.clusters.get_mut("cluster-1").unwrap()["gateways"].as_array_mut().unwrap().push(node);
     let hops = walk(&f, &caller(), &destination(8082));
-    assert!(hops[2].verdict == Verdict::Yes && hops[2].detail.starts_with("1 of node"), "{hops:#?}");
+    assert!(hops[3].verdict == Verdict::Yes && hops[3].detail.starts_with("1 of node"), "{hops:#?}");
     // what is missing is installed there, not started by hand
     for cluster in ["cluster-2", "cluster-1"] {
         let status = f.clusters.get_mut(cluster).unwrap();

@@ -205,6 +205,10 @@ struct Kubernetes {
         default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
     )]
     vips: Vec<IpNet>,
+    /// The priority class of the gateways' pods and the nodes' proxies; an empty one for none [default: system-cluster-critical, and
+    /// system-node-critical for the nodes' proxies].
+    #[arg(long, requires = "kubernetes", value_name = "CLASS")]
+    gateway_priority_class: Option<String>,
     /// Endpoints that are no pods of their EndpointSlice's own namespace: allow takes them, so that Services without a selector lead outside of
     /// the cluster, and whoever may write EndpointSlices anywhere a gateway can reach; refuse leaves them out, and says so.
     #[arg(long, requires = "kubernetes", value_enum, default_value_t = Foreign::Allow)]
@@ -335,6 +339,7 @@ impl Source {
             mcs: kubernetes.mcs == Mcs::On,
             vips: kubernetes.vips.into(),
             foreign_endpoints: kubernetes.foreign_endpoints == Foreign::Allow,
+            gateway_priority: kubernetes.gateway_priority_class.map(Into::into),
         };
         let expose = kubernetes.capture == Capture::Gateway;
         SourceConfig::Kubernetes { cluster, expose, inject }

@@ -19,8 +19,9 @@ const MANAGER: &str = "tombolo";
 const GONE: Duration = Duration::from_secs(120);
 
 /// Kinds of the manifest: group and version, plural, and whether they lie in a namespace.
-const KINDS: [(&str, &str, &str, bool); 13] = [
+const KINDS: [(&str, &str, &str, bool); 14] = [
     ("Namespace", "v1", "namespaces", false),
+    ("ResourceQuota", "v1", "resourcequotas", true),
     ("ServiceAccount", "v1", "serviceaccounts", true),
     ("Secret", "v1", "secrets", true),
     ("Service", "v1", "services", true),

@@ -93,7 +93,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             let cluster = kubernetes::Watching::new(cluster, Arc::clone(&deps.clock)).await?;
             let clock = Arc::clone(&deps.clock);
             keeper = Some(Doorkeeper::new(cluster.client(), cluster.namespace().clone(), clock));
-            installing = Some((cluster.client(), cluster.namespace().clone(), cluster.vips()));
+            installing =
+                Some((cluster.client(), cluster.namespace().clone(), cluster.vips(), cluster.priority()));
             own = Some((cluster.client(), cluster.namespace().clone()));
             exposing = expose.then(|| (cluster.client(), cluster.namespace().clone()));
             mcs_client = follows_mcs.then(|| cluster.client());
@@ -139,11 +140,12 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let (left, multicluster_left) = watch::channel(None);
     let (injected, injection) = watch::channel(inject::Injection::default());
     let installing = match installing {
-        Some((client, namespace, vips)) => install::Task::Kubernetes(Box::new(Installing {
+        Some((client, namespace, vips, priority)) => install::Task::Kubernetes(Box::new(Installing {
             injection: injecting.is_some().then_some(injection),
             client,
             namespace,
             vips,
+            priority,
             snapshot: feed.state(),
             hub: Arc::clone(&hub),
             standings: standings.clone(),

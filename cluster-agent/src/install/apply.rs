@@ -2,6 +2,7 @@
 
 use super::{
     address::Node,
+    cache,
     object::{COMPONENT, Key, Kind, Objects},
     objects::{AGENT, Abilities, EGRESS, INGRESS},
     plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, image_of, plan},
@@ -87,6 +88,8 @@ pub(crate) struct Installing {
     pub(crate) client: Client,
     pub(crate) namespace: NamespaceName,
     pub(crate) vips: Arc<[IpNet]>,
+    /// The class of the gateways' pods, where it is not the system's own.
+    pub(crate) priority: Option<Arc<str>>,
     pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether this replica is the one that writes.
@@ -153,6 +156,7 @@ impl Installing {
                         registries,
                         serving,
                         vips,
+                        priority: self.priority.clone(),
                         ..found
                     };
                     let plan = plan(&asked, &self.namespace, &found);
@@ -263,7 +267,8 @@ impl Installing {
     async fn abilities(&self) -> Option<Abilities> {
         let groups = self.client.list_api_groups().await.ok()?;
         let measures = groups.groups.iter().any(|group| group.name == "metrics.k8s.io");
-        Some(Abilities { measures })
+        let caches = cache::is_there(&self.client).await.unwrap_or_default();
+        Some(Abilities { measures, caches })
     }
 
     /// The peers' gateways that our egress gateways got through to.

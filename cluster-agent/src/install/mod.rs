@@ -7,6 +7,7 @@
 
 mod address;
 pub(crate) mod apply;
+mod cache;
 mod corefile;
 mod object;
 mod objects;

@@ -43,6 +43,8 @@ pub(super) struct Context<'a> {
     pub(super) abilities: Abilities,
     /// The installation's virtual addresses.
     pub(super) vips: &'a [IpNet],
+    /// The class of the gateways' pods, where it is not the system's own; an empty one is none.
+    pub(super) priority: Option<&'a str>,
     /// How many pods there are now, by Deployment: an autoscaler may have said so.
     pub(super) replicas: BTreeMap<&'static str, u32>,
 }
@@ -52,6 +54,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Abilities {
     /// It has the metrics that an autoscaler reads.
     pub(super) measures: bool,
+    /// There is `NodeLocal DNSCache`.
+    pub(super) caches: bool,
 }
 
 /// All that is to be there.
@@ -149,7 +153,7 @@ fn daemon_set(context: &Context<'_>) -> Value {
     pod["hostNetwork"] = json!(true);
     pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
     pod["tolerations"] = json!([{ "operator": "Exists" }]);
-    pod["priorityClassName"] = json!("system-node-critical");
+    prioritize(&mut pod, context, "system-node-critical");
     pod["securityContext"] = json!({ "seccompProfile": { "type": "RuntimeDefault" } });
     if let Some(pod) = pod.as_object_mut() {
         pod.remove("topologySpreadConstraints");
@@ -169,8 +173,6 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
         "serviceAccountName": name,
         "automountServiceAccountToken": false,
         "terminationGracePeriodSeconds": GRACE_S,
-        // on a node that runs out of something, applications go before the way between them
-        "priorityClassName": "system-cluster-critical",
         // said whole, so that a node that somebody chose is none
         (NODES): { "kubernetes.io/os": "linux" },
         "securityContext": {
@@ -184,11 +186,21 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
             { "name": "cache", "emptyDir": {} },
         ],
     });
+    prioritize(&mut pod, context, "system-cluster-critical");
     if on_hosts(context, role) {
         pod["hostNetwork"] = json!(true);
         pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
     }
     pod
+}
+
+/// On a node that runs out of something, applications go before the way between them.
+fn prioritize(pod: &mut Value, context: &Context<'_>, class: &str) {
+    // nothing is said as such, so that what stood there goes
+    pod["priorityClassName"] = match context.priority.unwrap_or(class) {
+        "" => Value::Null,
+        class => json!(class),
+    };
 }
 
 fn container(context: &Context<'_>, role: GatewayRole) -> Value {

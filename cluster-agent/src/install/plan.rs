@@ -2,6 +2,7 @@
 
 use super::{
     address::{Addresses, Node, addresses},
+    cache,
     corefile::{self, CorefileError},
     object::{Key, Kind, Objects, is_as, sum},
     objects::{self, AGENT, Abilities, Context, INGRESS, image, wanted},
@@ -51,6 +52,8 @@ pub(super) struct Found {
     pub(super) abilities: Abilities,
     /// The installation's virtual addresses, as the agent was told.
     pub(super) vips: Arc<[IpNet]>,
+    /// The class of the gateways' pods, as the agent was told.
+    pub(super) priority: Option<Arc<str>>,
     /// What failed when it was tried last, by step.
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
@@ -204,6 +207,7 @@ pub(super) fn installation(
         roots: asked.bundle.roots.join("\n"),
         abilities: found.abilities,
         vips: &found.vips,
+        priority: found.priority.as_deref(),
         replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
     });
     for (key, value) in wanted.iter().filter(|(key, _)| !found.unread.contains(&key.kind)) {
@@ -367,6 +371,9 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
         plan.actions.push(("dns", Action::Restart { mark }));
     }
     let domains = domains.difference(&merged.taken).cloned().collect();
+    if let (true, true, Some(to)) = (asked, found.abilities.caches, found.answers_at) {
+        plan.problems.push(("the cluster's DNS".to_owned(), cache::by_hand(&domains, to)));
+    }
     let pending = plan.actions.iter().any(|(step, _)| *step == "dns");
     plan.steps.push(steps::dns(&domains, asked, pending, found));
 }

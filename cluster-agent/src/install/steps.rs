@@ -134,7 +134,11 @@ pub(super) fn dns(domains: &BTreeSet<String>, asked: bool, pending: bool, found:
         return step("dns", StepState::Failed, why);
     }
     let list = domains.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let done = if asked { format!("CoreDNS forwards {list}") } else { "CoreDNS is as it was".to_owned() };
+    let done = match (asked, found.abilities.caches) {
+        (true, false) => format!("CoreDNS forwards {list}"),
+        (true, true) => format!("CoreDNS forwards {list}; NodeLocal DNSCache has to be told by hand"),
+        (false, _) => "CoreDNS is as it was".to_owned(),
+    };
     if pending {
         return step("dns", StepState::Working, "the Corefile changes");
     }

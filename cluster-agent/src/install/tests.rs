@@ -504,7 +504,7 @@ fn while_agents_are_missing_all_is_mended_but_for_new_images() {
 #[test]
 fn an_autoscaler_has_the_last_word_on_how_many() {
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
-    cluster.found.abilities = Abilities { measures: true };
+    cluster.found.abilities = Abilities { measures: true, ..Abilities::default() };
     cluster.settle();
     let scalers =
         cluster.found.objects.keys().filter(|key| key.kind == Kind::HorizontalPodAutoscaler).count();
@@ -522,6 +522,48 @@ fn an_autoscaler_has_the_last_word_on_how_many() {
     let done = cluster.step();
     assert!(done.contains(&"delete HorizontalPodAutoscaler tombolo-egress".to_owned()), "{done:?}");
     assert_eq!(cluster.object(Kind::Deployment, INGRESS)["spec"]["replicas"], 2);
+}
+
+#[test]
+fn a_cache_on_each_node_has_to_be_told_by_hand() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    let said = |cluster: &Cluster| {
+        let problems = cluster.plan().problems;
+        problems
+            .into_iter()
+            .filter(|(subject, _)| subject == "the cluster's DNS")
+            .map(|(_, why)| why)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(said(&cluster), [""; 0]);
+    assert!(!cluster.steps()["dns"].1.contains("NodeLocal"));
+    cluster.found.abilities.caches = true;
+    let why = said(&cluster).concat();
+    for part in ["NodeLocal DNSCache", "clusterset.local", "forward . 10.96.0.53", "force_tcp"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    let (state, message) = cluster.steps().remove("dns").unwrap();
+    assert!(state == StepState::Done && message.contains("NodeLocal DNSCache"), "{message}");
+    assert_eq!(cluster.step(), [""; 0], "nothing is written for it");
+}
+
+#[test]
+fn who_applies_the_agent_chooses_the_gateways_class() {
+    let node = serde_json::from_value(json!({ "enabled": true })).unwrap();
+    let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { node, ..spec() }));
+    let mut classes = |class: Option<&str>| {
+        cluster.found.priority = class.map(Into::into);
+        cluster.settle();
+        [(Kind::Deployment, EGRESS), (Kind::DaemonSet, "tombolo-node")].map(|(kind, name)| {
+            let class = &cluster.object(kind, name)["spec"]["template"]["spec"]["priorityClassName"];
+            class.as_str().map(str::to_owned)
+        })
+    };
+    let some = |class: &str| Some(class.to_owned());
+    assert_eq!(classes(None), [some("system-cluster-critical"), some("system-node-critical")]);
+    assert_eq!(classes(Some("high")), [some("high"), some("high")]);
+    assert_eq!(classes(Some("")), [None, None]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use k8s_openapi::api::{
         MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     },
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
@@ -62,6 +62,7 @@ async fn apply(client: &Client) {
             }
             "Role" => drop(make::<Role>(client, object).await),
             "RoleBinding" => drop(make::<RoleBinding>(client, object).await),
+            "ResourceQuota" => drop(make::<ResourceQuota>(client, object).await),
             "ServiceAccount" => drop(make::<ServiceAccount>(client, object).await),
             "Secret" => drop(make::<Secret>(client, object).await),
             "Service" => drop(make::<Service>(client, object).await),

@@ -3,7 +3,7 @@
 use crate::{
     make, make_wide, mcs, meta,
     server::{ADMIN, AGENT, Server, Store},
-    world::Controller,
+    world::{Controller, SOON},
 };
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration,
@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{collections::BTreeMap, path::Path};
-use tombolo_testkit::process::binary;
+use tombolo_testkit::{process::binary, wait::until};
 
 /// What was said of each thing: the mark, and the words.
 type Said = BTreeMap<String, (String, String)>;
@@ -115,6 +115,8 @@ async fn what_is_missing_is_said() {
     is(&said, "manifest", "ok", "objects were tried");
     is(&said, "externalIPs", "less", "refused");
     is(&said, "pod security", "ok", "is made");
+    is(&said, "priority", "ok", "is taken");
+    is(&said, "sidecar", "ok", "is taken");
     is(&said, "Multi-Cluster Services API", "ok", "not there");
     is(&said, "webhooks", "ok", "none");
     assert_eq!(namespaces(&client).await, before, "a look makes nothing");
@@ -168,6 +170,16 @@ async fn what_is_missing_is_said() {
     let namespace = Api::<Namespace>::all(client.clone()).get("tombolo-system").await.expect("a namespace");
     let labels = namespace.metadata.labels.expect("labels");
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted", "a look changes nothing");
+
+    // a level that holds where applications are
+    let level = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+    let spaces: Api<Namespace> = Api::all(client.clone());
+    spaces.patch("default", &PatchParams::default(), &Patch::Merge(level)).await.expect("a level");
+    let found = async || looking.look(ADMIN, &[]).await;
+    let refused = |said: &Said| said["sidecar"].0 == "less";
+    let said = until("the level is in force", SOON, found, refused).await;
+    is(&said, "sidecar", "less", "NET_ADMIN");
+    is(&said, "priority", "ok", "is taken");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,7 +201,7 @@ async fn rights_that_are_missing_are_said() {
     let admission =
         ["mutatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings"];
     let rules = json!([
-        rule("", &["namespaces", "serviceaccounts", "secrets", "services"], &write),
+        rule("", &["namespaces", "resourcequotas", "serviceaccounts", "secrets", "services"], &write),
         rule("apps", &["deployments"], &write),
         rule("policy", &["poddisruptionbudgets"], &write),
         rule("admissionregistration.k8s.io", &admission, &write),

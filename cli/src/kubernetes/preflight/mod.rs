@@ -9,6 +9,7 @@ mod images;
 mod ingress;
 mod mcs;
 mod nodes;
+mod pods;
 mod quantity;
 mod rights;
 mod security;
@@ -76,6 +77,8 @@ pub(super) async fn look(client: &Client, documents: &[Document], ways: &[Way]) 
     all.push(admission::look(&asked, documents).await);
     all.push(admission::external_ips(&asked).await);
     all.push(security::look(&asked).await);
+    all.push(pods::priority(&asked).await);
+    all.push(pods::sidecar(&asked).await);
     all.push(mcs::look(&asked).await);
     all.extend(webhooks::look(&asked).await);
     all
@@ -126,6 +129,11 @@ impl Asked<'_> {
             "apiVersion": "v1", "kind": "Service", "metadata": { "generateName": "tombolo-check-" }, "spec": spec,
         });
         self.post(&format!("/api/v1/namespaces/{}/services?dryRun=All", self.trials), &service).await
+    }
+
+    /// Tries to make a pod, of which nothing comes.
+    async fn try_pod(&self, namespace: &str, pod: &Value) -> Result<(), kube::Error> {
+        self.post(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), pod).await.map(drop)
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value, kube::Error> {

@@ -61,6 +61,8 @@ pub struct Config {
     pub vips: Arc<[IpNet]>,
     /// Whether endpoints are taken that are no pods of their slice's namespace.
     pub foreign_endpoints: bool,
+    /// The class of the gateways' pods, where it is not the system's own; an empty one is none.
+    pub gateway_priority: Option<Arc<str>>,
 }
 
 /// Where the API server is, and who asks.
@@ -86,6 +88,7 @@ pub struct Watching {
     mcs: bool,
     vips: Arc<[IpNet]>,
     foreign_endpoints: bool,
+    priority: Option<Arc<str>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -120,7 +123,8 @@ impl Watching {
         let excluded = system().chain([namespace.clone()]).chain(config.exclude).collect();
         let (client, server) = (connected.client, connected.server);
         let (mcs, vips, foreign_endpoints) = (config.mcs, config.vips, config.foreign_endpoints);
-        Ok(Self { client, server, namespace, excluded, mcs, vips, foreign_endpoints, clock })
+        let priority = config.gateway_priority;
+        Ok(Self { client, server, namespace, excluded, mcs, vips, foreign_endpoints, priority, clock })
     }
 
     /// The agent's own namespace.
@@ -132,6 +136,11 @@ impl Watching {
     /// The installation's virtual addresses.
     pub(crate) fn vips(&self) -> Arc<[IpNet]> {
         Arc::clone(&self.vips)
+    }
+
+    /// The class of the gateways' pods.
+    pub(crate) fn priority(&self) -> Option<Arc<str>> {
+        self.priority.clone()
     }
 
     /// What endpoints are held to.
