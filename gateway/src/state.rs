@@ -7,11 +7,7 @@ use crate::{
     conns::Conns,
     credentials::CredentialSet,
     error,
-    health::{
-        Health,
-        newcomers::{self, Newcomers},
-        prober,
-    },
+    health::{Health, newcomers, prober},
     load::Loads,
     metrics::Metrics,
     pool::{Key, Pool},
@@ -113,7 +109,6 @@ pub struct Shared {
     changed: watch::Sender<u64>,
     calls: watch::Sender<Instant>,
     probers: Mutex<HashMap<Key, CancellationToken>>,
-    newcomers: Mutex<Newcomers>,
     /// Whether addresses wait to be dialled, until there have been fewer new ones.
     waits: AtomicBool,
 }
@@ -158,7 +153,6 @@ impl Shared {
             changed: watch::Sender::new(0),
             calls: watch::Sender::new(Instant::now()),
             probers: Mutex::default(),
-            newcomers: Mutex::default(),
             waits: AtomicBool::new(false),
             config,
         })
@@ -272,7 +266,7 @@ impl Shared {
             let key = |address: &SocketAddr| egress_key(&identity, &itself.cluster, *address);
             wanted.extend(table.egress().iter().map(key));
         } else {
-            let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut newcomers = self.pool.pace().newcomers();
             let (now, mut late) = (Instant::now(), 0);
             newcomers.keep(|cluster| table.peers().contains_key(cluster), now);
             for peer in table.peers().values() {
