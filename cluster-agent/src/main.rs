@@ -205,6 +205,11 @@ struct Kubernetes {
         default_value = "240.0.0.0/4,fd74:6f6d:6265:6c6f::/64"
     )]
     vips: Vec<IpNet>,
+    /// Where egress gateways of the installation dial no other cluster's gateway, whatever other clusters say: the ranges of this cluster's pods
+    /// and services, if no other cluster's gateway is ever reached at an address in them. Their own addresses and the API server's Service they
+    /// leave alone anyway.
+    #[arg(long, requires = "kubernetes", value_name = "CIDR", value_delimiter = ',')]
+    never_dial: Vec<IpNet>,
     /// Leave this namespace out, beside kube-system, kube-public, kube-node-lease and the agent's own. May stand
     /// several times.
     #[arg(long, requires = "kubernetes", value_delimiter = ',')]
@@ -409,9 +414,11 @@ async fn run(options: Run) -> anyhow::Result<()> {
     limits::prepare();
     let mut signals = Signals::install().context("take over SIGTERM and SIGINT")?;
     let registries = Registries::stated(options.kubernetes.allowed_registry.iter().cloned());
+    let never_dial = options.kubernetes.never_dial.as_slice().into();
     let config = Config {
         data: options.data,
         registries,
+        never_dial,
         source: options.source.config(options.kubernetes),
         dns: options
             .dns

@@ -58,7 +58,7 @@ pub(crate) struct Run {
     #[arg(long)]
     dial_loopback: bool,
     /// For an egress gateway: addresses of this cluster's own, as its pods' and services', at which no other cluster's gateway can be. They
-    /// are not dialled, whatever other clusters say [default in a pod: those of the API server's Service and of the pod].
+    /// are not dialled, whatever other clusters say [in a pod always beside: those of the API server's Service and of the pod].
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     never_dial: Vec<IpNet>,
     /// For a sidecar: how applications' connections come in.
@@ -318,11 +318,12 @@ impl Run {
             _ => BTreeSet::new(),
         };
         let never_dial = match self.role {
-            GatewayRole::Egress if self.never_dial.is_empty() => {
+            GatewayRole::Egress => {
                 let server = variable("KUBERNETES_SERVICE_HOST").and_then(|text| text.parse::<IpAddr>().ok());
-                server.into_iter().chain(pod.addresses.iter().copied()).map(IpNet::from).collect()
+                let own = server.into_iter().chain(pod.addresses.iter().copied()).map(IpNet::from);
+                own.chain(self.never_dial).collect()
             }
-            _ => self.never_dial,
+            _ => Vec::new(),
         };
         let tunnel = self.tunnel.or(own).ok_or("give --tunnel, the address at which tunnels are taken")?;
         let instance = self.instance.or(pod.instance).unwrap_or_else(|| instance(self.role, tunnel));
@@ -498,6 +499,9 @@ mod tests {
             let node = Capture::Node(Bring::Auto);
             assert_eq!(config.capture, if role == "node" { node } else { Capture::None });
         }
+        let told = run(&format!("--role egress --never-dial 10.244.0.0/16 {agent}"), &pod).unwrap();
+        let told: Vec<String> = told.never_dial.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["10.96.0.1/32", "10.0.0.7/32", "fd00::7/128", "10.244.0.0/16"], "beside its own");
         for (args, why) in [
             ("--role egress".to_owned(), "--agent-socket"),
             ("--role egress --agent https://agent:1 --cluster c1".to_owned(), "--agent-token-file"),

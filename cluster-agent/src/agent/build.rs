@@ -144,6 +144,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             client,
             namespace,
             vips,
+            never_dial: config.never_dial,
             snapshot: feed.state(),
             hub: Arc::clone(&hub),
             standings: standings.clone(),

@@ -87,6 +87,8 @@ pub(crate) struct Installing {
     pub(crate) client: Client,
     pub(crate) namespace: NamespaceName,
     pub(crate) vips: Arc<[IpNet]>,
+    /// Where egress gateways dial nobody.
+    pub(crate) never_dial: Arc<[IpNet]>,
     pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether this replica is the one that writes.
@@ -143,7 +145,7 @@ impl Installing {
                     let (found, reached) = (reading.found(), self.reached());
                     let registries = self.registries(&found);
                     let serving = if ending.is_some() { serving } else { 0 };
-                    let vips = Arc::clone(&self.vips);
+                    let (vips, never_dial) = (Arc::clone(&self.vips), Arc::clone(&self.never_dial));
                     let found = Found {
                         abilities,
                         failed,
@@ -153,6 +155,7 @@ impl Installing {
                         registries,
                         serving,
                         vips,
+                        never_dial,
                         ..found
                     };
                     let plan = plan(&asked, &self.namespace, &found);

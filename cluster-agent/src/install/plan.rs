@@ -51,6 +51,8 @@ pub(super) struct Found {
     pub(super) abilities: Abilities,
     /// The installation's virtual addresses, as the agent was told.
     pub(super) vips: Arc<[IpNet]>,
+    /// Where egress gateways dial nobody, as the agent was told.
+    pub(super) never_dial: Arc<[IpNet]>,
     /// What failed when it was tried last, by step.
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
@@ -204,6 +206,7 @@ pub(super) fn installation(
         roots: asked.bundle.roots.join("\n"),
         abilities: found.abilities,
         vips: &found.vips,
+        never_dial: &found.never_dial,
         replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
     });
     for (key, value) in wanted.iter().filter(|(key, _)| !found.unread.contains(&key.kind)) {
