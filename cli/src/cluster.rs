@@ -1,5 +1,6 @@
 //! `tombolo cluster`: clusters, how they join, and how they are.
 
+mod gateways;
 mod reach;
 
 use crate::{
@@ -184,7 +185,6 @@ fn row(cluster: &Value, names: &[String]) -> Vec<(Mood, String)> {
     let status = &cluster["status"];
     let state = text(status, "state");
     let (applied, current) = (text(status, "applied_generation"), text(status, "current_generation"));
-    let gateways = status["gateways"].as_array().map_or(0, Vec::len);
     let problems = status["problems"].as_array().map_or(0, Vec::len);
     let lag = status["lag_ms"].as_u64();
     vec![
@@ -192,7 +192,7 @@ fn row(cluster: &Value, names: &[String]) -> Vec<(Mood, String)> {
         (state_mood(&state), state),
         (if applied == current { Mood::Plain } else { Mood::Warn }, format!("{applied} of {current}")),
         cell(lag.map_or(String::new(), |ms| format!("{ms} ms"))),
-        (if gateways == 0 { Mood::Warn } else { Mood::Plain }, gateways.to_string()),
+        gateways::count(status),
         addresses(cluster),
         reach::reaches(status, &others),
         (if problems == 0 { Mood::Plain } else { Mood::Warn }, problems.to_string()),
@@ -224,19 +224,9 @@ fn show(cluster: &Value, names: &[String], out: &Output) {
         &["name", "state", "generation", "lag", "gateways", "addresses", "reaches", "problems"],
         vec![row(cluster, names)],
     ));
-    let gateways: Vec<_> = status["gateways"].as_array().into_iter().flatten().collect();
-    if !gateways.is_empty() {
-        let rows = gateways.iter().map(|g| {
-            vec![
-                cell(text(g, "instance")),
-                cell(text(g, "role")),
-                cell(text(g, "software")),
-                cell(text(&g["status"], "generation")),
-                cell(text(&g["status"], "connections")),
-            ]
-        });
+    if let Some((head, rows)) = gateways::table(status) {
         out.line("");
-        out.line(&out.table(&["gateway", "role", "version", "generation", "connections"], rows.collect()));
+        out.line(&out.table(&head, rows));
     }
     let addresses: Vec<_> = cluster["addresses"].as_array().into_iter().flatten().collect();
     if !addresses.is_empty() {

@@ -11,7 +11,6 @@ use crate::{
     chosen::Chosen,
     dns::{self, ZoneWriter},
     expose::Exposed,
-    farewell::Farewell,
     gateways::Hub,
     health::{Checks, Results},
     index::View,
@@ -74,7 +73,7 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
     let mut zone_of: Option<ZoneOf> = None;
     let mut deadline = None;
     let mut synthesizer = Synthesizer::default();
-    let (mut chosen, mut farewell) = (Chosen::default(), Farewell::default());
+    let mut chosen = Chosen::default();
     loop {
         let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
         let source = inputs.source.borrow_and_update().clone();
@@ -82,9 +81,8 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
         set.borrow_and_update();
         let exposed = inputs.exposed.borrow_and_update().clone();
         let removed = is_removed(&snapshot.resources);
-        let serving = if removed { inputs.hub.serving() } else { 0 };
-        let ending = farewell.until(removed, serving, Instant::now());
-        let mut wait = ending;
+        let ending = inputs.hub.ending(removed, Instant::now());
+        let mut wait = ending.map(|(until, _)| until);
         // before anybody said which namespaces take part, none is told of
         let source = source.filter(|_| snapshot.generation != Generation::ZERO);
         let takes_part = |view| match ending {

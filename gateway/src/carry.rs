@@ -1,7 +1,9 @@
 //! Carries an open connection to its end, and writes down how it went.
 
+mod quiet;
+
 use crate::{
-    accesslog::Record,
+    accesslog::{Direction, Record},
     budget::Waiting,
     conns::Ticket,
     copy::{Broken, End, Ending, Progress, Side, copy},
@@ -9,7 +11,14 @@ use crate::{
     reason::Reason,
     state::Shared,
 };
+use quiet::Turns;
+use std::pin::pin;
 use tokio::time::Instant;
+
+/// How a connection ended that this process ended in order.
+const QUIET: &str = "this gateway ends, and nothing was under way";
+/// And where something came just then.
+const LATE: &str = "bytes came while this gateway ended it in order";
 
 /// A connection under way: its record is written when this is dropped, whatever happened.
 pub(crate) struct Journey<'a> {
@@ -51,7 +60,8 @@ impl<'a> Journey<'a> {
         ));
     }
 
-    /// Carries bytes until the connection ends, or loses its right, or its room to others.
+    /// Carries bytes until the connection ends, or loses its right, or its room to others; or until it is quiet, where the process is about
+    /// to end.
     pub(crate) async fn carry(
         &mut self,
         ticket: &Ticket,
@@ -59,11 +69,40 @@ impl<'a> Journey<'a> {
         client: &mut impl End,
         server: &mut impl End,
     ) {
-        let progress = Progress::default();
-        let ending = tokio::select! {
-            biased;
-            reason = ticket.ended() => Err(reason),
-            ending = copy(client, server, &progress, waiting) => Ok(ending),
+        let (progress, turns) = (Progress::default(), Turns::default());
+        // Only who has its keys can end a workloads' session in order.
+        let may_part = !(self.record.end_to_end && self.record.direction == Direction::Transit);
+        let long = self.shared.config.timing.quiet;
+        let ending = {
+            let (mut from, mut to) = (turns.of(Side::Client, client), turns.of(Side::Server, server));
+            let mut copying = pin!(copy(&mut from, &mut to, &progress, waiting));
+            let ended = tokio::select! {
+                biased;
+                () = ticket.told() => None,
+                ending = &mut copying => Some(ending),
+            };
+            match ended {
+                Some(ending) => Ok(Some(ending)),
+                None => tokio::select! {
+                    biased;
+                    reason = ticket.ended() => Err(reason),
+                    ending = copying => Ok(Some(ending)),
+                    () = quiet::quiet(&turns, &progress, long), if may_part => Ok(None),
+                },
+            }
+        };
+        let ending = match ending {
+            Ok(Some(ending)) => Ok(ending),
+            Err(reason) => Err(reason),
+            // Nothing of it is under way.
+            Ok(None) => tokio::select! {
+                biased;
+                reason = ticket.ended() => Err(reason),
+                whole = quiet::part(client, server) => {
+                    self.record.detail = Some(if whole { QUIET } else { LATE }.to_owned());
+                    if whole { Ok(Ending::Clean) } else { Err(Reason::Draining) }
+                }
+            },
         };
         self.ended = true;
         self.record.bytes_up = progress.up();
@@ -73,7 +112,9 @@ impl<'a> Journey<'a> {
                 client.abort();
                 server.abort();
                 self.record.reason = Some(reason);
-                self.record.detail = (reason == Reason::Overloaded).then(|| refuse_to_wait(waiting));
+                if reason == Reason::Overloaded {
+                    self.record.detail = Some(refuse_to_wait(waiting));
+                }
             }
             Ok(Ending::Clean) => {}
             Ok(Ending::Broken { side, how }) => {

@@ -270,6 +270,10 @@ pub struct Timing {
     pub last_calls: Duration,
     /// How long connections may go on after that.
     pub drain: Duration,
+    /// The last part of that, in which connections that are quiet are ended in order.
+    pub goodbye: Duration,
+    /// How long nothing came on a connection that is quiet.
+    pub quiet: Duration,
 }
 
 impl Default for Timing {
@@ -291,6 +295,8 @@ impl Default for Timing {
             idle_taken: Duration::from_secs(600),
             last_calls: Duration::ZERO,
             drain: Duration::from_secs(25),
+            goodbye: Duration::from_secs(5),
+            quiet: Duration::from_secs(1),
         }
     }
 }

@@ -57,6 +57,8 @@ struct Entry {
     kind: Kind,
     since: Instant,
     facts: Mutex<Facts>,
+    /// With `ended`, or when it is to end once it is quiet. Bytes that move look at this alone.
+    told: CancellationToken,
     ended: CancellationToken,
     reason: OnceLock<Reason>,
 }
@@ -65,6 +67,7 @@ impl Entry {
     fn end(&self, reason: Reason) {
         let _ = self.reason.set(reason);
         self.ended.cancel();
+        self.told.cancel();
     }
 
     fn lost(&self, table: &RouteTable, bundle: Option<&TrustBundle>) -> Option<Reason> {
@@ -126,6 +129,7 @@ impl Conns {
             kind,
             since: Instant::now(),
             facts: Mutex::default(),
+            told: CancellationToken::new(),
             ended: CancellationToken::new(),
             reason: OnceLock::new(),
         });
@@ -173,6 +177,12 @@ impl Conns {
     /// Ends everything.
     pub fn end_all(&self, reason: Reason) -> usize {
         self.end_where(|_| Some(reason))
+    }
+
+    /// Each connection is to end in order, once it is quiet.
+    pub fn end_quiet(&self) {
+        let open: Vec<Arc<Entry>> = self.lock().values().cloned().collect();
+        open.iter().for_each(|entry| entry.told.cancel());
     }
 
     fn end_where(&self, why: impl Fn(&Entry) -> Option<Reason>) -> usize {
@@ -263,6 +273,11 @@ impl Ticket {
     /// What ends it.
     pub(crate) fn cut(&self) -> Cut {
         Cut(Arc::clone(&self.entry))
+    }
+
+    /// Waits until the connection has to end, or is to end once it is quiet. Cancel-safe.
+    pub async fn told(&self) {
+        self.entry.told.cancelled().await;
     }
 
     /// Waits until the connection has to end, and says why. Cancel-safe.

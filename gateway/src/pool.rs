@@ -12,6 +12,8 @@ use crate::{
     copy::stream::StreamEnd,
     error::Refusal,
     head::{Answer, Connect},
+    health::newcomers::Pace,
+    reach::Reach,
     reason::Reason,
     tunnel::{ALPN, Dialer, Tunnel, Watch},
 };
@@ -47,6 +49,7 @@ pub struct Key {
 #[derive(Clone, Debug)]
 pub struct Pool {
     dialer: Dialer,
+    pace: Pace,
     slots: Arc<Mutex<HashMap<Key, Arc<Slot>>>>,
 }
 
@@ -54,13 +57,25 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, slots: Arc::default() }
+        Self { dialer, pace: Pace::default(), slots: Arc::default() }
     }
 
     /// How its tunnels are dialled.
     #[must_use]
     pub const fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// How fast new addresses of other clusters are dialled.
+    #[must_use]
+    pub const fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// What is dialled for this key, and how fast.
+    #[must_use]
+    pub fn reach(&self, key: &Key) -> Reach {
+        self.dialer.reach(key.role).paced(&self.pace, &key.cluster)
     }
 
     /// Tunnels that are open.
@@ -180,7 +195,7 @@ impl Pool {
 
     async fn dial(&self, key: &Key, slot: &Slot) -> Result<Arc<Tunnel>, Refusal> {
         let not_after = slot.credentials.not_after();
-        let (reach, watch) = (self.dialer.reach(key.role), Dialer::watch(key.role));
+        let (reach, watch) = (self.reach(key), Dialer::watch(key.role));
         let tunnel = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after, watch).await?;
         slot.add(tunnel.clone());
         Ok(tunnel)

@@ -13,7 +13,7 @@ use crate::{
     metrics::Metrics,
     state::Shared,
 };
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, runtime::Handle, time::timeout};
 use tombolo_runtime::{
     clock::Clock,
@@ -150,14 +150,24 @@ impl Bound {
         self.control.as_ref()
     }
 
-    /// Takes no more connections and waits for those that are open, until the deadline; then ends them. The control part
-    /// goes on meanwhile: certificates and rights change while connections drain, too.
+    /// Takes no more connections and waits for those that are open, until the deadline; then ends them. In the last part of that time
+    /// those that are quiet end in order, as they come to be. The control part goes on meanwhile: certificates and rights change while
+    /// connections drain, too.
     pub async fn drain(self, deadline: Duration) -> Drained {
         self.drain.start();
         // the drain's own deadline is past ours: connections are first told why they end
-        let drained = match timeout(deadline, self.drain.clone().drain(deadline + AFTER_CUT)).await {
-            Ok(drained) => drained,
-            Err(_) => {
+        let mut draining = pin!(self.drain.clone().drain(deadline + AFTER_CUT));
+        let goodbye = self.shared.config.timing.goodbye.min(deadline / 2);
+        let in_time = async {
+            if let Ok(drained) = timeout(deadline - goodbye, &mut draining).await {
+                return Some(drained);
+            }
+            self.shared.conns.end_quiet();
+            timeout(goodbye, &mut draining).await.ok()
+        };
+        let drained = match in_time.await {
+            Some(drained) => drained,
+            None => {
                 self.shared.stop();
                 self.drain.clone().drain(AFTER_CUT).await
             }
@@ -169,5 +179,41 @@ impl Bound {
             tracing::warn!("the last lines of the access log are lost");
         }
         drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conns::Kind;
+    use tokio::time::Instant;
+    use tombolo_model::GatewayRole;
+    use tombolo_runtime::clock::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_rest_is_cut_what_is_quiet_may_end() {
+        let config = Config::new(GatewayRole::Egress, "test", SocketAddr::from(([127, 0, 0, 1], 0)));
+        let (deadline, goodbye) = (config.timing.drain, config.timing.goodbye);
+        let bound = build(config, Arc::new(SystemClock), Handle::current()).await.unwrap();
+        let connection = |number| {
+            let ticket = bound.shared.conns.admit(Kind::Connection, number).unwrap();
+            (ticket, bound.drain.watch(), Instant::now())
+        };
+        let (quiet, busy) = (connection(1), connection(2));
+        let quiet = task::spawn("quiet", async move {
+            let (ticket, _watch, begin) = quiet;
+            ticket.told().await;
+            begin.elapsed()
+        });
+        let busy = task::spawn("busy", async move {
+            let (ticket, _watch, begin) = busy;
+            ticket.ended().await;
+            begin.elapsed()
+        });
+        bound.drain(deadline).await;
+        let second = Duration::from_secs(1);
+        let [told, cut] = [quiet.await.unwrap(), busy.await.unwrap()];
+        assert!(told >= deadline - goodbye && told < deadline - goodbye + second, "{told:?}");
+        assert!(cut >= deadline && cut < deadline + second, "{cut:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Which addresses are dialled at all. What another cluster advertises is that cluster's word: it must not send this
 //! gateway to the machine it runs on, or to the network's own services.
 
+use crate::health::newcomers::Pace;
 use ipnet::IpNet;
 use std::{
     fmt, io,
@@ -8,9 +9,13 @@ use std::{
     sync::Arc,
 };
 use tokio::net::{TcpStream, lookup_host};
+use tombolo_model::ClusterName;
 
 /// Addresses of one peer that are used; more of them are passed over.
 pub const PEER_ADDRESSES: usize = 32;
+
+/// Addresses of one name that are tried; more of them are passed over.
+const NAME_ADDRESSES: usize = 8;
 
 /// Where clouds have what only their machines may ask: credentials, and how the machine is set up. Others are link-local.
 const CLOUDS: [IpAddr; 5] = [
@@ -26,7 +31,7 @@ const CLOUDS: [IpAddr; 5] = [
 ];
 
 /// Whose word an address is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Reach {
     /// This cluster's agent's.
     Own,
@@ -37,6 +42,8 @@ pub enum Reach {
         /// This cluster's own, where no peer can be.
         never: Arc<[IpNet]>,
     },
+    /// The same, of this cluster; what a name leads to is dialled for the first time no faster than what the cluster names itself.
+    Paced(Box<Self>, Pace, ClusterName),
 }
 
 /// Why an address is not dialled.
@@ -56,13 +63,31 @@ impl fmt::Display for Forbidden {
     }
 }
 
+/// Why an address is not dialled yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} waits: this peer has had many new addresses dialled, and names lead to more")]
+pub struct TooFast(SocketAddr);
+
 impl Reach {
-    /// Whether an address is dialled. Pure.
+    /// The same, at the pace at which this cluster may have addresses dialled.
+    #[must_use]
+    pub fn paced(self, pace: &Pace, cluster: &ClusterName) -> Self {
+        match self {
+            Self::Own => Self::Own,
+            rule => Self::Paced(Box::new(rule), pace.clone(), cluster.clone()),
+        }
+    }
+
+    /// Whether an address is dialled at all. Pure.
     ///
     /// # Errors
     /// [`Forbidden`].
     pub fn check(&self, address: IpAddr) -> Result<(), Forbidden> {
-        let Self::Peer { loopback, never } = self else { return Ok(()) };
+        let (loopback, never) = match self {
+            Self::Own => return Ok(()),
+            Self::Paced(rule, ..) => return rule.check(address),
+            Self::Peer { loopback, never } => (loopback, never),
+        };
         let address = address.to_canonical();
         let kind = match address {
             IpAddr::V4(v4) if v4.octets()[0] == 0 => "an unspecified",
@@ -87,10 +112,14 @@ impl Reach {
     /// Connects to `host:port`. A name is looked up first, and each of its addresses is held to the rule.
     ///
     /// # Errors
-    /// The last failure, as `TcpStream::connect` has it; [`Forbidden`] where no address may be dialled.
+    /// The last failure, as `TcpStream::connect` has it; [`Forbidden`] where no address may be dialled, [`TooFast`] where none may yet.
     pub async fn connect(&self, address: &str) -> io::Result<TcpStream> {
+        self.first(lookup_host(address).await?).await
+    }
+
+    async fn first(&self, found: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for found in lookup_host(address).await? {
+        for found in found.take(NAME_ADDRESSES) {
             match self.one(found).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failure = error,
@@ -101,6 +130,11 @@ impl Reach {
 
     async fn one(&self, address: SocketAddr) -> io::Result<TcpStream> {
         self.check(address.ip()).map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
+        if let Self::Paced(_, pace, cluster) = self
+            && !pace.admit(cluster, address)
+        {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, TooFast(address)));
+        }
         TcpStream::connect(address).await
     }
 }
@@ -108,7 +142,8 @@ impl Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use crate::health::newcomers::AT_ONCE;
+    use tokio::{net::TcpListener, time::Instant};
 
     fn peer(loopback: bool) -> Reach {
         Reach::Peer { loopback, never: ["10.96.0.0/12".parse().unwrap()].into() }
@@ -159,5 +194,35 @@ mod tests {
         assert!(peer(true).connect(&name).await.is_ok());
         let refused = peer(false).connect(&name).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{refused}");
+        let behind = |count| {
+            let forbidden = SocketAddr::from(([169, 254, 169, 254], 80));
+            std::iter::repeat_n(forbidden, count).chain(listener.local_addr())
+        };
+        assert!(peer(true).first(behind(NAME_ADDRESSES - 1)).await.is_ok());
+        peer(true)
+            .first(behind(NAME_ADDRESSES))
+            .await
+            .expect_err("of a name with many addresses some are tried");
+    }
+
+    /// Or one name would have as many addresses dialled as its owner's DNS server has answers.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_name_leads_to_counts_as_if_the_peer_had_named_it() {
+        let (pace, cluster) = (Pace::default(), ClusterName::parse("scanner").unwrap());
+        let reach = peer(true).paced(&pace, &cluster);
+        let old = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let old = (old.local_addr().unwrap(), old);
+        reach.first([old.0].into_iter()).await.unwrap();
+        let mut name =
+            |number| pace.newcomers().admit(&cluster, &format!("192.0.2.1:{number}"), Instant::now());
+        assert!((1..AT_ONCE).all(&mut name) && !name(AT_ONCE));
+        let new = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let new = (new.local_addr().unwrap(), new);
+        let waits = reach.first([new.0].into_iter()).await.unwrap_err();
+        assert!(waits.get_ref().is_some_and(|why| why.is::<TooFast>()), "{waits}");
+        assert!(reach.first([new.0, old.0].into_iter()).await.is_ok(), "what is known is dialled as ever");
+        let another = peer(true).paced(&pace, &ClusterName::parse("other").unwrap());
+        assert!(another.first([new.0].into_iter()).await.is_ok(), "others have their own");
+        assert!(peer(false).paced(&pace, &cluster).check(old.0.ip()).is_err(), "the rule holds beside it");
     }
 }

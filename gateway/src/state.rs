@@ -3,15 +3,11 @@
 use crate::{
     accesslog::{AccessLog, Record},
     budget::Budget,
-    config::Config,
+    config::{Config, Way},
     conns::Conns,
     credentials::CredentialSet,
     error,
-    health::{
-        Health,
-        newcomers::{self, Newcomers},
-        prober,
-    },
+    health::{Health, newcomers, prober},
     load::Loads,
     metrics::Metrics,
     pool::{Key, Pool},
@@ -39,7 +35,7 @@ use tombolo_model::{
 };
 use tombolo_mtls::{BundleStore, TrustBundle};
 use tombolo_runtime::{clock::Clock, task};
-use tombolo_wire::message::GatewayStatus;
+use tombolo_wire::message::{CaptureWay, GatewayStatus, NodeCapture};
 
 /// Why a snapshot was refused whole.
 #[derive(Debug, thiserror::Error)]
@@ -110,10 +106,11 @@ pub struct Shared {
     pub endpoint_loads: Loads<SocketAddr>,
     tunnel: OnceLock<SocketAddr>,
     leaving: AtomicBool,
+    /// How connections of a node's pods come.
+    capture: Mutex<Option<NodeCapture>>,
     changed: watch::Sender<u64>,
     calls: watch::Sender<Instant>,
     probers: Mutex<HashMap<Key, CancellationToken>>,
-    newcomers: Mutex<Newcomers>,
     /// Whether addresses wait to be dialled, until there have been fewer new ones.
     waits: AtomicBool,
 }
@@ -155,10 +152,10 @@ impl Shared {
             endpoint_loads: Loads::default(),
             tunnel: OnceLock::new(),
             leaving: AtomicBool::new(false),
+            capture: Mutex::default(),
             changed: watch::Sender::new(0),
             calls: watch::Sender::new(Instant::now()),
             probers: Mutex::default(),
-            newcomers: Mutex::default(),
             waits: AtomicBool::new(false),
             config,
         })
@@ -241,8 +238,19 @@ impl Shared {
             connections: self.conns.len() as u64,
             peers: self.health.told(),
             edges: self.metrics.edges(),
+            capture: self.capture.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             ..GatewayStatus::default()
         }
+    }
+
+    /// Connections of this node's pods come by this way from now on; and why not by the better one, where there was a choice.
+    pub(crate) fn captures(&self, way: Way, why: Option<String>) {
+        self.metrics.node_capture(way);
+        let way = match way {
+            Way::Lookup => CaptureWay::Lookup,
+            Way::Redirect => CaptureWay::Redirect,
+        };
+        *self.capture.lock().unwrap_or_else(PoisonError::into_inner) = Some(NodeCapture { way, why });
     }
 
     /// Says that the process is about to end. It goes on as before.
@@ -272,7 +280,7 @@ impl Shared {
             let key = |address: &SocketAddr| egress_key(&identity, &itself.cluster, *address);
             wanted.extend(table.egress().iter().map(key));
         } else {
-            let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut newcomers = self.pool.pace().newcomers();
             let (now, mut late) = (Instant::now(), 0);
             newcomers.keep(|cluster| table.peers().contains_key(cluster), now);
             for peer in table.peers().values() {

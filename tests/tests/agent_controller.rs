@@ -160,6 +160,7 @@ impl Cluster {
             gateway_socket: Some(socket.clone()),
             gateway_listen: None,
             registries: Default::default(),
+            never_dial: Default::default(),
             mode: AddressMode::Allocated,
             admin: None,
             health: HealthConfig::default(),

@@ -146,6 +146,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             namespace,
             vips,
             priority,
+            never_dial: config.never_dial,
             snapshot: feed.state(),
             hub: Arc::clone(&hub),
             standings: standings.clone(),

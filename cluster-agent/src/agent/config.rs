@@ -4,6 +4,7 @@ use crate::{
     certificate::Pace, dns, gateways::HubConfig, health::HealthConfig, inject, lease::Standing,
     pod::Following, registries::Registries, source::kubernetes, vip::AddressMode,
 };
+use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 use tombolo_model::AccountName;
@@ -24,6 +25,8 @@ pub struct Config {
     pub gateway_listen: Option<SocketAddr>,
     /// Where images of an installation may come from, as far as it was stated.
     pub registries: Registries,
+    /// Where egress gateways in pods dial no other cluster's gateway, beside what they know themselves.
+    pub never_dial: Arc<[IpNet]>,
     /// How VIPs are written here.
     pub mode: AddressMode,
     /// The admin port, where there is to be one.

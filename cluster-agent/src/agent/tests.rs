@@ -345,6 +345,7 @@ fn config(dir: &Path) -> Config {
         gateway_socket: Some(dir.join("run/agent.sock")),
         gateway_listen: None,
         registries: Default::default(),
+        never_dial: Default::default(),
         mode: AddressMode::Explicit("127.101.0.0/16".parse().unwrap()),
         admin: Some(LOOPBACK),
         health: HealthConfig::default(),

@@ -3,7 +3,7 @@
 use super::{
     Exposed, FILE,
     objects::{own, service_mended, stands_for, without_external_ips},
-    plan::{Action, Found, Refused, plan, refused_elsewhere},
+    plan::{Action, Found, Refused, Write, plan, refused_elsewhere},
     seen::{Seen, SeenService, SeenSlice},
 };
 use crate::{
@@ -232,23 +232,19 @@ impl Exposing {
     }
 
     async fn act(&self, action: Action) -> Done {
+        let params = DeleteParams::default();
         let result = match &action {
-            Action::MakeService(service, slices) => match self.apply(&**service).await {
-                Ok(made) => return self.lead(&made, slices).await,
-                Err(error) => Err(error),
-            },
-            Action::ApplyService(service) => self.apply(&**service).await.map(drop),
-            Action::ReplaceService(service) => self.replace(service).await,
-            Action::ApplySlice(slice) => self.apply(&**slice).await.map(drop),
+            Action::WriteService(service, how) => self.write(service, how).await,
+            Action::ApplySlice(slice) => self.apply(&**slice).await.map(|_| Done::Well),
             Action::DeleteService(name) => {
-                self.api::<Service>().delete(name, &DeleteParams::default()).await.map(drop)
+                self.api::<Service>().delete(name, &params).await.map(|_| Done::Well)
             }
             Action::DeleteSlice(name) => {
-                self.api::<EndpointSlice>().delete(name, &DeleteParams::default()).await.map(drop)
+                self.api::<EndpointSlice>().delete(name, &params).await.map(|_| Done::Well)
             }
         };
         match result {
-            Ok(()) => Done::Well,
+            Ok(done) => done,
             // Somebody was faster.
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Done::Well,
             Err(kube::Error::Api(status)) => self
@@ -259,24 +255,23 @@ impl Exposing {
         }
     }
 
+    async fn write(&self, service: &Service, how: &Write) -> Result<Done, kube::Error> {
+        match how {
+            Write::Make(slices) => {
+                let made = self.apply(service).await?;
+                Ok(self.lead(&made, slices).await)
+            }
+            Write::Apply => self.apply(service).await.map(|_| Done::Well),
+            Write::Replace => self.replace(service).await.map(|()| Done::Well),
+        }
+    }
+
     /// A Service that was refused is written without its external IPs. Where that is taken, it were those.
     async fn without(&self, action: &Action, why: &str) -> Option<Done> {
-        let (Action::MakeService(service, _)
-        | Action::ApplyService(service)
-        | Action::ReplaceService(service)) = action
-        else {
-            return None;
-        };
+        let Action::WriteService(service, how) = action else { return None };
         let plain = without_external_ips(service)?;
-        match action {
-            Action::ReplaceService(_) => self.replace(&plain).await.ok()?,
-            Action::MakeService(_, slices) => {
-                let made = self.apply(&plain).await.ok()?;
-                // what can't be made behind it is missed at the next look
-                let _ = self.lead(&made, slices).await;
-            }
-            _ => self.apply(&plain).await.map(drop).ok()?,
-        }
+        // what can't be made behind it is missed at the next look
+        self.write(&plain, how).await.ok()?;
         Some(Done::Refused(stands_for(&service.metadata)?, why.to_owned()))
     }
 

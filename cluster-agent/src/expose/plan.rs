@@ -39,14 +39,20 @@ pub(super) type Refused = BTreeMap<GlobalName, String>;
 /// Something to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
-    /// There is none yet. The slices go with it: they get its identity as their owner's, from what the API server answers.
-    MakeService(Box<Service>, Vec<EndpointSlice>),
-    ApplyService(Box<Service>),
-    /// There is something in it that others put there: it is read, and written whole.
-    ReplaceService(Box<Service>),
+    WriteService(Box<Service>, Write),
     ApplySlice(Box<EndpointSlice>),
     DeleteService(String),
     DeleteSlice(String),
+}
+
+/// How a Service is written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Write {
+    /// There is none yet. The slices go with it: they get its identity as their owner's, from what the API server answers.
+    Make(Vec<EndpointSlice>),
+    Apply,
+    /// There is something in it that others put there: it is read, and written whole.
+    Replace,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,9 +76,7 @@ impl Plan {
             .actions
             .drain(..)
             .filter_map(|action| match action {
-                Action::MakeService(service, _)
-                | Action::ApplyService(service)
-                | Action::ReplaceService(service) => service.metadata.name,
+                Action::WriteService(service, _) => service.metadata.name,
                 _ => None,
             })
             .collect();
@@ -145,12 +149,13 @@ pub(super) fn plan(
                 }
             }
         }
-        match there.map(|found| objects::service_differs(&SeenService::of(&service), found)) {
-            Some(Difference::None) => {}
-            Some(Difference::Foreign) => plan.actions.push(Action::ReplaceService(Box::new(service))),
-            Some(Difference::Lacks) => plan.actions.push(Action::ApplyService(Box::new(service))),
-            None => plan.actions.push(Action::MakeService(Box::new(service), behind)),
-        }
+        let how = match there.map(|found| objects::service_differs(&SeenService::of(&service), found)) {
+            Some(Difference::None) => None,
+            Some(Difference::Foreign) => Some(Write::Replace),
+            Some(Difference::Lacks) => Some(Write::Apply),
+            None => Some(Write::Make(behind)),
+        };
+        plan.actions.extend(how.map(|how| Action::WriteService(Box::new(service), how)));
         // The gateways take connections at the numbers before anybody is sent there.
         let mut addresses = addresses(*vip, there, refused);
         // Nobody takes connections in a family that no gateway has.

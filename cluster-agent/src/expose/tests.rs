@@ -1,7 +1,7 @@
 use super::{
     Exposed,
     objects::{object_name, own, service_mended, stands_for},
-    plan::{Action, Found, MOST, Plan, Refused, plan, refused_elsewhere},
+    plan::{Action, Found, MOST, Plan, Refused, Write, plan, refused_elsewhere},
     seen::{SeenService, SeenSlice},
 };
 use crate::synthesis::{Gateway, Gateways, Presence};
@@ -148,10 +148,10 @@ impl World {
 
     fn act(&mut self, action: Action) -> String {
         match action {
-            Action::MakeService(service, slices) => {
+            Action::WriteService(service, Write::Make(slices)) => {
                 let object = service.metadata.name.clone().unwrap();
                 assert!(self.found.services.iter().all(|found| found.metadata.name != service.metadata.name));
-                let mut done = self.act(Action::ApplyService(service)).replace("apply", "make");
+                let mut done = self.act(Action::WriteService(service, Write::Apply)).replace("apply", "make");
                 let made = self.found.services.last().unwrap().metadata.uid.clone().unwrap();
                 for mut slice in slices {
                     own(&mut slice, &object, &made);
@@ -159,7 +159,7 @@ impl World {
                 }
                 done
             }
-            Action::ApplyService(mut service) => {
+            Action::WriteService(mut service, Write::Apply) => {
                 let name = service.metadata.name.clone().unwrap();
                 let spec = service.spec.as_mut().unwrap();
                 spec.selector = None;
@@ -175,7 +175,7 @@ impl World {
                 self.found.services.push(*service);
                 format!("apply {name}")
             }
-            Action::ReplaceService(service) => {
+            Action::WriteService(service, Write::Replace) => {
                 let name = service.metadata.name.clone().unwrap();
                 let there =
                     self.found.services.iter_mut().find(|found| found.metadata.name == service.metadata.name);
@@ -374,7 +374,7 @@ fn families_are_those_of_the_cluster() {
             spec.cluster_ips = Some(addresses.iter().map(ToString::to_string).collect());
         });
         let planned = world.plan(names(), &gateways).actions;
-        let [Action::ApplyService(service)] = planned.as_slice() else { panic!("{planned:?}") };
+        let [Action::WriteService(service, Write::Apply)] = planned.as_slice() else { panic!("{planned:?}") };
         assert_eq!(service.spec.as_ref().unwrap().external_ips.as_deref().unwrap(), external);
     }
 }

@@ -11,6 +11,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
+    farewell::Farewell,
     state::DataDir,
     synthesis::{Changed, Gateway, Gateways, Presence, Synthesis},
 };
@@ -48,6 +49,8 @@ pub struct Hub {
     inner: Mutex<Inner>,
     /// Held while the set is written to disk.
     keeping: Mutex<()>,
+    /// Since when everything is ordered out.
+    pub(super) farewell: Mutex<Farewell>,
     /// Rises when the set changes: a gateway came, changed, vanished or is gone.
     set: watch::Sender<u64>,
     /// Rises when a gateway reported something.
@@ -104,7 +107,8 @@ impl Hub {
             inner.touch(&instance);
         }
         let (set, reports) = (watch::Sender::new(0), watch::Sender::new(0));
-        Arc::new(Self { config, data, inner: Mutex::new(inner), keeping: Mutex::new(()), set, reports })
+        let (keeping, farewell) = (Mutex::new(()), Mutex::default());
+        Arc::new(Self { config, data, inner: Mutex::new(inner), keeping, farewell, set, reports })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -47,6 +47,8 @@ pub(super) fn bounded(mut status: GatewayStatus, role: GatewayRole) -> GatewaySt
         // nobody else dials them
         status.peers.clear();
     }
+    // nor captures for a node
+    status.capture = status.capture.filter(|_| role == GatewayRole::Node);
     let edges = if role == GatewayRole::Sidecar { OWN_EDGES } else { EDGES };
     let before = status.edges.len();
     status
@@ -59,6 +61,9 @@ pub(super) fn bounded(mut status: GatewayStatus, role: GatewayRole) -> GatewaySt
     for problem in &mut status.problems {
         dropped |= cut(&mut problem.subject, NAME) | cut(&mut problem.message, TEXT);
         dropped |= clean(&mut problem.subject) | clean(&mut problem.message);
+    }
+    if let Some(why) = status.capture.as_mut().and_then(|capture| capture.why.as_mut()) {
+        dropped |= cut(why, TEXT) | clean(why);
     }
     while status.peers.len() > PEERS {
         dropped = true;
@@ -120,7 +125,7 @@ pub(crate) fn fitting(mut reports: Vec<GatewayReport>) -> (Vec<GatewayReport>, V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tombolo_wire::message::EdgeCount;
+    use tombolo_wire::message::{CaptureWay, EdgeCount, NodeCapture};
 
     fn edges(count: usize, name: &str) -> GatewayStatus {
         let edge = EdgeCount {
@@ -150,6 +155,16 @@ mod tests {
         assert_eq!(loud.problems.len(), PROBLEMS + 1);
         assert!(loud.problems.iter().all(|p| p.subject.len() <= NAME && p.message.len() <= TEXT));
         assert!(serde_json::to_vec(&loud).unwrap().len() < 40_000);
+        let capture = |why: String| {
+            let capture = NodeCapture { way: CaptureWay::Redirect, why: Some(why) };
+            GatewayStatus { capture: Some(capture), ..GatewayStatus::default() }
+        };
+        let why = |status: GatewayStatus| status.capture.and_then(|capture| capture.why);
+        let told = |why: &str| capture(why.to_owned());
+        assert_eq!(why(bounded(told("no BPF"), GatewayRole::Node)).as_deref(), Some("no BPF"));
+        assert_eq!(bounded(told("no BPF"), GatewayRole::Egress).capture, None, "it captures for no node");
+        let long = bounded(capture("\n".repeat(5000)), GatewayRole::Node);
+        assert_eq!((long.problems.len(), why(long)), (1, Some(" ".repeat(TEXT))));
     }
 
     #[test]

@@ -4,7 +4,11 @@ use super::{
     entry::Entry,
     hub::{Hub, Inner},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
+use tokio::time::Instant;
 use tombolo_model::{GatewayRole, Generation};
 use tombolo_wire::message::{GatewayHello, GatewayReport, GatewayStatus, Problem};
 
@@ -44,6 +48,15 @@ impl Hub {
             there.filter(|(_, there)| there.connected || there.status.leaving).map(|(instance, _)| instance),
         );
         all.len()
+    }
+
+    /// Where everything is `removed` by order: until when calls under way may end, and how many ingress gateways may carry some. None where
+    /// there is none any more. All parts of the agent ask here, so that they end together.
+    #[must_use]
+    pub(crate) fn ending(&self, removed: bool, now: Instant) -> Option<(Instant, usize)> {
+        let serving = if removed { self.serving() } else { 0 };
+        let mut farewell = self.farewell.lock().unwrap_or_else(PoisonError::into_inner);
+        farewell.until(removed, serving, now).map(|until| (until, serving))
     }
 
     /// What the gateways say is wrong, and whether there is room for another one.

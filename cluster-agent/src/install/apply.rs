@@ -1,33 +1,18 @@
 //! Does what the plan says, and keeps doing it.
 
 use super::{
-    address::Node,
     cache,
-    object::{COMPONENT, Key, Kind, Objects},
-    objects::{AGENT, Abilities, EGRESS, INGRESS},
-    plan::{Action, Asked, Dns, Found, Plan, RESTARTED_FOR, image_of, plan},
+    object::{Key, Kind},
+    objects::{Abilities, EGRESS, INGRESS},
+    plan::{Asked, Found, Plan, image_of, plan},
+    reading::{Reading, Troubles},
     trial,
+    write::write,
 };
-use crate::{
-    farewell::Farewell, gateways::Hub, inject::Injection, lease::Standings, registries::Registries,
-    source::kubernetes::MANAGED_BY,
-};
-use futures::{
-    FutureExt as _, StreamExt as _,
-    stream::{BoxStream, SelectAll},
-};
+use crate::{gateways::Hub, inject::Injection, lease::Standings, registries::Registries};
+use futures::{FutureExt as _, StreamExt as _};
 use ipnet::IpNet;
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PropagationPolicy},
-    core::{ApiResource, DynamicObject},
-    runtime::{
-        WatchStreamExt as _,
-        reflector::{self, Store, store::Writer},
-        watcher::{self, watcher},
-    },
-};
-use serde_json::{Value, json};
+use kube::Client;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -46,28 +31,10 @@ use tombolo_model::{
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::message::Problem;
 
-/// The one field manager.
-const MANAGER: &str = "tombolo-agent";
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often is asked what the API server can do.
 const ABILITIES: Duration = Duration::from_secs(60);
-/// What a watch told: of what, and whether all is well or what is wrong with it. Nothing, where it only begins.
-type Told = (&'static str, Option<Result<(), String>>);
-/// What can't be read, and why.
-type Troubles = BTreeMap<&'static str, String>;
-/// What the watches are of, for people, beside our own kinds of objects.
-const DNS_CONFIG: &str = "the ConfigMap of the cluster's DNS";
-const DNS_PODS: &str = "the Deployment of the cluster's DNS";
-const ITSELF: &str = "the agent's Deployment";
-const ANSWERS: &str = "the Service tombolo-dns";
-const NODES: &str = "Nodes";
-const PODS: &str = "the ingress gateways' Pods";
-
-/// Where the cluster's own DNS lives.
-const SYSTEM: &str = "kube-system";
-const COREDNS: &str = "coredns";
-
 /// What others show of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Installed {
@@ -90,6 +57,8 @@ pub(crate) struct Installing {
     pub(crate) vips: Arc<[IpNet]>,
     /// The class of the gateways' pods, where it is not the system's own.
     pub(crate) priority: Option<Arc<str>>,
+    /// Where egress gateways dial nobody.
+    pub(crate) never_dial: Arc<[IpNet]>,
     pub(crate) snapshot: watch::Receiver<Arc<State<ClusterResource>>>,
     pub(crate) hub: Arc<Hub>,
     /// Whether this replica is the one that writes.
@@ -117,11 +86,11 @@ impl Installing {
         if self.snapshot.wait_for(ordered).await.is_err() {
             return;
         }
-        let (reading, mut events) = self.read();
+        let (reading, mut events) = Reading::read(&self.client, &self.namespace);
         let mut reports = self.hub.watch_reports();
         let mut failed = BTreeMap::new();
         let mut troubles = Troubles::new();
-        let (mut farewell, mut set) = (Farewell::default(), self.hub.watch_set());
+        let mut set = self.hub.watch_set();
         let (mut again, mut ask) = (None, Instant::now());
         let mut abilities = Abilities::default();
         let (mut multicluster, mut injecting) = (self.multicluster.take(), self.injection.take());
@@ -136,8 +105,7 @@ impl Installing {
             let leads = self.standings.own().writes();
             let asked = Asked::of(&snapshot.resources).filter(|_| snapshot.generation != Generation::ZERO);
             let removed = asked.as_ref().is_some_and(Asked::removes);
-            let serving = if removed { self.hub.serving() } else { 0 };
-            let ending = farewell.until(removed, serving, Instant::now());
+            let ending = self.hub.ending(removed, Instant::now());
             match asked {
                 Some(asked) if reading.is_complete(&troubles, asked.order) => {
                     let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
@@ -145,8 +113,8 @@ impl Installing {
                         injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
                     let (found, reached) = (reading.found(), self.reached());
                     let registries = self.registries(&found);
-                    let serving = if ending.is_some() { serving } else { 0 };
-                    let vips = Arc::clone(&self.vips);
+                    let serving = ending.map_or(0, |(_, serving)| serving);
+                    let (vips, never_dial) = (Arc::clone(&self.vips), Arc::clone(&self.never_dial));
                     let found = Found {
                         abilities,
                         failed,
@@ -157,6 +125,7 @@ impl Installing {
                         serving,
                         vips,
                         priority: self.priority.clone(),
+                        never_dial,
                         ..found
                     };
                     let plan = plan(&asked, &self.namespace, &found);
@@ -176,7 +145,7 @@ impl Installing {
                     self.installed.send_if_modified(|installed| installed.trial.take().is_some());
                 }
             }
-            let retry = again.unwrap_or(ask).min(ask).min(ending.unwrap_or(ask));
+            let retry = again.unwrap_or(ask).min(ask).min(ending.map_or(ask, |(until, _)| until));
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 () = self.standings.changed() => {}
@@ -199,52 +168,6 @@ impl Installing {
                 () = sleep_until(retry) => {}
             }
         }
-    }
-
-    /// The watches, and what they know.
-    fn read(&self) -> (Reading, SelectAll<BoxStream<'static, Told>>) {
-        let mut events = SelectAll::new();
-        let ours = format!("{}={},{COMPONENT} in (egress,ingress,node)", MANAGED_BY.0, MANAGED_BY.1);
-        let (own, system) = (self.namespace.as_str(), SYSTEM);
-        let mut watched =
-            |what: &'static str, resource: &ApiResource, namespace: Option<&str>, config: watcher::Config| {
-                let api = match namespace {
-                    Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
-                    None => Api::all_with(self.client.clone(), resource),
-                };
-                let writer = Writer::<DynamicObject>::new(resource.clone());
-                let store = writer.as_reader();
-                let told = reflector::reflector(writer, watcher(api, config.timeout(60)).default_backoff());
-                events.push(told.ready_chunks(256).map(move |all| (what, heard(&all))).boxed());
-                store
-            };
-        let core = |kind: &str, plural: &str| ApiResource {
-            group: String::new(),
-            version: "v1".to_owned(),
-            api_version: "v1".to_owned(),
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-        };
-        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let labelled = |labels: &str| watcher::Config::default().labels(labels);
-        let (deployment, service) = (Kind::Deployment.resource(), Kind::Service.resource());
-        let reading = Reading {
-            objects: Kind::ALL
-                .map(|kind| (kind, watched(kind.called(), &kind.resource(), Some(own), labelled(&ours))))
-                .into(),
-            agent: watched(ITSELF, &deployment, Some(own), named(AGENT)),
-            answers: watched(ANSWERS, &service, Some(own), named("tombolo-dns")),
-            config: watched(DNS_CONFIG, &core("ConfigMap", "configmaps"), Some(system), named(COREDNS)),
-            deployment: watched(DNS_PODS, &deployment, Some(system), named(COREDNS)),
-            nodes: watched(NODES, &core("Node", "nodes"), None, watcher::Config::default()),
-            pods: watched(
-                PODS,
-                &core("Pod", "pods"),
-                Some(own),
-                labelled(&format!("app.kubernetes.io/name={INGRESS}")),
-            ),
-        };
-        (reading, events)
     }
 
     /// Where images may come from and what runs, also for others to know.
@@ -290,7 +213,7 @@ impl Installing {
     async fn act(&self, plan: &Plan) -> BTreeMap<&'static str, String> {
         let mut failed = BTreeMap::new();
         for (step, action) in &plan.actions {
-            match self.write(action).await {
+            match write(&self.client, &self.namespace, action).await {
                 Ok(()) => {}
                 // somebody was faster; what is there now is being told
                 Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
@@ -307,63 +230,6 @@ impl Installing {
             }
         }
         failed
-    }
-
-    async fn write(&self, action: &Action) -> Result<(), kube::Error> {
-        let own = |kind: Kind| -> Api<DynamicObject> {
-            Api::namespaced_with(self.client.clone(), self.namespace.as_str(), &kind.resource())
-        };
-        let coredns = |resource: &ApiResource| -> Api<DynamicObject> {
-            Api::namespaced_with(self.client.clone(), SYSTEM, resource)
-        };
-        let plain = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match action {
-            Action::Apply(key, value) => {
-                let (api, params) = (own(key.kind), PatchParams::apply(MANAGER).force());
-                // One that the watch has not told of yet may have been scaled since it was made.
-                let unread = key.kind == Kind::Deployment && value["metadata"]["resourceVersion"].is_null();
-                if unread && api.get_metadata_opt(&key.name).await?.is_some() {
-                    return Ok(());
-                }
-                api.patch(&key.name, &params, &Patch::Apply(&**value)).await.map(drop)
-            }
-            Action::Delete(key) => {
-                let params = DeleteParams {
-                    propagation_policy: Some(PropagationPolicy::Background),
-                    ..DeleteParams::default()
-                };
-                own(key.kind).delete(&key.name, &params).await.map(drop)
-            }
-            Action::Scale(key, count) => {
-                let patch = json!({ "spec": { "replicas": count } });
-                own(key.kind).patch(&key.name, &plain, &Patch::Merge(&patch)).await.map(drop)
-            }
-            Action::Corefile { text, version } => {
-                let resource = ApiResource {
-                    group: String::new(),
-                    version: "v1".to_owned(),
-                    api_version: "v1".to_owned(),
-                    kind: "ConfigMap".to_owned(),
-                    plural: "configmaps".to_owned(),
-                };
-                let patch =
-                    json!({ "metadata": { "resourceVersion": version }, "data": { "Corefile": text } });
-                coredns(&resource).patch(COREDNS, &plain, &Patch::Merge(&patch)).await.map(drop)
-            }
-            Action::Restart { mark } => {
-                let template = json!({ "metadata": { "annotations": { RESTARTED_FOR: mark } } });
-                let patch = json!({ "spec": { "template": template } });
-                coredns(&Kind::Deployment.resource())
-                    .patch(COREDNS, &plain, &Patch::Merge(&patch))
-                    .await
-                    .map(drop)
-            }
-            Action::Agent { image } => {
-                let containers = json!([{ "name": "agent", "image": image }]);
-                let patch = json!({ "spec": { "template": { "spec": { "containers": containers } } } });
-                own(Kind::Deployment).patch(AGENT, &plain, &Patch::Strategic(&patch)).await.map(drop)
-            }
-        }
     }
 
     /// Says why nothing can be done yet. Where the agent has done something already, that stands.
@@ -436,80 +302,4 @@ async fn changed<T>(told: Option<&mut watch::Receiver<T>>) {
     if !told {
         std::future::pending().await
     }
-}
-
-/// What the watches know.
-struct Reading {
-    objects: BTreeMap<Kind, Store<DynamicObject>>,
-    agent: Store<DynamicObject>,
-    answers: Store<DynamicObject>,
-    config: Store<DynamicObject>,
-    deployment: Store<DynamicObject>,
-    nodes: Store<DynamicObject>,
-    pods: Store<DynamicObject>,
-}
-
-impl Reading {
-    /// Whether all of it was read once, but for what holds up nothing else: the cluster's DNS, and what is spare. That is to
-    /// be taken out with all else, though.
-    fn is_complete(&self, troubles: &Troubles, order: Option<&InstallOrder>) -> bool {
-        let removes = matches!(order, Some(InstallOrder::Removed { .. }));
-        let kinds = self.objects.iter().all(|(kind, store)| {
-            is_read(store) || (kind.is_spare() && !removes && troubles.contains_key(kind.called()))
-        });
-        let own = [&self.agent, &self.answers, &self.nodes, &self.pods];
-        let dns = [(DNS_CONFIG, &self.config), (DNS_PODS, &self.deployment)];
-        kinds
-            && own.into_iter().all(is_read)
-            && dns.into_iter().all(|(what, store)| is_read(store) || troubles.contains_key(what))
-    }
-
-    fn found(&self) -> Found {
-        let values = |store: &Store<DynamicObject>| store.state().into_iter().filter_map(|one| value(&one));
-        let one = |store: &Store<DynamicObject>| values(store).next();
-        let mut objects = Objects::new();
-        for (kind, store) in &self.objects {
-            // what is being deleted already is not there to be mended, and not there to be deleted again
-            let living = store.state().into_iter().filter(|one| one.metadata.deletion_timestamp.is_none());
-            objects.extend(living.filter_map(|one| Some((Key::new(*kind, &one.name_any()), value(&one)?))));
-        }
-        let answers = one(&self.answers);
-        let hosts = values(&self.pods).filter_map(|pod| {
-            let ready = pod["status"]["conditions"]
-                .as_array()?
-                .iter()
-                .any(|c| c["type"] == "Ready" && c["status"] == "True");
-            // one that ends, or is still in a network of its own, takes nothing at its node's address
-            let there = pod["spec"]["hostNetwork"] == true && pod["metadata"]["deletionTimestamp"].is_null();
-            (ready && there).then(|| pod["spec"]["nodeName"].as_str().map(str::to_owned))?
-        });
-        let unread = self.objects.iter().filter(|(_, store)| !is_read(store)).map(|(kind, _)| *kind);
-        Found {
-            objects,
-            unread: unread.collect(),
-            agent: one(&self.agent),
-            dns: Dns { config: one(&self.config), deployment: one(&self.deployment) },
-            answers_at: answers.and_then(|service| service["spec"]["clusterIP"].as_str()?.parse().ok()),
-            nodes: values(&self.nodes).filter_map(|node| Node::read(&node)).collect(),
-            hosts: hosts.collect(),
-            ..Found::default()
-        }
-    }
-}
-
-fn is_read(store: &Store<DynamicObject>) -> bool {
-    store.wait_until_ready().now_or_never().is_some()
-}
-
-/// What a watch told at last. That it begins anew says nothing: it does so after each failure.
-fn heard(events: &[Result<watcher::Event<DynamicObject>, watcher::Error>]) -> Option<Result<(), String>> {
-    events.iter().rev().find_map(|event| match event {
-        Ok(watcher::Event::Init) => None,
-        Ok(_) => Some(Ok(())),
-        Err(error) => Some(Err(chain(error))),
-    })
-}
-
-fn value(object: &DynamicObject) -> Option<Value> {
-    serde_json::to_value(object).ok()
 }

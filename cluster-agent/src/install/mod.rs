@@ -12,10 +12,12 @@ mod corefile;
 mod object;
 mod objects;
 mod plan;
+mod reading;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod write;
 
 pub(crate) use apply::{Installed, Installing};
 pub(crate) use object::COMPONENT;

@@ -45,6 +45,8 @@ pub(super) struct Context<'a> {
     pub(super) vips: &'a [IpNet],
     /// The class of the gateways' pods, where it is not the system's own; an empty one is none.
     pub(super) priority: Option<&'a str>,
+    /// Where egress gateways dial nobody.
+    pub(super) never_dial: &'a [IpNet],
     /// How many pods there are now, by Deployment: an autoscaler may have said so.
     pub(super) replicas: BTreeMap<&'static str, u32>,
 }
@@ -219,11 +221,14 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         format!("--last-calls={LAST_CALLS_S}"),
         "--access-log=-".to_owned(),
     ];
-    if is_node {
-        let vips: Vec<String> = context.vips.iter().map(ToString::to_string).collect();
-        if !vips.is_empty() {
-            args.push(format!("--vips={}", vips.join(",")));
-        }
+    let (option, networks) = match role {
+        GatewayRole::Node => ("--vips", context.vips),
+        GatewayRole::Egress => ("--never-dial", context.never_dial),
+        GatewayRole::Ingress | GatewayRole::Sidecar => ("", [].as_slice()),
+    };
+    if !networks.is_empty() {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        args.push(format!("{option}={}", networks.join(",")));
     }
     let field =
         |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });

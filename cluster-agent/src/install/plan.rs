@@ -54,6 +54,8 @@ pub(super) struct Found {
     pub(super) vips: Arc<[IpNet]>,
     /// The class of the gateways' pods, as the agent was told.
     pub(super) priority: Option<Arc<str>>,
+    /// Where egress gateways dial nobody, as the agent was told.
+    pub(super) never_dial: Arc<[IpNet]>,
     /// What failed when it was tried last, by step.
     pub(super) failed: BTreeMap<&'static str, String>,
     /// The peers' gateways that an egress gateway of this cluster got through to, by cluster.
@@ -208,6 +210,7 @@ pub(super) fn installation(
         abilities: found.abilities,
         vips: &found.vips,
         priority: found.priority.as_deref(),
+        never_dial: &found.never_dial,
         replicas: [objects::EGRESS, INGRESS].into_iter().filter_map(replicas).collect(),
     });
     for (key, value) in wanted.iter().filter(|(key, _)| !found.unread.contains(&key.kind)) {

@@ -278,6 +278,24 @@ fn nodes_proxies_take_the_virtual_addresses_of_the_installation() {
 }
 
 #[test]
+fn egress_gateways_dial_nobody_where_the_agent_was_told() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    let args = |cluster: &mut Cluster, name: &str| {
+        let args =
+            &cluster.object(Kind::Deployment, name)["spec"]["template"]["spec"]["containers"][0]["args"];
+        let args =
+            args.as_array().unwrap().iter().filter_map(|arg| arg.as_str()?.strip_prefix("--never-dial="));
+        args.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(args(&mut cluster, EGRESS), [""; 0], "a range is nobody's to guess");
+    cluster.found.never_dial = ["10.244.0.0/16", "fd00:1::/64"].map(|net| net.parse().unwrap()).into();
+    cluster.settle();
+    assert_eq!(args(&mut cluster, EGRESS), ["10.244.0.0/16,fd00:1::/64"]);
+    assert_eq!(args(&mut cluster, INGRESS), [""; 0], "it dials no peers");
+}
+
+#[test]
 fn images_come_from_where_they_may_alone() {
     const RUNS: [&str; 2] = ["r.example.com/t/tombolo-gateway:1.0.0", "r.example.com/t/tombolo-agent:1.0.0"];
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));

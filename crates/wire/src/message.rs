@@ -380,6 +380,32 @@ pub struct GatewayStatus {
     /// What does not work here, as an address that can't be captured, and what to do about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// For a node's proxy: how the connections of the node's pods come to it; none while they do not, and from one that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<NodeCapture>,
+}
+
+/// How the connections of a node's pods come to its proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCapture {
+    /// By which way.
+    pub way: CaptureWay,
+    /// Why not by the better one, where the proxy had the choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A way by which they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureWay {
+    /// A local route and a BPF program.
+    Lookup,
+    /// An nftables redirect.
+    Redirect,
+    /// One that this build does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// An ingress gateway of a peer cluster, as an egress gateway sees it.

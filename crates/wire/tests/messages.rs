@@ -92,6 +92,7 @@ fn examples() -> Vec<(&'static str, Again, Value)> {
         "peers": {"cluster-2": {"192.0.2.2:15443": {"health": "slow_start", "handshake": true, "rtt_us": 90, "error": "x"}}},
         "edges": [{"source": "default/a", "name": "b", "cluster": "c", "ok": 1, "open": 1, "failed": 2, "bytes_up": 3, "bytes_down": 4}],
         "problems": [{"subject": "a", "message": "b"}],
+        "capture": {"way": "redirect", "why": "c"},
     });
     let line = |fields| merge(fields, json!({"generation": 7, "digest": digest}));
     vec![
@@ -204,6 +205,13 @@ fn a_newer_one_with_more_fields_is_read() {
         let newer = merge(example.clone(), json!({"added_later": {"x": [1]}}));
         assert_eq!(again(&newer.to_string()), Some(example), "{name}");
     }
+}
+
+#[test]
+fn a_way_of_capture_that_came_later_is_read() {
+    let text = json!({"generation": 1, "connections": 0, "capture": {"way": "teleport"}}).to_string();
+    let status: GatewayStatus = serde_json::from_str(&text).unwrap();
+    assert_eq!(status.capture, Some(NodeCapture { way: CaptureWay::Unknown, why: None }));
 }
 
 proptest! {

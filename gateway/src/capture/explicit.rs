@@ -114,6 +114,7 @@ mod tests {
         sync::mpsc,
         time::timeout,
     };
+    use tombolo_testkit::wait::until;
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -122,6 +123,18 @@ mod tests {
         let (problems, seen) = watch::channel(Problems::new());
         let accept: Accept = Arc::new(move |stream, client| taken.try_send((stream, client)).unwrap());
         (Listeners::new(accept, problems), accepted, seen)
+    }
+
+    /// Nobody takes connections there any more. A program that another test starts has every socket of this one for an instant.
+    async fn closed(address: SocketAddr) {
+        let refused = || async move { TcpStream::connect(address).await.is_err() };
+        until("nobody listens", SOON, refused, |refused| *refused).await;
+    }
+
+    /// All that is wanted is bound, at once but for such an instant.
+    async fn bound(listeners: &mut Listeners) {
+        let bound = || std::future::ready(!listeners.bind_missing());
+        until("all are bound", SOON, bound, |bound| *bound).await;
     }
 
     /// A free port on an address of loopback that nothing else uses.
@@ -134,13 +147,15 @@ mod tests {
         let (mut listeners, mut accepted, problems) = listeners();
         let (one, two) = (free("127.77.0.1").await, free("127.77.0.2").await);
         listeners.follow(BTreeSet::from([one])).await;
+        bound(&mut listeners).await;
         let mut client = TcpStream::connect(one).await.unwrap();
         let (mut server, from) = timeout(SOON, accepted.recv()).await.unwrap().unwrap();
         assert_eq!(from, client.local_addr().unwrap());
-        assert!(TcpStream::connect(two).await.is_err(), "not bound yet");
+        closed(two).await;
 
         listeners.follow(BTreeSet::from([two])).await;
-        assert!(TcpStream::connect(one).await.is_err(), "closed when follow returns");
+        closed(one).await;
+        bound(&mut listeners).await;
         let _second = TcpStream::connect(two).await.unwrap();
         server.write_all(b"still here").await.unwrap();
         let mut buffer = [0; 10];
@@ -148,7 +163,8 @@ mod tests {
         assert_eq!(&buffer, b"still here");
 
         listeners.follow(BTreeSet::from([one, two])).await;
-        TcpStream::connect(one).await.expect("bound again at once");
+        bound(&mut listeners).await;
+        TcpStream::connect(one).await.expect("bound again");
         assert!(problems.borrow().is_empty() && !listeners.incomplete());
     }
 
@@ -158,17 +174,21 @@ mod tests {
         let holder = TcpListener::bind("127.77.0.3:0").await.unwrap();
         let (taken, other) = (holder.local_addr().unwrap(), free("127.77.0.4").await);
         listeners.follow(BTreeSet::from([taken, other])).await;
-        TcpStream::connect(other).await.expect("the other one is bound");
+        let other = || {
+            listeners.bind_missing();
+            TcpStream::connect(other)
+        };
+        until("the other one is bound", SOON, other, Result::is_ok).await.unwrap();
         let problem = problems.borrow().get(&taken).cloned();
         assert!(problem.is_some_and(|text| text.contains("another process")));
         assert!(listeners.incomplete() && listeners.bind_missing());
 
         drop(holder);
-        assert!(!listeners.bind_missing());
+        bound(&mut listeners).await;
         assert!(problems.borrow().is_empty());
         TcpStream::connect(taken).await.expect("bound now");
         listeners.close().await;
-        assert!(TcpStream::connect(taken).await.is_err());
+        closed(taken).await;
     }
 
     #[tokio::test]

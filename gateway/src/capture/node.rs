@@ -45,6 +45,8 @@ struct InForce {
     steering: Option<Steering>,
     /// The lookup was given up.
     redirects: bool,
+    /// And why.
+    why: Option<String>,
     /// What was said last.
     way: Option<Way>,
 }
@@ -87,7 +89,7 @@ impl Node {
                     self.tell(None);
                     if let Some(way) = way.filter(|way| force.way.replace(*way) != Some(*way)) {
                         tracing::info!(way = way.as_str(), "connections of this node's pods are captured");
-                        shared.metrics.node_capture(way);
+                        shared.captures(way, force.why.clone());
                     }
                 }
                 Err(error) => self.tell(Some(error)),
@@ -141,7 +143,7 @@ impl Node {
             if force.way.is_none() {
                 self.routes.remove();
             }
-            *force = InForce { redirects: true, way: force.way, ..InForce::default() };
+            *force = InForce { redirects: true, why: Some(why), way: force.way, ..InForce::default() };
         }
         self.redirect(pods, force).await
     }

@@ -88,7 +88,7 @@ fn matters(status: &GatewayStatus) -> impl PartialEq {
             })
         })
         .collect();
-    (status.generation, status.leaving, peers, status.problems.clone())
+    (status.generation, status.leaving, peers, status.problems.clone(), status.capture.clone())
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use tombolo_model::{ClusterName, Generation, health::Health};
-    use tombolo_wire::message::PeerState;
+    use tombolo_wire::message::{CaptureWay, NodeCapture, PeerState};
 
     #[test]
     fn what_matters_goes_at_once_and_counts_wait() {
@@ -110,6 +110,8 @@ mod tests {
         assert!(due(&counts, COUNTS));
         let applied = GatewayStatus { generation: Generation::new(4), ..last.clone() };
         assert!(due(&applied, Duration::ZERO));
+        let capture = NodeCapture { way: CaptureWay::Lookup, why: None };
+        assert!(due(&GatewayStatus { capture: Some(capture), ..last.clone() }, Duration::ZERO));
         let peer = PeerState { health: Health::Dead, handshake: true, rtt_us: None, error: None };
         let peers =
             BTreeMap::from([(ClusterName::parse("c2").unwrap(), BTreeMap::from([("a:1".to_owned(), peer)]))]);

@@ -3,13 +3,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
 use tombolo_model::ClusterName;
 
 /// As many of one peer may be new at once: all that it may have, twice.
-const AT_ONCE: u32 = 64;
+pub const AT_ONCE: u32 = 64;
 /// Then one more each time that so much has passed.
 pub const PACE: Duration = Duration::from_secs(15);
 /// As many of one peer are remembered, and come back as they please.
@@ -44,7 +46,9 @@ impl Newcomers {
     pub fn admit(&mut self, cluster: &ClusterName, address: &str, now: Instant) -> bool {
         let fresh = || Named { known: VecDeque::new(), left: AT_ONCE, since: now };
         let named = self.0.entry(cluster.clone()).or_insert_with(fresh);
-        if named.known.iter().any(|known| known == address) {
+        if let Some(at) = named.known.iter().position(|known| known == address) {
+            // What is in use is forgotten last.
+            named.known.extend(named.known.remove(at));
             return true;
         }
         named.refill(now);
@@ -68,9 +72,41 @@ impl Newcomers {
     }
 }
 
+/// The same for all who dial. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Pace(Arc<Mutex<Newcomers>>);
+
+impl Pace {
+    /// The addresses themselves.
+    pub fn newcomers(&self) -> MutexGuard<'_, Newcomers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what a peer's name leads to may be dialled now: it counts as if the peer had named it.
+    #[must_use]
+    pub fn admit(&self, cluster: &ClusterName, found: SocketAddr) -> bool {
+        let found = SocketAddr::new(found.ip().to_canonical(), found.port());
+        self.newcomers().admit(cluster, &found.to_string(), Instant::now())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_in_use_is_forgotten_last() {
+        let (mut newcomers, mut now) = (Newcomers::default(), Instant::now());
+        let scanner = cluster("scanner");
+        for number in 0..KNOWN * 2 {
+            now += PACE;
+            assert!(newcomers.admit(&scanner, &format!("192.0.2.1:{number}"), now));
+            assert!(newcomers.admit(&scanner, "gateway.example.com:15443", now));
+        }
+        let known = &newcomers.0[&scanner].known;
+        assert_eq!(known.len(), KNOWN);
+        assert!(known.contains(&"gateway.example.com:15443".to_owned()), "{known:?}");
+    }
 
     fn cluster(name: &str) -> ClusterName {
         ClusterName::parse(name).unwrap()

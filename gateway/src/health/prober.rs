@@ -16,6 +16,7 @@ use crate::{
 use bytes::Bytes;
 use std::{
     future::pending,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -191,8 +192,8 @@ impl Line {
     async fn try_dial(shared: &Shared, key: &Key, credentials: &Credentials) -> Result<Self, Failure> {
         let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
         let config = client_config(&shared.bundle, credentials, expect, &[ALPN]);
-        let reach = shared.pool.dialer().reach(key.role);
-        let tcp = reach.connect(&key.address).await.map_err(|error| missed(&error))?;
+        let reach = shared.pool.reach(key);
+        let tcp = reach.connect(&key.address).await.map_err(|error| missed(&key.address, &error))?;
         crate::socket::prepare(&tcp);
         let name = crate::tunnel::server_name(&key.address);
         let (tls, peer) = tombolo_mtls::connect(tcp, config, name).await.map_err(|error| mistaken(&error))?;
@@ -242,9 +243,11 @@ fn how(result: Result<(), h2::Error>) -> Failure {
     Failure::tellable(how)
 }
 
-/// Nothing was reached, or nothing was tried: that is no news of any network.
-fn missed(error: &std::io::Error) -> Failure {
-    let rule = error.get_ref().is_some_and(|inner| inner.is::<Forbidden>());
+/// Nothing was reached, or nothing was tried. Where the peer wrote the address itself, a rule about it is no news of any network; where
+/// it wrote a name, what that leads to here is.
+fn missed(address: &str, error: &std::io::Error) -> Failure {
+    let literal = address.parse::<SocketAddr>().is_ok();
+    let rule = literal && error.get_ref().is_some_and(|inner| inner.is::<Forbidden>());
     Failure { cause: error.to_string(), tellable: rule }
 }
 
@@ -328,6 +331,7 @@ fn tell(shared: &Shared, key: &Key, event: Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::Reach;
     use std::cell::Cell;
 
     /// Answers so many pings, each after a while, and then no more.
@@ -342,6 +346,18 @@ mod tests {
             }
             self.0 -= 1;
             sleep(Duration::from_millis(40)).await;
+        }
+    }
+
+    #[test]
+    fn what_a_name_leads_to_is_told_to_nobody() {
+        let rule = Reach::Peer { loopback: false, never: [].into() };
+        let rule = rule.check("127.0.0.1".parse().unwrap()).unwrap_err();
+        let error = std::io::Error::new(std::io::ErrorKind::PermissionDenied, rule);
+        for (address, tellable) in
+            [("127.0.0.1:15443", true), ("[::1]:15443", true), ("db.corp.example.com:15443", false)]
+        {
+            assert_eq!(missed(address, &error).tellable, tellable, "{address}");
         }
     }
 

@@ -17,6 +17,8 @@ mod life;
 mod malformed;
 mod plain;
 #[cfg(test)]
+mod quiet;
+#[cfg(test)]
 mod reset;
 #[cfg(test)]
 mod rotation;

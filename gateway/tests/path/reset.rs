@@ -1,6 +1,6 @@
 //! A reset of either end reaches the other as a reset, also where bytes are stuck on the way in both directions.
 
-use crate::world::{World, echo};
+use crate::world::{LONG, World, echo};
 use std::{
     io::ErrorKind,
     time::{Duration, Instant},
@@ -13,8 +13,12 @@ use tokio::{
 };
 use tombolo_model::snapshot::EndToEnd;
 
-/// How long a reset may be on its way behind bytes that nobody takes.
-const SOON: Duration = Duration::from_secs(15);
+/// How long a reset may be on its way behind bytes that nobody takes: some seconds at each hop, on a machine that has much else to do.
+const SOON: Duration = Duration::from_secs(120);
+/// How long nothing moves where everything is full.
+const STILL: Duration = Duration::from_millis(500);
+/// As much fits in any case: the windows of two tunnels. Before, such a pause is the machine's.
+const LEAST: usize = 2 << 20;
 const MODES: [(bool, EndToEnd); 2] = [(true, EndToEnd::All), (false, EndToEnd::None)];
 
 fn reset(stream: TcpStream) {
@@ -24,9 +28,22 @@ fn reset(stream: TcpStream) {
 
 /// Writes until every buffer on the way is full, reading nothing.
 async fn fill(stream: &mut TcpStream) {
-    let piece = vec![7; 65_536];
-    while timeout(Duration::from_millis(500), stream.write_all(&piece)).await.is_ok_and(|sent| sent.is_ok()) {
+    let (piece, mut sent) = (vec![7; 65_536], 0);
+    loop {
+        match timeout(STILL, stream.write(&piece)).await {
+            Ok(Ok(length)) => sent += length,
+            Ok(Err(error)) => panic!("it broke while it was filled: {error}"),
+            Err(_) if sent >= LEAST => return,
+            Err(_) => {}
+        }
     }
+}
+
+/// A connection whose way is open: a byte of its server came.
+async fn opened(world: &World) -> TcpStream {
+    let mut client = world.call("c1").await;
+    client.read_exact(&mut [0]).await.unwrap();
+    client
 }
 
 /// Writes until that fails.
@@ -53,7 +70,12 @@ async fn read_on(stream: &mut TcpStream) -> Result<usize, ErrorKind> {
 }
 
 async fn world(mode: (bool, EndToEnd)) -> World {
-    let mut world = World::new(&["c1", "c2"]).await;
+    // nobody is late, and none of it is about who is
+    let patient = |config: &mut tombolo_gateway::config::Config| {
+        let timing = &mut config.timing;
+        (timing.dead, timing.handshake, timing.open, timing.dial) = (LONG, LONG, LONG, LONG);
+    };
+    let mut world = World::with(&["c1", "c2"], patient).await;
     (world.spec.tunnelled, world.spec.end_to_end) = mode;
     world
 }
@@ -70,7 +92,7 @@ async fn a_client_that_resets_with_both_ways_full() {
         };
         world.app("c2", server).await;
         world.publish();
-        let mut client = world.call("c1").await;
+        let mut client = opened(&world).await;
         fill(&mut client).await;
         let begin = Instant::now();
         reset(client);
@@ -89,13 +111,14 @@ async fn a_client_that_resets_behind_what_it_sent() {
         let server = move |mut stream: TcpStream| {
             let (heard, mut goes) = (heard.clone(), goes.clone());
             async move {
+                stream.write_all(b"x").await.unwrap();
                 goes.wait_for(|go| *go).await.unwrap();
                 heard.send(read_on(&mut stream).await).await.unwrap();
             }
         };
         world.app("c2", server).await;
         world.publish();
-        let mut client = world.call("c1").await;
+        let mut client = opened(&world).await;
         fill(&mut client).await;
         reset(client);
         go.send_replace(true);
@@ -110,20 +133,24 @@ async fn a_server_that_resets_with_both_ways_full() {
         for reads in [true, false] {
             let mut world = world(mode).await;
             let (filled, mut fills) = mpsc::channel(1);
+            let (go, goes) = tokio::sync::watch::channel(false);
             let server = move |mut stream: TcpStream| {
-                let filled = filled.clone();
+                let (filled, mut goes) = (filled.clone(), goes.clone());
                 async move {
                     fill(&mut stream).await;
                     filled.send(()).await.unwrap();
+                    // a client that still writes would hear of the reset by that
+                    goes.wait_for(|go| *go).await.unwrap();
                     reset(stream);
                 }
             };
             world.app("c2", server).await;
             world.publish();
-            let mut client = world.call("c1").await;
+            let mut client = opened(&world).await;
             fill(&mut client).await;
             // What is read before would only make room for more.
             timeout(SOON, fills.recv()).await.expect("the server's way is full, too").unwrap();
+            go.send_replace(true);
             let begin = Instant::now();
             let end = if reads {
                 timeout(SOON, read_on(&mut client)).await.map(|end| end.unwrap_err())
@@ -144,6 +171,8 @@ async fn nothing_stays_behind_a_reset() {
         world.app("c2", echo).await;
         world.publish();
         let mut client = world.call("c1").await;
+        client.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
         fill(&mut client).await;
         reset(client);
         let open = || async {

@@ -14,10 +14,11 @@ use tokio::{
 };
 use tombolo_gateway::{
     budget::Budget,
-    config::{Limits, Timing},
+    config::{Config, Limits, Timing},
     conns::Conns,
     error::Refusal,
     head::{Connect, Destination, Inner},
+    health::newcomers::AT_ONCE,
     pool::{Key, Pool},
     reason::Reason,
     trace::Trace,
@@ -158,6 +159,43 @@ async fn what_is_told_of_an_address_is_whether_a_gateway_is_there() {
     assert_ne!(known[&talks].error, known[&nobody].error, "people of this cluster see what is wrong");
     let told = shared.status(Generation::default()).peers.remove(&cluster("c2")).unwrap();
     assert_eq!(told[&talks], told[&nobody], "others do not");
+}
+
+/// Where it was told that no peer can be, a gateway tries nothing. That is a rule, and no news of its network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn this_clusters_own_addresses_are_left_alone_and_all_may_know() {
+    let own = |config: &mut Config| config.never_dial = vec!["192.0.2.0/24".parse().unwrap()];
+    let mut world = World::with(&["c1", "c2"], own).await;
+    world.spec.ingress.insert(cluster("c2"), ["192.0.2.7:15443".to_owned()].into());
+    world.publish();
+    let shared = &world.sites["c1"].egress.shared;
+    let told = || async {
+        let mut peers = shared.status(Generation::default()).peers;
+        peers.remove(&cluster("c2"))?.remove("192.0.2.7:15443")?.error
+    };
+    let rule =
+        |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("this cluster's own"));
+    tombolo_testkit::wait::until("the rule", LONG, told, rule).await;
+}
+
+/// Nor by names: what one leads to is dialled as if it had been named itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_no_way_around_the_pace() {
+    let mut world = two_clusters().await;
+    let name = format!("localhost:{}", world.sites["c2"].ingress.tunnel.port());
+    world.spec.ingress.insert(cluster("c2"), [name.clone()].into());
+    let shared = &world.sites["c1"].egress.shared;
+    let now = tokio::time::Instant::now();
+    for number in 1..AT_ONCE {
+        assert!(shared.pool.pace().newcomers().admit(&cluster("c2"), &format!("192.0.2.1:{number}"), now));
+    }
+    world.publish();
+    let error = || async {
+        let state = shared.health.report().remove(&cluster("c2"))?.remove(&name)?;
+        state.error
+    };
+    let waits = |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("waits"));
+    tombolo_testkit::wait::until("the pace", LONG, error, waits).await;
 }
 
 /// Dials a gateway as somebody, and asks for something.

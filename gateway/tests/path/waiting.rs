@@ -40,6 +40,16 @@ async fn echo_or_nothing(stream: TcpStream) {
     echo(stream).await;
 }
 
+fn connect() -> http::Request<()> {
+    let connect = Connect {
+        destination: Destination::Service(service(), PORT),
+        source: None,
+        trace: Trace::fresh(),
+        inner: Inner::None,
+    };
+    connect.request().unwrap()
+}
+
 /// So many streams of a tunnel of its own, in each of which more is to be sent than anybody takes, before the answer comes.
 async fn flood(world: &World, account: &str, streams: usize) -> Vec<SendStream<Bytes>> {
     let tls = tls(world, &workload(world, account)).await;
@@ -48,14 +58,8 @@ async fn flood(world: &World, account: &str, streams: usize) -> Vec<SendStream<B
     let all = Bytes::from(vec![b'*'; 16 << 20]);
     let mut open = Vec::new();
     for _ in 0..streams {
-        let connect = Connect {
-            destination: Destination::Service(service(), PORT),
-            source: None,
-            trace: Trace::fresh(),
-            inner: Inner::None,
-        };
         send = send.ready().await.unwrap();
-        let (_, mut body) = send.send_request(connect.request().unwrap(), false).unwrap();
+        let (_, mut body) = send.send_request(connect(), false).unwrap();
         body.send_data(all.clone(), false).unwrap();
         open.push(body);
     }
@@ -111,4 +115,57 @@ async fn what_is_sent_before_the_path_is_open_counts() {
     let hog = flood(&world, "cart", 200).await;
     assert!(!cut(&world.sites["c1"].egress).await.is_empty());
     drop(hog);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_takes_off_the_wire_count_until_they_are_taken() {
+    const STREAMS: usize = 60;
+    const ANSWER: usize = 200 << 10;
+    let mut world = World::with(&["c1", "c2"], |config| config.timing.dead = LONG).await;
+    (world.spec.tunnelled, world.spec.end_to_end) = (false, EndToEnd::None);
+    let (go, goes) = tokio::sync::watch::channel(false);
+    let (asked, mut asks) = tokio::sync::mpsc::channel(STREAMS);
+    let server = move |mut stream: TcpStream| {
+        let (mut goes, asked) = (goes.clone(), asked.clone());
+        async move {
+            asked.send(()).await.unwrap();
+            goes.wait_for(|go| *go).await.unwrap();
+            stream.write_all(&vec![7; ANSWER]).await.unwrap();
+        }
+    };
+    world.app("c2", server).await;
+    world.publish();
+    let tls = tls(&world, &workload(&world, "cart")).await;
+    let mut wide = h2::client::Builder::new();
+    wide.initial_window_size(1 << 24).initial_connection_window_size(1 << 30);
+    let (mut send, mut connection) = wide.handshake::<_, Bytes>(tls).await.unwrap();
+    let mut open = Vec::new();
+    let opening = async {
+        for _ in 0..STREAMS {
+            send = send.clone().ready().await.unwrap();
+            open.push(send.send_request(connect(), false).unwrap());
+        }
+        for _ in 0..STREAMS {
+            asks.recv().await.unwrap();
+        }
+    };
+    tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        () = opening => {}
+    }
+    // From here on it reads nothing. Each answer is short enough for the tunnel's queue, with the end behind it.
+    go.send_replace(true);
+    let egress = &world.sites["c1"].egress;
+    let waiting = || async { egress.shared.budget.waiting() };
+    until("answers wait", LONG, waiting, |waiting| *waiting > STREAMS / 3 * ANSWER / 2).await;
+    let _driven = task::spawn("connection", connection);
+    for (response, _send) in open {
+        let mut body = response.await.unwrap().into_body();
+        let mut length = 0;
+        while let Some(data) = body.data().await {
+            length += data.unwrap().len();
+        }
+        assert_eq!(length, ANSWER);
+    }
+    until("nothing waits", LONG, waiting, |waiting| *waiting == 0).await;
 }

@@ -106,11 +106,12 @@ impl Installing {
 pub(crate) struct GatewayInfo {
     /// The process.
     pub(crate) instance: String,
-    /// `sidecar`, `egress` or `ingress`.
+    /// `sidecar`, `node`, `egress` or `ingress`.
     pub(crate) role: String,
     /// The program and its version.
     pub(crate) software: String,
-    /// What it said last: generation, connections, peers with their health, edges with their counts.
+    /// What it said last: generation, connections, peers with their health, edges with their counts; of a node's proxy, by which way it
+    /// captures (`capture.way`: `lookup` or `redirect`) and why not by the lookup (`capture.why`).
     #[schema(value_type = Object)]
     pub(crate) status: Value,
 }

@@ -47,7 +47,11 @@ pub(super) fn operations() -> OpenApiRouter<Api> {
 
 /// The API, for a server or for a test to call without a socket.
 pub(crate) fn router(deps: Arc<Deps>) -> Router {
-    let api = Api::new(deps);
+    of(Api::new(deps))
+}
+
+/// The same, with what it keeps.
+pub(super) fn of(api: Api) -> Router {
     let (operations, _) = operations().split_for_parts();
     let operations = operations
         .fallback(|| async { Refusal::new(Kind::NotFound, "There is nothing under this path.") })

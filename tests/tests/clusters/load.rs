@@ -73,7 +73,7 @@ impl Kept {
         println!("connections that were kept: {}", self.0);
         assert!(count("requests") > 100, "too few to say anything: {}", self.0);
         assert_eq!(count("refused"), 0, "{}", self.0);
-        assert!(count("closed") + count("reset") > 0, "none ended, so nothing was tried: {}", self.0);
+        assert!(count("closed") > 0, "none ended in order between two requests: {}", self.0);
         assert!(count("lost") <= 1, "{}", self.0);
         let shortest = self.0["shortest_ms"].as_f64().expect("a time");
         assert!(shortest >= at_least.as_secs_f64() * 1000.0, "one ended too soon: {}", self.0);

@@ -84,7 +84,7 @@ pub(crate) async fn who(cluster: &Cluster) -> Result<String, String> {
 
 /// How long a slow request takes: a gateway that ends goes on with it for longer.
 const UNDER_WAY: Duration = Duration::from_secs(15);
-/// How long a kept connection lives at least: a gateway that is told to end takes new ones for five seconds, and goes on with them for 25.
+/// How long a kept connection lives at least: a gateway that is told to end takes new ones for five seconds, and ends none for 20 after that.
 const KEPT: Duration = Duration::from_secs(20);
 
 /// Both clusters get another version and one goes back, while a pod calls: no call fails.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tombolo_model::{GatewayRole, health::Health};
 use tombolo_testkit::build::name;
-use tombolo_wire::message::{GatewayReport, GatewayStatus, PeerState};
+use tombolo_wire::message::{CaptureWay, GatewayReport, GatewayStatus, NodeCapture, PeerState};
 
 const ADDRESS: &str = "192.0.2.7:15443";
 
@@ -91,6 +91,26 @@ async fn an_address_is_published_by_the_peer_that_got_through() {
     let gone = client.delete(url).bearer_auth(&acme.admin).header("if-match", "*").send().await.unwrap();
     assert!(gone.status().is_success());
     assert_eq!(addresses().await, plain);
+    site.bound.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_node_captures_is_told() {
+    let (site, _database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let agent = site.agent(&acme, "cluster-1").await;
+    let status = |instance: &str, capture| GatewayReport {
+        instance: instance.to_owned(),
+        role: GatewayRole::Node,
+        software: "tombolo-gateway/test".to_owned(),
+        admin: None,
+        status: GatewayStatus { capture, ..GatewayStatus::default() },
+    };
+    let redirect = NodeCapture { way: CaptureWay::Redirect, why: Some("no BPF".to_owned()) };
+    agent.say_with(&site, &[], vec![status("a", None), status("b", Some(redirect))]).await.unwrap();
+    let said = site.must(&acme.admin, "GET", &acme.path("/clusters/cluster-1/status"), None).await;
+    let capture = |at: usize| &said["gateways"][at]["status"]["capture"];
+    assert_eq!((capture(0), capture(1)), (&Value::Null, &json!({ "way": "redirect", "why": "no BPF" })));
     site.bound.drain().await;
 }
 

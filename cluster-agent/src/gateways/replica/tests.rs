@@ -204,3 +204,20 @@ fn a_gateway_on_its_way_out_serves_still() {
     drop(stream);
     assert_eq!(b.hub.serving(), 0);
 }
+
+/// Who is gone because its agent went may come back; who said that it leaves does not, whichever replica it said it to.
+#[test]
+fn that_a_gateway_leaves_is_known_at_each_replica() {
+    let (mut a, b) = (Replica::start(), Replica::start());
+    // both were connected here, and are no more
+    drop((a.connect("leaves", 1), a.connect("vanished", 2)));
+    let presence = |replica: &Replica, instance: &str| replica.hub.gateways()[instance].presence;
+    assert_eq!(presence(&a, "leaves"), Presence::Vanished);
+    let _stream = b.connect("leaves", 1);
+    b.hub.status("leaves", GatewayStatus { leaving: true, ..GatewayStatus::default() }).unwrap();
+    a.ask(&b);
+    for replica in [&a, &b] {
+        assert_eq!(presence(replica, "leaves"), Presence::Leaving);
+    }
+    assert_eq!(presence(&a, "vanished"), Presence::Vanished);
+}

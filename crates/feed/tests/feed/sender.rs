@@ -25,9 +25,9 @@ use tombolo_model::{
 use tombolo_runtime::task;
 use tombolo_wire::{codec::encode_line, message::FeedLine, version::Hello};
 
-/// Longer than anything here takes, in the clock of the test.
 /// What 429 and 503 say.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(20);
+/// Longer than anything here takes, in the clock of the test.
 const LONG: Duration = Duration::from_secs(120);
 
 /// A receiver asked for the feed.
