@@ -105,15 +105,17 @@ async fn gather(client: &Client, args: &ExplainArgs) -> Result<Facts> {
 }
 
 type Refusal = (String, String);
-/// What a hop says where it says no: its state, and what to do.
+/// What a hop says where it does not say yes: its state, and what to do.
 enum Not {
-    Carried(String, String),
-    Known(String, String),
+    /// It would not carry the request.
+    No(String, String),
+    /// Nobody here can say.
+    Unknown(String, String),
 }
 
 impl From<Refusal> for Not {
     fn from((detail, remedy): Refusal) -> Self {
-        Self::Carried(detail, remedy)
+        Self::No(detail, remedy)
     }
 }
 
@@ -142,10 +144,10 @@ pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
         }
         hops.push(match decide(&mut chosen) {
             Ok(detail) => Hop { hop, verdict: Verdict::Yes, detail, remedy: None },
-            Err(Not::Known(detail, remedy)) => {
+            Err(Not::Unknown(detail, remedy)) => {
                 Hop { hop, verdict: Verdict::Unknown, detail, remedy: Some(remedy) }
             }
-            Err(Not::Carried(detail, remedy)) => {
+            Err(Not::No(detail, remedy)) => {
                 refused = true;
                 Hop { hop, verdict: Verdict::No, detail, remedy: Some(remedy) }
             }

@@ -17,7 +17,7 @@ pub(super) fn look(facts: &Facts, from: &Caller, to: &Destination) -> Result<Str
     let of_domain =
         problems().find(|problem| text(problem, "subject").strip_prefix("domain ").is_some_and(lies_in));
     if let Some(problem) = of_domain {
-        return Err(Not::Carried(
+        return Err(Not::No(
             format!("{cluster} does not resolve {}: {}", text(problem, "subject"), text(problem, "message")),
             format!("tombolo cluster show {cluster}"),
         ));
@@ -32,21 +32,21 @@ pub(super) fn look(facts: &Facts, from: &Caller, to: &Destination) -> Result<Str
     );
     let step = status["install"]["steps"].as_array().into_iter().flatten().find(|step| step["step"] == "dns");
     let Some(step) = step else {
-        return Err(Not::Known(format!("{cluster} does not say what its DNS forwards"), look));
+        return Err(Not::Unknown(format!("{cluster} does not say what its DNS forwards"), look));
     };
     let message = text(step, "message");
     let Some(list) = message.strip_prefix("CoreDNS forwards ").filter(|_| step["state"] == "done") else {
-        return Err(Not::Known(
+        return Err(Not::Unknown(
             format!("step dns of the installation ({}): {message}", text(step, "state")),
             look,
         ));
     };
     let (list, more) = list.split_once("; ").unwrap_or((list, ""));
     if !list.split(", ").any(lies_in) {
-        return Err(Not::Carried(
+        return Err(Not::No(
             format!("CoreDNS of {cluster} forwards {list}, and not the domain of {}", to.name),
             format!("tombolo cluster show {cluster}"),
         ));
     }
-    if more.is_empty() { Ok(message) } else { Err(Not::Known(message, look)) }
+    if more.is_empty() { Ok(message) } else { Err(Not::Unknown(message, look)) }
 }
