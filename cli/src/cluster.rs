@@ -9,6 +9,7 @@ use crate::{
     install, kubernetes,
     org::text,
     output::{Mood, Output, SecretFile, cell},
+    plain::one_line,
     problem::CliError,
 };
 use anyhow::Result;
@@ -255,7 +256,7 @@ fn show(cluster: &Value, names: &[String], out: &Output) {
     for problem in status["problems"].as_array().into_iter().flatten() {
         out.line(&out.paint(
             Mood::Warn,
-            &format!("problem: {}: {}", text(problem, "subject"), text(problem, "message")),
+            &one_line(format!("problem: {}: {}", text(problem, "subject"), text(problem, "message"))),
         ));
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     config,
     org::text,
     output::{Mood, Output},
+    plain::one_line,
     problem::CliError,
 };
 use anyhow::Result;
@@ -63,7 +64,8 @@ pub async fn run(global: &Global, out: &Output) -> Result<()> {
                 Level::Warning => ("!", Mood::Warn),
                 Level::Broken => ("✗", Mood::Bad),
             };
-            out.line(&format!("{} {}: {}", out.paint(mood, mark), finding.subject, finding.detail));
+            let said = one_line(format!("{}: {}", finding.subject, finding.detail));
+            out.line(&format!("{} {said}", out.paint(mood, mark)));
             if let Some(remedy) = &finding.remedy {
                 out.line(&format!("    → {remedy}"));
             }

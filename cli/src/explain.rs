@@ -2,6 +2,8 @@
 //!
 //! [`walk`] decides, from what the API reports; nothing else is asked.
 
+mod dns;
+
 use crate::{
     args::{Caller, Destination, ExplainArgs},
     client::Client,
@@ -103,15 +105,17 @@ async fn gather(client: &Client, args: &ExplainArgs) -> Result<Facts> {
 }
 
 type Refusal = (String, String);
-/// What a hop says where it says no: its state, and what to do.
+/// What a hop says where it does not say yes: its state, and what to do.
 enum Not {
-    Carried(String, String),
-    Known(String, String),
+    /// It would not carry the request.
+    No(String, String),
+    /// Nobody here can say.
+    Unknown(String, String),
 }
 
 impl From<Refusal> for Not {
     fn from((detail, remedy): Refusal) -> Self {
-        Self::Carried(detail, remedy)
+        Self::No(detail, remedy)
     }
 }
 
@@ -123,13 +127,13 @@ type Decide<'a> = Box<dyn FnOnce(&mut Option<String>) -> Result<String, Not> + '
 pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
     let mut chosen = None;
     let steps: [(&'static str, Decide<'_>); 7] = [
-        ("name", Box::new(|_| Ok(name(facts, from, to)?))),
-        ("dns", Box::new(|_| dns(facts, from, to))),
-        ("address", Box::new(|_| Ok(address(facts, to)?))),
-        ("proxy", Box::new(|_| Ok(proxy(facts, from)?))),
-        ("egress", Box::new(|chosen| Ok(egress(facts, from, to, chosen)?))),
-        ("peer ingress", Box::new(|chosen| Ok(ingress(facts, from, chosen.as_deref())?))),
-        ("endpoint", Box::new(|chosen| Ok(endpoint(facts, to, chosen.as_deref())?))),
+        ("name", Box::new(|_| name(facts, from, to).map_err(Not::from))),
+        ("dns", Box::new(|_| dns::look(facts, from, to))),
+        ("address", Box::new(|_| address(facts, to).map_err(Not::from))),
+        ("proxy", Box::new(|_| proxy(facts, from).map_err(Not::from))),
+        ("egress", Box::new(|chosen| egress(facts, from, to, chosen).map_err(Not::from))),
+        ("peer ingress", Box::new(|chosen| ingress(facts, from, chosen.as_deref()).map_err(Not::from))),
+        ("endpoint", Box::new(|chosen| endpoint(facts, to, chosen.as_deref()).map_err(Not::from))),
     ];
     let mut refused = false;
     let mut hops = Vec::new();
@@ -140,10 +144,10 @@ pub fn walk(facts: &Facts, from: &Caller, to: &Destination) -> Vec<Hop> {
         }
         hops.push(match decide(&mut chosen) {
             Ok(detail) => Hop { hop, verdict: Verdict::Yes, detail, remedy: None },
-            Err(Not::Known(detail, remedy)) => {
+            Err(Not::Unknown(detail, remedy)) => {
                 Hop { hop, verdict: Verdict::Unknown, detail, remedy: Some(remedy) }
             }
-            Err(Not::Carried(detail, remedy)) => {
+            Err(Not::No(detail, remedy)) => {
                 refused = true;
                 Hop { hop, verdict: Verdict::No, detail, remedy: Some(remedy) }
             }
@@ -200,50 +204,6 @@ fn member(facts: &Facts, from: &Caller, gns: &str) -> Result<(), Refusal> {
         ),
         format!("tombolo gns show {gns}; add a rule for {}, or the labels that one asks for", from.cluster),
     ))
-}
-
-/// Whether the DNS of the caller's cluster leads the name to the agents. What it does not say of itself is not known.
-fn dns(facts: &Facts, from: &Caller, to: &Destination) -> Result<String, Not> {
-    let cluster = from.cluster.as_str();
-    let status = facts.clusters.get(cluster).unwrap_or(&Value::Null);
-    let lies_in =
-        |domain: &str| to.name.as_str().strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    let problems = || status["problems"].as_array().into_iter().flatten();
-    let of_domain =
-        problems().find(|problem| text(problem, "subject").strip_prefix("domain ").is_some_and(lies_in));
-    if let Some(problem) = of_domain {
-        return Err(Not::Carried(
-            format!("{cluster} does not resolve {}: {}", text(problem, "subject"), text(problem, "message")),
-            format!("tombolo cluster show {cluster}"),
-        ));
-    }
-    if !status["install"].is_object() {
-        return Ok(
-            "nothing was installed: the machines of the cluster ask its agent, as they were set up to".into(),
-        );
-    }
-    let look = format!(
-        "ask for the name in a pod there; tombolo cluster show {cluster} says what is to be added to its DNS"
-    );
-    let step = status["install"]["steps"].as_array().into_iter().flatten().find(|step| step["step"] == "dns");
-    let Some(step) = step else {
-        return Err(Not::Known(format!("{cluster} does not say what its DNS forwards"), look));
-    };
-    let message = text(step, "message");
-    let Some(list) = message.strip_prefix("CoreDNS forwards ").filter(|_| step["state"] == "done") else {
-        return Err(Not::Known(
-            format!("step dns of the installation ({}): {message}", text(step, "state")),
-            look,
-        ));
-    };
-    let (list, more) = list.split_once("; ").unwrap_or((list, ""));
-    if !list.split(", ").any(lies_in) {
-        return Err(Not::Carried(
-            format!("CoreDNS of {cluster} forwards {list}, and not the domain of {}", to.name),
-            format!("tombolo cluster show {cluster}"),
-        ));
-    }
-    if more.is_empty() { Ok(message) } else { Err(Not::Known(message, look)) }
 }
 
 fn address(facts: &Facts, to: &Destination) -> Result<String, Refusal> {

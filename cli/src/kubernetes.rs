@@ -11,6 +11,7 @@ use crate::{
     client::Client,
     org::text,
     output::{Mood, Output},
+    plain::one_line,
     problem::CliError,
 };
 use anyhow::{Context as _, Result};
@@ -171,7 +172,7 @@ pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
                 "{} {}: {}",
                 out.paint(mood, &format!("{mark:<7}")),
                 finding.what,
-                finding.said
+                one_line(finding.said.clone())
             ));
         }
     }

@@ -1,7 +1,7 @@
 //! What an installation would do, asked of the agent before it is ordered.
 
 use super::LOOK;
-use crate::{client::Client, output::Output, problem::CliError};
+use crate::{client::Client, output::Output, plain::one_line, problem::CliError};
 use anyhow::Result;
 use serde_json::Value;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(super) fn show(tried: &Value, out: &Output) -> Result<()> {
     }
     corefile(tried, out);
     for line in lines(tried, "problems") {
-        out.line(&format!("problem: {line}"));
+        out.line(&one_line(format!("problem: {line}")));
     }
     Ok(())
 }

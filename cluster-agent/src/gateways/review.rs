@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, UNIX_EPOCH},
 };
 use thiserror::Error;
@@ -18,7 +18,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
-use tombolo_runtime::{clock::Clock, telemetry::chain};
+use tombolo_runtime::{clock::Clock, places::Source, telemetry::chain};
 
 /// How long an answer is believed. A pod that is gone, or an account that was deleted, is found out after so long.
 const KEPT: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ const REFUSED: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions at a time: strangers may ask, and the API server has other work.
 const AT_ONCE: usize = 16;
+/// Of these, from one address: a pod that shows one token after the other stands in nobody's way.
+const EACH: usize = 4;
 /// Answers that are remembered.
 const MOST: usize = 8192;
 /// The longest token that is looked at.
@@ -57,6 +59,7 @@ pub(crate) struct Reviews {
     clock: Arc<dyn Clock>,
     known: Mutex<HashMap<[u8; 32], Known>>,
     asking: Semaphore,
+    shares: Mutex<HashMap<Source, Weak<Semaphore>>>,
 }
 
 struct Known {
@@ -92,20 +95,28 @@ pub(crate) fn by(client: Client) -> Ask {
 impl Reviews {
     /// Nothing is known yet.
     pub(crate) fn new(ask: Ask, clock: Arc<dyn Clock>) -> Self {
-        Self { ask, clock, known: Mutex::default(), asking: Semaphore::new(AT_ONCE) }
+        Self {
+            ask,
+            clock,
+            known: Mutex::default(),
+            asking: Semaphore::new(AT_ONCE),
+            shares: Mutex::default(),
+        }
     }
 
-    /// Whose this token is. Cancel-safe.
+    /// Whose this token is, which came from this address. Cancel-safe.
     ///
     /// # Errors
     /// [`ReviewError`].
-    pub(crate) async fn whose(&self, token: &str) -> Result<Arc<Caller>, ReviewError> {
+    pub(crate) async fn whose(&self, token: &str, from: Source) -> Result<Arc<Caller>, ReviewError> {
         let left = self.left(token)?;
         let mark: [u8; 32] = Sha256::digest(token).into();
         if let Some(answer) = self.remembered(&mark) {
             return Ok(answer?);
         }
+        let share = self.share(from);
         let asked = async {
+            let _share = share.acquire().await;
             let _place = self.asking.acquire().await;
             (self.ask)(token.to_owned()).await
         };
@@ -117,6 +128,18 @@ impl Reviews {
         let kept = if answer.is_ok() { KEPT } else { REFUSED };
         self.remember(mark, Known { until: Instant::now() + kept.min(left), answer: answer.clone() });
         Ok(answer?)
+    }
+
+    /// The questions that one address may have put at a time; forgotten with the last of them.
+    fn share(&self, from: Source) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&from).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Semaphore::new(EACH));
+        shares.insert(from, Arc::downgrade(&share));
+        share
     }
 
     /// How long the token is good for, by its own word: what is remembered never outlives it. Whether the word is true,
@@ -175,6 +198,10 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
+    fn here() -> Source {
+        Source::of([10, 0, 0, 1].into())
+    }
+
     fn token(of: &str, exp: u64) -> String {
         let claims = URL_SAFE_NO_PAD.encode(json!({"sub": of, "exp": exp}).to_string());
         format!("e30.{claims}.x")
@@ -218,18 +245,18 @@ mod tests {
         let count = || count.load(Ordering::SeqCst);
         let long = token("cart", NOW + 3600);
         for _ in 0..3 {
-            assert_eq!(reviews.whose(&long).await.unwrap().account.as_str(), "cart");
+            assert_eq!(reviews.whose(&long, here()).await.unwrap().account.as_str(), "cart");
         }
         assert_eq!(count(), 1);
         tokio::time::advance(KEPT).await;
-        reviews.whose(&long).await.unwrap();
+        reviews.whose(&long, here()).await.unwrap();
         assert_eq!(count(), 2);
         let short = token("cart", NOW + 10);
-        reviews.whose(&short).await.unwrap();
+        reviews.whose(&short, here()).await.unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
-        reviews.whose(&short).await.unwrap();
+        reviews.whose(&short, here()).await.unwrap();
         assert_eq!(count(), 4, "it was asked again when the token was over");
-        let over = reviews.whose(&token("cart", NOW)).await;
+        let over = reviews.whose(&token("cart", NOW), here()).await;
         assert_eq!(over, Err(ReviewError::Token("it has expired")));
         assert_eq!(count(), 4);
     }
@@ -239,18 +266,21 @@ mod tests {
         let (reviews, count) = asked();
         let bad = token("mallory", NOW + 60);
         for _ in 0..2 {
-            assert!(matches!(reviews.whose(&bad).await, Err(ReviewError::Nobody(_))));
+            assert!(matches!(reviews.whose(&bad, here()).await, Err(ReviewError::Nobody(_))));
         }
         assert_eq!(count.load(Ordering::SeqCst), 1);
         tokio::time::advance(REFUSED).await;
-        assert!(reviews.whose(&bad).await.is_err());
+        assert!(reviews.whose(&bad, here()).await.is_err());
         assert_eq!(count.load(Ordering::SeqCst), 2, "a refusal is short");
         for silent in ["away", "slow"] {
-            assert!(matches!(reviews.whose(&token(silent, NOW + 60)).await, Err(ReviewError::Away(_))));
+            assert!(matches!(
+                reviews.whose(&token(silent, NOW + 60), here()).await,
+                Err(ReviewError::Away(_))
+            ));
         }
         assert_eq!(reviews.known.lock().unwrap().len(), 1, "silence is no answer");
         for none in ["", "a.b", "a.b.c", "e30.e30.x", "a.b.c.d", &"x".repeat(LONGEST + 1)] {
-            assert!(matches!(reviews.whose(none).await, Err(ReviewError::Token(_))), "{none}");
+            assert!(matches!(reviews.whose(none, here()).await, Err(ReviewError::Token(_))), "{none}");
         }
     }
 
@@ -258,14 +288,33 @@ mod tests {
     async fn strangers_push_nobody_out() {
         let (reviews, count) = asked();
         let good = token("cart", NOW + 3600);
-        reviews.whose(&good).await.unwrap();
+        reviews.whose(&good, here()).await.unwrap();
         for number in 0..=MOST {
             let bad = token("mallory", NOW + 60 + number as u64);
-            assert!(reviews.whose(&bad).await.is_err());
+            assert!(reviews.whose(&bad, here()).await.is_err());
         }
         assert_eq!(reviews.known.lock().unwrap().len(), MOST);
         let before = count.load(Ordering::SeqCst);
-        reviews.whose(&good).await.unwrap();
+        reviews.whose(&good, here()).await.unwrap();
         assert_eq!(count.load(Ordering::SeqCst), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_keeps_nobody_from_asking() {
+        let (reviews, _) = asked();
+        let slow = (0..2 * AT_ONCE as u64).map(|n| {
+            let reviews = &reviews;
+            async move { reviews.whose(&token("slow", NOW + 60 + n), here()).await }
+        });
+        let slow = futures::future::join_all(slow);
+        let good = async {
+            tokio::task::yield_now().await;
+            reviews.whose(&token("cart", NOW + 60), Source::of([10, 0, 0, 2].into())).await
+        };
+        let (refused, answer) = tokio::join!(slow, good);
+        assert!(answer.is_ok(), "{answer:?}");
+        assert!(refused.iter().all(|one| matches!(one, Err(ReviewError::Away(_)))));
+        reviews.share(here());
+        assert_eq!(reviews.shares.lock().unwrap().len(), 1, "who asks nothing is forgotten");
     }
 }

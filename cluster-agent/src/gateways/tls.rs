@@ -166,7 +166,7 @@ async fn serve(
         let (context, keeper, places, (known, seen)) =
             (context.clone(), keeper.clone(), places.clone(), settled.clone());
         async move {
-            match keeper.whose(request.headers()).await {
+            match keeper.whose(request.headers(), Source::of(address.ip())).await {
                 Ok(peer) => {
                     if known.get().is_none() {
                         match places.take(&peer.uid()) {
@@ -202,10 +202,10 @@ async fn serve(
 }
 
 impl Doorkeeper {
-    async fn whose(&self, headers: &http::HeaderMap) -> Result<Peer, Problem> {
+    async fn whose(&self, headers: &http::HeaderMap, from: Source) -> Result<Peer, Problem> {
         let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(Problem::no_token)?;
-        let caller = self.reviews.whose(token.trim()).await?;
+        let caller = self.reviews.whose(token.trim(), from).await?;
         Ok(Peer::Pod { caller, own: self.own.clone() })
     }
 }

@@ -86,7 +86,9 @@ pub(super) fn is_api_server(service: &ServiceKey) -> bool {
 /// Where a slice leads, as far as it names ports.
 pub(super) fn places(slice: &SliceObject) -> impl Iterator<Item = SocketAddr> {
     let ports = slice.ports.iter().flatten();
-    ports.flat_map(|port| slice.endpoints.iter().map(|endpoint| SocketAddr::new(endpoint.address, port.port)))
+    ports.flat_map(move |port| {
+        slice.endpoints.iter().map(move |endpoint| SocketAddr::new(endpoint.address, port.port))
+    })
 }
 
 impl Guard {
@@ -235,7 +237,7 @@ mod tests {
 
     fn led_to(index: &Index) -> Vec<String> {
         let view = index.view();
-        let service = &view.services[&parse::<ServiceKey>("shop/a")];
+        let service = &view.services[&ServiceKey::try_from("shop/a".to_owned()).unwrap()];
         service.ports.iter().flat_map(|port| port.endpoints.keys().map(ToString::to_string)).collect()
     }
 

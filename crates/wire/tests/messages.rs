@@ -60,8 +60,7 @@ fn gateway_resources() -> Value {
     let target = json!({
         "cluster": "cluster-2", "proximity": "zone", "ports": [8082], "ready": 3, "end_to_end": "some", "identities": [id],
     });
-    let endpoint =
-        json!({"address": "10.0.0.1:80", "ready": true, "tunnel": "10.0.0.1:15008", "identity": id});
+    let endpoint = json!({"address": "10.0.0.1:80", "ready": true, "tunnel": "10.0.0.1:15008", "leaving": true, "identity": id});
     json!({
         "route/catalog.acme.example.com": {
             "type": "route", "name": "catalog.acme.example.com", "addresses": ["240.0.0.1", "fd74::1"],

@@ -1,6 +1,6 @@
 //! `/install/agent.yaml`: the manifest of a cluster's agent, for anybody: who applies it needs no token of ours, and gets
-//! no secret. Images of another registry than the controller's are in it for an organization's admin alone: what it names runs in the
-//! cluster with the agent's rights, and a link to the controller is believed.
+//! no secret. Images of another registry than the controller's, or of another version, are in it for an organization's admin alone: what it
+//! names runs in the cluster with the agent's rights, and a link to the controller is believed.
 
 use super::{
     auth::{self, Api},
@@ -33,8 +33,10 @@ async fn agent(
     };
     query.done()?;
     let text = manifest(&api.deps, &request)?;
-    let own = &api.deps.image_registry;
-    if request.registry.is_some_and(|registry| registry != *own) {
+    let (registry, version) = (&api.deps.image_registry, &api.deps.image_version);
+    let others = [("registry", request.registry, registry), ("version", request.version, version)];
+    let other = others.into_iter().find(|(_, asked, own)| asked.as_ref().is_some_and(|asked| asked != *own));
+    if let Some((field, _, own)) = other {
         let organization = &request.organization;
         let entered = match who {
             Ok(Authenticated { caller, request_id }) => {
@@ -45,10 +47,9 @@ async fn agent(
         };
         entered.map_err(|refusal| {
             let remedy = format!(
-                "leave it out, for {own}; or ask with the token of an admin of the organization, as `tombolo cluster manifest NAME \
-                 --registry` does"
+                "leave it out, for {own}; or ask with the token of an admin of the organization, as `tombolo cluster manifest NAME` does"
             );
-            refusal.field("registry", "is another one than the controller's", remedy)
+            refusal.field(field, "is another one than the controller's", remedy)
         })?;
     }
     Ok(([(header::CONTENT_TYPE, "application/yaml")], text).into_response())

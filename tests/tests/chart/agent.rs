@@ -73,6 +73,21 @@ pub(crate) fn same(chart: &BTreeMap<String, Value>, manifest: &BTreeMap<String, 
     }
 }
 
+/// Whoever may write the webhook may answer for pods: who wants no proxies in pods need not give that.
+#[test]
+fn without_the_injector_the_agent_has_no_webhook() {
+    let mut objects = by_identity(AGENT.render(&json!({ "injector": false })).expect("rendered"));
+    let mut all = by_identity(AGENT.render(&json!({})).expect("rendered"));
+    let webhook = |objects: &mut BTreeMap<String, Value>| {
+        objects.retain(|name, _| !name.starts_with("ValidatingAdmissionPolicy"));
+        let text = serde_json::to_string(objects).expect("JSON");
+        ["mutatingwebhookconfigurations", "MutatingWebhookConfiguration", "--webhook-listen"]
+            .map(|part| text.contains(part))
+    };
+    assert_eq!((webhook(&mut objects), webhook(&mut all)), ([false; 3], [true; 3]));
+    assert_eq!(objects.len() + 1, all.len(), "all else is there");
+}
+
 #[test]
 fn the_chart_is_the_manifest() {
     let mut manifest = manifest();

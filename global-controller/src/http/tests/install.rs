@@ -205,8 +205,8 @@ async fn the_manifest_is_for_anybody_and_has_no_secret() {
     let other = get("/install/agent.yaml?organization=no-such-org&cluster=no-such-cluster").await;
     let same = other.1.replace("no-such-org", "acme").replace("no-such-cluster", "cluster-1") == text;
     assert!(other.0 == 200 && same, "it says which there are");
-    let (_, chosen) = get(&format!("{path}&registry=registry.example.com/tombolo&version=dev")).await;
-    assert!(chosen.contains("image: \"registry.example.com/tombolo/tombolo-agent:dev\""));
+    let own = format!("{path}&registry=registry.example.com/tombolo&version={}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(get(&own).await, (200, text.clone()), "what it has anyway, anybody may name");
     for wrong in ["", "&registry=a%20b", "&version=%22", "&colour=red"] {
         let path = if wrong.is_empty() { "/install/agent.yaml".to_owned() } else { format!("{path}{wrong}") };
         assert_eq!(get(&path).await.0, 422, "{wrong}");
@@ -215,15 +215,14 @@ async fn the_manifest_is_for_anybody_and_has_no_secret() {
 
 /// Whoever applies what the controller serves must not get somebody else's programs by it.
 #[tokio::test]
-async fn another_registry_is_for_an_admin_to_choose() {
+async fn another_registry_or_version_is_for_an_admin_to_choose() {
     let controller = Controller::start().await;
     let admin = controller.organization("acme").await;
     let stranger = controller.organization("other").await;
     let editor = controller.token("acme", "editor", "editor").await;
-    let get = async |token: Option<&str>| {
-        let mut request = Request::get(
-            "/install/agent.yaml?organization=acme&cluster=cluster-1&registry=mirror.example.com/t&version=1",
-        );
+    let get = async |token: Option<&str>, asked: &str| {
+        let mut request =
+            Request::get(format!("/install/agent.yaml?organization=acme&cluster=cluster-1&{asked}"));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -233,19 +232,25 @@ async fn another_registry_is_for_an_admin_to_choose() {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(bytes.to_vec()).unwrap())
     };
+    let both = "registry=mirror.example.com/t&version=1";
     for (token, status) in [
         (None, 401),
         (Some(editor.as_str()), 403),
         (Some(stranger.as_str()), 404),
         (Some(controller.owner.as_str()), 403),
     ] {
-        let (told, text) = get(token).await;
-        assert_eq!(told, status, "{text}");
-        let problem: Problem = serde_json::from_str(&text).unwrap();
-        let field = problem.errors.iter().find(|error| error.field == "registry").unwrap();
-        assert!(field.remedy.contains("leave it out, for registry.example.com/tombolo"), "{field:?}");
-        assert!(!text.contains("mirror.example.com"), "{text}");
+        for (asked, called, own) in [
+            (both, "registry", "registry.example.com/tombolo"),
+            ("version=0.0.1", "version", env!("CARGO_PKG_VERSION")),
+        ] {
+            let (told, text) = get(token, asked).await;
+            assert_eq!(told, status, "{text}");
+            let problem: Problem = serde_json::from_str(&text).unwrap();
+            let field = problem.errors.iter().find(|error| error.field == called).unwrap();
+            assert!(field.remedy.contains(&format!("leave it out, for {own}")), "{field:?}");
+            assert!(!text.contains("mirror.example.com"), "{text}");
+        }
     }
-    let (status, text) = get(Some(&admin)).await;
+    let (status, text) = get(Some(&admin), both).await;
     assert!(status == 200 && text.contains("image: \"mirror.example.com/t/tombolo-agent:1\""), "{text}");
 }
