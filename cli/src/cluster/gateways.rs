@@ -25,8 +25,11 @@ pub(super) fn count(status: &Value) -> (Mood, String) {
     }
 }
 
+/// A row of a table.
+type Row = Vec<(Mood, String)>;
+
 /// A table of them; nothing where there is none.
-pub(super) fn table(status: &Value) -> Option<(Vec<&'static str>, Vec<Vec<(Mood, String)>>)> {
+pub(super) fn table(status: &Value) -> Option<(Vec<&'static str>, Vec<Row>)> {
     let captures = all(status).any(|gateway| gateway["status"]["capture"].is_object());
     let mut head = vec!["gateway", "role", "version", "generation", "connections"];
     if captures {
