@@ -13,9 +13,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 /// A destination of a route, in the order of preference that the agent worked out.
