@@ -2,6 +2,7 @@
 
 use super::{PeerSpec, Resource, ResourceKey, SelfSpec, TrustBundleSpec};
 use crate::{
+    few::Few,
     held::Held,
     install::{InstallOrder, Trial},
     intent::CaptureMode,
