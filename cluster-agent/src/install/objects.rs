@@ -224,7 +224,7 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     let (option, networks) = match role {
         GatewayRole::Node => ("--vips", context.vips),
         GatewayRole::Egress => ("--never-dial", context.never_dial),
-        GatewayRole::Ingress | GatewayRole::Sidecar => ("", [].as_slice()),
+        GatewayRole::Ingress | GatewayRole::Sidecar => ("", &[] as &[IpNet]),
     };
     if !networks.is_empty() {
         let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();

@@ -48,8 +48,8 @@ impl Newcomers {
         let named = self.0.entry(cluster.clone()).or_insert_with(fresh);
         if let Some(at) = named.known.iter().position(|known| known == address) {
             // What is in use is forgotten last.
-            let last = named.known.remove(at);
-            named.known.extend(last);
+            let used = named.known.remove(at);
+            named.known.extend(used);
             return true;
         }
         named.refill(now);
