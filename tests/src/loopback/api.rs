@@ -80,6 +80,15 @@ impl Api {
         self.try_post(path, &body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
+    /// Takes something away; it must go well.
+    pub async fn delete(&self, path: &str) {
+        let (status, tag, body) = self.exchange(Method::GET, path, None, SOON).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        let request = self.http.delete(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
+        let answer = request.header("if-match", tag.unwrap_or_default()).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    }
+
     /// A page that a gateway's admin port serves.
     pub async fn page(&self, url: String) -> Value {
         self.http.get(url).send().await.unwrap().json().await.unwrap()

@@ -51,7 +51,7 @@ async fn roots(world: &World) -> Vec<Value> {
     bundle["roots"].as_array().unwrap().iter().map(|root| root["fingerprint"].clone()).collect()
 }
 
-async fn addresses(world: &World) -> BTreeMap<String, Value> {
+pub(crate) async fn addresses(world: &World) -> BTreeMap<String, Value> {
     let services = world.api.get("/organizations/acme/services").await;
     let items = services["items"].as_array().unwrap().iter();
     items.map(|item| (item["name"].to_string(), item["vip"].clone())).collect()
