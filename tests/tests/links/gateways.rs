@@ -17,7 +17,7 @@ pub(crate) const ALL: usize = 4;
 /// A cluster that can't be reached is out of rotation within a second, on a machine that does nothing else; it is printed what it took.
 const OUT: Duration = Duration::from_secs(2);
 /// A connection that waits for a block gives up in this time, and is of the fault that it waits because of.
-const LATE: Duration = Duration::from_secs(11);
+pub(crate) const LATE: Duration = Duration::from_secs(11);
 
 pub(crate) async fn a_cluster_is_cut_off_from_another_one(world: &mut World, load: &Load) {
     for (lost, time) in cuts() {

@@ -36,6 +36,13 @@ pub(crate) async fn lag_is_shown(world: &World, cluster: u8) {
 
 /// Waits until clusters are connected, have applied all and answer the name; gives how long that took from then.
 pub(crate) async fn followed(world: &World, clusters: &[u8], name: &str, since: Instant) -> Duration {
+    applied(world, clusters).await;
+    until_ok("the new name is answered", SOON, || async { world.names().ask(name).await }).await;
+    since.elapsed()
+}
+
+/// Waits until clusters are connected and have applied all.
+pub(crate) async fn applied(world: &World, clusters: &[u8]) {
     for cluster in clusters {
         let whole = |status: &Value| {
             status["state"] == "connected"
@@ -44,8 +51,6 @@ pub(crate) async fn followed(world: &World, clusters: &[u8], name: &str, since: 
         };
         until("the cluster follows", SOON, || status(world, *cluster), whole).await;
     }
-    until_ok("the new name is answered", SOON, || async { world.names().ask(name).await }).await;
-    since.elapsed()
 }
 
 /// Waits until gateways are connected to their agent and know the name; gives how long that took from then.

@@ -3,9 +3,10 @@
 use crate::{
     Load, WHOLE_AGAIN, World,
     cut::{Cut, Lost},
+    gateways::LATE,
     look::{addresses, all_go_near, followed, lag_is_shown, news},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tombolo_testkit::wait::until;
 use tombolo_tests::loopback::SOON;
 
@@ -24,6 +25,7 @@ pub(crate) async fn a_gateway_is_gone_and_nothing_says_so(world: &mut World, loa
     let took = healed.elapsed();
     eprintln!("  in use {took:?} after");
     assert!(took < WHOLE_AGAIN, "{took:?}");
+    sleep(LATE).await;
 }
 
 /// The controller's end of its feed stays open; another agent comes beside it.
