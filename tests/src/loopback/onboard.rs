@@ -20,7 +20,7 @@ impl World {
             self.wire_up(cluster).await;
         }
         fs::create_dir_all(home.join("manifests")).unwrap();
-        self.join(cluster).await;
+        self.admit(cluster).await;
         let mut parts = vec!["agent", "dns", "egress", "ingress", "sidecar"];
         match cluster {
             1 if shape == Shape::Twins => parts.push("egress-b"),
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Makes the record of a cluster, and joins it: for the first time, or again.
-    pub async fn join(&self, cluster: u8) {
+    pub async fn admit(&self, cluster: u8) {
         let name = format!("cluster-{cluster}");
         let region = if cluster == 3 { "north" } else { "south" };
         let locality = json!({ "region": region, "zone": format!("{region}-a") });

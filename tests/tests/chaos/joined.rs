@@ -24,7 +24,7 @@ pub(crate) async fn a_cluster_is_revoked_and_joins_again(world: &mut World, load
     assert_eq!(world.resolve("mirror").await, Ok(mirror), "cluster-3 serves it, at the same address");
 
     let begin = Instant::now();
-    world.join(2).await;
+    world.admit(2).await;
     all_go_near(world).await;
     eprintln!("  it answers again {:.1} s after", begin.elapsed().as_secs_f64());
     let again = || addresses(world);
