@@ -3,13 +3,16 @@
 
 mod api;
 mod balancer;
+mod files;
 mod manifest;
+mod membership;
 mod names;
 mod parts;
 mod servers;
 mod world;
 
 pub use api::{Api, join};
+pub use files::size;
 pub use names::Names;
 pub use parts::{Lives, SHORT_LIFE};
 pub use servers::{FAR, LAST_WORDS, NEAR, Servers, fill};

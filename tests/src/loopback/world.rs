@@ -2,7 +2,7 @@
 
 use super::{
     SOON,
-    api::{Api, join},
+    api::Api,
     balancer::Balancer,
     manifest::account,
     names::Names,
@@ -37,14 +37,14 @@ pub enum Shape {
 
 /// Everything that runs. Dropped in this order; the folder last.
 pub struct World {
-    programs: BTreeMap<String, Program>,
+    pub(super) programs: BTreeMap<String, Program>,
     /// The controller's API.
     pub api: Api,
     /// What the clusters serve.
     pub servers: Servers,
     balancer: Option<Balancer>,
     _database: Option<Database>,
-    site: Site,
+    pub(super) site: Site,
 }
 
 /// Where psql is: the program itself, not a wrapper around it, for a workload is known by its executable.
@@ -124,14 +124,8 @@ impl World {
 
     async fn onboard(&mut self, cluster: u8, shape: Shape) {
         let name = format!("cluster-{cluster}");
-        let home = self.site.home(cluster);
-        fs::create_dir_all(home.join("manifests")).unwrap();
-        let region = if cluster == 3 { "north" } else { "south" };
-        let locality = json!({ "region": region, "zone": format!("{region}-a") });
-        self.api.post("/organizations/acme/clusters", json!({ "name": name, "locality": locality })).await;
-        let token = self.api.join_token(&name).await;
-        let joined = join(&self.api, &name, &home.join("agent"), &token).await;
-        assert!(joined.status.success(), "{joined:?}");
+        fs::create_dir_all(self.site.home(cluster).join("manifests")).unwrap();
+        self.admit(cluster).await;
         let mut parts = vec!["agent", "dns", "egress", "ingress", "sidecar"];
         match cluster {
             1 if shape == Shape::Twins => parts.push("egress-b"),
@@ -166,6 +160,25 @@ impl World {
             balancer.set(name, program.address("api"));
         }
         self.programs.insert(name.to_owned(), program);
+    }
+
+    /// All programs, and their processes.
+    #[must_use]
+    pub fn pids(&self) -> BTreeMap<String, u32> {
+        self.programs.iter().map(|(name, program)| (name.clone(), program.pid())).collect()
+    }
+
+    /// Those that do not run, and those that said that something in them panicked.
+    pub fn broken(&mut self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (name, program) in &mut self.programs {
+            broken.extend(program.status().map(|status| format!("{name} ended: {status}")));
+            let said = program.stderr();
+            broken.extend(
+                said.lines().find(|line| line.contains("panicked")).map(|line| format!("{name}: {line}")),
+            );
+        }
+        broken
     }
 
     /// How an egress gateway of cluster-1 finds the ingress gateway of a cluster, at its first port.

@@ -8,6 +8,8 @@ mod control;
 mod gateways;
 mod kills;
 mod load;
+mod soak;
+mod writers;
 
 use load::Load;
 use std::time::Instant;
