@@ -80,15 +80,6 @@ impl Api {
         self.try_post(path, &body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Takes something away; it must go well.
-    pub async fn delete(&self, path: &str) {
-        let (status, tag, body) = self.exchange(Method::GET, path, None, SOON).await.unwrap();
-        assert_eq!(status, StatusCode::OK, "{path}: {body}");
-        let request = self.http.delete(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
-        let answer = request.header("if-match", tag.unwrap_or_default()).send().await.unwrap();
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-    }
-
     /// A page that a gateway's admin port serves.
     pub async fn page(&self, url: String) -> Value {
         self.http.get(url).send().await.unwrap().json().await.unwrap()
@@ -96,8 +87,30 @@ impl Api {
 
     /// A one-time token.
     pub async fn join_token(&self, cluster: &str) -> String {
+        self.try_join_token(cluster).await.unwrap()
+    }
+
+    /// A one-time token.
+    ///
+    /// # Errors
+    /// As [`Api::try_post`].
+    pub async fn try_join_token(&self, cluster: &str) -> Result<String, String> {
         let path = format!("/organizations/acme/clusters/{cluster}/onboarding-tokens");
-        self.post(&path, json!({})).await["token"].as_str().unwrap().to_owned()
+        Ok(self.try_post(&path, &json!({})).await?["token"].as_str().unwrap().to_owned())
+    }
+
+    /// Removes something, whatever it is like.
+    ///
+    /// # Errors
+    /// What the controller, or the way to it, says.
+    pub async fn remove(&self, path: &str) -> Result<(), String> {
+        let request = self.http.delete(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
+        let answer = request.header("if-match", "*").send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        Err(format!("{status}: {}", answer.text().await.unwrap_or_default()))
     }
 }
 

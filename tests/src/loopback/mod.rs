@@ -4,7 +4,9 @@
 mod api;
 mod balancer;
 mod disk;
+mod files;
 mod manifest;
+mod membership;
 mod names;
 mod onboard;
 mod parts;
@@ -13,6 +15,7 @@ mod wire;
 mod world;
 
 pub use api::{Api, join};
+pub use files::size;
 pub use names::Names;
 pub use parts::{Lives, SHORT_LIFE};
 pub use servers::{FAR, LAST_WORDS, NEAR, Servers, fill};

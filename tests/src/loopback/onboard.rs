@@ -1,13 +1,11 @@
 //! How a cluster comes to be part of it: its record, its agent's joining, its programs, and what is between them.
 
 use super::{
-    api::join,
     disk::Disk,
     parts::{SOCKET, WIRED_SOCKET},
     wire::Wire,
     world::{Shape, World},
 };
-use serde_json::json;
 use std::fs;
 
 impl World {
@@ -30,21 +28,6 @@ impl World {
         for part in parts {
             self.restart(&format!("{name}-{part}")).await;
         }
-    }
-
-    /// Makes the record of a cluster, and joins it: for the first time, or again.
-    pub async fn admit(&self, cluster: u8) {
-        let name = format!("cluster-{cluster}");
-        let region = if cluster == 3 { "north" } else { "south" };
-        let locality = json!({ "region": region, "zone": format!("{region}-a") });
-        self.api.post("/organizations/acme/clusters", json!({ "name": name, "locality": locality })).await;
-        let token = self.api.join_token(&name).await;
-        let mut api = self.api.clone();
-        if let Some(wire) = self.wires.get(&format!("controller-{cluster}")) {
-            api.url = format!("https://{}", wire.address());
-        }
-        let joined = join(&api, &name, &self.site.home(cluster).join("agent"), &token).await;
-        assert!(joined.status.success(), "{joined:?}");
     }
 
     /// The wires of a cluster: its agent's to the controller, its gateways' to the agent, others' to its ingress gateways.

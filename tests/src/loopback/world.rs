@@ -53,7 +53,7 @@ pub struct Setup {
 
 /// Everything that runs. Dropped in this order; the folder last.
 pub struct World {
-    programs: BTreeMap<String, Program>,
+    pub(super) programs: BTreeMap<String, Program>,
     /// The controller's API.
     pub api: Api,
     /// What the clusters serve.
@@ -196,6 +196,25 @@ impl World {
             balancer.set(name, program.address("api"));
         }
         self.programs.insert(name.to_owned(), program);
+    }
+
+    /// All programs, and their processes.
+    #[must_use]
+    pub fn pids(&self) -> BTreeMap<String, u32> {
+        self.programs.iter().map(|(name, program)| (name.clone(), program.pid())).collect()
+    }
+
+    /// Those that do not run, and those that said that something in them panicked.
+    pub fn broken(&mut self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (name, program) in &mut self.programs {
+            broken.extend(program.status().map(|status| format!("{name} ended: {status}")));
+            let said = program.stderr();
+            broken.extend(
+                said.lines().find(|line| line.contains("panicked")).map(|line| format!("{name}: {line}")),
+            );
+        }
+        broken
     }
 
     /// How an egress gateway of cluster-1 finds the ingress gateway of a cluster, at its first port.

@@ -1,7 +1,6 @@
 //! A cluster is revoked, and joins again: nothing fails but what was its own.
 
 use crate::{Load, SOON, World, certificates::addresses, clusters::all_go_near};
-use serde_json::Value;
 use tokio::time::Instant;
 use tombolo_testkit::wait::until;
 
@@ -12,11 +11,11 @@ pub(crate) async fn a_cluster_is_revoked_and_joins_again(world: &mut World, load
     assert!(vips.len() > 5, "{vips:?}");
     let mirror = world.resolve("mirror").await.unwrap();
     let begin = Instant::now();
-    world.api.delete("/organizations/acme/clusters/cluster-2").await;
+    world.revoke(2).await;
     // What went to it until then was its own. It is told nobody any more, and is not asked.
     for gateway in ["cluster-1-egress", "cluster-1-egress-b"] {
-        let peers = || async { world.state(gateway).await["peers"].clone() };
-        until("it is no peer any more", SOON, peers, |peers: &Value| peers["cluster-2"].is_null()).await;
+        let peers = || world.peers(gateway);
+        until("it is no peer any more", SOON, peers, |peers| !peers.contains("cluster-2")).await;
     }
     let revoked = Instant::now();
     eprintln!("  revoked within {} ms", begin.elapsed().as_millis());

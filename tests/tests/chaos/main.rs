@@ -10,6 +10,8 @@ mod gateways;
 mod joined;
 mod kills;
 mod load;
+mod soak;
+mod writers;
 
 use load::Load;
 use std::time::Instant;

@@ -7,6 +7,7 @@ mod control;
 mod cut;
 mod disks;
 mod gateways;
+#[expect(dead_code, reason = "what a long run needs of it")]
 #[path = "../chaos/load.rs"]
 mod load;
 mod look;

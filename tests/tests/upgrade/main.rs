@@ -2,6 +2,7 @@
 //! one) to this one, the controller first, and once more with the gateways first. Old works with new all the while.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
+#[expect(dead_code, reason = "what a long run needs of it")]
 #[path = "../chaos/load.rs"]
 mod load;
 
