@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters measure-discovery test-mcs test-chart
+.PHONY: help check test deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak measure-discovery test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ images: ## release images of all programs, in target/images/ARCH; ARCH=arm64 or 
 check: ## formatting, lints, types
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --workspace --test kubernetes --test clusters --test chart --locked -- -D warnings
+	$(CARGO) clippy --workspace --test kubernetes --test clusters --test chart --test upgrade --locked -- -D warnings
 
 test: deps-test check ## what CI runs: lints, the tests, the demo checked from outside, the agent against a true API server, the charts, two real clusters
 	scripts/test
@@ -48,6 +48,13 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
+
+OLD ?=
+test-upgrade: deps-test build ## from an older build to this one, each part alone, under load: OLD=REVISION, or the last tag, or the commit before this one
+	scripts/test-upgrade $(OLD)
+
+soak: deps-test build ## faults from a seeded plan under load for SOAK_MINUTES=30, every byte compared, memory flat; SOAK_SEED=… again the same, SOAK_KILLS=1000 random kills first (docs/reliability.md)
+	SOAK_MINUTES=$${SOAK_MINUTES:-30} scripts/with-postgres $(CARGO) test --workspace --test chaos -- --nocapture --exact soak::it_goes_on_for_a_while
 
 measure-discovery: ## what an agent takes to know 5,000 services and 50,000 endpoints of an API server: printed, after minutes
 	tests/bench/discovery

@@ -147,7 +147,11 @@ impl Reporter {
                 retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 "the inventory could not be reported; trying again"
             );
-            tokio::time::sleep(wait).await;
+            // Who was not reached is asked at once where the link is back; who said when to come is asked then.
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = links.reconnected(), if error.status().is_none() => self.ask(),
+            }
         }
     }
 }

@@ -234,6 +234,17 @@ impl DataDir {
         self.write_with(name, |out| Ok(serde_json::to_writer_pretty(out, value)?))
     }
 
+    /// Writes a file of JSON, where another value is in it: with a full disk an agent starts on what it wrote before.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn keep_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
+        let text = serde_json::to_vec_pretty(value)
+            .map_err(|source| StateError::Json { path: self.file(name), source })?;
+        let same = fs::read(self.file(name)).is_ok_and(|kept| kept == text);
+        if same { Ok(()) } else { self.write(name, &text) }
+    }
+
     /// Takes a file away; it may be gone already.
     ///
     /// # Errors
@@ -290,6 +301,18 @@ mod tests {
             trust_domain: "acme.internal".parse().unwrap(),
             cluster: "c1".parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        data.keep_json("a.json", &1).unwrap();
+        // nothing can be written any more: not even root puts a file where a folder stands
+        fs::create_dir(data.file(&format!("a.json.{}.new", std::process::id()))).unwrap();
+        data.keep_json("a.json", &1).unwrap();
+        assert!(data.keep_json("a.json", &2).is_err());
+        assert_eq!(data.read_json::<u8>("a.json").unwrap(), Some(1));
     }
 
     #[test]

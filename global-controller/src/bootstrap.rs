@@ -25,7 +25,7 @@ use uuid::Uuid;
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Certificates begin a little earlier, for clients whose clock is behind.
-const SKEW: Duration = Duration::from_secs(300);
+const SKEW: Duration = Duration::from_secs(3600);
 
 /// What belongs to the installation.
 #[derive(Debug)]

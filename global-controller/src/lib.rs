@@ -6,6 +6,7 @@
 //! run on one database, and none is special.
 
 mod agent_api;
+mod agreed;
 mod app;
 mod bootstrap;
 mod ca;
@@ -104,7 +105,8 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
     let store = store::Store::open(options.application_name("tombolo-controller"), CONNECTIONS)
         .await
         .context("open the database")?;
-    let clock = deps.clock;
+    let agreed = agreed::Agreed::new(deps.clock, &store).await.context("ask the database what time it is")?;
+    let clock: Arc<dyn Clock> = agreed.clone();
     let installation = bootstrap::installation(&store, &config, clock.now()).await?;
 
     let listener =
@@ -175,6 +177,7 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
     let readiness = Readiness::new();
     let mut tasks = vec![
         task::spawn("reconcile", driver.run(drain.watch())),
+        task::spawn("clock", agreed.follow(store.clone(), drain.watch())),
         task::spawn("liveness", liveness.run(store.clone(), drain.watch())),
         task::spawn(
             "expire",

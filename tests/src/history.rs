@@ -2,9 +2,13 @@
 //! happened between its call and its answer, and each answer follows from those before it (linearizability; Herlihy and Wing, 1990).
 //!
 //! The object is a register that is read, and changed from a value that was read to a new one. No value is written twice. So most of the search
-//! is no choice: what changes nothing goes as early as it can, and only changes whose answer was lost leave two ways.
+//! is no choice: what changes nothing goes as early as it can, and only changes whose answer was lost leave two ways. Each object has a history of
+//! its own: what clients see of several in one order is not promised.
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// Something that a client asked, and what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +49,6 @@ pub enum Told {
 }
 
 impl Operation {
-    /// By when it has happened, where it has.
-    const fn by(&self) -> u64 {
-        match self.what {
-            What::Change { told: Told::Nothing, .. } => u64::MAX,
-            _ => self.returned,
-        }
-    }
-
-    /// Whether it may be left out of the order.
-    const fn is_optional(&self) -> bool {
-        matches!(self.what, What::Change { told: Told::Nothing, .. })
-    }
-
     /// Whether it can come where the object has this value, and leaves it.
     fn fits(&self, value: u64) -> bool {
         match self.what {
@@ -98,74 +89,124 @@ impl fmt::Display for Contradiction {
     }
 }
 
-/// The beginning of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// All that clients asked.
+struct Asked {
+    /// What happened, by when it was asked.
+    surely: Vec<Operation>,
+    /// Changes that may have happened, by the value that they change.
+    perhaps: BTreeMap<u64, Vec<Operation>>,
+}
+
+impl Asked {
+    /// # Panics
+    /// Where a value is written twice.
+    fn of(initial: u64, operations: &[Operation]) -> Self {
+        let (mut surely, mut perhaps) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+        let mut written = BTreeSet::from([initial]);
+        for one in operations {
+            match one.what {
+                What::Change { from, told: Told::Nothing, .. } => perhaps.entry(from).or_default().push(*one),
+                _ => surely.push(*one),
+            }
+            if let What::Change { to, .. } = one.what {
+                assert!(written.insert(to), "{to} is written twice: nobody can tell one from the other");
+            }
+        }
+        surely.sort_by_key(|one| one.called);
+        Self { surely, perhaps }
+    }
+}
+
+/// The beginning of an order. Changes that only may have happened are not listed in it: the value that they changed does not come again, so none of
+/// them fits a second time.
+#[derive(Clone, Debug)]
 struct Order {
     value: u64,
-    placed: Vec<bool>,
+    /// All that surely happened is placed up to this one,
+    first: usize,
+    /// and these after it.
+    beyond: BTreeSet<usize>,
+    /// Changes without an answer that are in it.
+    lost: usize,
 }
 
 impl Order {
-    /// What may come next: what was asked before anything that is not placed yet was answered.
-    fn next(&self, all: &[Operation]) -> Vec<usize> {
+    /// What may come next, and until when what comes next was asked: nothing that is not placed yet was answered before that.
+    fn next(&self, all: &Asked) -> (Vec<usize>, u64) {
         let (mut next, mut horizon) = (Vec::new(), u64::MAX);
-        for (at, one) in all.iter().enumerate().filter(|(at, _)| !self.placed[*at]) {
+        for (at, one) in all.surely.iter().enumerate().skip(self.first) {
             if one.called > horizon {
                 break;
             }
-            horizon = horizon.min(one.by());
-            next.push(at);
+            if !self.beyond.contains(&at) {
+                horizon = horizon.min(one.returned);
+                next.push(at);
+            }
         }
-        next.retain(|at| all[*at].called <= horizon);
-        next
+        next.retain(|at| all.surely[*at].called <= horizon);
+        (next, horizon)
+    }
+
+    fn place(&mut self, at: usize) {
+        self.beyond.insert(at);
+        while self.beyond.remove(&self.first) {
+            self.first += 1;
+        }
     }
 
     /// Places what changes nothing and may come now: later it fits no better.
-    fn settle(&mut self, all: &[Operation]) {
+    fn settle(&mut self, all: &Asked) {
         loop {
-            let fits = |at: &usize| all[*at].fits(self.value);
-            let now: Vec<usize> = self.next(all).into_iter().filter(fits).collect();
+            let (mut now, _) = self.next(all);
+            now.retain(|at| all.surely[*at].fits(self.value));
             if now.is_empty() {
                 return;
             }
-            for at in now {
-                self.placed[at] = true;
-            }
+            now.into_iter().for_each(|at| self.place(at));
         }
     }
 
-    fn is_whole(&self, all: &[Operation]) -> bool {
-        all.iter().zip(&self.placed).all(|(one, placed)| *placed || one.is_optional())
+    fn placed(&self) -> usize {
+        self.first + self.beyond.len() + self.lost
     }
 }
 
 /// Whether all of it can be true of an object that was `initial`.
 ///
+/// It takes as many steps as there are operations, and each looks at those that were under way at once: only one change leads to a value, from one
+/// other, so each value is reached in one way or in none, and what is placed by then follows from it.
+///
 /// # Errors
 /// When no order makes sense of it.
+///
+/// # Panics
+/// Where a value is written twice.
 pub fn check(initial: u64, operations: &[Operation]) -> Result<(), Contradiction> {
-    let mut all = operations.to_vec();
-    all.sort_by_key(|one| one.called);
-    let mut open = vec![Order { value: initial, placed: vec![false; all.len()] }];
-    let (mut seen, mut longest) = (HashSet::new(), None::<Contradiction>);
+    let all = Asked::of(initial, operations);
+    let mut open = vec![Order { value: initial, first: 0, beyond: BTreeSet::new(), lost: 0 }];
+    let mut longest = None::<Contradiction>;
     while let Some(mut order) = open.pop() {
         order.settle(&all);
-        if order.is_whole(&all) {
+        if order.first == all.surely.len() {
             return Ok(());
         }
-        if !seen.insert(order.clone()) {
-            continue;
+        let (next, horizon) = order.next(&all);
+        let perhaps = all.perhaps.get(&order.value).into_iter().flatten();
+        let perhaps: Vec<&Operation> = perhaps.filter(|one| one.called <= horizon).collect();
+        if longest.as_ref().is_none_or(|longest| order.placed() > longest.placed) {
+            let next =
+                next.iter().map(|at| all.surely[*at]).chain(perhaps.iter().copied().copied()).collect();
+            longest = Some(Contradiction { placed: order.placed(), value: order.value, next });
         }
-        let next = order.next(&all);
-        let placed = order.placed.iter().filter(|placed| **placed).count();
-        if longest.as_ref().is_none_or(|longest| placed > longest.placed) {
-            let next = next.iter().map(|at| all[*at]).collect();
-            longest = Some(Contradiction { placed, value: order.value, next });
+        for one in perhaps {
+            if let Some(value) = one.change(order.value) {
+                open.push(Order { value, lost: order.lost + 1, ..order.clone() });
+            }
         }
         for at in next {
-            if let Some(value) = all[at].change(order.value) {
-                let mut with = order.clone();
-                (with.value, with.placed[at]) = (value, true);
+            if let Some(value) = all.surely[at].change(order.value) {
+                let mut with = Order { value, ..order.clone() };
+                with.place(at);
                 open.push(with);
             }
         }
@@ -176,6 +217,7 @@ pub fn check(initial: u64, operations: &[Operation]) -> Result<(), Contradiction
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dice::Dice;
 
     fn read(called: u64, returned: u64, value: u64) -> Operation {
         Operation { called, returned, what: What::Read(value) }
@@ -236,6 +278,51 @@ mod tests {
         for operations in wrong {
             assert!(check(0, operations).is_err(), "{operations:?}");
         }
+    }
+
+    /// What clients are told of a register in so many operations; of the acknowledged changes, the first one from there on is forgotten. Each
+    /// is at most 30 from the moment in which it happens; these are 10 apart.
+    fn recorded(count: u64, mut forgotten: Option<u64>) -> Vec<Operation> {
+        let (mut dice, mut value) = (Dice::new(count), 0);
+        let one = |number: u64| {
+            let at = 100 + number * 10;
+            let (called, returned) = (at - dice.below(30), at + dice.below(30));
+            let (from, to) = (value, number + 1);
+            let what = match dice.below(8) {
+                0 | 1 => What::Read(value),
+                2 if value != 0 => What::Change { from: 0, to, told: Told::Refused },
+                3 => What::Change { from, to, told: Told::Nothing },
+                4 => {
+                    value = to;
+                    What::Change { from, to, told: Told::Nothing }
+                }
+                _ => {
+                    if forgotten.is_some_and(|at| at <= number) {
+                        forgotten = None;
+                    } else {
+                        value = to;
+                    }
+                    What::Change { from, to, told: Told::Done }
+                }
+            };
+            Operation { called, returned, what }
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// With a search that looks at all of it in each step, this would take hours.
+    #[test]
+    fn long_histories_are_checked_too() {
+        const COUNT: u64 = 100_000;
+        assert_eq!(check(0, &recorded(COUNT, None)), Ok(()));
+        let wrong = check(0, &recorded(COUNT, Some(COUNT / 2))).unwrap_err();
+        assert!(wrong.placed.abs_diff(50_000) < 20_000, "{wrong}");
+    }
+
+    #[test]
+    #[should_panic(expected = "7 is written twice")]
+    fn what_is_written_twice_says_nothing() {
+        let _ = check(0, &[change(1, 2, 0, 7, Told::Done), change(3, 4, 7, 7, Told::Done)]);
     }
 
     #[test]

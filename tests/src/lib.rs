@@ -1,6 +1,8 @@
 //! What several test programs share.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
+pub mod dice;
 pub mod history;
 pub mod loopback;
 pub mod rights;
+pub mod soak;

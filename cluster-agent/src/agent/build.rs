@@ -67,7 +67,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let listener = config.gateway_socket.as_deref().map(Listener::bind).transpose()?;
     let metrics = Arc::new(Metrics::new("agent"));
     let zone = dns::ZoneWriter::new();
-    data.write_json(dns::kept::ADDRESSES, &config.mode)?;
+    data.keep_json(dns::kept::ADDRESSES, &config.mode)?;
     let dns = match config.dns {
         None => None,
         Some(dns) => Some(dns::Server::bind(dns, zone.reader(), dns::Metrics::register(&metrics)).await?),

@@ -1,5 +1,7 @@
 //! The whole agent in process: true sockets, TLS, DNS and files; the controller is scripted.
 
+mod torn;
+
 use super::*;
 use crate::{
     dns::{self, ForwardTo},
@@ -19,7 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -75,6 +77,10 @@ struct Told {
     conflicts: usize,
     /// Gives intermediates that are past the half of their life.
     old: bool,
+    /// What the next feeds say, each to its end, in place of what is so.
+    scripts: VecDeque<Vec<u8>>,
+    /// What agents said that they have when they asked for a feed.
+    resumed: Vec<Option<Generation>>,
 }
 
 struct Controller {
@@ -234,6 +240,13 @@ impl Controller {
     }
 
     fn feed(self: Arc<Self>, resume: Option<(Generation, Digest)>) -> Response<Body> {
+        {
+            let mut told = lock(&self.told);
+            told.resumed.push(resume.as_ref().map(|(generation, _)| *generation));
+            if let Some(script) = told.scripts.pop_front() {
+                return Response::new(Full::new(Bytes::from(script)).boxed_unsync());
+            }
+        }
         let mut first = vec![FeedLine::Hello(Hello::current("tombolo-controller"))];
         let (sent, wake) = {
             let publisher = lock(&self.publisher);
@@ -262,6 +275,12 @@ impl Controller {
 
     /// Publishes a snapshot with one name, `catalog.acme.example.com`, served by `cluster-1` itself.
     fn publish(&self, generation: u64) {
+        lock(&self.publisher).publish(Generation::new(generation), self.resources());
+        self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// What is in that snapshot.
+    fn resources(&self) -> Resources<ClusterResource> {
         let organization = lock(&self.organization.0);
         let cluster: ClusterName = "cluster-1".parse().unwrap();
         let domain: Domain = "acme.example.com".parse().unwrap();
@@ -275,7 +294,7 @@ impl Controller {
             accounts: [("default".parse().unwrap(), "catalog".parse().unwrap())].into(),
         };
         let port = PortSpec { port: 8082, protocol: Protocol::Tcp, name: None, app_protocol: None };
-        let resources: Resources<ClusterResource> = [
+        [
             ClusterResource::Itself(
                 SelfSpec {
                     cluster: cluster.clone(),
@@ -309,9 +328,7 @@ impl Controller {
         ]
         .into_iter()
         .map(|resource| (resource.key(), resource))
-        .collect();
-        lock(&self.publisher).publish(Generation::new(generation), resources);
-        self.wake.send_modify(|count| *count += 1);
+        .collect()
     }
 }
 

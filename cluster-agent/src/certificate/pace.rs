@@ -36,9 +36,9 @@ impl Pace {
         Self { life: life.clamp(SHORTEST, LEAF_LIFE) }
     }
 
-    /// A leaf begins this much before it is signed: machines' clocks differ.
+    /// A leaf begins this much before it is signed: machines' clocks differ, and one that is minutes ahead costs no connection.
     pub(super) fn skew(self) -> Duration {
-        Duration::from_secs(300).min(self.life / 8)
+        Duration::from_secs(3600).min(self.life / 8)
     }
 
     /// How often the renewals are looked at. Wall time may jump; waiting for a moment in it would miss that.
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn short_lives_are_renewed_in_time() {
-        for (life, expected) in [(10, [1250, 500, 2500]), (3600 * 24, [300_000, 15_000, 60_000])] {
+        for (life, expected) in [(10, [1250, 500, 2500]), (3600 * 24, [3_600_000, 15_000, 60_000])] {
             let pace = Pace::of(Duration::from_secs(life));
             assert_eq!([pace.skew(), pace.look(), pace.spread()].map(|one| one.as_millis()), expected);
         }

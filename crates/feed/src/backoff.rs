@@ -27,8 +27,13 @@ impl Backoff {
 
     /// The wait after one more failure: between half of the full wait and the full wait.
     pub fn next(&mut self, rng: &mut impl Rng) -> Duration {
-        let full =
-            self.least.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.most);
+        self.next_within(self.most, rng)
+    }
+
+    /// The same, where the full wait is at most so long.
+    pub fn next_within(&mut self, most: Duration, rng: &mut impl Rng) -> Duration {
+        let full = self.least.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        let full = full.min(self.most).min(most);
         self.failures = (self.failures + 1).min(31);
         full.mul_f64(rng.random_range(0.5..=1.0))
     }
@@ -62,6 +67,8 @@ mod tests {
                 if attempt == 0 { prop_assert!(wait <= least); }
                 if attempt > 40 { prop_assert!(wait >= most / 2); }
             }
+            let soon = backoff.next_within(least, &mut rng);
+            prop_assert!(soon >= least / 2 && soon <= least, "{soon:?}");
             backoff.reset();
             prop_assert!(backoff.next(&mut rng) <= least);
         }

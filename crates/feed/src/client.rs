@@ -26,6 +26,9 @@ use tombolo_wire::{
     session::{Changes, Receiver, SILENCE},
 };
 
+/// The longest wait between two attempts to reach anybody.
+const UNREACHED: Duration = Duration::from_secs(1);
+
 /// A state in force.
 #[derive(Clone, Debug)]
 pub struct State<R> {
@@ -75,6 +78,9 @@ pub struct Options<R> {
     pub token: Option<TokenFile>,
     /// The waits between attempts.
     pub backoff: Backoff,
+    /// The longest of them while nobody is reached at all: a link that is whole again is to be found soon, and what gets no answer costs
+    /// nobody anything.
+    pub unreached: Duration,
     /// How long a connection may take, TLS included.
     pub connect_timeout: Duration,
     /// After this long without a byte the sender is taken for dead.
@@ -94,6 +100,7 @@ impl<R: Resource> Options<R> {
             on_connect: None,
             token: None,
             backoff: Backoff::default(),
+            unreached: UNREACHED,
             connect_timeout: Duration::from_secs(5),
             silence: SILENCE,
             seed: None,
@@ -215,7 +222,8 @@ async fn keep_connected<R: Resource, C: Connector>(
         if began.elapsed() >= options.silence {
             backoff.reset();
         }
-        let wait = backoff.next(&mut rng);
+        let most = if ended.is_unreached() { options.unreached } else { Duration::MAX };
+        let wait = backoff.next_within(most, &mut rng);
         let error = chain(&ended);
         tracing::warn!(
             error,

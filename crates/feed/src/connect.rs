@@ -1,14 +1,24 @@
 //! How a connection to the sender is made.
 
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use rustls::pki_types::ServerName;
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
+    time::{sleep, timeout},
 };
 use tokio_rustls::client::TlsStream;
 use tombolo_mtls::{HandshakeError, connect_pinned};
+
+/// After so long without an answer it is dialled once more, beside: a first packet that was lost is sent again after 1, 3 and 7 s only, and a
+/// link that is whole again is to be found by the next one. Not a second: two of them would get through in one moment.
+const BESIDE: Duration = Duration::from_millis(800);
+/// Dials under way, at most. None of them costs the other side anything before one gets through.
+const DIALS: usize = 5;
+/// How long it is dialled.
+const REACH: Duration = Duration::from_secs(4);
 
 /// Why no connection could be made.
 #[derive(Debug, Error)]
@@ -153,12 +163,67 @@ impl Connector for TlsConnector {
 
     async fn connect(&self) -> Result<Self::Io, ConnectError> {
         let to = || self.authority.clone();
-        let tcp = TcpStream::connect(&self.authority)
+        let tcp = timeout(REACH, reach(|| TcpStream::connect(&self.authority)))
             .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| ConnectError::Socket { to: to(), source })?;
         tcp.set_nodelay(true).map_err(|source| ConnectError::Socket { to: to(), source })?;
         connect_pinned(tcp, Arc::clone(&self.config), self.name.clone())
             .await
             .map_err(|source| ConnectError::Handshake { to: to(), source })
+    }
+}
+
+/// The first of several dials that gets through, or is answered with an error.
+async fn reach<T, F: Future<Output = io::Result<T>>>(dial: impl Fn() -> F) -> io::Result<T> {
+    let mut dials = FuturesUnordered::new();
+    loop {
+        if dials.len() < DIALS {
+            dials.push(dial());
+        }
+        tokio::select! {
+            Some(answer) = dials.next() => return answer,
+            () = sleep(BESIDE) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_is_whole_again_is_found_within_a_second() {
+        let (began, dials) = (Instant::now(), Cell::new(0));
+        // Whole after 2.2 s: what was sent before is lost.
+        let whole = began + Duration::from_millis(2200);
+        let dial = || {
+            dials.set(dials.get() + 1);
+            async move {
+                if Instant::now() < whole {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        };
+        reach(dial).await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(3300), "{:?}", began.elapsed());
+        assert_eq!(dials.get(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_an_answer_and_dials_are_bounded() {
+        let (began, dials) = (Instant::now(), Cell::new(0));
+        let refused = reach(|| async { Err::<(), _>(io::ErrorKind::ConnectionRefused.into()) }).await;
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let dial = || {
+            dials.set(dials.get() + 1);
+            std::future::pending::<io::Result<()>>()
+        };
+        assert!(timeout(BESIDE * 20, reach(dial)).await.is_err());
+        assert_eq!(dials.get(), DIALS);
     }
 }

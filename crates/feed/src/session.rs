@@ -46,6 +46,13 @@ pub(crate) enum Ended {
     Goodbye { reason: String },
 }
 
+impl Ended {
+    /// Nobody was reached: to ask again costs the other side nothing.
+    pub(crate) const fn is_unreached(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::Socket { .. }))
+    }
+}
+
 /// Connects and keeps the feed until something ends it.
 pub(crate) async fn run<R: Resource, C: Connector>(
     connector: &C,

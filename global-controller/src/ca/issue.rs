@@ -21,7 +21,7 @@ const LIFE: TimeDelta = TimeDelta::days(90);
 const ROOT_LIFE: TimeDelta = TimeDelta::days(3650);
 
 /// Certificates begin a little earlier, for receivers whose clock is behind.
-const SKEW: TimeDelta = TimeDelta::minutes(5);
+const SKEW: TimeDelta = TimeDelta::hours(1);
 
 /// A signed intermediate, recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]

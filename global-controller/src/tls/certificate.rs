@@ -14,7 +14,7 @@ use tombolo_runtime::telemetry;
 const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Certificates begin a little earlier, for clients whose clock is behind.
-const SKEW: Duration = Duration::from_secs(300);
+const SKEW: Duration = Duration::from_secs(3600);
 
 /// Why there is no server certificate.
 #[derive(Debug, Error)]

@@ -87,8 +87,30 @@ impl Api {
 
     /// A one-time token.
     pub async fn join_token(&self, cluster: &str) -> String {
+        self.try_join_token(cluster).await.unwrap()
+    }
+
+    /// A one-time token.
+    ///
+    /// # Errors
+    /// As [`Api::try_post`].
+    pub async fn try_join_token(&self, cluster: &str) -> Result<String, String> {
         let path = format!("/organizations/acme/clusters/{cluster}/onboarding-tokens");
-        self.post(&path, json!({})).await["token"].as_str().unwrap().to_owned()
+        Ok(self.try_post(&path, &json!({})).await?["token"].as_str().unwrap().to_owned())
+    }
+
+    /// Removes something, whatever it is like.
+    ///
+    /// # Errors
+    /// What the controller, or the way to it, says.
+    pub async fn remove(&self, path: &str) -> Result<(), String> {
+        let request = self.http.delete(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
+        let answer = request.header("if-match", "*").send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        Err(format!("{status}: {}", answer.text().await.unwrap_or_default()))
     }
 }
 

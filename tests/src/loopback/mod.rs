@@ -3,17 +3,24 @@
 
 mod api;
 mod balancer;
+mod disk;
+mod files;
 mod manifest;
+mod membership;
 mod names;
+mod onboard;
 mod parts;
 mod servers;
+mod wire;
 mod world;
 
 pub use api::{Api, join};
+pub use files::size;
 pub use names::Names;
 pub use parts::{Lives, SHORT_LIFE};
 pub use servers::{FAR, LAST_WORDS, NEAR, Servers, fill};
-pub use world::{Shape, World, psql};
+pub use wire::{Flow, Wire};
+pub use world::{Setup, Shape, World, psql};
 
 use std::time::Duration;
 

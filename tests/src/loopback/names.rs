@@ -16,7 +16,14 @@ impl Names {
     /// # Errors
     /// There is no answer, or none with an address.
     pub async fn resolve(&self, service: &str) -> Result<Ipv4Addr, String> {
-        let name = format!("{service}.acme.example.com");
+        self.ask(&format!("{service}.acme.example.com")).await
+    }
+
+    /// The first address that is answered for a name.
+    ///
+    /// # Errors
+    /// There is no answer, or none with an address.
+    pub async fn ask(&self, name: &str) -> Result<Ipv4Addr, String> {
         let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         for label in name.split('.') {
             query.push(u8::try_from(label.len()).unwrap());

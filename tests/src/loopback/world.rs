@@ -2,16 +2,18 @@
 
 use super::{
     SOON,
-    api::{Api, join},
+    api::Api,
     balancer::Balancer,
+    disk::Disk,
     manifest::account,
     names::Names,
     parts::{Lives, PORTS, Site, machine, manifests},
     servers::{FAR, NEAR, Servers},
+    wire::Wire,
 };
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
@@ -35,16 +37,32 @@ pub enum Shape {
     Twins,
 }
 
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How many there are of each part.
+    pub shape: Shape,
+    /// How long certificates live.
+    pub lives: Lives,
+    /// Whether there are [`World::wire`]s between the parts, and each cluster has a [`World::disk`] of its own (as root, in a mount
+    /// namespace of the test).
+    pub wires: bool,
+    /// The folder of an older build, whose programs run until they are [upgraded](World::upgrade).
+    pub old: Option<PathBuf>,
+}
+
 /// Everything that runs. Dropped in this order; the folder last.
 pub struct World {
-    programs: BTreeMap<String, Program>,
+    pub(super) programs: BTreeMap<String, Program>,
     /// The controller's API.
     pub api: Api,
     /// What the clusters serve.
     pub servers: Servers,
-    balancer: Option<Balancer>,
+    pub(super) balancer: Option<Balancer>,
+    pub(super) wires: BTreeMap<String, Wire>,
+    pub(super) disks: Vec<Disk>,
     _database: Option<Database>,
-    site: Site,
+    pub(super) site: Site,
 }
 
 /// Where psql is: the program itself, not a wrapper around it, for a workload is known by its executable.
@@ -72,6 +90,11 @@ impl World {
 
     /// The same, with certificates that live so long.
     pub async fn start_with(shape: Shape, lives: Lives) -> Self {
+        Self::set_up(Setup { shape, lives, wires: false, old: None }).await
+    }
+
+    /// Starts what is asked for.
+    pub async fn set_up(Setup { shape, lives, wires, old }: Setup) -> Self {
         // For a thousand connections with both ends here. The programs raise their own (see `usual_limit`).
         tombolo_runtime::limits::raise_open_files().unwrap();
         let dir = tempfile::Builder::new().prefix("tombolo-e2e-").tempdir().unwrap();
@@ -81,7 +104,8 @@ impl World {
             fs::copy(nc(), dir.path().join(name)).unwrap();
         }
         let base = base().await;
-        let mut site = Site { base, dir, lives, database_url: None };
+        let old = old.map(|folder| (folder, BTreeSet::new()));
+        let mut site = Site { base, dir, lives, wires, old, clocks: BTreeMap::new(), database_url: None };
         let (mut database, mut balancer) = (None, None);
         if shape == Shape::Twins {
             let made = tokio::task::spawn_blocking(Database::create).await.unwrap();
@@ -105,7 +129,8 @@ impl World {
         let url = format!("https://{}", balancer.as_ref().map_or(address, |balancer| balancer.address));
         let api = Api::found(url, fingerprint, owner.trim()).await;
         let servers = Servers::start(site.machine(2), site.machine(3)).await;
-        let mut world = Self { programs, api, servers, balancer, _database: database, site };
+        let (wires, disks) = (BTreeMap::new(), Vec::new());
+        let mut world = Self { programs, api, servers, balancer, wires, disks, _database: database, site };
         for cluster in 1..=3 {
             world.onboard(cluster, shape).await;
         }
@@ -122,25 +147,30 @@ impl World {
         world
     }
 
-    async fn onboard(&mut self, cluster: u8, shape: Shape) {
-        let name = format!("cluster-{cluster}");
-        let home = self.site.home(cluster);
-        fs::create_dir_all(home.join("manifests")).unwrap();
-        let region = if cluster == 3 { "north" } else { "south" };
-        let locality = json!({ "region": region, "zone": format!("{region}-a") });
-        self.api.post("/organizations/acme/clusters", json!({ "name": name, "locality": locality })).await;
-        let token = self.api.join_token(&name).await;
-        let joined = join(&self.api, &name, &home.join("agent"), &token).await;
-        assert!(joined.status.success(), "{joined:?}");
-        let mut parts = vec!["agent", "dns", "egress", "ingress", "sidecar"];
-        match cluster {
-            1 if shape == Shape::Twins => parts.push("egress-b"),
-            2 if shape == Shape::Twins => parts.push("ingress-b"),
-            _ => {}
-        }
-        for part in parts {
-            self.restart(&format!("{name}-{part}")).await;
-        }
+    /// The folder of a cluster: where it has a disk of its own, that.
+    #[must_use]
+    pub fn disk(&self, cluster: u8) -> PathBuf {
+        self.site.home(cluster)
+    }
+
+    /// From its next start on, a program is told a time that is off by so much, as `+10m`; by nothing, where there is nothing.
+    pub fn set_clock(&mut self, name: &str, off: Option<&'static str>) {
+        match off {
+            Some(off) => self.site.clocks.insert(name.to_owned(), off),
+            None => self.site.clocks.remove(name),
+        };
+    }
+
+    /// From its next start on, a program is of the build under test.
+    pub fn upgrade(&mut self, name: &str) {
+        let (_, upgraded) = self.site.old.as_mut().expect("a world of an older build");
+        upgraded.insert(name.to_owned());
+    }
+
+    /// What the admin port of a gateway or an agent shows of it.
+    pub async fn state(&self, name: &str) -> Value {
+        let page = if name.ends_with("-agent") { "dump" } else { "state" };
+        self.api.page(format!("http://{}/{page}", self.program(name).address("admin"))).await
     }
 
     /// A program that runs.
@@ -168,10 +198,28 @@ impl World {
         self.programs.insert(name.to_owned(), program);
     }
 
+    /// All programs, and their processes.
+    #[must_use]
+    pub fn pids(&self) -> BTreeMap<String, u32> {
+        self.programs.iter().map(|(name, program)| (name.clone(), program.pid())).collect()
+    }
+
+    /// Those that do not run, and those that said that something in them panicked.
+    pub fn broken(&mut self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (name, program) in &mut self.programs {
+            broken.extend(program.status().map(|status| format!("{name} ended: {status}")));
+            let said = program.stderr();
+            broken.extend(
+                said.lines().find(|line| line.contains("panicked")).map(|line| format!("{name}: {line}")),
+            );
+        }
+        broken
+    }
+
     /// How an egress gateway of cluster-1 finds the ingress gateway of a cluster, at its first port.
     pub async fn health(&self, cluster: &str) -> String {
-        let url = format!("http://{}/state", self.program("cluster-1-egress").address("admin"));
-        let state: Value = self.api.page(url).await;
+        let state = self.state("cluster-1-egress").await;
         let peers = state["peers"][cluster].as_object();
         let one = peers.and_then(|peers| peers.values().next());
         one.and_then(|peer| peer["health"].as_str()).unwrap_or("not known").to_owned()

@@ -9,8 +9,8 @@ use tombolo_testkit::wait::{until, until_ok};
 use tombolo_tests::loopback::SHORT_LIFE;
 
 /// How long a rotation may take on a machine that does other things too.
-const ROTATED: Duration = Duration::from_secs(300);
-const ROTATION: &str = "/organizations/acme/root-rotation";
+pub(crate) const ROTATED: Duration = Duration::from_secs(300);
+pub(crate) const ROTATION: &str = "/organizations/acme/root-rotation";
 
 /// Waits until each of these certificates has been over for a moment, and another one is shown in its place.
 async fn all_are_others(world: &World, before: &BTreeMap<(String, String), f64>) {
@@ -35,7 +35,8 @@ pub(crate) async fn the_controller_is_away_for_the_life_of_a_certificate(world: 
     world.restart("controller-b").await;
 }
 
-async fn rotation(world: &World) -> Option<Value> {
+/// The rotation that goes on, where one does.
+pub(crate) async fn rotation(world: &World) -> Option<Value> {
     let read = || async {
         match world.api.exchange(Method::GET, ROTATION, None, SOON).await {
             Ok((StatusCode::OK, _, body)) => Ok(Some(body)),
@@ -46,12 +47,12 @@ async fn rotation(world: &World) -> Option<Value> {
     until_ok("the rotation is shown", SOON, read).await
 }
 
-async fn roots(world: &World) -> Vec<Value> {
+pub(crate) async fn roots(world: &World) -> Vec<Value> {
     let bundle = world.api.get("/organizations/acme/trust-bundle").await;
     bundle["roots"].as_array().unwrap().iter().map(|root| root["fingerprint"].clone()).collect()
 }
 
-async fn addresses(world: &World) -> BTreeMap<String, Value> {
+pub(crate) async fn addresses(world: &World) -> BTreeMap<String, Value> {
     let services = world.api.get("/organizations/acme/services").await;
     let items = services["items"].as_array().unwrap().iter();
     items.map(|item| (item["name"].to_string(), item["vip"].clone())).collect()

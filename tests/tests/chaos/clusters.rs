@@ -10,7 +10,7 @@ const WHOLE: [&str; 5] =
     ["cluster-2-agent", "cluster-2-dns", "cluster-2-ingress", "cluster-2-ingress-b", "cluster-2-sidecar"];
 
 /// Until requests go to the cluster that is to be hit: after its return, they come back slowly.
-async fn all_go_near(world: &World) {
+pub(crate) async fn all_go_near(world: &World) {
     let row = Cell::new(0);
     let look = || async {
         row.set(if world.greeting().await == Ok(NEAR) { row.get() + 1 } else { 0 });

@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tombolo_testkit::wait::until;
-use tombolo_tests::loopback::{Names, SOON, World, fill};
+use tombolo_tests::{
+    loopback::{Names, SOON, World, fill},
+    soak::{Kind, Reason},
+};
 
 /// Who makes new connections.
 const CALLERS: u64 = 4;
@@ -23,32 +26,71 @@ const STREAMS: u64 = 8;
 /// Between two requests of a caller, and two blocks of a stream.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long an answer may take before it counts as none.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How many requests that began after a fault must have ended before it is judged.
 const ENOUGH: usize = 100;
 
 /// Something that was asked.
 #[derive(Clone, Debug)]
-struct Asked {
-    kind: Kind,
-    began: Instant,
-    ended: Instant,
-    failed: Option<String>,
+pub(crate) struct Asked {
+    pub(crate) kind: Kind,
+    pub(crate) began: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) failed: Option<Reason>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A new connection, from the name to the last byte.
-    Request,
-    /// The end of a long-lived connection.
-    Stream,
+/// What went through and was compared, all in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) requests: u64,
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    /// The longest of the requests that went well.
+    pub(crate) longest: Duration,
 }
 
-type Book = Arc<Mutex<Vec<Asked>>>;
+#[derive(Default)]
+struct Book {
+    asked: Vec<Asked>,
+    /// What failed and was not taken yet.
+    fresh: Vec<Asked>,
+    totals: Totals,
+}
+
+/// The book, to write in.
+#[derive(Clone, Default)]
+struct Pen(Arc<Mutex<Book>>);
+
+impl Pen {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, kind: Kind, began: Instant, failed: Option<Reason>) {
+        let asked = Asked { kind, began, ended: Instant::now(), failed };
+        let mut book = self.book();
+        if kind == Kind::Request {
+            book.totals.requests += 1;
+        }
+        if asked.failed.is_some() {
+            book.fresh.push(asked.clone());
+        } else {
+            book.totals.longest = book.totals.longest.max(asked.ended - asked.began);
+        }
+        book.asked.push(asked);
+    }
+
+    /// These were sent, and came back as they were.
+    fn compared(&self, bytes: usize, blocks: u64) {
+        let mut book = self.book();
+        book.totals.blocks += blocks;
+        book.totals.bytes += u64::try_from(bytes).unwrap();
+    }
+}
 
 /// The load.
 pub(crate) struct Load {
-    book: Book,
+    pen: Pen,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -57,30 +99,42 @@ impl Load {
     /// Begins, and waits until it flows.
     pub(crate) async fn start(world: &World) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (book, names) = (Book::default(), world.names());
+        let (pen, names) = (Pen::default(), world.names());
         let mut tasks = JoinSet::new();
         for seed in 1..=CALLERS {
-            tasks.spawn(call(names, seed, Arc::clone(&book), stopped.clone()));
+            tasks.spawn(call(names, seed, pen.clone(), stopped.clone()));
         }
         for seed in 1..=STREAMS {
-            tasks.spawn(stream(names, seed << 32, Arc::clone(&book), stopped.clone()));
+            tasks.spawn(stream(names, seed << 32, pen.clone(), stopped.clone()));
         }
-        let load = Self { book, stop, tasks };
+        let load = Self { pen, stop, tasks };
         load.whole().await;
         load
     }
 
-    fn book(&self) -> MutexGuard<'_, Vec<Asked>> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What went through, all in all.
+    pub(crate) fn totals(&self) -> Totals {
+        self.pen.book().totals
+    }
+
+    /// What failed since this was called last.
+    pub(crate) fn take_failed(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.pen.book().fresh)
+    }
+
+    /// Drops what ended before this, which nobody will ask about: the book of a long run would be read all the time.
+    pub(crate) fn forget(&self, before: Instant) {
+        self.pen.book().asked.retain(|asked| asked.ended >= before);
     }
 
     /// Waits until everything goes well again: before a fault, so that each is judged alone.
     pub(crate) async fn whole(&self) {
         let since = Instant::now();
         let well = || {
-            let book = self.book();
+            let book = self.pen.book();
             let mut row = 0;
-            for asked in book.iter().filter(|asked| asked.began >= since && asked.kind == Kind::Request) {
+            for asked in book.asked.iter().filter(|asked| asked.began >= since && asked.kind == Kind::Request)
+            {
                 row = if asked.failed.is_some() { 0 } else { row + 1 };
             }
             std::future::ready(row)
@@ -92,12 +146,12 @@ impl Load {
     /// may fail.
     pub(crate) async fn since(&self, begin: Instant, fault: Instant) -> Report {
         let count = || {
-            let book = self.book();
-            let after = book.iter().filter(|asked| asked.began >= fault && asked.kind == Kind::Request);
+            let book = self.pen.book();
+            let after = book.asked.iter().filter(|asked| asked.began >= fault && asked.kind == Kind::Request);
             std::future::ready(after.count())
         };
         until("requests go on", SOON, count, |count| *count >= ENOUGH).await;
-        Report::of(&self.book(), begin, fault)
+        Report::of(&self.pen.book().asked, begin, fault)
     }
 
     pub(crate) async fn stop(mut self) {
@@ -127,8 +181,8 @@ impl Report {
         let requests = || book.iter().filter(|asked| asked.kind == Kind::Request);
         let after = || requests().filter(|asked| asked.began >= fault);
         let mut failed = BTreeMap::new();
-        for reason in after().filter_map(|asked| asked.failed.clone()) {
-            *failed.entry(reason).or_default() += 1;
+        for reason in after().filter_map(|asked| asked.failed.as_ref()) {
+            *failed.entry(reason.to_string()).or_default() += 1;
         }
         let cut = requests().filter(|asked| asked.began < fault && asked.ended >= begin);
         let streams = book.iter().filter(|asked| asked.kind == Kind::Stream && asked.ended >= begin);
@@ -171,28 +225,33 @@ impl fmt::Display for Report {
     }
 }
 
-fn note(book: &Book, kind: Kind, began: Instant, failed: Option<String>) {
-    let asked = Asked { kind, began, ended: Instant::now(), failed };
-    book.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
-}
-
-async fn call(names: Names, seed: u64, book: Book, stopped: watch::Receiver<bool>) {
+async fn call(names: Names, seed: u64, pen: Pen, stopped: watch::Receiver<bool>) {
     let mut state = seed;
     while !*stopped.borrow() {
         let began = Instant::now();
         let answer = timeout(PATIENCE, request(names, &mut state)).await;
-        let failed = answer.unwrap_or_else(|_| Err("no whole answer in time".to_owned())).err();
-        note(&book, Kind::Request, began, failed);
+        match answer.unwrap_or(Err(Reason::Late)) {
+            Ok(bytes) => {
+                pen.compared(bytes, 0);
+                pen.note(Kind::Request, began, None);
+            }
+            Err(reason) => pen.note(Kind::Request, began, Some(reason)),
+        }
         sleep(PAUSE).await;
     }
 }
 
-async fn request(names: Names, state: &mut u64) -> Result<(), String> {
+async fn connect(names: Names) -> Result<TcpStream, Reason> {
+    let ip = names.resolve("mirror").await.map_err(Reason::Name)?;
+    TcpStream::connect((ip, 7000)).await.map_err(|error| Reason::Connect(error.to_string()))
+}
+
+/// Gives how many bytes went there and back.
+async fn request(names: Names, state: &mut u64) -> Result<usize, Reason> {
     // 8 bytes to 64 KiB
     let mut sent = vec![0; 8 + usize::try_from(*state >> 50).unwrap_or_default() / 8 * 32];
     fill(&mut sent, state);
-    let ip = names.resolve("mirror").await.map_err(|error| format!("name: {error}"))?;
-    let mut stream = TcpStream::connect((ip, 7000)).await.map_err(|error| format!("connect: {error}"))?;
+    let mut stream = connect(names).await?;
     let (mut reader, mut writer) = stream.split();
     let say = async {
         writer.write_all(&sent).await?;
@@ -200,32 +259,36 @@ async fn request(names: Names, state: &mut u64) -> Result<(), String> {
     };
     let mut back = Vec::new();
     let (said, heard) = tokio::join!(say, reader.read_to_end(&mut back));
-    heard.map_err(|error| format!("read: {error}"))?;
-    said.map_err(|error| format!("write: {error}"))?;
+    heard.map_err(|error| Reason::io("read", &error))?;
+    said.map_err(|error| Reason::io("write", &error))?;
     if back == sent {
-        Ok(())
+        Ok(sent.len())
     } else if back.len() < sent.len() && sent.starts_with(&back) {
-        Err("an end before the end".to_owned())
+        Err(Reason::Ended)
     } else {
-        Err("other bytes than were sent".to_owned())
+        Err(Reason::Other)
     }
 }
 
-async fn stream(names: Names, seed: u64, book: Book, stopped: watch::Receiver<bool>) {
+async fn stream(names: Names, seed: u64, pen: Pen, stopped: watch::Receiver<bool>) {
     let mut state = seed;
     while !*stopped.borrow() {
         let began = Instant::now();
-        if let Err(failed) = blocks(names, &mut state, &stopped).await {
-            note(&book, Kind::Stream, began, Some(failed));
+        if let Err(failed) = blocks(names, &mut state, &pen, &stopped).await {
+            pen.note(Kind::Stream, began, Some(failed));
         }
         sleep(PAUSE).await;
     }
 }
 
 /// Blocks back and forth until it is told to stop.
-async fn blocks(names: Names, state: &mut u64, stopped: &watch::Receiver<bool>) -> Result<(), String> {
-    let ip = names.resolve("mirror").await.map_err(|error| format!("name: {error}"))?;
-    let mut stream = TcpStream::connect((ip, 7000)).await.map_err(|error| format!("connect: {error}"))?;
+async fn blocks(
+    names: Names,
+    state: &mut u64,
+    pen: &Pen,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), Reason> {
+    let mut stream = connect(names).await?;
     while !*stopped.borrow() {
         let (mut sent, mut back) = ([0; 64], [0; 64]);
         fill(&mut sent, state);
@@ -233,11 +296,12 @@ async fn blocks(names: Names, state: &mut u64, stopped: &watch::Receiver<bool>) 
             stream.write_all(&sent).await?;
             stream.read_exact(&mut back).await
         };
-        let talked = timeout(PATIENCE, talk).await.map_err(|_| "no block in time".to_owned())?;
-        talked.map_err(|error| format!("block: {error}"))?;
+        let talked = timeout(PATIENCE, talk).await.map_err(|_| Reason::Late)?;
+        talked.map_err(|error| Reason::io("block", &error))?;
         if back != sent {
-            return Err("other bytes than were sent".to_owned());
+            return Err(Reason::Other);
         }
+        pen.compared(sent.len(), 1);
         sleep(PAUSE).await;
     }
     Ok(())

@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
 mod certificates;
+mod clocks;
 mod clusters;
 mod control;
 mod gateways;
+mod joined;
 mod kills;
 mod load;
+mod soak;
+mod writers;
 
 use load::Load;
 use std::time::Instant;
@@ -53,6 +57,10 @@ async fn nothing_that_fails_alone_costs_a_request() {
         clusters::the_servers_sidecar_is_killed,
         clusters::all_ingress_gateways_are_killed,
         clusters::a_whole_cluster_is_killed,
+        joined::a_cluster_is_revoked_and_joins_again,
+        clocks::an_agents_clock_is_off,
+        clocks::a_gateways_clock_is_off,
+        clocks::the_controllers_clocks_are_off,
     }
     load.stop().await;
     eprintln!(

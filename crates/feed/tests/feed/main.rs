@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
 mod cache;
+mod crowd;
 mod follow;
 mod requests;
 mod sender;

@@ -1,0 +1,75 @@
+//! Clocks that are ten minutes off: what one program signs or shows, others believe all the same.
+
+use crate::{Load, SOON, World, clusters::all_go_near};
+use serde_json::Value;
+use tokio::time::Instant;
+use tombolo_testkit::wait::until;
+
+/// Starts a program anew, with its clock off by so much. Connections through it are cut; nothing else fails.
+async fn starts(world: &mut World, load: &Load, name: &str, off: Option<&'static str>) {
+    load.whole().await;
+    let begin = Instant::now();
+    world.kill(name);
+    world.set_clock(name, off);
+    world.restart(name).await;
+    load.since(begin, Instant::now()).await.no_request_failed(world);
+}
+
+/// All clusters are connected, and have applied all.
+async fn all_follow(world: &World) {
+    for cluster in 1..=3 {
+        let path = format!("/organizations/acme/clusters/cluster-{cluster}/status");
+        let whole = |status: &Value| {
+            status["state"] == "connected" && status["applied_generation"] == status["current_generation"]
+        };
+        until("the cluster follows", SOON, || world.api.get(&path), whole).await;
+    }
+}
+
+const AGENTS: [&str; 2] = ["cluster-1-agent", "cluster-2-agent"];
+const GATEWAYS: [[&str; 2]; 2] =
+    [["cluster-1-egress", "cluster-1-egress-b"], ["cluster-2-ingress", "cluster-2-ingress-b"]];
+/// Callers and servers are off in opposite directions, one way and the other.
+const OFF: [[&str; 2]; 2] = [["+10m", "-10m"], ["-10m", "+10m"]];
+
+/// The agent signs for all of its cluster; so both gateways get new certificates of it.
+pub(crate) async fn an_agents_clock_is_off(world: &mut World, load: &Load) {
+    for offs in OFF {
+        for ((agent, off), gateways) in AGENTS.into_iter().zip(offs).zip(GATEWAYS) {
+            starts(world, load, agent, Some(off)).await;
+            for gateway in gateways {
+                starts(world, load, gateway, None).await;
+            }
+        }
+        all_follow(world).await;
+        all_go_near(world).await;
+    }
+    for agent in AGENTS {
+        starts(world, load, agent, None).await;
+    }
+}
+
+/// What others signed is as good to it as to everybody else.
+pub(crate) async fn a_gateways_clock_is_off(world: &mut World, load: &Load) {
+    for offs in OFF.map(|offs| offs.map(Some)).into_iter().chain([[None; 2]]) {
+        for (off, gateways) in offs.into_iter().zip(GATEWAYS) {
+            for gateway in gateways {
+                starts(world, load, gateway, off).await;
+            }
+        }
+        all_go_near(world).await;
+    }
+}
+
+/// Of two replicas one is ahead and one behind; a cluster joins again, with what they sign.
+pub(crate) async fn the_controllers_clocks_are_off(world: &mut World, load: &Load) {
+    starts(world, load, "controller", Some("+10m")).await;
+    starts(world, load, "controller-b", Some("-10m")).await;
+    all_follow(world).await;
+    crate::joined::a_cluster_is_revoked_and_joins_again(world, load).await;
+    all_follow(world).await;
+    for name in ["controller", "controller-b"] {
+        starts(world, load, name, None).await;
+    }
+    all_follow(world).await;
+}
