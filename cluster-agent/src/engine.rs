@@ -3,7 +3,8 @@
 //!
 //! A process that just started knows little. What it does not know yet it does not withdraw: the zone comes from the
 //! snapshot kept on disk at once, everything else waits until the manifests were read and every endpoint was checked
-//! once, or a few seconds passed.
+//! once, or a few seconds passed; and where the set of gateways is lost, a few seconds for them to come, for without
+//! their sidecars the endpoints here would look as if they had none.
 
 use crate::{
     ages::Register,
@@ -15,6 +16,7 @@ use crate::{
     health::{Checks, Results},
     index::View,
     install::is_removed,
+    state::DataDir,
     synthesis::{self, Local, Synthesizer},
     vip::AddressMode,
 };
@@ -28,7 +30,7 @@ use tombolo_model::{Generation, inventory::Inventory, snapshot::ClusterResource}
 use tombolo_runtime::clock::Clock;
 use tombolo_wire::message::Problem;
 
-/// How long endpoints that were never checked are waited for.
+/// How long endpoints that were never checked are waited for, and gateways that may have been there before.
 const FIRST_CHECKS: Duration = Duration::from_secs(3);
 
 /// What runs here, and what is wrong with its description. None until it was read.
@@ -67,31 +69,56 @@ pub struct Outputs {
 /// What a zone was made of.
 type ZoneOf = (Arc<State<ClusterResource>>, Option<Arc<Exposed>>);
 
-/// Runs for as long as it is polled.
-pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register) {
-    let mut set = inputs.hub.watch_set();
-    let mut zone_of: Option<ZoneOf> = None;
-    let mut deadline = None;
-    let mut synthesizer = Synthesizer::default();
-    let mut chosen = Chosen::default();
-    loop {
+/// Works out what follows from what is read, step by step and without waiting: [`run`] says when, and so does the
+/// simulation (`tests/tests/simulation`).
+#[derive(Debug)]
+pub struct Engine {
+    ages: Register,
+    /// Whether it began with a snapshot from before.
+    resumed: Option<bool>,
+    zone_of: Option<ZoneOf>,
+    /// Until when the first results of the checks are waited for.
+    deadline: Option<Instant>,
+    synthesizer: Synthesizer,
+    chosen: Chosen,
+}
+
+impl Engine {
+    /// One that has worked out nothing yet; what is kept of services is in `data`.
+    #[must_use]
+    pub fn new(data: DataDir) -> Self {
+        Self {
+            ages: Register::open(data),
+            resumed: None,
+            zone_of: None,
+            deadline: None,
+            synthesizer: Synthesizer::default(),
+            chosen: Chosen::default(),
+        }
+    }
+
+    /// Reads everything anew and works out what follows. It is to be called again when an input changes; at the latest at
+    /// the time it gives.
+    pub fn turn(&mut self, inputs: &mut Inputs, outputs: &Outputs, now: Instant) -> Option<Instant> {
         let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
         let source = inputs.source.borrow_and_update().clone();
         let results = Arc::clone(&inputs.checks.results.borrow_and_update());
-        set.borrow_and_update();
         let exposed = inputs.exposed.borrow_and_update().clone();
         let removed = is_removed(&snapshot.resources);
-        let ending = inputs.hub.ending(removed, Instant::now());
+        let ending = inputs.hub.ending(removed, now);
         let mut wait = ending.map(|(until, _)| until);
+        // on the first day nobody was there before
+        let resumed = *self.resumed.get_or_insert(snapshot.generation != Generation::ZERO);
         // before anybody said which namespaces take part, none is told of
         let source = source.filter(|_| snapshot.generation != Generation::ZERO);
         let takes_part = |view| match ending {
-            Some(_) => chosen.ending(view, &snapshot.resources),
-            None => chosen.of(view, &snapshot.resources),
+            Some(_) => self.chosen.ending(view, &snapshot.resources),
+            None => self.chosen.of(view, &snapshot.resources),
         };
         if let Some(view) = source.map(takes_part) {
             let probes = view.probes();
-            let known = probes.iter().all(|probe| results.contains_key(probe));
+            let checked = probes.iter().all(|probe| results.contains_key(probe));
+            let known = checked && !(resumed && inputs.hub.forgot(now));
             inputs.checks.targets.send_if_modified(|targets| {
                 let differs = *targets != probes;
                 if differs {
@@ -99,25 +126,34 @@ pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut ages: Register
                 }
                 differs
             });
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + FIRST_CHECKS);
+            let deadline = *self.deadline.get_or_insert(now + FIRST_CHECKS);
             // Once we report, an endpoint that is new is simply not ready until it was checked.
             let reported = outputs.inventory.borrow().is_some();
-            if known || reported || Instant::now() >= deadline {
+            if known || reported || now >= deadline {
                 let local = (&view, &results, &exposed.clone().unwrap_or_default());
                 let report = if ending.is_some() { synthesis::last_inventory } else { synthesis::inventory };
-                settle(&inputs, &outputs, &snapshot, local, report, &mut ages, &mut synthesizer);
+                settle(inputs, outputs, &snapshot, local, report, &mut self.ages, &mut self.synthesizer);
             } else {
                 wait = Some(deadline);
             }
         }
         // After the gateways: an address that is answered should lead somewhere.
-        if snapshot.generation != Generation::ZERO
-            && zone_of.as_ref().is_none_or(|last| !Arc::ptr_eq(&last.0, &snapshot) || last.1 != exposed)
-        {
+        let told = |last: &ZoneOf| Arc::ptr_eq(&last.0, &snapshot) && last.1 == exposed;
+        if snapshot.generation != Generation::ZERO && !self.zone_of.as_ref().is_some_and(told) {
             let (mode, generation) = (&inputs.mode, snapshot.generation);
             outputs.zone.set(dns::build(&snapshot.resources, generation, mode, exposed.as_deref()));
-            zone_of = Some((Arc::clone(&snapshot), exposed));
+            self.zone_of = Some((snapshot, exposed));
         }
+        wait
+    }
+}
+
+/// Runs for as long as it is polled.
+pub(crate) async fn run(mut inputs: Inputs, outputs: Outputs, mut engine: Engine) {
+    let mut set = inputs.hub.watch_set();
+    loop {
+        set.borrow_and_update();
+        let wait = engine.turn(&mut inputs, &outputs, Instant::now());
         let pause = async {
             match wait {
                 Some(deadline) => sleep_until(deadline).await,
@@ -171,4 +207,58 @@ fn settle(
         }
         differs
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateways::HubConfig;
+    use tombolo_model::{GatewayRole, snapshot::Resources};
+    use tombolo_wire::{message::GatewayHello, version::Hello};
+
+    /// Until when an engine waits that begins with this generation, and whether it tells what runs then.
+    fn begins(data: &DataDir, generation: u64) -> (bool, bool) {
+        let hub = Hub::new(HubConfig::default(), data.clone(), Generation::new(1));
+        let (snapshots, snapshot) = watch::channel(Arc::new(State {
+            generation: Generation::new(generation),
+            resources: Arc::new(Resources::new()),
+            ..State::default()
+        }));
+        let (_, results) = watch::channel(Arc::default());
+        let (inventory, told) = watch::channel(None);
+        let mut inputs = Inputs {
+            snapshot,
+            source: watch::channel(Some(Arc::default())).1,
+            checks: Checks { targets: watch::channel(Default::default()).0, results },
+            hub,
+            mode: AddressMode::Allocated,
+            exposed: watch::channel(None).1,
+            clock: Arc::new(tombolo_testkit::clock::manual()),
+        };
+        let outputs = Outputs { zone: ZoneWriter::new(), inventory, problems: watch::channel(Vec::new()).0 };
+        let (mut engine, now) = (Engine::new(data.clone()), Instant::now());
+        engine.turn(&mut inputs, &outputs, now);
+        let first = Arc::new(State { generation: Generation::new(7), ..State::default() });
+        snapshots.send_replace(first);
+        let wait = engine.turn(&mut inputs, &outputs, now);
+        let at_once = told.borrow().is_some();
+        assert_eq!(wait.is_none(), at_once, "it says until when");
+        engine.turn(&mut inputs, &outputs, now + FIRST_CHECKS);
+        let later = told.borrow().is_some();
+        (at_once, later)
+    }
+
+    #[test]
+    fn gateways_that_were_lost_sight_of_are_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(dir.path()).unwrap();
+        assert_eq!(begins(&data, 0), (true, true), "the first day");
+        assert_eq!(begins(&data, 5), (false, true), "who was there before?");
+        let patient = HubConfig { grace: Duration::ZERO, ..HubConfig::default() };
+        let hub = Hub::new(patient, data.clone(), Generation::new(1));
+        let hello = Hello::current("tombolo-gateway");
+        let at = ([127, 0, 0, 1], 1).into();
+        hub.hello(GatewayHello::new(hello, "i".to_owned(), GatewayRole::Ingress, at)).unwrap();
+        assert_eq!(begins(&data, 5), (true, true), "the set is known");
+    }
 }

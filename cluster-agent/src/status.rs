@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tombolo_feed::{Requests, State};
 use tombolo_model::snapshot::ClusterResource;
 use tombolo_mtls::Intermediate;
@@ -91,7 +94,8 @@ impl Reporting {
             generation: self.snapshot.borrow().generation,
             problems,
             ingress: self.hub.ingress().into_iter().chain(installed.addresses).collect(),
-            ingress_unknown: !installed.known,
+            // whoever has not come yet since we lost sight of all is there all the same
+            ingress_unknown: !installed.known || self.hub.forgot(Instant::now()),
             gateways,
             install: installed.status,
             intermediate: Some(self.signs.borrow().fingerprint()),

@@ -3,10 +3,9 @@
 use super::{BuildError, Config, Deps, SourceConfig, parts::Parts, source::Reader};
 use crate::{
     admin::Shown,
-    ages::Register,
     certificate::{Authority, Renewal},
     controller, dns,
-    engine::{Inputs, Outputs},
+    engine::{Engine, Inputs, Outputs},
     expose::{self, apply::Exposing},
     gateways::{Doorkeeper, Hub, Listener, PodListener, Siblings, first_generation},
     health,
@@ -280,7 +279,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
             checker,
             inputs,
             outputs: Outputs { zone, inventory, problems: names },
-            ages: Register::open(data),
+            engine: Engine::new(data),
             hub,
             authority,
             listener,

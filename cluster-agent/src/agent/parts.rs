@@ -7,10 +7,9 @@ use super::{
 };
 use crate::{
     admin::Shown,
-    ages::Register,
     certificate::{Authority, Renewal},
     dns,
-    engine::{self, Inputs, Outputs, Source},
+    engine::{self, Engine, Inputs, Outputs, Source},
     expose::apply::Exposing,
     gateways::{self, Doorkeeper, Hub, Listener, PodListener, Siblings},
     health::Checker,
@@ -60,7 +59,7 @@ pub(super) struct Parts {
     pub(super) checker: Checker,
     pub(super) inputs: Inputs,
     pub(super) outputs: Outputs,
-    pub(super) ages: Register,
+    pub(super) engine: Engine,
     pub(super) hub: Arc<Hub>,
     pub(super) authority: Arc<Authority>,
     pub(super) listener: Option<Listener>,
@@ -149,7 +148,7 @@ impl Parts {
             tasks.spawn("kept snapshot", work);
         }
         report(&mut tasks, &requests, &self.outputs, self.shown.reporting, &self.standings);
-        tasks.spawn("engine", engine::run(self.inputs, self.outputs, self.ages));
+        tasks.spawn("engine", engine::run(self.inputs, self.outputs, self.engine));
         tasks.spawn("readiness", ready(readiness, snapshot, self.feed.status()));
         (tasks, self.lock)
     }

@@ -46,6 +46,8 @@ impl Default for HubConfig {
 pub struct Hub {
     pub(super) config: HubConfig,
     pub(super) data: DataDir,
+    /// When it began, where it did not know who was in it before.
+    forgot: Option<Instant>,
     inner: Mutex<Inner>,
     /// Held while the set is written to disk.
     keeping: Mutex<()>,
@@ -73,7 +75,7 @@ pub(super) struct Inner {
 
 /// Why a gateway is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// There are as many as there may be.
     #[error("this agent has {most} gateways, as many as it takes")]
     Full {
@@ -101,14 +103,24 @@ impl Hub {
             others: Others::default(),
             journal: Journal::new(),
         };
-        for hello in Kept::read(&data).gateways {
+        let kept = Kept::read(&data);
+        let forgot = kept.as_ref().is_none_or(|kept| kept.partial).then(Instant::now);
+        for hello in kept.map(|kept| kept.gateways).unwrap_or_default() {
             let instance = hello.instance.clone();
             inner.entries.insert(instance.clone(), Entry::new(hello, 0, config.history));
             inner.touch(&instance);
         }
         let (set, reports) = (watch::Sender::new(0), watch::Sender::new(0));
-        let (keeping, farewell) = (Mutex::new(()), Mutex::default());
-        Arc::new(Self { config, data, inner: Mutex::new(inner), keeping, farewell, set, reports })
+        Arc::new(Self {
+            config,
+            data,
+            forgot,
+            inner: Mutex::new(inner),
+            keeping: Mutex::new(()),
+            farewell: Mutex::default(),
+            set,
+            reports,
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -118,12 +130,19 @@ impl Hub {
     /// Keeps the set as it is now. One at a time: two would write the same file beside, and the older set could come last.
     pub(super) fn keep(&self) {
         let _one = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = Kept::of(&self.lock());
+        let kept = Kept::of(&self.lock(), self.forgot(Instant::now()));
         kept.write(&self.data);
     }
 
     pub(super) fn changed(&self) {
         self.set.send_modify(|count| *count += 1);
+    }
+
+    /// Whether there may be gateways that this set does not know yet: what it was before is lost, and it did not wait for long
+    /// enough for them to come.
+    #[must_use]
+    pub fn forgot(&self, now: Instant) -> bool {
+        self.forgot.is_some_and(|began| now < began + self.config.grace)
     }
 
     /// Wakes when the set changes.
@@ -188,7 +207,10 @@ impl Hub {
     }
 
     /// A gateway said hello. Gives the session of this connection.
-    pub(crate) fn hello(&self, hello: GatewayHello) -> Result<u64, Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal::Full`].
+    pub fn hello(&self, hello: GatewayHello) -> Result<u64, Refusal> {
         let mut inner = self.lock();
         inner.sessions += 1;
         let (session, instance) = (inner.sessions, hello.instance.clone());
@@ -232,7 +254,10 @@ impl Hub {
     }
 
     /// A feed begins: its session, its first lines, and what wakes it.
-    pub(crate) fn open(
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`].
+    pub fn open(
         self: &Arc<Self>,
         instance: &str,
         resume: Option<(Generation, Digest)>,
@@ -275,7 +300,10 @@ impl Hub {
     }
 
     /// A gateway has put a state in force, or refused one.
-    pub(crate) fn ack(&self, instance: &str, ack: Ack) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`].
+    pub fn ack(&self, instance: &str, ack: Ack) -> Result<(), Refusal> {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
         if let Some((generation, why)) = &ack.refused {
@@ -295,7 +323,10 @@ impl Hub {
     }
 
     /// A gateway said how it is.
-    pub(crate) fn status(&self, instance: &str, status: GatewayStatus) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`].
+    pub fn status(&self, instance: &str, status: GatewayStatus) -> Result<(), Refusal> {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(instance).ok_or(Refusal::Unknown)?;
         let status = bounded(status, entry.hello.role);

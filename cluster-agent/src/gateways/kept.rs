@@ -11,18 +11,22 @@ use tombolo_wire::message::GatewayHello;
 const FILE: &str = "gateways.json";
 
 /// What is kept on disk, so that an agent that starts withdraws nothing.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) gateways: Vec<GatewayHello>,
+    /// Whether there may be others: the set before was lost, and they had no time to come yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) partial: bool,
 }
 
 impl Kept {
-    pub(super) fn of(set: &Inner) -> Self {
-        Self { gateways: set.entries.values().map(|entry| entry.hello.clone()).collect() }
+    pub(super) fn of(set: &Inner, partial: bool) -> Self {
+        Self { gateways: set.entries.values().map(|entry| entry.hello.clone()).collect(), partial }
     }
 
-    pub(super) fn read(data: &DataDir) -> Self {
-        let kept = data.read_json(FILE).unwrap_or_else(|error| {
+    /// None where there is none, or none that can be read.
+    pub(super) fn read(data: &DataDir) -> Option<Self> {
+        data.read_json(FILE).unwrap_or_else(|error| {
             // The error's remedy is for files that are not made anew.
             let error = error.source().map_or_else(|| error.to_string(), chain);
             tracing::warn!(
@@ -31,8 +35,7 @@ impl Kept {
                 "the gateways known before can't be read; they will come again"
             );
             None
-        });
-        kept.unwrap_or_default()
+        })
     }
 
     pub(super) fn write(&self, data: &DataDir) {

@@ -34,7 +34,7 @@ mod stream;
 mod tls;
 
 pub use authorize::Forbidden;
-pub use hub::{Hub, HubConfig};
+pub use hub::{Hub, HubConfig, Refusal};
 pub use kept::first_generation;
 pub(crate) use part::fitting;
 pub use reading::Reading;
@@ -43,6 +43,7 @@ pub use server::{BindError, Listener};
 pub use siblings::Siblings;
 pub(crate) use siblings::replicas;
 pub(crate) use standing::{Standing, standing};
+pub use stream::{Stream, Turn, Why};
 pub use tls::{Doorkeeper, ListenError, PodListener};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tombolo_wire::message::FeedLine;
 
 /// A feed of one gateway.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub struct Stream {
     pub(super) hub: Arc<Hub>,
     pub(super) instance: String,
     pub(super) session: u64,
@@ -22,19 +22,52 @@ impl Stream {
     pub(crate) async fn next(&mut self, beat: Duration) -> Option<FeedLine<GatewayResource>> {
         let deadline = Instant::now() + beat;
         loop {
-            let woken = tokio::time::timeout_at(deadline, self.wake.changed()).await;
-            let inner = self.hub.lock();
-            let entry = inner.entries.get(&self.instance).filter(|entry| entry.session == self.session)?;
-            let line = match woken {
+            let why = match tokio::time::timeout_at(deadline, self.wake.changed()).await {
+                Ok(Ok(())) => Why::News,
                 Ok(Err(_)) => return None,
-                Ok(Ok(())) => entry.publisher.since(self.sent),
-                Err(_) => Some(entry.publisher.beat(self.sent)),
+                Err(_) => Why::Beat,
             };
-            let Some(line) = line else { continue };
-            self.sent = entry.publisher.generation();
-            return Some(line);
+            match self.turn(why) {
+                Turn::Line(line) => return Some(line),
+                Turn::Nothing => {}
+                Turn::Over => return None,
+            }
         }
     }
+
+    /// What is to be said now. Does not wait.
+    pub fn turn(&mut self, why: Why) -> Turn {
+        let inner = self.hub.lock();
+        let entry = inner.entries.get(&self.instance).filter(|entry| entry.session == self.session);
+        let Some(entry) = entry else { return Turn::Over };
+        let line = match why {
+            Why::News => entry.publisher.since(self.sent),
+            Why::Beat => Some(entry.publisher.beat(self.sent)),
+        };
+        let Some(line) = line else { return Turn::Nothing };
+        self.sent = entry.publisher.generation();
+        Turn::Line(line)
+    }
+}
+
+/// Why a feed is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Something may be new.
+    News,
+    /// It was silent for a while.
+    Beat,
+}
+
+/// What a feed is to say.
+#[derive(Debug)]
+pub enum Turn {
+    /// This.
+    Line(FeedLine<GatewayResource>),
+    /// There is nothing new.
+    Nothing,
+    /// Another process or connection took its place, or the gateway is gone.
+    Over,
 }
 
 impl Drop for Stream {

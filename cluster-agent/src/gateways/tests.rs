@@ -338,6 +338,28 @@ fn that_there_is_no_room_is_said() {
 }
 
 #[test]
+fn whoever_lost_the_set_knows_that_it_may_not_be_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::create(&dir.path().join("data")).unwrap();
+    let start = || Hub::new(HubConfig::default(), data.clone(), Generation::new(1));
+    let now = tokio::time::Instant::now;
+    let first = start();
+    assert!(first.forgot(now()), "nobody knows who was there before");
+    assert!(!first.forgot(now() + HubConfig::default().grace), "who did not come by then is not there");
+    first.hello(hello(GatewayRole::Ingress, "i", 1)).unwrap();
+    assert!(start().forgot(now()), "others may have had no time to come");
+    let patient = Hub::new(
+        HubConfig { grace: Duration::ZERO, ..HubConfig::default() },
+        data.clone(),
+        Generation::new(1),
+    );
+    patient.hello(hello(GatewayRole::Ingress, "i", 1)).unwrap();
+    assert!(!start().forgot(now()), "the set is kept");
+    std::fs::write(data.file("gateways.json"), "{").unwrap();
+    assert!(start().forgot(now()), "what is kept can't be read");
+}
+
+#[test]
 fn gateways_that_come_at_once_are_all_kept() {
     const GATEWAYS: u16 = 24;
     let dir = tempfile::tempdir().unwrap();

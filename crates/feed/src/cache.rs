@@ -22,6 +22,7 @@ struct Written<'a, R: Resource> {
     format: u32,
     generation: Generation,
     digest: Digest,
+    seal: Digest,
     #[serde(bound = "R: Resource")]
     resources: &'a Resources<R>,
 }
@@ -32,6 +33,10 @@ struct Read<R> {
     format: u32,
     generation: Generation,
     digest: Digest,
+    /// Over digest and generation: a wrong number would be taken for a state that nobody has, or a newer one than there is. None in what
+    /// an older version wrote.
+    #[serde(default)]
+    seal: Option<Digest>,
     resources: Resources<R>,
 }
 
@@ -78,7 +83,16 @@ pub fn load<R: Resource>(path: &Path) -> Result<Option<(Generation, Resources<R>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(io)?,
     };
-    let read: Read<R> = serde_json::from_reader(BufReader::new(file)).map_err(|source| {
+    read(path, BufReader::new(file)).map(Some)
+}
+
+/// Reads a kept state from anywhere; `path` is for what is said of it.
+///
+/// # Errors
+/// [`CacheError`]; go on without.
+pub fn read<R: Resource>(path: &Path, from: impl io::Read) -> Result<(Generation, Resources<R>), CacheError> {
+    let io = |source| CacheError::Io { action: "read", path: path.to_owned(), source };
+    let read: Read<R> = serde_json::from_reader(from).map_err(|source| {
         if source.is_io() { io(source.into()) } else { CacheError::Damaged { path: path.to_owned(), source } }
     })?;
     let wrong = |what| CacheError::Wrong { path: path.to_owned(), what };
@@ -88,10 +102,28 @@ pub fn load<R: Resource>(path: &Path) -> Result<Option<(Generation, Resources<R>
     if Sum::of_all(&read.resources).digest() != read.digest {
         return Err(wrong("does not have its digest"));
     }
+    if read.seal.is_some_and(|seal| seal != read.digest.at(read.generation)) {
+        return Err(wrong("is of another generation than it says"));
+    }
     if read.resources.iter().any(|(key, value)| value.key() != *key) {
         return Err(wrong("has a resource under another's key"));
     }
-    Ok(Some((read.generation, read.resources)))
+    Ok((read.generation, read.resources))
+}
+
+/// Writes a state as [`read`] reads it.
+///
+/// # Errors
+/// What the other end says.
+pub fn write<R: Resource>(
+    mut out: impl Write,
+    generation: Generation,
+    resources: &Resources<R>,
+) -> io::Result<()> {
+    let digest = Sum::of_all(resources).digest();
+    let seal = digest.at(generation);
+    serde_json::to_writer(&mut out, &Written { format: FORMAT, generation, digest, seal, resources })?;
+    out.flush()
 }
 
 /// Keeps a state. Blocks; the directory must be there.
@@ -105,14 +137,12 @@ pub fn store<R: Resource>(
 ) -> Result<(), CacheError> {
     let beside = path.with_extension("new");
     let io = |action| move |source| CacheError::Io { action, path: path.to_owned(), source };
-    let write = || -> io::Result<()> {
+    let whole = || -> io::Result<()> {
         let mut out = BufWriter::new(private(&beside)?);
-        let digest = Sum::of_all(resources).digest();
-        serde_json::to_writer(&mut out, &Written { format: FORMAT, generation, digest, resources })?;
-        out.flush()?;
+        write(&mut out, generation, resources)?;
         out.get_ref().sync_data()
     };
-    write().map_err(io("write")).inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    whole().map_err(io("write")).inspect_err(|_| drop(fs::remove_file(&beside)))?;
     fs::rename(&beside, path).map_err(io("replace"))?;
     // The name itself must reach the disk too.
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

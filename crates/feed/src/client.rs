@@ -4,6 +4,7 @@ use crate::{
     backoff::Backoff,
     cache,
     connect::Connector,
+    follower::Follower,
     request::{Link, REQUEST_TIMEOUT, RequestError, Requests},
     session,
     status::Status,
@@ -23,7 +24,7 @@ use tombolo_model::{
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::{
     message::Ack,
-    session::{Changes, Receiver, SILENCE},
+    session::{Changes, SILENCE},
 };
 
 /// The longest wait between two attempts to reach anybody.
@@ -129,7 +130,7 @@ pub struct Running<R, C> {
     connector: C,
     options: Options<R>,
     shared: Shared<R>,
-    receiver: Receiver<R>,
+    follower: Follower<R>,
 }
 
 impl<R: Resource> Client<R> {
@@ -137,43 +138,29 @@ impl<R: Resource> Client<R> {
     /// Never fails: a cache that can't be read is reported in [`Status::cache_error`] and in the log.
     pub fn build<C: Connector>(connector: C, options: Options<R>) -> (Self, Running<R, C>) {
         let mut status = Status::default();
-        let mut receiver = Receiver::new();
+        let mut follower = Follower::new(Arc::clone(&options.validate));
         if let Some(path) = &options.cache {
-            match cache::load::<R>(path) {
-                Ok(None) => {}
-                Ok(Some((generation, resources))) => match (options.validate)(&resources) {
-                    Ok(()) => {
-                        tracing::info!(snapshot.generation = generation.get(), "serving the kept state");
-                        receiver = Receiver::restore(generation, resources);
-                        status.generation = generation;
-                        status.kept = generation;
-                        status.from_cache = true;
-                    }
-                    Err(why) => {
-                        tracing::warn!(error = why, "the kept state can't be put in force");
-                        status.cache_error = Some(why);
-                    }
-                },
+            match follower.restore(cache::load::<R>(path)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let generation = follower.generation();
+                    tracing::info!(snapshot.generation = generation.get(), "serving the kept state");
+                    (status.generation, status.kept, status.from_cache) = (generation, generation, true);
+                }
                 Err(error) => {
-                    let error = chain(&error);
                     tracing::warn!(error, "the kept state can't be used");
                     status.cache_error = Some(error);
                 }
             }
         }
-        let first = State {
-            generation: receiver.generation(),
-            resources: receiver.shared(),
-            previous: Generation::ZERO,
-            changes: Changes { upserted: receiver.state().keys().cloned().collect(), ..Changes::default() },
-        };
+        let first = follower.state();
         let (state_tx, state) = watch::channel(Arc::new(first));
         let (status_tx, status) = watch::channel(status);
         let (link, links) = watch::channel(None);
         let (ack, _) = watch::channel(None);
         let client = Self { state, status, requests: Requests::new(links, REQUEST_TIMEOUT) };
         let shared = Shared { state: state_tx, status: status_tx, link, ack };
-        (client, Running { connector, options, shared, receiver })
+        (client, Running { connector, options, shared, follower })
     }
 
     /// The state in force; generation zero before the first.
@@ -198,9 +185,9 @@ impl<R: Resource> Client<R> {
 impl<R: Resource, C: Connector> Running<R, C> {
     /// Keeps the feed for as long as it is polled. It never ends by itself; dropping it closes the connection.
     pub async fn run(self) {
-        let Self { connector, options, shared, mut receiver } = self;
+        let Self { connector, options, shared, mut follower } = self;
         tokio::join!(
-            keep_connected(&connector, &options, &shared, &mut receiver),
+            keep_connected(&connector, &options, &shared, &mut follower),
             keep_on_disk(options.cache.clone(), &shared),
         );
     }
@@ -210,13 +197,13 @@ async fn keep_connected<R: Resource, C: Connector>(
     connector: &C,
     options: &Options<R>,
     shared: &Shared<R>,
-    receiver: &mut Receiver<R>,
+    follower: &mut Follower<R>,
 ) {
     let mut rng = options.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
     let mut backoff = options.backoff.clone();
     loop {
         let began = Instant::now();
-        let ended = session::run(connector, options, shared, receiver).await;
+        let ended = session::run(connector, options, shared, follower).await;
         shared.link.send_replace(None);
         // A feed that lived was a good one; one that ends at once, again and again, must not be asked for in a loop.
         if began.elapsed() >= options.silence {

@@ -2,8 +2,9 @@
 
 use crate::{
     backoff::Backoff,
-    client::{Options, Shared, State, within},
+    client::{Options, Shared, within},
     connect::{ConnectError, Connector},
+    follower::{Follower, Took},
     request::{Link, REQUEST_TIMEOUT, RequestError, Requests, handshake},
 };
 use h2::RecvStream;
@@ -14,13 +15,13 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tombolo_model::snapshot::Resource;
+use tombolo_model::{Generation, snapshot::Resource};
 use tombolo_runtime::telemetry::chain;
 use tombolo_wire::{
     codec::{CodecError, LineDecoder},
     digest::Stated,
     message::{Ack, Digest, FeedLine},
-    session::{Applied, Receiver, Refused},
+    session::Refused,
 };
 
 /// Why a feed ended.
@@ -58,9 +59,9 @@ pub(crate) async fn run<R: Resource, C: Connector>(
     connector: &C,
     options: &Options<R>,
     shared: &Shared<R>,
-    receiver: &mut Receiver<R>,
+    follower: &mut Follower<R>,
 ) -> Ended {
-    match connected(connector, options, shared, receiver).await {
+    match connected(connector, options, shared, follower).await {
         Err(ended) => ended,
         Ok(never) => match never {},
     }
@@ -72,7 +73,7 @@ async fn connected<R: Resource, C: Connector>(
     connector: &C,
     options: &Options<R>,
     shared: &Shared<R>,
-    receiver: &mut Receiver<R>,
+    follower: &mut Follower<R>,
 ) -> Result<Never, Ended> {
     let limit = options.connect_timeout;
     let opened = async {
@@ -89,7 +90,7 @@ async fn connected<R: Resource, C: Connector>(
         shared.link.send_replace(Some(link.clone()));
         let acks = shared.ack.subscribe();
         tokio::select! {
-            ended = follow(&link, options, shared, receiver) => ended,
+            ended = follow(&link, options, shared, follower) => ended,
             never = acknowledge(&link, &options.ack_path, acks) => Ok(never),
         }
     };
@@ -106,11 +107,10 @@ async fn follow<R: Resource>(
     link: &Link,
     options: &Options<R>,
     shared: &Shared<R>,
-    receiver: &mut Receiver<R>,
+    follower: &mut Follower<R>,
 ) -> Result<Never, Ended> {
     let limit = options.silence;
-    receiver.begin();
-    let path = with_resume(&options.path, receiver);
+    let path = with_resume(&options.path, follower.begin());
     let mut body = timeout(limit, link.get(&path)).await.map_err(|_| Ended::Silent { limit })??;
     let mut decoder = LineDecoder::new();
     loop {
@@ -121,7 +121,7 @@ async fn follow<R: Resource>(
         };
         decoder.push(&chunk);
         while let Some(line) = decoder.next_message::<FeedLine<Stated<R>>>()? {
-            take(line, options, shared, receiver)?;
+            take(line, shared, follower)?;
         }
     }
 }
@@ -138,8 +138,8 @@ async fn next_chunk(body: &mut RecvStream, limit: Duration) -> Result<Option<byt
     }
 }
 
-fn with_resume<R: Resource>(path: &str, receiver: &Receiver<R>) -> String {
-    match receiver.resume() {
+fn with_resume(path: &str, resume: Option<(Generation, Digest)>) -> String {
+    match resume {
         None => path.to_owned(),
         Some((generation, Digest(digest))) => {
             let sign = if path.contains('?') { '&' } else { '?' };
@@ -151,49 +151,39 @@ fn with_resume<R: Resource>(path: &str, receiver: &Receiver<R>) -> String {
 /// Takes one line, and tells the readers.
 fn take<R: Resource>(
     line: FeedLine<Stated<R>>,
-    options: &Options<R>,
     shared: &Shared<R>,
-    receiver: &mut Receiver<R>,
+    follower: &mut Follower<R>,
 ) -> Result<(), Ended> {
-    let previous = receiver.generation();
-    let applied = match receiver.accept_if(line, |resources| (options.validate)(resources)) {
-        Ok(applied) => applied,
-        Err(Refused::Invalid { generation, reason }) => {
-            // Said, and waited for something better: asking again at once would bring the same.
+    match follower.take(line)? {
+        Took::Goodbye(reason) => return Err(Ended::Goodbye { reason }),
+        Took::Hello(hello) => shared.status.send_modify(|status| {
+            status.sender = Some(hello);
+            status.heard = Some(Instant::now());
+        }),
+        Took::Alive(newest) => shared.status.send_modify(|status| {
+            (status.connected, status.lost, status.failures) = (true, None, 0);
+            status.newest = newest;
+            status.heard = Some(Instant::now());
+        }),
+        Took::Refused { generation, reason, ack } => {
             tracing::warn!(snapshot.generation = generation.get(), error = reason, "a state was refused");
-            let refused = Some((generation, reason.clone()));
-            shared.ack.send_replace(Some(Ack { generation: previous, refused }));
+            shared.ack.send_replace(Some(ack));
             shared.status.send_modify(|status| {
                 status.newest = status.newest.max(generation);
                 status.heard = Some(Instant::now());
                 status.error = Some(format!("generation {generation} was refused: {reason}"));
             });
-            return Ok(());
         }
-        Err(refused) => return Err(refused.into()),
-    };
-    match applied {
-        Applied::Goodbye(reason) => return Err(Ended::Goodbye { reason }),
-        Applied::Hello(hello) => shared.status.send_modify(|status| {
-            status.sender = Some(hello);
-            status.heard = Some(Instant::now());
-        }),
-        Applied::Alive(newest) => shared.status.send_modify(|status| {
-            (status.connected, status.lost, status.failures) = (true, None, 0);
-            status.newest = newest;
-            status.heard = Some(Instant::now());
-        }),
-        Applied::State(changes) => {
-            let generation = receiver.generation();
-            if generation != previous || !changes.is_empty() {
+        Took::State { state, ack } => {
+            let generation = ack.generation;
+            if let Some(state) = state {
                 tracing::debug!(
                     snapshot.generation = generation.get(),
-                    upserted = changes.upserted.len(),
-                    removed = changes.removed.len(),
+                    upserted = state.changes.upserted.len(),
+                    removed = state.changes.removed.len(),
                     "a state is in force"
                 );
-                let resources = receiver.shared();
-                shared.state.send_replace(Arc::new(State { generation, resources, previous, changes }));
+                shared.state.send_replace(Arc::new(state));
             }
             shared.status.send_modify(|status| {
                 (status.connected, status.lost, status.failures) = (true, None, 0);
@@ -201,7 +191,7 @@ fn take<R: Resource>(
                 (status.error, status.from_cache) = (None, false);
                 status.heard = Some(Instant::now());
             });
-            shared.ack.send_replace(Some(Ack { generation, refused: None }));
+            shared.ack.send_replace(Some(ack));
         }
     }
     Ok(())

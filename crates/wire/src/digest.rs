@@ -9,7 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
-use tombolo_model::snapshot::{Resource, ResourceKey, Resources};
+use tombolo_model::{
+    Generation,
+    snapshot::{Resource, ResourceKey, Resources},
+};
 
 /// The number that a resource adds to the sum of its state, the highest byte first: one stands beside each key, and a number would be aligned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,18 @@ impl Sum {
     #[must_use]
     pub fn digest(self) -> Digest {
         Digest(format!("{:032x}", self.number()))
+    }
+}
+
+impl Digest {
+    /// The sum over this one and a generation: for who keeps both, and must see when the number is another one.
+    #[must_use]
+    pub fn at(&self, generation: Generation) -> Self {
+        let hash = Sha256::digest(format!("{generation} {}", self.0));
+        Self(hash.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
     }
 }
 

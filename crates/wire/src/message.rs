@@ -225,7 +225,7 @@ pub struct AgentStatus {
     /// `host:port` at which peers may reach this cluster's ingress gateways.
     #[serde(default)]
     pub ingress: BTreeSet<String>,
-    /// The agent can't read yet where that is: what it said before stands.
+    /// The agent does not know yet all of where that is: what it said before stands, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ingress_unknown: bool,
     /// Its gateways.

@@ -6,7 +6,7 @@ use crate::{
         audit,
         error::{Kind, Refusal},
     },
-    publish::{AttachError, FeedGuard},
+    publish::{AttachError, FeedGuard, Next, Telling},
     store::lineage::Witness,
 };
 use axum::{
@@ -185,7 +185,7 @@ impl Feed {
         if let Err(end) = self.send(&FeedLine::Hello(version::hello())).await {
             return end;
         }
-        let (lines, mut sent) = channel.open(resume);
+        let (mut telling, lines) = Telling::begin(channel, resume);
         for line in &lines {
             if let Err(end) = self.send(line).await {
                 return end;
@@ -200,18 +200,18 @@ impl Feed {
                     if changed.is_err() {
                         return End::Left;
                     }
-                    channel.since(sent)
+                    telling.news(channel)
                 }
-                _ = beat.tick() => Some(channel.beat(sent)),
+                _ = beat.tick() => telling.beat(channel),
             };
-            let Some((line, generation)) = next else { continue };
-            if generation.epoch() != sent.epoch() {
-                return End::Restored;
-            }
+            let line = match next {
+                Next::Line(line) => line,
+                Next::Nothing => continue,
+                Next::Restored => return End::Restored,
+            };
             if let Err(end) = self.send(&line).await {
                 return end;
             }
-            sent = generation;
         }
     }
 

@@ -37,6 +37,12 @@ pub(super) fn sort(addresses: BTreeSet<String>, allow_loopback: bool) -> (BTreeS
     (good, problems)
 }
 
+/// What a cluster has that said these before, and says now that there are those, and perhaps others.
+pub(super) fn beside(before: &BTreeSet<String>, now: BTreeSet<String>) -> BTreeSet<String> {
+    let new = now.into_iter().filter(|address| !before.contains(address));
+    before.iter().cloned().chain(new).take(MOST).collect()
+}
+
 fn problem(message: String) -> Problem {
     Problem { subject: "ingress gateway address".to_owned(), message }
 }
@@ -168,6 +174,15 @@ mod tests {
         let (good, problems) = sort(some(40), false);
         assert_eq!((good.len(), problems.len()), (32, 1));
         assert!(problems[0].message.starts_with("8 addresses"), "{problems:?}");
+    }
+
+    #[test]
+    fn who_does_not_know_withdraws_nothing() {
+        let set = |of: std::ops::Range<usize>| of.map(|n| format!("192.0.2.{n}:1")).collect::<BTreeSet<_>>();
+        assert_eq!(beside(&set(0..2), set(1..3)), set(0..3));
+        assert_eq!(beside(&set(0..0), set(1..3)), set(1..3));
+        let all = beside(&set(50..82), set(0..32));
+        assert_eq!(all, set(50..82), "what is there goes before what is new, and there is a bound");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::{Agent, body::Body, peer::AgentPeer};
 use crate::{
     app::error::{Kind, Refusal},
-    store::inventory::{InventoryMark, InventorySize},
+    sequence::{Mark, Plan, plan},
+    store::inventory::InventorySize,
 };
 use axum::{Json, extract::State};
 use tombolo_model::bounds::whole::{NAMESPACES, NAMESPACES_SIZE, POD_NAMES, SERVICES, SERVICES_SIZE, excess};
@@ -62,7 +63,7 @@ pub(super) async fn inventory(
         let size = tx.inventory_size(org, cluster, pods).await?;
         within(size)?;
     }
-    let mark = InventoryMark { epoch: update.epoch, sequence };
+    let mark = Mark { epoch: update.epoch, sequence };
     tx.set_inventory_mark(org, cluster, &mark).await?;
     tx.commit().await?;
     count("stored");
@@ -119,64 +120,5 @@ fn check(update: &InventoryUpdate) -> Result<i64, Refusal> {
     match i64::try_from(update.sequence) {
         Ok(sequence) if sequence > 0 => Ok(sequence),
         _ => wrong("sequence", "is not a count from 1", "begin at 1 with each epoch"),
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Plan {
-    /// It follows.
-    Store,
-    /// It is stored already.
-    Known,
-    /// What it changes is not here.
-    Resend,
-}
-
-fn plan(stored: Option<&InventoryMark>, epoch: &str, sequence: i64, whole: bool) -> Plan {
-    match stored {
-        Some(mark) if mark.epoch == epoch && sequence <= mark.sequence => {
-            if sequence == mark.sequence {
-                Plan::Known
-            } else {
-                Plan::Resend
-            }
-        }
-        Some(mark) if !whole => {
-            if mark.epoch == epoch && sequence == mark.sequence + 1 {
-                Plan::Store
-            } else {
-                Plan::Resend
-            }
-        }
-        None if !whole => Plan::Resend,
-        _ => Plan::Store,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_what_follows() {
-        let mark = InventoryMark { epoch: "a".into(), sequence: 5 };
-        for (stored, epoch, sequence, whole, expected) in [
-            (None, "a", 1, true, Plan::Store),
-            (None, "a", 1, false, Plan::Resend),
-            (Some(&mark), "a", 6, false, Plan::Store),
-            (Some(&mark), "a", 5, false, Plan::Known),
-            (Some(&mark), "a", 5, true, Plan::Known),
-            (Some(&mark), "a", 4, true, Plan::Resend),
-            (Some(&mark), "a", 7, false, Plan::Resend),
-            (Some(&mark), "a", 9, true, Plan::Store),
-            (Some(&mark), "b", 1, true, Plan::Store),
-            (Some(&mark), "b", 6, false, Plan::Resend),
-        ] {
-            assert_eq!(
-                plan(stored, epoch, sequence, whole),
-                expected,
-                "{stored:?} {epoch} {sequence} {whole}"
-            );
-        }
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct AgentPeer {
 impl AgentPeer {
     /// Asks again whether it still stands, in a newer state of its organization.
     pub(super) fn stands(&self, now: &OrgState) -> bool {
-        now.bundle.stands(&self.peer) && now.clusters.get(&self.peer.id.cluster) == Some(&self.cluster)
+        now.stands(&self.peer) == Some(self.cluster)
     }
 
     /// Asks the database whether it still stands: this replica may be behind.
@@ -68,10 +68,7 @@ impl FromRequestParts<Agent> for AgentPeer {
         })?;
         let revoked = || revoked(&peer);
         let org = agent.deps.view.state_of(&peer.id.trust_domain).ok_or_else(revoked)?;
-        let cluster = *org.clusters.get(&peer.id.cluster).ok_or_else(revoked)?;
-        if !org.bundle.stands(&peer) {
-            return Err(revoked());
-        }
+        let cluster = org.stands(&peer).ok_or_else(revoked)?;
         agent.door.ask(cluster, parts.extensions.get().copied(), agent.deps.clock.now())?;
         parts.extensions.insert(Sender::Agent(org.id, cluster));
         Ok(Self { peer, org, cluster })

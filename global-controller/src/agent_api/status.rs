@@ -34,7 +34,7 @@ pub(super) async fn status(
     let mut tx = agent.deps.store.begin().await?;
     let stored = tx.ingress(org, cluster).await?.ok_or_else(|| peer.revoked())?;
     if status.ingress_unknown {
-        status.ingress.clone_from(&stored);
+        status.ingress = gateway_address::beside(&stored, status.ingress);
     }
     // the addresses are compiled into what peers are told; the rest is only looked at
     if stored != status.ingress {

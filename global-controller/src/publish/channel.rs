@@ -94,39 +94,36 @@ impl Channel {
 
 /// A feed's hold on its channel.
 #[derive(Debug)]
-pub(crate) struct FeedGuard {
+pub struct FeedGuard {
     channel: Arc<Channel>,
 }
 
 impl FeedGuard {
     /// The first lines after the greeting, and the generation that they lead to.
-    pub(crate) fn open(
-        &self,
-        resume: Option<(Generation, Digest)>,
-    ) -> (Vec<FeedLine<ClusterResource>>, Generation) {
+    pub fn open(&self, resume: Option<(Generation, Digest)>) -> (Vec<FeedLine<ClusterResource>>, Generation) {
         let publisher = self.channel.lock();
         (publisher.open(resume), publisher.generation())
     }
 
     /// What is new since `sent`, and the generation that it leads to.
-    pub(crate) fn since(&self, sent: Generation) -> Option<(FeedLine<ClusterResource>, Generation)> {
+    pub fn since(&self, sent: Generation) -> Option<(FeedLine<ClusterResource>, Generation)> {
         let publisher = self.channel.lock();
         Some((publisher.since(sent)?, publisher.generation()))
     }
 
     /// A line that says that we live, and the generation that it leads to.
-    pub(crate) fn beat(&self, sent: Generation) -> (FeedLine<ClusterResource>, Generation) {
+    pub fn beat(&self, sent: Generation) -> (FeedLine<ClusterResource>, Generation) {
         let publisher = self.channel.lock();
         (publisher.beat(sent), publisher.generation())
     }
 
     /// The generation of the last change.
-    pub(crate) fn changed_at(&self) -> Generation {
+    pub fn changed_at(&self) -> Generation {
         self.channel.changed_at()
     }
 
     /// Tells of each generation that has something new.
-    pub(crate) fn watch(&self) -> watch::Receiver<Generation> {
+    pub fn watch(&self) -> watch::Receiver<Generation> {
         self.channel.newest.subscribe()
     }
 }

@@ -2,12 +2,14 @@
 //! channel for each cluster that is fed here.
 //!
 //! [`crate::reconcile`] writes, everybody else reads. A replica that is behind is harmless: generations only rise, and a
-//! receiver refuses an older one.
+//! receiver refuses an older one. Nothing here waits or reads a clock for a decision, so the simulation (`tests/tests/simulation`) runs it as it is.
 
 mod channel;
 mod org;
+mod telling;
 mod view;
 
-pub(crate) use channel::FeedGuard;
-pub(crate) use org::{OrgState, Settle};
-pub(crate) use view::{AttachError, Event, News, View};
+pub use channel::FeedGuard;
+pub use org::{OrgState, Settle};
+pub use telling::{Next, Telling};
+pub use view::{AttachError, Event, News, View};

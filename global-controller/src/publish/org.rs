@@ -13,43 +13,60 @@ use tombolo_model::{
     id::{ClusterId, OrgId},
     snapshot::TrustBundleSpec,
 };
-use tombolo_mtls::TrustBundle;
+use tombolo_mtls::{Peer, TrustBundle};
 
 /// A channel that nobody was fed from for this long is forgotten; the next feed then begins with a snapshot.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 
 /// What a handshake or a request needs to know of an organization: small, and replaced whole.
 #[derive(Debug)]
-pub(crate) struct OrgState {
+pub struct OrgState {
     /// Its id.
-    pub(crate) id: OrgId,
+    pub id: OrgId,
     /// Its trust domain.
-    pub(crate) trust_domain: TrustDomain,
+    pub trust_domain: TrustDomain,
     /// The generation of everything here.
-    pub(crate) generation: Generation,
+    pub generation: Generation,
     /// Whom to believe.
-    pub(crate) bundle: Arc<TrustBundle>,
+    pub bundle: Arc<TrustBundle>,
     /// The same, as agents are told.
-    pub(crate) bundle_spec: Arc<TrustBundleSpec>,
+    pub bundle_spec: Arc<TrustBundleSpec>,
     /// Its clusters in good standing.
-    pub(crate) clusters: Arc<BTreeMap<ClusterName, ClusterId>>,
+    pub clusters: Arc<BTreeMap<ClusterName, ClusterId>>,
+}
+
+impl OrgState {
+    /// The cluster whose agent or gateway this is; `None` for one that is not, or no more, in good standing.
+    #[must_use]
+    pub fn stands(&self, peer: &Peer) -> Option<ClusterId> {
+        let cluster = self.clusters.get(&peer.id.cluster)?;
+        self.bundle.stands(peer).then_some(*cluster)
+    }
 }
 
 /// What the database is to be told of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Settle {
+pub struct Settle {
     /// The generation at which this was worked out.
-    pub(crate) generation: Generation,
+    pub generation: Generation,
     /// Names that want virtual IPs.
-    pub(crate) needed: BTreeSet<GlobalName>,
+    pub needed: BTreeSet<GlobalName>,
     /// Names that have virtual IPs, and are no more.
-    pub(crate) released: BTreeSet<GlobalName>,
+    pub released: BTreeSet<GlobalName>,
 }
 
 impl Settle {
     /// Whether there is nothing to tell.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.needed.is_empty() && self.released.is_empty()
+    }
+
+    /// The names whose virtual IPs go, in a transaction that finds the organization at `now`: none where others wrote since
+    /// this was worked out, for a name may be back.
+    #[must_use]
+    pub fn released_at(&self, now: Generation) -> Option<&BTreeSet<GlobalName>> {
+        (now == self.generation).then_some(&self.released)
     }
 }
 

@@ -23,16 +23,16 @@ const BEHIND: usize = 1024;
 
 /// Something is different in an organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
+pub struct Event {
     /// The organization.
-    pub(crate) org: OrgId,
+    pub org: OrgId,
     /// What.
-    pub(crate) news: News,
+    pub news: News,
 }
 
 /// What is different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub enum News {
     /// It came to another generation.
     Generation(Generation),
     /// Something that takes no generation: which clusters are connected, what their agents say.
@@ -43,7 +43,7 @@ pub(crate) enum News {
 
 /// Why a cluster is not fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AttachError {
+pub enum AttachError {
     /// There is no state for it here, or none that may be published.
     NoState,
     /// It has too many feeds open.
@@ -63,11 +63,17 @@ struct Shared {
 
 /// The read handle. Clones share it.
 #[derive(Clone)]
-pub(crate) struct View(Arc<Shared>);
+pub struct View(Arc<Shared>);
+
+impl Default for View {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl View {
     /// A view without organizations.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(Arc::new(Shared { orgs: RwLock::default(), events: broadcast::Sender::new(BEHIND) }))
     }
 
@@ -76,29 +82,29 @@ impl View {
     }
 
     /// The organizations held here, and the generation of each.
-    pub(crate) fn generations(&self) -> HashMap<OrgId, Generation> {
+    pub fn generations(&self) -> HashMap<OrgId, Generation> {
         let orgs = self.0.orgs.read().unwrap_or_else(PoisonError::into_inner);
         orgs.by_id.iter().map(|(id, org)| (*id, org.generation())).collect()
     }
 
     /// An organization's small state.
-    pub(crate) fn state(&self, org: OrgId) -> Option<Arc<OrgState>> {
+    pub fn state(&self, org: OrgId) -> Option<Arc<OrgState>> {
         Some(self.org(org)?.state())
     }
 
     /// The small state of the organization with this trust domain.
-    pub(crate) fn state_of(&self, trust_domain: &TrustDomain) -> Option<Arc<OrgState>> {
+    pub fn state_of(&self, trust_domain: &TrustDomain) -> Option<Arc<OrgState>> {
         let orgs = self.0.orgs.read().unwrap_or_else(PoisonError::into_inner);
         Some(orgs.by_domain.get(trust_domain)?.state())
     }
 
     /// Tells of each new state of an organization; the sender is gone once the organization is.
-    pub(crate) fn watch(&self, org: OrgId) -> Option<watch::Receiver<Arc<OrgState>>> {
+    pub fn watch(&self, org: OrgId) -> Option<watch::Receiver<Arc<OrgState>>> {
         Some(self.org(org)?.watch())
     }
 
     /// Reads what was compiled of an organization. Do it quickly: its next generation waits.
-    pub(crate) fn with<T>(&self, org: OrgId, read: impl FnOnce(&Incremental, Generation) -> T) -> Option<T> {
+    pub fn with<T>(&self, org: OrgId, read: impl FnOnce(&Incremental, Generation) -> T) -> Option<T> {
         Some(self.org(org)?.with(read))
     }
 
@@ -106,24 +112,24 @@ impl View {
     ///
     /// # Errors
     /// [`AttachError`].
-    pub(crate) fn attach(&self, org: OrgId, cluster: ClusterId) -> Result<FeedGuard, AttachError> {
+    pub fn attach(&self, org: OrgId, cluster: ClusterId) -> Result<FeedGuard, AttachError> {
         let channel = self.org(org).and_then(|org| org.channel(cluster)).ok_or(AttachError::NoState)?;
         channel.attach().ok_or(AttachError::TooMany)
     }
 
     /// Everything held, for people who look for a fault.
-    pub(crate) fn dump(&self) -> serde_json::Value {
+    pub fn dump(&self) -> serde_json::Value {
         let orgs = self.0.orgs.read().unwrap_or_else(PoisonError::into_inner);
         orgs.by_id.values().map(|org| org.dump()).collect()
     }
 
     /// Tells of every change of every organization. A reader that missed some reads what it wants anew.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.0.events.subscribe()
     }
 
     /// Waits until this replica holds `generation` of the organization; whether it does in time. Cancel-safe.
-    pub(crate) async fn wait_for(&self, org: OrgId, generation: Generation, limit: Duration) -> bool {
+    pub async fn wait_for(&self, org: OrgId, generation: Generation, limit: Duration) -> bool {
         let mut events = self.subscribe();
         let reached = async {
             loop {
@@ -138,11 +144,7 @@ impl View {
     }
 
     /// Takes a whole organization. The clusters fed here that have something new.
-    pub(crate) fn put(
-        &self,
-        world: World,
-        generation: Generation,
-    ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
+    pub fn put(&self, world: World, generation: Generation) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
         let (id, domain) = (world.organization.id, world.organization.trust_domain.clone());
         let told = match self.org(id) {
             Some(org) => org.replace(&world, generation)?,
@@ -159,7 +161,7 @@ impl View {
     }
 
     /// Takes changes of an organization that is held. The clusters fed here that have something new.
-    pub(crate) fn apply(
+    pub fn apply(
         &self,
         org: OrgId,
         changes: Vec<Change>,
@@ -172,7 +174,7 @@ impl View {
     }
 
     /// Forgets an organization. Its feeds end.
-    pub(crate) fn remove(&self, org: OrgId) {
+    pub fn remove(&self, org: OrgId) {
         {
             let mut orgs = self.0.orgs.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(held) = orgs.by_id.remove(&org) {
@@ -183,12 +185,12 @@ impl View {
     }
 
     /// What the database is to be told of an organization's names; `None` where it knows.
-    pub(crate) fn settle(&self, org: OrgId) -> Option<Settle> {
+    pub fn settle(&self, org: OrgId) -> Option<Settle> {
         self.org(org)?.settle()
     }
 
     /// Tells that something is different that takes no generation.
-    pub(crate) fn status(&self, org: OrgId) {
+    pub fn status(&self, org: OrgId) {
         self.tell(org, News::Status);
     }
 

@@ -271,11 +271,11 @@ impl Driver {
                 "the pool of virtual IPs is used up: these names get none; an installation with a larger --vip-pool is needed"
             );
         }
-        // a name may be back by now: then the next round sees that
-        let mut released = 0;
-        if generation == settle.generation {
-            released = tx.release_vips(org, &settle.released, now).await?;
-        }
+        // where a name may be back by now, the next round sees that
+        let released = match settle.released_at(generation) {
+            Some(names) => tx.release_vips(org, names, now).await?,
+            None => 0,
+        };
         let wrote = done.given > 0 || released > 0 || generation > settle.generation;
         let taken: Option<Generation> = tx.commit().await?.remove(&org);
         if let Some(generation) = taken {

@@ -1,6 +1,7 @@
 //! What clusters report.
 
 use super::{Change, Error, Tx};
+use crate::sequence::Mark;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -9,15 +10,6 @@ use tombolo_model::{
     id::{ClusterId, OrgId},
     inventory::{NamespaceRecord, ServiceKey, ServiceRecord},
 };
-
-/// The last update of a cluster's inventory that was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InventoryMark {
-    /// The agent's process.
-    pub(crate) epoch: String,
-    /// Its count.
-    pub(crate) sequence: i64,
-}
 
 /// How much a cluster has told in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +30,7 @@ impl Tx {
         &mut self,
         org: OrgId,
         cluster: ClusterId,
-    ) -> Result<Option<Option<InventoryMark>>, Error> {
+    ) -> Result<Option<Option<Mark>>, Error> {
         let row = sqlx::query!(
             "SELECT inventory_epoch, inventory_sequence FROM clusters
              WHERE org_id = $1 AND id = $2 AND revoked_at IS NULL FOR NO KEY UPDATE",
@@ -48,7 +40,7 @@ impl Tx {
         .fetch_optional(self.conn())
         .await?;
         Ok(row.map(|row| match (row.inventory_epoch, row.inventory_sequence) {
-            (Some(epoch), Some(sequence)) => Some(InventoryMark { epoch, sequence }),
+            (Some(epoch), Some(sequence)) => Some(Mark { epoch, sequence }),
             _ => None,
         }))
     }
@@ -58,7 +50,7 @@ impl Tx {
         &mut self,
         org: OrgId,
         cluster: ClusterId,
-        mark: &InventoryMark,
+        mark: &Mark,
     ) -> Result<(), Error> {
         sqlx::query!(
             "UPDATE clusters SET inventory_epoch = $3, inventory_sequence = $4 WHERE org_id = $1 AND id = $2",

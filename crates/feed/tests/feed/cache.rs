@@ -53,6 +53,7 @@ async fn a_damaged_file_is_reported_ignored_and_replaced() {
         (good[..good.len() - 20].to_owned(), "not a kept state"),
         (good.replace("15443", "15444"), "does not have its digest"),
         (good.replace("\"format\":1", "\"format\":9"), "another version"),
+        (good.replace("\"generation\":4", "\"generation\":9"), "another generation"),
     ] {
         std::fs::write(&file, bad).unwrap();
         let running = Running::start(&socket.socket, kept_in(folder.path()));
@@ -113,4 +114,14 @@ fn what_lies_in_the_way_is_neither_followed_nor_written_to() {
     std::fs::write(&beside, "half of a sta").unwrap();
     cache::store(&file, Generation::new(5), &peers(&[1])).unwrap();
     assert_eq!(cache::load::<ClusterResource>(&file).unwrap().unwrap().0, Generation::new(5));
+}
+
+#[test]
+fn what_an_older_version_kept_is_read() {
+    let mut kept = Vec::new();
+    cache::write(&mut kept, Generation::new(4), &peers(&[1])).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    json.as_object_mut().unwrap().remove("seal").expect("it is there now");
+    let read = cache::read::<ClusterResource>(std::path::Path::new("kept"), json.to_string().as_bytes());
+    assert_eq!(read.unwrap(), (Generation::new(4), peers(&[1])));
 }
