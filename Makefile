@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters measure-discovery test-mcs test-chart
+.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters bench measure-discovery test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
+
+bench: ## our gateways and DNS beside Envoy, HAProxy, CoreDNS and unbound, as root: a table after 20 minutes (tests/bench/README.md)
+	tests/bench/run
 
 measure-discovery: ## what an agent takes to know 5,000 services and 50,000 endpoints of an API server: printed, after minutes
 	tests/bench/discovery
