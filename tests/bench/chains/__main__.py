@@ -13,7 +13,7 @@ import report
 from book import Book
 from network import Network
 from options import Options
-from process import resident, stop_all
+from process import others, resident, stop_all
 from tombolo import Tombolo
 
 BEGIN = time.monotonic()
@@ -30,11 +30,15 @@ def main():
         sys.exit(str(error))
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    before = others()
+    if before > report.QUIET:
+        say(f"other programs keep {before:.1f} processors busy: what is measured now says little")
     with tempfile.TemporaryDirectory(prefix="tombolo-bench-") as home:
         try:
-            text = run(options, home)
+            book, took = run(options, home), time.monotonic() - BEGIN
         finally:
             stop_all()
+    text = report.text(options, book, took, (before, others()))
     print(text)
     if "BENCH_REPORT" in os.environ:
         with open(os.environ["BENCH_REPORT"], "w") as file:
@@ -67,7 +71,7 @@ def run(options, home):
     rounds(options, chains, book)
     if of_names:
         the_names(options, tombolo, home, chains, book)
-    return report.text(options, book, time.monotonic() - BEGIN)
+    return book
 
 
 def rounds(options, chains, book):

@@ -88,7 +88,7 @@ class Peers:
         with open(config, "w") as file:
             file.write(f"""global
   nbthread 2
-  maxconn 20000
+  maxconn 4000
   log stdout format raw local0
 defaults
   mode tcp

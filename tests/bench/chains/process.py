@@ -109,5 +109,12 @@ def busy():
     return busy_s(read("/proc/stat"))
 
 
+def others(seconds=2):
+    """How many processors are busy, seen for a while in which this program does nothing."""
+    before, began = busy(), time.monotonic()
+    time.sleep(seconds)
+    return (busy() - before) / (time.monotonic() - began)
+
+
 def resident(pid):
     return resident_mib(read(f"/proc/{pid}/status"))

@@ -18,6 +18,8 @@ COLUMNS = {
     "machine": "machine CPU µs each", "cpu_gib": "proxy CPU s per GiB", "machine_gib": "machine CPU s per GiB",
     "cpu_million": "CPU s per 1,000,000", "failed": "failed of 1,000,000",
     "idle": "MiB", "open": "MiB with 1,000 connections", "many": "MiB with 10,000 names"}
+# As many processors may be busy with other things.
+QUIET = 0.1
 # Shown beside what there is without any proxy, too.
 COMPARED = {"rate", "gib", "p50", "p99", "machine", "machine_gib"}
 
@@ -72,7 +74,13 @@ def _said(command, word=""):
     return next((line.strip() for line in (done.stdout + done.stderr).splitlines() if word in line.lower()), "unknown")
 
 
-def setting(options, took):
+def _besides(busy):
+    """What other programs took before the run and after it."""
+    text = "other programs kept %.2f processors busy before the run, %.2f after it" % busy
+    return text if max(busy) <= QUIET else f"**not to be trusted: {text}**"
+
+
+def setting(options, took, busy):
     """Commit, machine and programs."""
     from peers import ENVOY
     from tombolo import program
@@ -82,6 +90,7 @@ def setting(options, took):
     lines = [
         f"commit {commit}{', changed' if changed else ''}",
         f"{cpu[0] if cpu else 'processor unknown'}, {os.cpu_count()} cores, Linux {os.uname().release}",
+        _besides(busy),
         f"{options.rounds} rounds of {options.seconds} s each, {took:.0f} s in all",
         ", ".join([_said([program("tombolo-gateway"), "--version"]), _said([ENVOY, "--version"], "version").split("version: ")[-1] + " (Envoy)",
                    _said(["haproxy", "-v"]), _said(["nginx", "-v"]), _said(["unbound", "-V"])]),
@@ -89,5 +98,5 @@ def setting(options, took):
     return "".join(f"- {line}\n" for line in lines)
 
 
-def text(options, book, took):
-    return f"{setting(options, took)}\n## Targets\n\n{verdicts(book, targets())}\n## Figures\n{figures(book)}"
+def text(options, book, took, busy):
+    return f"{setting(options, took, busy)}\n## Targets\n\n{verdicts(book, targets())}\n## Figures\n{figures(book)}"

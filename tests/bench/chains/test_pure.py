@@ -106,6 +106,11 @@ class Figures(unittest.TestCase):
 """)
 
 
+    def test_a_busy_machine_is_said(self):
+        self.assertNotIn("trusted", report._besides((0.02, 0.1)))
+        self.assertIn("not to be trusted", report._besides((0.02, 0.5)))
+
+
 class Targets(unittest.TestCase):
     def book(self, measure, column, rows):
         book = Book()
