@@ -61,10 +61,13 @@ def run(options, home):
             tombolo.is_end_to_end()
         chains.append(chain)
     say("all chains answer")
+    if os.environ.get("BENCH_HOLD", "0") != "0":
+        hold(chains)
     book = Book()
     if "memory" in options.measures:
         for chain in chains:
             measure.memory(chain, "idle", book)
+            measure.memory(chain, "own", book, "RssAnon")
         for chain in chains:
             measure.memory_of_connections(chain, book)
         say("memory")
@@ -72,6 +75,17 @@ def run(options, home):
     if of_names:
         the_names(options, tombolo, home, chains, book)
     return book
+
+
+def hold(chains):
+    """Nothing is measured for a while: for people who look at a chain with tools of their own."""
+    for chain in chains:
+        print("%s: ip netns exec %s wrk -t2 -c64 -d10s http://%s:%d/" % (chain.name, chain.namespace, *chain.to),
+              *(f"{role}={pid}" for role, pid in chain.proxies), flush=True)
+    try:
+        time.sleep(float(os.environ["BENCH_HOLD"]))
+    except KeyboardInterrupt:
+        pass
 
 
 def rounds(options, chains, book):

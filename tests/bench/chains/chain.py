@@ -16,6 +16,6 @@ class Chain:
         """Seconds of processor time that its proxies took so far, and all of the machine."""
         return sum(used(pid) for _, pid in self.proxies), busy()
 
-    def memory(self):
+    def memory(self, what="VmRSS"):
         """Resident memory of each, in MiB."""
-        return {role: resident(pid) for role, pid in self.proxies}
+        return {role: resident(pid, what) for role, pid in self.proxies}

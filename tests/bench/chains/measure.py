@@ -67,9 +67,9 @@ def _bulk(what, chain, seconds, streams, book):
         "gib": gib / took, "cpu_gib": (proxies_after - proxies) / gib, "machine_gib": (machine_after - machine) / gib})
 
 
-def memory(chain, column, book):
+def memory(chain, column, book, what="VmRSS"):
     """Memory of its proxies: of all together, and of each."""
-    all_of = chain.memory()
+    all_of = chain.memory(what)
     if all_of:
         book.note("memory", chain.name, {column: sum(all_of.values())})
     if len(all_of) > 1:

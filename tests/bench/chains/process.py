@@ -91,9 +91,9 @@ def busy_s(stat):
     return (user + nice + system + irq + softirq) / _TICKS
 
 
-def resident_mib(status):
-    """Resident memory: of /proc/PID/status."""
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+def resident_mib(status, what="VmRSS"):
+    """Resident memory: of /proc/PID/status. RssAnon: what of it is no file's, as a program's own code is."""
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{what}:")) / 1024
 
 
 def read(path):
@@ -116,5 +116,5 @@ def others(seconds=2):
     return (busy() - before) / (time.monotonic() - began)
 
 
-def resident(pid):
-    return resident_mib(read(f"/proc/{pid}/status"))
+def resident(pid, what="VmRSS"):
+    return resident_mib(read(f"/proc/{pid}/status"), what)

@@ -69,7 +69,8 @@ class Said(unittest.TestCase):
     def test_proc(self):
         self.assertEqual(process.used_s("4321 (a (b) c) S 1 4321 4321 0 -1 4194560 1 2 3 4 150 50 7 8 20 0"), 200 / process._TICKS)
         self.assertEqual(process.busy_s("cpu  100 10 90 5000 40 0 100 7 0 0\ncpu0 1 1"), 300 / process._TICKS)
-        self.assertEqual(process.resident_mib("Name:\tx\nVmHWM:\t  9000 kB\nVmRSS:\t    2560 kB\n"), 2.5)
+        status = "Name:\tx\nVmHWM:\t  9000 kB\nVmRSS:\t    2560 kB\nRssAnon:\t    1024 kB\n"
+        self.assertEqual((process.resident_mib(status), process.resident_mib(status, "RssAnon")), (2.5, 1))
 
 
 class Figures(unittest.TestCase):
