@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak measure-discovery test-mcs test-chart
+.PHONY: help check test deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak bench measure-discovery test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ test-upgrade: deps-test build ## from an older build to this one, each part alon
 
 soak: deps-test build ## faults from a seeded plan under load for SOAK_MINUTES=30, every byte compared, memory flat; SOAK_SEED=… again the same, SOAK_KILLS=1000 random kills first (docs/reliability.md)
 	SOAK_MINUTES=$${SOAK_MINUTES:-30} scripts/with-postgres $(CARGO) test --workspace --test chaos -- --nocapture --exact soak::it_goes_on_for_a_while
+
+bench: ## our gateways and DNS beside Envoy, HAProxy, CoreDNS and unbound, as root: a table after 20 minutes (tests/bench/README.md)
+	tests/bench/run
 
 measure-discovery: ## what an agent takes to know 5,000 services and 50,000 endpoints of an API server: printed, after minutes
 	tests/bench/discovery
