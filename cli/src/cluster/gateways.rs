@@ -66,7 +66,7 @@ mod tests {
         let last = |gateways: &[Value]| {
             let (head, rows) = table(&json!({ "gateways": gateways })).unwrap();
             assert!(rows.iter().all(|row| row.len() == head.len()));
-            let last = |row: Vec<(Mood, String)>| row.into_iter().last().unwrap().1;
+            let last = |mut row: Vec<(Mood, String)>| row.pop().unwrap().1;
             (head.last().copied().unwrap(), rows.into_iter().map(last).collect::<Vec<_>>())
         };
         // an older one says nothing

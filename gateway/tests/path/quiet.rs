@@ -98,7 +98,7 @@ async fn what_is_quiet_ends_in_order_and_what_is_under_way_goes_on_until_it_is_c
             (("ok".to_owned(), None), 1),
             (("ok".to_owned(), Some(quiet)), 2),
         ];
-        assert_eq!(log(gateway, 4).await, ends.into(), "{role}");
+        assert_eq!(log(gateway, 4).await, BTreeMap::from(ends), "{role}");
     }
 }
 
