@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak bench measure-discovery test-mcs test-chart
+.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak bench measure-discovery test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ check: ## formatting, lints, types
 
 test: deps-test check ## what CI runs: lints, the tests, the demo checked from outside, the agent against a true API server, the charts, two real clusters
 	scripts/test
+
+test-all: deps-test check ## the same, and all tests on the real clusters, faults too: half an hour more
+	scripts/test all
 
 deny: ## the dependency policy (deny.toml), with cargo-deny, which is built where it is missing
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
