@@ -34,6 +34,8 @@ class Program:
             raise RuntimeError(f"{self.name} ended with {self.process.returncode}:\n{said}")
 
     def stop(self):
+        if self in _running:
+            _running.remove(self)
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -44,9 +46,8 @@ class Program:
 
 
 def stop_all():
-    for program in reversed(_running):
-        program.stop()
-    _running.clear()
+    while _running:
+        _running[-1].stop()
 
 
 atexit.register(stop_all)

@@ -17,7 +17,8 @@ COLUMNS = {
     "rate": "per s", "gib": "GiB/s", "p50": "p50 ms", "p99": "p99 ms", "p999": "p99.9 ms", "cpu": "proxy CPU µs each",
     "machine": "machine CPU µs each", "cpu_gib": "proxy CPU s per GiB", "machine_gib": "machine CPU s per GiB",
     "cpu_million": "CPU s per 1,000,000", "failed": "failed of 1,000,000",
-    "idle": "MiB", "own": "of it of no file", "open": "MiB with 1,000 connections", "many": "MiB with 10,000 names"}
+    "idle": "MiB", "own": "of it of no file", "open": "MiB with 1,000 connections", "many": "MiB with 10,000 names",
+    "fresh": "the same, started anew"}
 # As many processors may be busy with other things.
 QUIET = 0.1
 # Shown beside what there is without any proxy, too.

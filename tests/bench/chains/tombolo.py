@@ -26,7 +26,8 @@ def program(name):
 
 class Tombolo:
     def __init__(self, network, home, chains):
-        self.network, self.home, self.programs, self.kubernetes = network, os.path.join(home, "tombolo"), {}, None
+        self.network, self.home = network, os.path.join(home, "tombolo")
+        self.programs, self.commands, self.kubernetes = {}, {}, None
         os.makedirs(self.home)
         os.chmod(home, 0o711)  # PostgreSQL runs as another user and must get through
         os.chmod(self.home, 0o711)
@@ -86,6 +87,13 @@ class Tombolo:
         last = f"{manifest.many_name(count - 1)}.{MANY_DOMAIN}"
         until("the last name has an address", lambda: dns.ask(self.names(), last), 180)
 
+    def restart(self):
+        """The gateways and the agent of the callers' cluster, and the gateways of the servers', anew, on what they left."""
+        for name in ("cluster-3 agent", "cluster-2 ingress", "cluster-2 sidecar", "cluster-3 egress", "cluster-3 sidecar"):
+            if name in self.programs:
+                self.programs[name][0].stop()
+                self._run(name, self.commands[name])
+
     def names(self):
         """Where the callers' cluster answers DNS."""
         host, _, port = self.programs["cluster-3 agent"][1]["dns"].rpartition(":")
@@ -143,9 +151,11 @@ class Tombolo:
 
     def _run(self, name, command):
         base = self._path(name.replace(" ", "-"))
+        if os.path.exists(f"{base}.json"):
+            os.remove(f"{base}.json")
         running = Program(name, [*command, "--ready-file", f"{base}.json"], f"{base}.log")
         ready = until(f"{name} is ready", lambda: json.loads(read(f"{base}.json")))
-        self.programs[name] = running, ready
+        self.programs[name], self.commands[name] = (running, ready), command
         return ready
 
 
