@@ -4,3 +4,4 @@
 pub mod history;
 pub mod loopback;
 pub mod rights;
+pub mod scale;
