@@ -76,7 +76,8 @@ async fn upgraded(order: &[&str]) {
     for cluster in 1..=3 {
         let path = format!("/organizations/acme/clusters/cluster-{cluster}/status");
         let whole = |status: &Value| {
-            status["state"] == "connected" && status["applied_generation"] == status["current_generation"]
+            status["state"] == "connected"
+                && status["applied_generation"].as_u64() >= status["current_generation"].as_u64()
         };
         until("the cluster follows", SOON, || world.api.get(&path), whole).await;
     }
