@@ -28,7 +28,7 @@ use std::{
 };
 
 /// Seeds of `make test`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 50;
 /// Things that happen before everything is healed.
 const STEPS: usize = 1500;
 
