@@ -27,7 +27,7 @@ use crate::{
 };
 use rustls_pki_types::ServerName;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -35,12 +35,15 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpStream, time::timeout};
-use tombolo_model::{Proximity, SpiffeId, snapshot::EndToEnd};
+use tombolo_model::{ClusterName, Proximity, SpiffeId, snapshot::EndToEnd};
 use tombolo_mtls::{Credentials, Expect, client_config};
 use tombolo_runtime::places::Source;
 
 /// The protocol of the workloads' own sessions in TLS (ALPN).
 pub const INNER_ALPN: &[u8] = b"tombolo/1";
+
+/// How much later than an egress gateway this one may hear of a cluster.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// A captured connection.
 #[derive(Debug)]
@@ -139,6 +142,10 @@ async fn open(
     record.tls = Some(tunnel.tls);
     ticket.relies_on(&tunnel.peer, shared.bundle.get().as_deref())?;
     ticket.relies_on_cluster(&answer.cluster);
+    let table = table_with(shared, original.ip().to_canonical(), &answer.cluster).await.unwrap_or(table);
+    let route = table.route_to(original.ip().to_canonical()).ok_or_else(|| {
+        Refusal::new(Reason::NoRoute, format!("the name of {original} is gone since the call began"))
+    })?;
     let end = inside(shared, ticket, record, route, &credentials, stream, &answer).await?;
     ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
     Ok(Path { end, _load: load })
@@ -160,6 +167,24 @@ async fn certified(shared: &Shared, table: &RouteTable, source: &SpiffeId) -> Re
         Ok(_) => Ok(credentials),
         Err(_) => Err(late()),
     }
+}
+
+/// The first table, of now and of the moment after, by which that cluster serves the address. The egress gateway that chose it and this gateway
+/// hear of a cluster from the same agent, but not in the same instant: it may be ahead.
+async fn table_with(shared: &Shared, address: IpAddr, cluster: &ClusterName) -> Option<Arc<RouteTable>> {
+    let serves =
+        |table: &RouteTable| table.route_to(address).is_some_and(|route| route.target(cluster).is_some());
+    let mut changed = shared.changed();
+    let found = async {
+        loop {
+            let table = shared.table.load_full();
+            if serves(&table) {
+                return Some(table);
+            }
+            changed.changed().await.ok()?;
+        }
+    };
+    timeout(MOMENT, found).await.ok().flatten()
 }
 
 type Opened = (StreamEnd, Answer, Arc<Tunnel>, Load<Arc<str>>);

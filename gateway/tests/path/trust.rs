@@ -24,8 +24,13 @@ use tombolo_gateway::{
     trace::Trace,
     tunnel::Dialer,
 };
-use tombolo_model::{GatewayRole, Generation, SpiffeId, health::Health, snapshot::EndToEnd};
+use tombolo_model::{
+    GatewayRole, Generation, SpiffeId,
+    health::Health,
+    snapshot::{EndToEnd, GatewayResource, RouteSpec},
+};
 use tombolo_mtls::Credentials;
+use tombolo_testkit::wait::until;
 
 /// A connection that is refused is reset, and the caller's log says why.
 async fn refused(world: &World, why: &str, hop: Option<&str>) {
@@ -98,6 +103,33 @@ async fn where_a_sidecar_leaves_its_application_is_reached_without_it() {
     assert_eq!(world.sites["c1"].sidecar.line(3).await["end_to_end"], false);
 }
 
+/// As when a cluster joins again: the egress gateway leads to it, and the sidecar hears of it a moment later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_the_sidecar_is_yet_to_hear_of_is_waited_for() {
+    let world = two_clusters().await;
+    world.publish();
+    let site = &world.sites["c1"];
+    let all = world.resources("c1");
+    let mut older = all.clone();
+    for resource in older.values_mut() {
+        if let GatewayResource::Route(route) = resource {
+            let route = RouteSpec { targets: Vec::new(), ..RouteSpec::clone(route) };
+            *resource = GatewayResource::Route(route.into());
+        }
+    }
+    site.sidecar.shared.apply(&older).unwrap();
+    let late = async {
+        let carried = || async { site.egress.shared.status(Generation::ZERO).connections };
+        until("the egress gateway leads to it", LONG, carried, |count| *count > 0).await;
+        site.sidecar.shared.apply(&all).unwrap();
+    };
+    let (answer, ()) = tokio::join!(ask(world.call("c1").await, b"hello"), late);
+    assert_eq!(answer.unwrap(), b"hello");
+    // for a moment, and no longer
+    site.sidecar.shared.apply(&older).unwrap();
+    refused(&world, "wrong_identity", None).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_without_a_workload_is_refused() {
     let world = two_clusters().await;
@@ -122,7 +154,7 @@ async fn an_ingress_of_another_cluster_is_not_believed() {
     world.spec.ingress.insert(cluster("c2"), [stolen.clone()].into());
     world.publish();
     let health = || async { world.sites["c1"].egress.shared.health.report() };
-    let report = tombolo_testkit::wait::until("probe", LONG, health, |report| {
+    let report = until("probe", LONG, health, |report| {
         report.get(&cluster("c2")).is_some_and(|peers| peers[&stolen].error.is_some())
     });
     let report = report.await;
@@ -155,7 +187,7 @@ async fn what_is_told_of_an_address_is_whether_a_gateway_is_there() {
         let failed = |state: &tombolo_wire::message::PeerState| state.error.is_some();
         peers.len() == 2 && peers.values().all(failed)
     };
-    let known = tombolo_testkit::wait::until("probes", LONG, health, failed).await;
+    let known = until("probes", LONG, health, failed).await;
     assert_ne!(known[&talks].error, known[&nobody].error, "people of this cluster see what is wrong");
     let told = shared.status(Generation::default()).peers.remove(&cluster("c2")).unwrap();
     assert_eq!(told[&talks], told[&nobody], "others do not");
@@ -175,7 +207,7 @@ async fn this_clusters_own_addresses_are_left_alone_and_all_may_know() {
     };
     let rule =
         |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("this cluster's own"));
-    tombolo_testkit::wait::until("the rule", LONG, told, rule).await;
+    until("the rule", LONG, told, rule).await;
 }
 
 /// Nor by names: what one leads to is dialled as if it had been named itself.
@@ -195,7 +227,7 @@ async fn a_name_is_no_way_around_the_pace() {
         state.error
     };
     let waits = |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("waits"));
-    tombolo_testkit::wait::until("the pace", LONG, error, waits).await;
+    until("the pace", LONG, error, waits).await;
 }
 
 /// Dials a gateway as somebody, and asks for something.

@@ -41,7 +41,7 @@ pub(crate) struct Gateway {
     pub(crate) was_known: bool,
     heard: Heard,
     /// Which of the states that its agent could give it has.
-    at: usize,
+    pub(crate) at: usize,
 }
 
 impl Gateway {

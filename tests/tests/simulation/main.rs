@@ -28,9 +28,9 @@ use std::{
 };
 
 /// Seeds of `make test`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 50;
 /// Things that happen before everything is healed.
-const STEPS: usize = 400;
+const STEPS: usize = 1500;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()

@@ -157,8 +157,8 @@ impl Site {
     /// What all of this came to, to see whether anything goes on.
     pub(crate) fn stands(&self) -> Vec<u64> {
         let agent = self.agent.process.as_ref().map(|process| process.generation().get());
-        let gateways =
-            self.gateways.iter().map(|gateway| gateway.state().map(|(generation, _)| generation.get()));
+        // not their generations: those rise with each time that the agent works out the same
+        let gateways = self.gateways.iter().map(|gateway| u64::try_from(gateway.at).ok());
         let reporting = u64::from(self.agent.is_reporting());
         std::iter::once(agent).chain(gateways).map(Option::unwrap_or_default).chain([reporting]).collect()
     }
