@@ -304,10 +304,11 @@ impl Cluster {
         self.programs.retain(|(name, _)| *name != role);
     }
 
-    /// The access log of a gateway, line by line.
+    /// The access log of a gateway, line by line; the last one may be on its way, and is none yet.
     pub(crate) fn access_log(&self, role: &str) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.path(&format!("{role}-access.log"))).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
     /// Kills the egress or ingress gateway and starts it again; the cache of the one before is there.

@@ -95,9 +95,8 @@ fn an_application_of_a_pod_reaches_the_name_over_both_families(clusters: &Cluste
 async fn the_servers_log_names_the_caller(clusters: &Clusters) {
     let caller = "/cluster/c1/ns/default/sa/caller";
     let look = || {
-        let log = std::fs::read_to_string(clusters.two.path("sidecar-access.log")).unwrap_or_default();
-        let named = log.lines().any(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        let log = clusters.two.access_log("sidecar");
+        let named = log.iter().any(|line| {
             let source = line["source"].as_str().unwrap_or_default();
             line["source_verified"] == true && source.starts_with("spiffe://") && source.ends_with(caller)
         });
