@@ -116,8 +116,9 @@ async fn open(
     original: SocketAddr,
     trace: Trace,
 ) -> Result<Path, Refusal> {
+    let address = original.ip().to_canonical();
     let table = shared.table.load_full();
-    let route = table.route_to(original.ip().to_canonical());
+    let route = table.route_to(address);
     record.name = route.map(|route| route.name.clone());
     record.port = Some(original.port());
     let source = source?;
@@ -142,8 +143,8 @@ async fn open(
     record.tls = Some(tunnel.tls);
     ticket.relies_on(&tunnel.peer, shared.bundle.get().as_deref())?;
     ticket.relies_on_cluster(&answer.cluster);
-    let table = table_with(shared, original.ip().to_canonical(), &answer.cluster).await.unwrap_or(table);
-    let route = table.route_to(original.ip().to_canonical()).ok_or_else(|| {
+    let table = table_with(shared, address, &answer.cluster).await.unwrap_or(table);
+    let route = table.route_to(address).ok_or_else(|| {
         Refusal::new(Reason::NoRoute, format!("the name of {original} is gone since the call began"))
     })?;
     let end = inside(shared, ticket, record, route, &credentials, stream, &answer).await?;

@@ -5,30 +5,17 @@ use crate::health::newcomers::Pace;
 use ipnet::IpNet;
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 use tokio::net::{TcpStream, lookup_host};
-use tombolo_model::ClusterName;
+use tombolo_model::{ClusterName, Special};
 
 /// Addresses of one peer that are used; more of them are passed over.
 pub const PEER_ADDRESSES: usize = 32;
 
 /// Addresses of one name that are tried; more of them are passed over.
 const NAME_ADDRESSES: usize = 8;
-
-/// Where clouds have what only their machines may ask: credentials, and how the machine is set up. Others are link-local.
-const CLOUDS: [IpAddr; 5] = [
-    // AWS, its metadata, names and time
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
-    // Azure
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    // Alibaba
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    // Oracle
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-];
 
 /// Whose word an address is.
 #[derive(Clone, Debug)]
@@ -89,22 +76,18 @@ impl Reach {
             Self::Peer { loopback, never } => (loopback, never),
         };
         let address = address.to_canonical();
-        let kind = match address {
-            IpAddr::V4(v4) if v4.octets()[0] == 0 => "an unspecified",
-            IpAddr::V4(v4) if v4.is_broadcast() => "a broadcast",
-            IpAddr::V4(v4) if v4.is_link_local() => "a link-local",
-            IpAddr::V6(v6) if v6.is_unspecified() => "an unspecified",
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local",
-            ip if ip.is_multicast() => "a multicast",
-            ip if ip.is_loopback() => match loopback {
-                true => return Ok(()),
-                false => "a loopback",
-            },
-            ip if CLOUDS.contains(&ip) => "a cloud's own",
+        let kind = match Special::of(address) {
+            Some(Special::Loopback) if *loopback => return Ok(()),
+            Some(Special::Unspecified) => "an unspecified",
+            Some(Special::Loopback) => "a loopback",
+            Some(Special::LinkLocal) => "a link-local",
+            Some(Special::Broadcast) => "a broadcast",
+            Some(Special::Multicast) => "a multicast",
+            Some(Special::Cloud) => "a cloud's own",
             // reserved for ever, and what names of ours have
-            IpAddr::V4(v4) if v4.octets()[0] >= 240 => "a virtual",
-            ip if never.iter().any(|range| range.contains(&ip)) => "this cluster's own",
-            _ => return Ok(()),
+            None if matches!(address, IpAddr::V4(v4) if v4.octets()[0] >= 240) => "a virtual",
+            None if never.iter().any(|range| range.contains(&address)) => "this cluster's own",
+            None => return Ok(()),
         };
         Err(Forbidden { address, kind })
     }

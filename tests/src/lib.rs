@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows test functions only")]
 
 pub mod dice;
+mod faults;
 pub mod history;
 pub mod loopback;
 pub mod rights;

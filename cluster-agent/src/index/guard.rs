@@ -9,23 +9,11 @@ use std::{
     borrow::Cow,
     collections::BTreeSet,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
-use tombolo_model::{AccountName, inventory::ServiceKey};
+use tombolo_model::{AccountName, Special, inventory::ServiceKey};
 
-/// Where clouds have what only their machines may ask: credentials, and how the machine is set up. Others are link-local.
-const CLOUDS: [IpAddr; 5] = [
-    // AWS
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
-    // Azure
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    // Alibaba
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    // Oracle
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-];
 /// Addresses that are said of one slice.
 const SAID: usize = 3;
 
@@ -135,18 +123,16 @@ impl Guard {
             }
             None => pods.of(&slice.namespace).any(|pod| pod.addresses.contains(&endpoint.address)),
         };
-        let always = match address {
-            ip if ip.is_unspecified() => Some(Why::Unspecified),
-            IpAddr::V4(ip) if ip.octets()[0] == 0 => Some(Why::Unspecified),
-            ip if ip.is_loopback() => Some(Why::Loopback),
-            IpAddr::V4(ip) if ip.is_link_local() => Some(Why::LinkLocal),
-            IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(Why::LinkLocal),
-            IpAddr::V4(ip) if ip.is_broadcast() => Some(Why::Multicast),
-            ip if ip.is_multicast() => Some(Why::Multicast),
-            ip if self.vips.iter().any(|net| net.contains(&ip)) => Some(Why::Virtual),
+        let is_virtual = || self.vips.iter().any(|net| net.contains(&address));
+        let always = match Special::of(address) {
+            Some(Special::Unspecified) => Some(Why::Unspecified),
+            Some(Special::Loopback) => Some(Why::Loopback),
+            Some(Special::LinkLocal) => Some(Why::LinkLocal),
+            Some(Special::Broadcast | Special::Multicast) => Some(Why::Multicast),
+            Some(Special::Cloud) | None if is_virtual() => Some(Why::Virtual),
             // networks of pods may have one of these, too
-            ip if CLOUDS.contains(&ip) && !of_pod() => Some(Why::Cloud),
-            _ => None,
+            Some(Special::Cloud) => (!of_pod()).then_some(Why::Cloud),
+            None => None,
         };
         let is_api_server = |at: &SocketAddr| {
             let ports = slice.ports.as_ref();

@@ -22,6 +22,7 @@ mod place;
 mod recent;
 mod shared;
 pub mod snapshot;
+mod special;
 
 pub use few::Few;
 pub use generation::Generation;
@@ -30,3 +31,4 @@ pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};
 pub use locality::{Locality, Proximity};
 pub use name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NameError, NamespaceName, OrgName};
 pub use place::Place;
+pub use special::Special;

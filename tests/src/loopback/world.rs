@@ -13,6 +13,7 @@ use super::{
 };
 use serde_json::{Value, json};
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs,
     net::Ipv4Addr,
@@ -293,6 +294,16 @@ impl World {
         talked.map_err(|_| "no word from the server".to_owned())?.map_err(|error| error.to_string())?;
         let known = [NEAR, FAR].into_iter().find(|word| *word == text);
         known.ok_or_else(|| format!("the server said {text:?}"))
+    }
+
+    /// Waits until requests go to the nearer cluster, one after the other: after its return, they come back slowly.
+    pub async fn all_go_near(&self) {
+        let row = Cell::new(0);
+        let look = || async {
+            row.set(if self.greeting().await == Ok(NEAR) { row.get() + 1 } else { 0 });
+            row.get()
+        };
+        until("requests go to cluster-2", SOON, look, |row| *row >= 5).await;
     }
 
     /// Waits for a line of an access log.

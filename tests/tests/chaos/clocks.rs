@@ -1,6 +1,6 @@
 //! Clocks that are ten minutes off: what one program signs or shows, others believe all the same.
 
-use crate::{Load, SOON, World, clusters::all_go_near};
+use crate::{Load, SOON, World};
 use serde_json::Value;
 use tokio::time::Instant;
 use tombolo_testkit::wait::until;
@@ -40,7 +40,7 @@ pub(crate) async fn an_agents_clock_is_off(world: &mut World, load: &Load) {
             }
         }
         all_follow(world).await;
-        all_go_near(world).await;
+        world.all_go_near().await;
     }
     for agent in AGENTS {
         starts(world, load, agent, None).await;
@@ -55,7 +55,7 @@ pub(crate) async fn a_gateways_clock_is_off(world: &mut World, load: &Load) {
                 starts(world, load, gateway, off).await;
             }
         }
-        all_go_near(world).await;
+        world.all_go_near().await;
     }
 }
 

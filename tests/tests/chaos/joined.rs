@@ -1,12 +1,12 @@
 //! A cluster is revoked, and joins again: nothing fails but what was its own.
 
-use crate::{Load, SOON, World, certificates::addresses, clusters::all_go_near};
+use crate::{Load, SOON, World, certificates::addresses};
 use tokio::time::Instant;
 use tombolo_testkit::wait::until;
 
 pub(crate) async fn a_cluster_is_revoked_and_joins_again(world: &mut World, load: &Load) {
     load.whole().await;
-    all_go_near(world).await;
+    world.all_go_near().await;
     let vips = addresses(world).await;
     assert!(vips.len() > 5, "{vips:?}");
     let mirror = world.resolve("mirror").await.unwrap();
@@ -24,7 +24,7 @@ pub(crate) async fn a_cluster_is_revoked_and_joins_again(world: &mut World, load
 
     let begin = Instant::now();
     world.admit(2).await;
-    all_go_near(world).await;
+    world.all_go_near().await;
     eprintln!("  it answers again {:.1} s after", begin.elapsed().as_secs_f64());
     let again = || addresses(world);
     until("each name has its address", SOON, again, |now| *now == vips).await;

@@ -14,27 +14,14 @@ mod soak;
 mod writers;
 
 use load::Load;
-use std::time::Instant;
 use tokio::sync::Mutex;
-use tombolo_tests::loopback::{Lives, SOON, Shape, World};
+use tombolo_tests::{
+    faults,
+    loopback::{Lives, SOON, Shape, World},
+};
 
 /// A world takes all that a machine has, and which addresses are free is seen by looking: one at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
-
-/// Runs the faults; those whose name has the text of `TOMBOLO_FAULT` in it, where that is set, for people who look at one.
-macro_rules! faults {
-    ($world:expr, $load:expr; $($fault:path),* $(,)?) => {
-        let only = std::env::var("TOMBOLO_FAULT").unwrap_or_default();
-        $(
-            if stringify!($fault).contains(&only) {
-                let start = Instant::now();
-                eprintln!("{}", stringify!($fault));
-                $fault($world, $load).await;
-                eprintln!("  in {:.1} s", start.elapsed().as_secs_f64());
-            }
-        )*
-    };
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_fails_alone_costs_a_request() {

@@ -3,7 +3,7 @@
 use crate::{
     Load, WHOLE_AGAIN, World,
     cut::{Cut, cuts},
-    look::{addresses, all_go_near, in_rotation},
+    look::{addresses, in_rotation},
 };
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,7 +22,7 @@ pub(crate) const LATE: Duration = Duration::from_secs(11);
 pub(crate) async fn a_cluster_is_cut_off_from_another_one(world: &mut World, load: &Load) {
     for (lost, time) in cuts() {
         load.whole().await;
-        all_go_near(world).await;
+        world.all_go_near().await;
         let begin = Instant::now();
         let cut = Cut::new(&addresses(world, &WIRES), lost);
         let fault = Instant::now();

@@ -1,10 +1,10 @@
 //! What is looked at: lag, rotation, and what was made meanwhile.
 
 use serde_json::{Value, json};
-use std::{cell::Cell, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 use tokio::time::Instant;
 use tombolo_testkit::wait::{until, until_ok};
-use tombolo_tests::loopback::{NEAR, SOON, World};
+use tombolo_tests::loopback::{SOON, World};
 
 /// The addresses of wires.
 pub(crate) fn addresses(world: &World, wires: &[&str]) -> Vec<SocketAddr> {
@@ -78,14 +78,4 @@ pub(crate) async fn in_rotation(world: &World) -> usize {
             peers.filter(|(_, peer)| !matches!(peer["health"].as_str(), Some("dead" | "unknown"))).count();
     }
     alive
-}
-
-/// Waits until requests go to the cluster that is to be hit: after its return, they come back slowly.
-pub(crate) async fn all_go_near(world: &World) {
-    let row = Cell::new(0);
-    let look = || async {
-        row.set(if world.greeting().await == Ok(NEAR) { row.get() + 1 } else { 0 });
-        row.get()
-    };
-    until("requests go to cluster-2", SOON, look, |row| *row >= 5).await;
 }

@@ -19,27 +19,15 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tombolo_testkit::netlab::Lab;
-use tombolo_tests::loopback::{Lives, Setup, Shape, World};
+use tombolo_tests::{
+    faults,
+    loopback::{Lives, Setup, Shape, World},
+};
 
 /// What holds with the link again, within this time: two seconds, on a machine that does nothing else; it is printed what it took.
 const WHOLE_AGAIN: Duration = Duration::from_secs(4);
-
-/// Runs the faults; those whose name has the text of `TOMBOLO_FAULT` in it, where that is set, for people who look at one.
-macro_rules! faults {
-    ($world:expr, $load:expr; $($fault:path),* $(,)?) => {
-        let only = std::env::var("TOMBOLO_FAULT").unwrap_or_default();
-        $(
-            if stringify!($fault).contains(&only) {
-                let start = Instant::now();
-                eprintln!("{}", stringify!($fault));
-                $fault($world, $load).await;
-                eprintln!("  in {:.1} s", start.elapsed().as_secs_f64());
-            }
-        )*
-    };
-}
 
 /// One test alone: whatever starts a program first in this process decides in which network all of them are.
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     Load, World,
     gateways::{ALL, WIRES},
-    look::{all_go_near, followed, in_rotation, news, told},
+    look::{followed, in_rotation, news, told},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ pub(crate) async fn the_way_to_the_agents_is_slow(world: &mut World, load: &Load
 /// Far, and narrow: it stays in use.
 pub(crate) async fn the_way_between_clusters_is_slow(world: &mut World, load: &Load) {
     load.whole().await;
-    all_go_near(world).await;
+    world.all_go_near().await;
     let begin = Instant::now();
     set(world, &WIRES, slow(40, 4 << 20));
     load.since(begin, begin).await.nothing_noticed(world);
@@ -56,7 +56,7 @@ pub(crate) async fn the_way_between_clusters_is_slow(world: &mut World, load: &L
 /// What answers no ping in half a second is as good as dead, where another cluster serves; what it carries goes on.
 pub(crate) async fn the_way_between_clusters_is_too_slow(world: &mut World, load: &Load) {
     load.whole().await;
-    all_go_near(world).await;
+    world.all_go_near().await;
     let begin = Instant::now();
     set(world, &WIRES, slow(400, 1 << 20));
     let fault = Instant::now();

@@ -4,7 +4,7 @@ use crate::{
     Load, WHOLE_AGAIN, World,
     cut::{Cut, Lost},
     gateways::LATE,
-    look::{addresses, all_go_near, followed, lag_is_shown, news},
+    look::{addresses, followed, lag_is_shown, news},
 };
 use tokio::time::{Instant, sleep};
 use tombolo_testkit::wait::until;
@@ -13,7 +13,7 @@ use tombolo_tests::loopback::SOON;
 /// Of two. Nobody resets its tunnels: they fall silent.
 pub(crate) async fn a_gateway_is_gone_and_nothing_says_so(world: &mut World, load: &Load) {
     load.whole().await;
-    all_go_near(world).await;
+    world.all_go_near().await;
     let begin = Instant::now();
     let cut = Cut::new(&addresses(world, &["ingress-2"]), Lost::Both);
     world.kill("cluster-2-ingress");

@@ -1,7 +1,7 @@
 //! Does to the world what is planned, and mends it.
 
 use super::{Place, Sampler, rotation::Rotations};
-use crate::{Load, SOON, World, certificates::addresses, clusters::all_go_near, kills, load::PATIENCE};
+use crate::{Load, SOON, World, certificates::addresses, kills, load::PATIENCE};
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -90,7 +90,7 @@ impl<'a> Stage<'a> {
         let second = step.second.map(|(_, fault)| fault);
         let faults: Vec<Fault> = [Some(step.first), second].into_iter().flatten().collect();
         if faults.iter().any(Fault::hits_near) {
-            all_go_near(self.world).await;
+            self.world.all_go_near().await;
         }
         sleep(step.rest).await;
         let shown: Vec<String> = faults.iter().map(ToString::to_string).collect();
