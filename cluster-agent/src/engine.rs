@@ -16,8 +16,9 @@ use crate::{
     health::{Checks, Results},
     index::View,
     install::is_removed,
+    readiness,
     state::DataDir,
-    synthesis::{self, Local, Synthesizer},
+    synthesis::{Local, Synthesizer},
     vip::AddressMode,
 };
 use std::{sync::Arc, time::Duration};
@@ -66,7 +67,7 @@ pub struct Outputs {
     pub problems: watch::Sender<Vec<Problem>>,
 }
 
-/// What a zone was made of.
+/// What a zone was made of, or would be made of the same.
 type ZoneOf = (Arc<State<ClusterResource>>, Option<Arc<Exposed>>);
 
 /// Works out what follows from what is read, step by step and without waiting: [`run`] says when, and so does the
@@ -131,17 +132,19 @@ impl Engine {
             let reported = outputs.inventory.borrow().is_some();
             if known || reported || now >= deadline {
                 let local = (&view, &results, &exposed.clone().unwrap_or_default());
-                let report = if ending.is_some() { synthesis::last_inventory } else { synthesis::inventory };
-                settle(inputs, outputs, &snapshot, local, report, &mut self.ages, &mut self.synthesizer);
+                let takes_calls = ending.is_none();
+                settle(inputs, outputs, &snapshot, local, takes_calls, &mut self.ages, &mut self.synthesizer);
             } else {
                 wait = Some(deadline);
             }
         }
         // After the gateways: an address that is answered should lead somewhere.
-        let told = |last: &ZoneOf| Arc::ptr_eq(&last.0, &snapshot) && last.1 == exposed;
-        if snapshot.generation != Generation::ZERO && !self.zone_of.as_ref().is_some_and(told) {
-            let (mode, generation) = (&inputs.mode, snapshot.generation);
-            outputs.zone.set(dns::build(&snapshot.resources, generation, mode, exposed.as_deref()));
+        let same = |of: &Arc<_>| Arc::ptr_eq(of, &snapshot) || readiness::alone(of, &snapshot);
+        if snapshot.generation != Generation::ZERO {
+            if !self.zone_of.as_ref().is_some_and(|(of, with)| *with == exposed && same(of)) {
+                let (mode, generation) = (&inputs.mode, snapshot.generation);
+                outputs.zone.set(dns::build(&snapshot.resources, generation, mode, exposed.as_deref()));
+            }
             self.zone_of = Some((snapshot, exposed));
         }
         wait
@@ -181,18 +184,18 @@ fn settle(
     outputs: &Outputs,
     snapshot: &State<ClusterResource>,
     (view, results, exposed): (&Arc<View>, &Arc<Results>, &Arc<Exposed>),
-    report: fn(Local<'_>) -> (Inventory, Option<Problem>),
+    takes_calls: bool,
     ages: &mut Register,
     synthesizer: &mut Synthesizer,
 ) {
     let gateways = inputs.hub.gateways();
     let ages = ages.update(view, certificate::seconds(inputs.clock.now()));
     let local = Local { view, ages, passing: results, gateways: &gateways, mode: inputs.mode, exposed };
-    let (inventory, left_out) = report(local);
+    let (inventory, left_out) = synthesizer.report(local, takes_calls);
     outputs.inventory.send_if_modified(|old| {
-        let differs = old.as_deref() != Some(&inventory);
+        let differs = old.as_ref() != Some(&inventory);
         if differs {
-            *old = Some(Arc::new(inventory));
+            *old = Some(inventory);
         }
         differs
     });

@@ -23,6 +23,7 @@ pub mod locality;
 mod mcs;
 pub mod pod;
 mod private;
+mod readiness;
 pub mod registries;
 pub mod report;
 mod sorted;

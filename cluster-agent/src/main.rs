@@ -21,7 +21,7 @@ use tombolo_agent::{
     vip::AddressMode,
 };
 use tombolo_model::Locality;
-use tombolo_runtime::{limits, ready, signal::Signals, task, telemetry};
+use tombolo_runtime::{limits, memory, ready, signal::Signals, task, telemetry};
 
 /// How long what is under way may take when the agent ends.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -29,6 +29,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 const MAX_TOKEN: u64 = 4096;
 
 fn main() -> ExitCode {
+    memory::keep_little();
     let options = Options::parse();
     let result = telemetry::init(options.log_format).map_err(anyhow::Error::from).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

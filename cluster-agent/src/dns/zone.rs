@@ -5,6 +5,7 @@
 
 use crate::{
     expose::{Exposed, Exposure},
+    readiness::is_ready,
     vip::AddressMode,
 };
 use std::{
@@ -170,7 +171,7 @@ impl Zone {
         }
     }
 
-    /// The generation it was built from.
+    /// The generation it was built from: later ones differ in readiness alone.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.generation
@@ -296,10 +297,6 @@ impl<'a> ClusterSet<'a> {
                 NameKind::Service => self.silent.contains(name.name.as_str()),
             }
     }
-}
-
-fn is_ready(name: &NameSpec) -> bool {
-    name.targets.iter().any(|target| target.ready > 0)
 }
 
 /// A port as DNS knows it.

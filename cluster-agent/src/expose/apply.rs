@@ -10,6 +10,7 @@ use crate::{
     gateways::Hub,
     install::{COMPONENT, is_removed},
     lease::Standings,
+    readiness,
     source::kubernetes::MANAGED_BY,
     state::DataDir,
 };
@@ -180,17 +181,31 @@ impl Exposing {
                     differs
                 });
             }
-            tokio::select! {
-                changed = self.snapshot.changed() => if changed.is_err() { return },
-                changed = set.changed() => if changed.is_err() { return },
-                () = standings.changed() => {}
-                Some(events) = service_events.next() => services.take_all(events, SeenService::of),
-                Some(events) = slice_events.next() => slices.take_all(events, SeenSlice::of),
-                () = at(failed_until) => failed_until = None,
-                () = at(refused_until) => {
-                    refused_until = None;
-                    refused.clear();
+            let mut seen = snapshot;
+            loop {
+                tokio::select! {
+                    changed = self.snapshot.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let now = Arc::clone(&self.snapshot.borrow_and_update());
+                        // no plan has to do with it
+                        if readiness::alone(&seen, &now) {
+                            seen = now;
+                            continue;
+                        }
+                    }
+                    changed = set.changed() => if changed.is_err() { return },
+                    () = standings.changed() => {}
+                    Some(events) = service_events.next() => services.take_all(events, SeenService::of),
+                    Some(events) = slice_events.next() => slices.take_all(events, SeenSlice::of),
+                    () = at(failed_until) => failed_until = None,
+                    () = at(refused_until) => {
+                        refused_until = None;
+                        refused.clear();
+                    }
                 }
+                break;
             }
         }
     }

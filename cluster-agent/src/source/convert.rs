@@ -95,7 +95,7 @@ pub(super) fn service(object: Service) -> Result<ServiceObject, String> {
         );
     }
     let traits = traits(&spec).into();
-    let mut ports = Vec::new();
+    let mut ports = Vec::with_capacity(spec.ports.as_ref().map_or(0, Vec::len));
     let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (i, port) in spec.ports.unwrap_or_default().into_iter().enumerate() {
         let path = format!("spec.ports[{i}]");
@@ -152,8 +152,10 @@ pub(super) fn traits(spec: &ServiceSpec) -> Traits {
         Some("ClientIP") => SessionAffinity::ClientIp(seconds().unwrap_or(DEFAULT_AFFINITY_S)),
         _ => SessionAffinity::None,
     };
+    let mut ports: Vec<ExportedPort> = spec.ports.iter().flatten().filter_map(port).collect();
+    ports.shrink_to_fit();
     Traits {
-        ports: spec.ports.iter().flatten().filter_map(port).collect(),
+        ports,
         affinity,
         internal_traffic_policy: spec.internal_traffic_policy.clone(),
         traffic_distribution: spec.traffic_distribution.clone(),
@@ -173,7 +175,7 @@ pub(super) fn slice(object: EndpointSlice) -> Result<SliceObject, String> {
         None => None,
         Some(ports) => slice_ports(ports)?,
     };
-    let mut endpoints = Vec::new();
+    let mut endpoints = Vec::with_capacity(object.endpoints.len());
     for (i, endpoint) in object.endpoints.into_iter().enumerate() {
         endpoints.push(slice_endpoint(&format!("endpoints[{i}]"), endpoint, &object.address_type)?);
     }
@@ -187,7 +189,7 @@ pub(super) fn slice(object: EndpointSlice) -> Result<SliceObject, String> {
 }
 
 fn slice_ports(ports: Vec<EndpointPort>) -> Result<Option<Vec<SlicePort>>, String> {
-    let mut list = Vec::new();
+    let mut list = Vec::with_capacity(ports.len());
     for (i, port) in ports.into_iter().enumerate() {
         let path = format!("ports[{i}]");
         // A port without a number means "every port" to Kubernetes.

@@ -1,27 +1,32 @@
 //! What this cluster reports to the controller.
 
 use super::{Local, Sidecars, is_ready};
-use crate::{health::Results, index::LocalService};
+use crate::{
+    health::Results,
+    index::{LocalService, View},
+    source::Check,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 use tombolo_model::{
     AccountName, DnsLabel,
     bounds::whole::{LeftOut, NAMESPACES, NAMESPACES_SIZE, POD_NAMES, SERVICES, SERVICES_SIZE},
-    inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceRecord},
+    inventory::{Inventory, NamespaceRecord, PodRecord, Protocol, ServiceKey, ServiceRecord},
 };
 use tombolo_wire::message::Problem;
 
 /// What this cluster reports to the controller, and what of it was left out.
-#[must_use]
-pub fn inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
+#[cfg(test)]
+pub(super) fn inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
     report(local, true)
 }
 
 /// The same of a cluster that takes no new calls: nothing of it is ready, whatever it serves still.
-#[must_use]
-pub fn last_inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
+#[cfg(test)]
+pub(super) fn last_inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
     report(local, false)
 }
 
@@ -44,8 +49,87 @@ fn left_out(left: &LeftOut) -> Option<Problem> {
     })
 }
 
+#[cfg(test)]
 fn report(local: Local<'_>, takes_calls: bool) -> (Inventory, Option<Problem>) {
-    let sidecars = Sidecars::of(local.gateways, local.view);
+    let sidecars = Arc::new(Sidecars::of(local.gateways, local.view));
+    let (all, left) = Reported::default().next(local, &sidecars, takes_calls);
+    (Arc::unwrap_or_clone(all), left)
+}
+
+/// What was reported last: what a change does not touch is taken over from it.
+#[derive(Debug, Default)]
+pub(super) struct Reported(Option<Before>);
+
+/// What it was made of, and what it was. There is none where something was left out: what there is room for is not known before all is.
+#[derive(Debug)]
+struct Before {
+    view: Arc<View>,
+    passing: Arc<Results>,
+    sidecars: Arc<Sidecars>,
+    takes_calls: bool,
+    inventory: Arc<Inventory>,
+}
+
+impl Reported {
+    /// What is reported now, and what of it was left out.
+    pub(super) fn next(
+        &mut self,
+        local: Local<'_>,
+        sidecars: &Arc<Sidecars>,
+        takes_calls: bool,
+    ) -> (Arc<Inventory>, Option<Problem>) {
+        let before = self.0.take().filter(|before| {
+            before.takes_calls == takes_calls
+                && (Arc::ptr_eq(&before.sidecars, sidecars) || before.sidecars == *sidecars)
+        });
+        let (mut all, left) = made(local, sidecars, takes_calls, before.as_ref());
+        if let Some(before) = before.filter(|before| before.inventory == all) {
+            all = before.inventory;
+        }
+        if left == LeftOut::default() {
+            self.0 = Some(Before {
+                view: Arc::clone(local.view),
+                passing: Arc::clone(local.passing),
+                sidecars: Arc::clone(sidecars),
+                takes_calls,
+                inventory: Arc::clone(&all),
+            });
+        }
+        (all, left_out(&left))
+    }
+}
+
+impl Before {
+    /// What was reported of a service, where the same would be now.
+    fn record(
+        &self,
+        local: Local<'_>,
+        key: &ServiceKey,
+        service: &Arc<LocalService>,
+    ) -> Option<&ServiceRecord> {
+        let same = |old: &&Arc<LocalService>| Arc::ptr_eq(old, service);
+        self.view.services.get(key).filter(same)?;
+        let is_checked = || service.ports.iter().any(|port| port.check != Check::None);
+        let exported =
+            |view: &View| view.exports.get(key).filter(|_| view.spaces.contains(&key.namespace)).cloned();
+        let record = self.inventory.services.get(key)?;
+        (record.created_s == created_s(local, key, service)
+            && (Arc::ptr_eq(&self.passing, local.passing) || !is_checked())
+            && exported(&self.view) == exported(local.view))
+        .then_some(record)
+    }
+}
+
+fn created_s(local: Local<'_>, key: &ServiceKey, service: &LocalService) -> i64 {
+    local.ages.get(key).copied().or(service.created_s).unwrap_or_default()
+}
+
+fn made(
+    local: Local<'_>,
+    sidecars: &Sidecars,
+    takes_calls: bool,
+    before: Option<&Before>,
+) -> (Arc<Inventory>, LeftOut) {
     let namespaces = local
         .view
         .namespaces
@@ -62,9 +146,12 @@ fn report(local: Local<'_>, takes_calls: bool) -> (Inventory, Option<Problem>) {
         .services
         .iter()
         .map(|(key, service)| {
-            let created_s = local.ages.get(key).copied().or(service.created_s).unwrap_or_default();
+            if let Some(record) = before.and_then(|before| before.record(local, key, service)) {
+                return (key.clone(), record.clone());
+            }
+            let created_s = created_s(local, key, service);
             let passing = takes_calls.then_some(&**local.passing);
-            let record = service_record(service, created_s, passing, &sidecars);
+            let record = service_record(service, created_s, passing, sidecars);
             let mut record =
                 ServiceRecord { export: local.view.export(key, service).map(Box::new), ..record };
             record.fit();
@@ -73,7 +160,7 @@ fn report(local: Local<'_>, takes_calls: bool) -> (Inventory, Option<Problem>) {
         .collect();
     let mut all = Inventory { namespaces, services };
     let left = all.fit();
-    (all, left_out(&left))
+    (Arc::new(all), left)
 }
 
 fn service_record(

@@ -12,7 +12,8 @@ mod steps;
 mod tests;
 mod told;
 
-pub use inventory::{inventory, last_inventory};
+#[cfg(test)]
+use inventory::{inventory, last_inventory};
 pub(crate) use node::captured;
 pub use steps::{Changed, Synthesizer};
 pub(crate) use told::may_speak_for_workload;

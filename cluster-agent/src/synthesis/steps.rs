@@ -1,6 +1,8 @@
 //! The same work in steps: what a change does not touch is not worked out again.
 
-use super::{Gateways, Local, Sidecars, Snapshot, Synthesis, node, route, synthesize, workloads};
+use super::{
+    Gateways, Local, Sidecars, Snapshot, Synthesis, inventory::Reported, node, route, synthesize, workloads,
+};
 use crate::{
     expose::Exposed,
     health::Results,
@@ -14,9 +16,10 @@ use std::{
 use tombolo_feed::State;
 use tombolo_model::{
     Few, Generation, GlobalName,
-    inventory::ServiceKey,
+    inventory::{Inventory, ServiceKey},
     snapshot::{ClusterResource, GatewayResource, NameSpec, Resource, ResourceKey, Resources},
 };
+use tombolo_wire::message::Problem;
 
 /// What may be different from the step before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ pub struct Synthesizer {
     seen: Option<Seen>,
     /// The names (keys of the controller's snapshot) that a service of this cluster stands behind, or once did.
     names_of: BTreeMap<ServiceKey, Few<ResourceKey>>,
+    reported: Reported,
 }
 
 impl Synthesizer {
@@ -52,6 +56,12 @@ impl Synthesizer {
     #[must_use]
     pub const fn synthesis(&self) -> &Synthesis {
         &self.synthesis
+    }
+
+    /// What the cluster reports to the controller, and what of it was left out. What is ended takes no calls, whatever it serves still.
+    pub fn report(&mut self, local: Local<'_>, takes_calls: bool) -> (Arc<Inventory>, Option<Problem>) {
+        let sidecars = self.sidecars(local);
+        self.reported.next(local, &sidecars, takes_calls)
     }
 
     /// Takes the next step; none before the first snapshot.

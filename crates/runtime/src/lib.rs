@@ -6,6 +6,7 @@ pub mod clock;
 pub mod drain;
 pub mod duration;
 pub mod limits;
+pub mod memory;
 pub mod metrics;
 pub mod places;
 pub mod ready;

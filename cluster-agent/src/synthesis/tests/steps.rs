@@ -7,6 +7,7 @@ use tombolo_feed::State;
 use tombolo_model::{
     Generation,
     intent::CaptureMode,
+    inventory::Inventory,
     snapshot::{CaptureSpec, ResourceKey},
 };
 use tombolo_wire::session::Changes;
@@ -256,6 +257,10 @@ proptest! {
                 continue;
             }
             let local = world.local(&ages);
+            let takes_calls = skip != 1;
+            let all = if takes_calls { inventory(local) } else { last_inventory(local) };
+            let (reported, left_out) = steps.report(local, takes_calls);
+            prop_assert_eq!((Inventory::clone(&reported), left_out), all);
             let changed = steps.step(&world.state, local).unwrap();
             let whole = synthesize(&world.state.resources, local).unwrap();
             prop_assert_eq!(steps.synthesis(), &whole);
