@@ -8,10 +8,8 @@ mod load;
 
 use load::Load;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::path::PathBuf;
 use tokio::{sync::Mutex, time::Instant};
-use tombolo_testkit::wait::until;
 use tombolo_tests::loopback::{Lives, SOON, Setup, Shape, World};
 
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -73,14 +71,7 @@ async fn upgraded(order: &[&str]) {
     }
     // All is told to all of them still.
     load.whole().await;
-    for cluster in 1..=3 {
-        let path = format!("/organizations/acme/clusters/cluster-{cluster}/status");
-        let whole = |status: &Value| {
-            status["state"] == "connected"
-                && status["applied_generation"].as_u64() >= status["current_generation"].as_u64()
-        };
-        until("the cluster follows", SOON, || world.api.get(&path), whole).await;
-    }
+    world.all_follow(&[1, 2, 3]).await;
     load.stop().await;
 }
 
