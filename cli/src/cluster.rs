@@ -186,12 +186,13 @@ fn row(cluster: &Value, names: &[String]) -> Vec<(Mood, String)> {
     let status = &cluster["status"];
     let state = text(status, "state");
     let (applied, current) = (text(status, "applied_generation"), text(status, "current_generation"));
+    let behind = status["applied_generation"].as_u64() < status["current_generation"].as_u64();
     let problems = status["problems"].as_array().map_or(0, Vec::len);
     let lag = status["lag_ms"].as_u64();
     vec![
         cell(text(cluster, "name")),
         (state_mood(&state), state),
-        (if applied == current { Mood::Plain } else { Mood::Warn }, format!("{applied} of {current}")),
+        (if behind { Mood::Warn } else { Mood::Plain }, format!("{applied} of {current}")),
         cell(lag.map_or(String::new(), |ms| format!("{ms} ms"))),
         gateways::count(status),
         addresses(cluster),

@@ -148,7 +148,8 @@ pub fn judge(name: &str, status: &Value) -> Vec<Finding> {
             Some("is tombolo-agent running there, and can it reach the controller?"),
         )),
     }
-    if status["applied_generation"] != status["current_generation"] {
+    // a later one that had nothing new for it may be applied, too
+    if status["applied_generation"].as_u64() < status["current_generation"].as_u64() {
         let detail = format!(
             "is at generation {} of {}",
             text(status, "applied_generation"),
@@ -278,5 +279,15 @@ mod tests {
         let status = json!({ "state": "connected", "applied_generation": 1, "current_generation": 1,
             "gateways": [{ "role": "egress" }, { "role": "ingress" }] });
         assert!(judge("a", &status).iter().all(|f| f.level == Level::Ok));
+    }
+
+    #[test]
+    fn who_has_applied_less_is_behind() {
+        let behind = |applied: u64, current: u64| {
+            let status =
+                json!({ "state": "connected", "applied_generation": applied, "current_generation": current });
+            judge("a", &status).into_iter().any(|found| found.detail.starts_with("is at generation"))
+        };
+        assert!(behind(4, 5) && !behind(5, 5) && !behind(6, 5));
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::store::{
     self, Store,
-    status::{FeedRow, Progress},
+    status::{FeedRow, Progress, Said},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use prometheus_client::metrics::histogram::Histogram;
@@ -29,6 +29,9 @@ pub(crate) const SILENT: TimeDelta = TimeDelta::seconds(15);
 /// News is gathered for this long before it is written.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// At most this often it is looked whether an acknowledgement that was not worth a write is one by now.
+const LOOK: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 struct State {
     /// Open now.
@@ -38,6 +41,22 @@ struct State {
     closed: BTreeMap<FeedRow, DateTime<Utc>>,
     progress: BTreeMap<(OrgId, ClusterId), Progress>,
     follows: BTreeMap<(OrgId, ClusterId), Follow>,
+    /// Somebody acknowledged more than was noted, since it was looked last.
+    unlooked: bool,
+}
+
+impl State {
+    /// Clusters fed here that acknowledged more than was noted of them. Another replica may have published a later generation than
+    /// this one for the same news, where it read several commits at once: what is stored says then that they are behind.
+    fn ahead(&self) -> Vec<Said> {
+        let mut fed: Vec<_> = self.open.iter().map(|feed| (feed.org, feed.cluster)).collect();
+        fed.dedup();
+        let follows = fed.into_iter().filter_map(|key| Some((key, self.follows.get(&key)?)));
+        follows
+            .filter(|(_, follow)| follow.acknowledged > follow.noted && !follow.refused)
+            .map(|((org, cluster), follow)| Said { org, cluster, generation: follow.acknowledged })
+            .collect()
+    }
 }
 
 /// How a cluster follows what is published here.
@@ -49,6 +68,8 @@ struct Follow {
     waits: Option<Instant>,
     /// The last generation that was noted as applied.
     noted: Generation,
+    /// The last generation that was acknowledged, noted or not.
+    acknowledged: Generation,
     /// Whether the last answer was a refusal.
     refused: bool,
 }
@@ -110,7 +131,7 @@ impl Liveness {
     }
 
     /// The agent applied a generation, and refused a newer one where it says so. Generations that had nothing new for it
-    /// are acknowledged too, and not worth a write.
+    /// are acknowledged too, and not worth a write, but where what is stored waits for one ([`State::ahead`]).
     pub(crate) fn applied(
         &self,
         org: OrgId,
@@ -122,8 +143,11 @@ impl Liveness {
         let mut state = self.lock();
         let follow = state.follows.entry((org, cluster)).or_default();
         let was_refused = std::mem::replace(&mut follow.refused, refused.is_some());
+        let more = generation > follow.acknowledged;
+        follow.acknowledged = follow.acknowledged.max(generation);
         let new = follow.noted == Generation::ZERO || follow.noted < follow.published.min(generation);
         if !new && !was_refused && refused.is_none() {
+            state.unlooked |= more;
             return;
         }
         follow.noted = generation;
@@ -148,7 +172,7 @@ impl Liveness {
             } else if stop.is_draining() {
                 GATHER
             } else {
-                LIVES
+                LOOK
             };
             tokio::select! {
                 biased;
@@ -178,23 +202,28 @@ impl Liveness {
     }
 
     async fn write(&self, store: &Store, lived: &mut Option<Instant>) -> Result<(), store::Error> {
-        let (mut opened, closed, progress) = {
+        let due = lived.is_none_or(|at| at.elapsed() >= LIVES);
+        let (mut opened, closed, progress, ahead) = {
             let mut state = self.lock();
             let state = &mut *state;
+            // what others publish meanwhile is found the next time that this replica says that it lives
+            let look = std::mem::take(&mut state.unlooked) || due;
             (
                 std::mem::take(&mut state.opened),
                 std::mem::take(&mut state.closed),
                 std::mem::take(&mut state.progress),
+                if look { state.ahead() } else { Vec::new() },
             )
         };
-        let due = lived.is_none_or(|at| at.elapsed() >= LIVES);
-        if !due && opened.is_empty() && closed.is_empty() && progress.is_empty() {
+        let news = due || !opened.is_empty() || !closed.is_empty() || !progress.is_empty();
+        if !news && ahead.is_empty() {
             return Ok(());
         }
         let done = async {
             let now = self.now();
             let mut tx = store.begin().await?;
-            if tx.replica_lives(self.replica, now).await? {
+            // to have looked is no reason for a write
+            if news && tx.replica_lives(self.replica, now).await? {
                 // we were forgotten, and our feeds with us
                 opened.extend(self.lock().open.iter().copied());
             }
@@ -210,15 +239,33 @@ impl Liveness {
             for ((org, cluster), progress) in &progress {
                 tx.set_progress(*org, *cluster, progress).await?;
             }
-            tx.commit().await.map(drop)
+            let caught_up = if ahead.is_empty() { Vec::new() } else { tx.catch_up(&ahead, now).await? };
+            tx.commit().await?;
+            Ok(caught_up)
         };
-        let done = done.await;
-        match &done {
-            Ok(()) if due => *lived = Some(Instant::now()),
-            Ok(()) => {}
-            Err(_) => self.put_back(opened, closed, progress),
+        match done.await {
+            Ok(caught_up) => {
+                if due {
+                    *lived = Some(Instant::now());
+                }
+                self.noted(&caught_up);
+                Ok(())
+            }
+            Err(error) => {
+                self.put_back(opened, closed, progress);
+                Err(error)
+            }
         }
-        done
+    }
+
+    /// These were noted as applied.
+    fn noted(&self, caught_up: &[Said]) {
+        let mut state = self.lock();
+        for said in caught_up {
+            if let Some(follow) = state.follows.get_mut(&(said.org, said.cluster)) {
+                follow.noted = follow.noted.max(said.generation);
+            }
+        }
     }
 
     /// What could not be written is written next time, under what came meanwhile.
@@ -229,6 +276,7 @@ impl Liveness {
         progress: BTreeMap<(OrgId, ClusterId), Progress>,
     ) {
         let mut state = self.lock();
+        state.unlooked = true;
         state.opened.extend(opened);
         state.closed.extend(closed);
         for (key, old) in progress {
@@ -257,3 +305,6 @@ impl Drop for FeedHold {
         self.liveness.news.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,15 @@ use crate::{
     ca::Vault,
     metrics::{Agents, Reconciled},
     publish::View,
-    store::{Change, Store, Tx, gns::GnsRow, intermediate::Keep, organization::OrganizationRow},
+    store::{
+        Change, Store, Tx, change::STATUS, gns::GnsRow, intermediate::Keep, organization::OrganizationRow,
+    },
     vips::Pools,
 };
 use chrono::{DateTime, Utc};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use std::{collections::BTreeSet, str::FromStr as _, sync::Arc};
+use sqlx::postgres::PgListener;
+use std::{collections::BTreeSet, str::FromStr as _, sync::Arc, time::Duration};
 use tombolo_compile::World;
 use tombolo_model::{
     ClusterName, Generation, Locality, SpiffeId,
@@ -22,12 +25,29 @@ use tombolo_model::{
     inventory::ServiceKey,
 };
 use tombolo_mtls::PrivateKey;
-use tombolo_runtime::{clock::Clock, metrics::Metrics};
-use tombolo_testkit::{build, clock, postgres::Database};
+use tombolo_runtime::{clock::Clock, drain, metrics::Metrics, task};
+use tombolo_testkit::{build, clock, postgres::Database, wait};
 use uuid::Uuid;
 
 const CLUSTERS: usize = 3;
 const SERVICES: [&str; 4] = ["default/cart", "default/users", "shop/cart", "shop/orders"];
+
+/// A replica of the controller.
+fn replica(store: Store) -> Driver {
+    let clock: Arc<dyn Clock> = Arc::new(clock::manual());
+    let metrics = Metrics::new("test");
+    let lag = Agents::new(&metrics).lag_seconds;
+    Driver {
+        commits: Commits::default(),
+        store,
+        view: View::new(),
+        liveness: Liveness::new(Uuid::now_v7(), Arc::clone(&clock), lag),
+        pools: Pools::new("240.0.0.0/4".parse().unwrap(), "fd74:6f6d:6265:6c6f::/64".parse().unwrap())
+            .unwrap(),
+        clock,
+        metrics: Reconciled::new(&metrics),
+    }
+}
 
 struct Bench {
     driver: Driver,
@@ -46,23 +66,9 @@ impl Bench {
     async fn new(seed: u64) -> Self {
         let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
         let options = sqlx::postgres::PgConnectOptions::from_str(database.url()).unwrap();
-        let store = Store::open(options, 4).await.unwrap();
+        let driver = replica(Store::open(options, 8).await.unwrap());
         let files = tempfile::tempdir().unwrap();
         let vault = Vault::from_file(&files.path().join("ca.key"), true).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(clock::manual());
-        let metrics = Metrics::new("test");
-        let lag = Agents::new(&metrics).lag_seconds;
-        let pools =
-            Pools::new("240.0.0.0/4".parse().unwrap(), "fd74:6f6d:6265:6c6f::/64".parse().unwrap()).unwrap();
-        let driver = Driver {
-            commits: Commits::default(),
-            store,
-            view: View::new(),
-            liveness: Liveness::new(Uuid::now_v7(), Arc::clone(&clock), lag),
-            pools,
-            clock,
-            metrics: Reconciled::new(&metrics),
-        };
         let org = OrganizationRow {
             id: OrgId::new(Uuid::now_v7()),
             name: build::name("acme"),
@@ -261,4 +267,57 @@ async fn what_changed_twice_since_the_last_look_is_there() {
     assert_eq!(found.services[&key].ready, 1, "{found:?}");
     assert_eq!(found.namespaces[&key.namespace].labels["step"], "1");
     assert_eq!(held, stored);
+}
+
+/// Of the news of one commit and the number of the next one, one replica makes two generations, the other one. Who is told by the first
+/// has all that the second published.
+#[tokio::test]
+async fn who_has_all_is_not_behind_for_what_another_replica_counted() {
+    const SOON: Duration = Duration::from_secs(30);
+    let mut bench = Bench::new(1).await;
+    let (org, store) = (bench.org.id, bench.driver.store.clone());
+    let ((id, name), (peer, peer_name)) = (bench.clusters[0].clone(), bench.clusters[1].clone());
+    let mut tx = store.begin().await.unwrap();
+    bench.join(&mut tx, id, &name).await;
+    tx.commit().await.unwrap();
+    let there = replica(store.clone());
+    bench.driver.first().await.unwrap();
+    there.first().await.unwrap();
+    let (fed, was_fed) = (bench.driver.view.attach(org, id).unwrap(), there.view.attach(org, id).unwrap());
+
+    let mut tx = store.begin().await.unwrap();
+    bench.join(&mut tx, peer, &peer_name).await;
+    tx.commit().await.unwrap();
+    let here = &bench.driver;
+    let _open = here.liveness.open(org, id);
+    here.first().await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    tx.lock_org(org).await.unwrap();
+    tx.changed(org, Change::Audit);
+    tx.commit().await.unwrap();
+    here.first().await.unwrap();
+    there.first().await.unwrap();
+    let (first, second) = (fed.changed_at(), was_fed.changed_at());
+    assert!(first < second && here.view.generations()[&org] == second, "{first}, {second}");
+
+    let (drain, watch) = drain::channel();
+    for one in [here, &there] {
+        task::spawn("liveness", Arc::clone(&one.liveness).run(store.clone(), watch.clone()));
+    }
+    drop(watch);
+    let stored = || async {
+        let found = store.begin().await.unwrap().cluster_report(org, id).await.unwrap();
+        found.map(|found| (found.applied, found.published))
+    };
+    here.liveness.applied(org, id, first, None);
+    wait::until("both are written", SOON, stored, |found| *found == Some((first, second))).await;
+    let mut followers = PgListener::connect_with(store.pool()).await.unwrap();
+    followers.listen(STATUS).await.unwrap();
+    // as the agent answers the next word that the controller lives
+    here.liveness.applied(org, id, second, None);
+    wait::until("it is not behind", SOON, stored, |found| *found == Some((second, second))).await;
+    let told = tokio::time::timeout(SOON, followers.recv()).await.unwrap().unwrap();
+    assert_eq!(told.payload(), org.to_string(), "who follows hears of it");
+    drop((fed, was_fed));
+    drain.drain(Duration::ZERO).await;
 }

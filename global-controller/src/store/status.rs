@@ -25,6 +25,17 @@ pub(crate) struct Progress {
     pub(crate) refused: Option<Option<String>>,
 }
 
+/// What a cluster acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The organization.
+    pub(crate) org: OrgId,
+    /// The cluster.
+    pub(crate) cluster: ClusterId,
+    /// The generation.
+    pub(crate) generation: Generation,
+}
+
 /// An open feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FeedRow {
@@ -173,6 +184,42 @@ impl Tx {
         .await?;
         self.shown(org);
         Ok(())
+    }
+
+    /// Of clusters that acknowledged so much, those of which it is stored that they have yet to apply no more than that are noted as
+    /// having applied it; which they were, and what. Nothing is written of the others, nor of one that refused something. A row that
+    /// somebody else writes just now is passed over: it is waited for by nobody, and looked at the next time.
+    pub(crate) async fn catch_up(&mut self, said: &[Said], now: DateTime<Utc>) -> Result<Vec<Said>, Error> {
+        let orgs: Vec<Uuid> = said.iter().map(|said| said.org.as_uuid()).collect();
+        let clusters: Vec<Uuid> = said.iter().map(|said| said.cluster.as_uuid()).collect();
+        let generations: Vec<i64> = said.iter().map(|said| super::bigint(said.generation)).collect();
+        let rows = sqlx::query!(
+            "WITH behind AS (
+                SELECT s.org_id, s.cluster_id FROM cluster_status s
+                JOIN unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS said(org_id, cluster_id, generation)
+                  ON s.org_id = said.org_id AND s.cluster_id = said.cluster_id
+                WHERE s.applied_generation < s.published_generation
+                  AND s.published_generation <= said.generation AND s.refused IS NULL
+                FOR UPDATE OF s SKIP LOCKED
+             )
+             UPDATE cluster_status AS s SET applied_generation = s.published_generation, applied_at = $4
+             FROM behind WHERE s.org_id = behind.org_id AND s.cluster_id = behind.cluster_id
+             RETURNING s.org_id, s.cluster_id, s.applied_generation",
+            &orgs,
+            &clusters,
+            &generations,
+            now
+        )
+        .fetch_all(self.conn())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let org = OrgId::new(row.org_id);
+                self.shown(org);
+                let generation = super::generation(row.applied_generation)?;
+                Ok(Said { org, cluster: ClusterId::new(row.cluster_id), generation })
+            })
+            .collect()
     }
 
     /// Notes that a feed is open at this replica. Nothing where the cluster is no more.

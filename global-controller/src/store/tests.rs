@@ -1,7 +1,7 @@
 //! The schema and what the database refuses.
 
 use super::{Change, Error, Store, Tx};
-use crate::store::{inventory::InventorySize, organization::OrganizationRow};
+use crate::store::{inventory::InventorySize, organization::OrganizationRow, status::Said};
 use chrono::DateTime;
 use std::{fs, path::Path, str::FromStr as _};
 use tombolo_model::{
@@ -182,4 +182,83 @@ async fn what_a_cluster_told_is_counted() {
     assert_eq!(tx.inventory_size(org.id, cluster, false).await.unwrap().pods, 0, "nobody asked");
     let other = ClusterId::new(Uuid::now_v7());
     assert_eq!(tx.inventory_size(org.id, other, true).await.unwrap(), InventorySize::default());
+}
+
+/// Only who said so much is noted as having it, and nothing is written of anybody else.
+#[tokio::test]
+async fn who_said_so_much_has_caught_up() {
+    let database = database().await;
+    let store = open(&database).await;
+    let org = organization("acme");
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_organization(&org).await.unwrap();
+    // what is stored as published and applied, whether something was refused, what was said; and what is noted then
+    let cases = [
+        ("behind", (7, 5), None, 7, Some(7)),
+        ("said more", (7, 5), None, 9, Some(7)),
+        ("said less", (7, 5), None, 6, None),
+        ("has all", (7, 7), None, 9, None),
+        ("has more", (7, 8), None, 9, None),
+        ("refused", (7, 5), Some("no"), 7, None),
+    ];
+    let mut said = Vec::new();
+    for (name, (published, applied), refused, generation, _) in cases {
+        let cluster = ClusterId::new(Uuid::now_v7());
+        sqlx::query(
+            "INSERT INTO clusters (org_id, id, name, created_at, updated_at) VALUES ($1, $2, $3, now(), now())",
+        )
+        .bind(org.id.as_uuid())
+        .bind(cluster.as_uuid())
+        .bind(name)
+        .execute(tx.conn())
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO cluster_status (org_id, cluster_id, published_generation, applied_generation, refused)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(org.id.as_uuid())
+        .bind(cluster.as_uuid())
+        .bind(i64::from(published))
+        .bind(i64::from(applied))
+        .bind(refused)
+        .execute(tx.conn())
+        .await
+        .unwrap();
+        said.push(Said { org: org.id, cluster, generation: Generation::new(generation) });
+    }
+    tx.commit().await.unwrap();
+    let written =
+        "select string_agg(concat(cluster_id, ' ', xmin), ' ' order by cluster_id) from cluster_status";
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+
+    // what another one writes just now is not waited for
+    let mut other = store.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM cluster_status FOR UPDATE").execute(other.conn()).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    assert_eq!(tx.catch_up(&said, now).await.unwrap(), []);
+    tx.commit().await.unwrap();
+    other.commit().await.unwrap();
+
+    let mut tx = store.begin().await.unwrap();
+    let mut caught_up = tx.catch_up(&said, now).await.unwrap();
+    tx.commit().await.unwrap();
+    caught_up.sort_by_key(|said| said.cluster);
+    let mut wanted: Vec<Said> = said
+        .iter()
+        .zip(cases)
+        .filter_map(|(said, (.., noted))| Some(Said { generation: Generation::new(noted?), ..*said }))
+        .collect();
+    wanted.sort_by_key(|said| said.cluster);
+    assert_eq!(caught_up, wanted);
+    let noted = "select count(*) from cluster_status where applied_at is not null and applied_generation = 7";
+    assert_eq!(database.sql(noted), "2");
+    let before = database.sql(written);
+    // said once more, and by clusters that are not there
+    said.push(Said { cluster: ClusterId::new(Uuid::now_v7()), ..said[0] });
+    said.push(Said { org: OrgId::new(Uuid::now_v7()), ..said[0] });
+    let mut tx = store.begin().await.unwrap();
+    assert_eq!(tx.catch_up(&said, now).await.unwrap(), []);
+    tx.commit().await.unwrap();
+    assert_eq!(database.sql(written), before, "no row is written anew");
 }

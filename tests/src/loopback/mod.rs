@@ -11,6 +11,7 @@ mod names;
 mod onboard;
 mod parts;
 mod servers;
+mod standing;
 mod wire;
 mod world;
 

@@ -1,9 +1,7 @@
 //! Clocks that are ten minutes off: what one program signs or shows, others believe all the same.
 
-use crate::{Load, SOON, World};
-use serde_json::Value;
+use crate::{Load, World};
 use tokio::time::Instant;
-use tombolo_testkit::wait::until;
 
 /// Starts a program anew, with its clock off by so much. Connections through it are cut; nothing else fails.
 async fn starts(world: &mut World, load: &Load, name: &str, off: Option<&'static str>) {
@@ -15,15 +13,7 @@ async fn starts(world: &mut World, load: &Load, name: &str, off: Option<&'static
     load.since(begin, Instant::now()).await.no_request_failed(world);
 }
 
-/// All clusters are connected. That they have all, calls and names show.
-async fn all_follow(world: &World) {
-    for cluster in 1..=3 {
-        let path = format!("/organizations/acme/clusters/cluster-{cluster}/status");
-        let connected = |status: &Value| status["state"] == "connected";
-        until("the cluster follows", SOON, || world.api.get(&path), connected).await;
-    }
-}
-
+const ALL: [u8; 3] = [1, 2, 3];
 const AGENTS: [&str; 2] = ["cluster-1-agent", "cluster-2-agent"];
 const GATEWAYS: [[&str; 2]; 2] =
     [["cluster-1-egress", "cluster-1-egress-b"], ["cluster-2-ingress", "cluster-2-ingress-b"]];
@@ -39,7 +29,7 @@ pub(crate) async fn an_agents_clock_is_off(world: &mut World, load: &Load) {
                 starts(world, load, gateway, None).await;
             }
         }
-        all_follow(world).await;
+        world.all_follow(&ALL).await;
         world.all_go_near().await;
     }
     for agent in AGENTS {
@@ -63,11 +53,11 @@ pub(crate) async fn a_gateways_clock_is_off(world: &mut World, load: &Load) {
 pub(crate) async fn the_controllers_clocks_are_off(world: &mut World, load: &Load) {
     starts(world, load, "controller", Some("+10m")).await;
     starts(world, load, "controller-b", Some("-10m")).await;
-    all_follow(world).await;
+    world.all_follow(&ALL).await;
     crate::joined::a_cluster_is_revoked_and_joins_again(world, load).await;
-    all_follow(world).await;
+    world.all_follow(&ALL).await;
     for name in ["controller", "controller-b"] {
         starts(world, load, name, None).await;
     }
-    all_follow(world).await;
+    world.all_follow(&ALL).await;
 }

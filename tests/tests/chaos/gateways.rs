@@ -2,13 +2,30 @@
 
 use crate::{Load, World};
 use nix::sys::signal::Signal;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// What answers no more is used no more after so long.
+const OUT: Duration = Duration::from_secs(1);
+
+/// Waits until only so many addresses of cluster-2 are in rotation: of two gateways, at each of two others.
+pub(crate) async fn out_of_rotation(world: &World, left: usize, fault: Instant) {
+    world.until_in_rotation("cluster-2", left).await;
+    let took = fault.elapsed();
+    eprintln!("  out of rotation after {} ms", took.as_millis());
+    assert!(took < OUT, "out of rotation only after {took:?}");
+}
 
 async fn killed(world: &mut World, load: &Load, name: &str) {
     load.whole().await;
+    world.until_in_rotation("cluster-2", 4).await;
     let begin = Instant::now();
     world.kill(name);
-    load.since(begin, Instant::now()).await.no_request_failed(world);
+    let fault = Instant::now();
+    if name.starts_with("cluster-2") {
+        out_of_rotation(world, 2, fault).await;
+    }
+    load.since(begin, fault).await.no_request_failed(world);
     let back = Instant::now();
     world.restart(name).await;
     load.since(back, back).await.nothing_noticed(world);
@@ -49,9 +66,14 @@ pub(crate) async fn an_ingress_gateway_drains(world: &mut World, load: &Load) {
 /// Its sockets are open and nobody is there.
 async fn hangs(world: &mut World, load: &Load, name: &str) {
     load.whole().await;
+    world.until_in_rotation("cluster-2", 4).await;
     let begin = Instant::now();
     world.program(name).signal(Signal::SIGSTOP);
-    load.since(begin, Instant::now()).await.no_request_failed(world);
+    let fault = Instant::now();
+    if name.starts_with("cluster-2") {
+        out_of_rotation(world, 2, fault).await;
+    }
+    load.since(begin, fault).await.no_request_failed(world);
     world.program(name).signal(Signal::SIGCONT);
     load.whole().await;
     assert!(world.program_mut(name).status().is_none(), "{name} ended where it should run on");

@@ -236,6 +236,34 @@ async fn replicas_are_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_replica_published_is_no_lag() {
+    let (site, database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let agent = site.agent(&acme, "cluster-1").await;
+    let feed = agent.feed(&site);
+    feed.until("the first state", |state| state.generation.get() > 0).await;
+    let look = || site.status(&acme, "cluster-1");
+    let whole = |status: &serde_json::Value| {
+        status["lag_ms"] == 0
+            && status["applied_generation"] == status["current_generation"]
+            && status["applied_generation"].as_u64() > Some(0)
+    };
+    let before = wait::until("it has all", SOON, look, whole).await["current_generation"].as_u64().unwrap();
+    // a number without news; a replica that read it together with what was news publishes it
+    site.cluster(&acme, "cluster-2").await;
+    let newest = database.sql("select generation from organizations");
+    assert!(newest.parse::<u64>().unwrap() > before, "{newest}");
+    database.sql(&format!(
+        "update cluster_status set published_generation = {newest}, published_at = now() - interval '1 second'"
+    ));
+    let told =
+        |status: &serde_json::Value| status["current_generation"].to_string() == newest && whole(status);
+    wait::until("it is not behind", SOON, look, told).await;
+    drop(feed);
+    site.bound.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_database_may_go_and_come() {
     let (site, database, _files) = site().await;
     let acme = site.organization("acme").await;

@@ -3,7 +3,7 @@
 use crate::{
     Load, WHOLE_AGAIN, World,
     cut::{Cut, Lost, cuts},
-    look::{addresses, followed, lag_is_shown, news, status},
+    look::{addresses, followed, lag_is_shown, news},
 };
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -24,7 +24,7 @@ pub(crate) async fn clusters_are_cut_off_from_the_controller(world: &mut World, 
             lag_is_shown(world, cluster).await;
         }
         if lost == Lost::Both && time >= Duration::from_secs(10) {
-            let state = || async { status(world, 1).await["state"].clone() };
+            let state = || async { world.status(1).await["state"].clone() };
             until("the cut is shown", SOON, state, |state| state == "disconnected").await;
             let own = || async { world.state("cluster-1-agent").await["controller"]["connected"].clone() };
             until("the agent shows it, too", SOON, own, |connected| connected == false).await;
@@ -36,7 +36,7 @@ pub(crate) async fn clusters_are_cut_off_from_the_controller(world: &mut World, 
         let took = followed(world, &[1, 2, 3], &name, healed).await;
         let opened: Vec<usize> =
             WIRES.iter().zip(before).map(|(wire, before)| world.wire(wire).opened() - before).collect();
-        eprintln!("  {lost:?}, {time:?}: all follow {took:?} after; connections made: {opened:?}");
+        eprintln!("  {lost:?}, {time:?}: connections made: {opened:?}");
         assert!(opened.iter().all(|opened| *opened <= FEW), "{opened:?}");
         assert!(took < WHOLE_AGAIN, "{lost:?}, {time:?}: {took:?}");
         load.since(begin, begin).await.nothing_noticed(world);

@@ -2,7 +2,7 @@
 
 use crate::{
     Load, World,
-    look::{applied, followed, news, told},
+    look::{followed, news, told},
 };
 use std::{
     fs::{self, File},
@@ -48,7 +48,7 @@ pub(crate) async fn the_disks_of_clusters_are_full(world: &mut World, load: &Loa
     let begin = Instant::now();
     let fillers = [1, 2].map(|cluster| Filler::new(&world.disk(cluster)));
     let name = news(world, "full").await;
-    applied(world, &[1, 2]).await;
+    world.all_follow(&[1, 2]).await;
     told(world, &["cluster-1-egress", "cluster-2-ingress"], &name, begin).await;
     for agent in ["cluster-1-agent", "cluster-2-agent"] {
         agent_keeps(world, agent, false).await;

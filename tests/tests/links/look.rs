@@ -20,37 +20,29 @@ pub(crate) async fn news(world: &World, name: &str) -> String {
     format!("greet.{name}.example.com")
 }
 
-/// How a cluster is, as the API shows it.
-pub(crate) async fn status(world: &World, cluster: u8) -> Value {
-    world.api.get(&format!("/organizations/acme/clusters/cluster-{cluster}/status")).await
-}
-
 /// Waits until the API shows that a cluster is behind.
 pub(crate) async fn lag_is_shown(world: &World, cluster: u8) {
     let behind = |status: &Value| {
         status["lag_ms"].as_u64().unwrap_or_default() > 0
             && status["applied_generation"].as_u64() < status["current_generation"].as_u64()
     };
-    until("the lag is shown", SOON, || status(world, cluster), behind).await;
+    until("the lag is shown", SOON, || world.status(cluster), behind).await;
 }
 
-/// Waits until clusters are connected, have applied all and answer the name; gives how long that took from then.
+/// Waits until the agents of clusters know the name, and it is answered; gives how long that took from then. That the API shows it, too, is
+/// waited for.
 pub(crate) async fn followed(world: &World, clusters: &[u8], name: &str, since: Instant) -> Duration {
-    applied(world, clusters).await;
-    until_ok("the new name is answered", SOON, || async { world.names().ask(name).await }).await;
-    since.elapsed()
-}
-
-/// Waits until clusters are connected and have applied all.
-pub(crate) async fn applied(world: &World, clusters: &[u8]) {
     for cluster in clusters {
-        let whole = |status: &Value| {
-            status["state"] == "connected"
-                && status["lag_ms"] == 0
-                && status["applied_generation"].as_u64() >= status["current_generation"].as_u64()
-        };
-        until("the cluster follows", SOON, || status(world, *cluster), whole).await;
+        let agent = format!("cluster-{cluster}-agent");
+        let page = format!("http://{}/dump/snapshot", world.program(&agent).address("admin"));
+        let look = || async { world.api.page(page.clone()).await.to_string().contains(name) };
+        until(&format!("{agent} knows {name}"), SOON, look, |known| *known).await;
     }
+    until_ok("the new name is answered", SOON, || async { world.names().ask(name).await }).await;
+    let took = since.elapsed();
+    world.all_follow(clusters).await;
+    eprintln!("  known after {took:?}; the API shows it after {:?}", since.elapsed());
+    took
 }
 
 /// Waits until gateways are connected to their agent and know the name; gives how long that took from then.
@@ -66,16 +58,4 @@ pub(crate) async fn told(world: &World, gateways: &[&str], name: &str, since: In
         until(&format!("{gateway} knows {name}"), SOON, || world.state(gateway), knows).await;
     }
     since.elapsed()
-}
-
-/// Addresses of cluster-2 that the callers' egress gateways have in rotation.
-pub(crate) async fn in_rotation(world: &World) -> usize {
-    let mut alive = 0;
-    for gateway in ["cluster-1-egress", "cluster-1-egress-b"] {
-        let state = world.state(gateway).await;
-        let peers = state["peers"]["cluster-2"].as_object().into_iter().flatten();
-        alive +=
-            peers.filter(|(_, peer)| !matches!(peer["health"].as_str(), Some("dead" | "unknown"))).count();
-    }
-    alive
 }

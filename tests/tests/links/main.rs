@@ -26,8 +26,8 @@ use tombolo_tests::{
     loopback::{Lives, Setup, Shape, World},
 };
 
-/// What holds with the link again, within this time: two seconds, on a machine that does nothing else; it is printed what it took.
-const WHOLE_AGAIN: Duration = Duration::from_secs(4);
+/// With the link, what goes over it is whole again within this time; it is printed what it took.
+const WHOLE_AGAIN: Duration = Duration::from_secs(2);
 
 /// One test alone: whatever starts a program first in this process decides in which network all of them are.
 #[test]

@@ -2,13 +2,12 @@
 
 use crate::{
     Load, World,
-    gateways::{ALL, WIRES},
-    look::{followed, in_rotation, news, told},
+    gateways::{ALL, OUT, WIRES},
+    look::{followed, news, told},
 };
 use std::time::Duration;
 use tokio::time::Instant;
-use tombolo_testkit::wait::until;
-use tombolo_tests::loopback::{Flow, SOON};
+use tombolo_tests::loopback::Flow;
 
 fn slow(ms: u64, rate: u32) -> Flow {
     Flow::Slow { delay: Duration::from_millis(ms), rate }
@@ -49,7 +48,7 @@ pub(crate) async fn the_way_between_clusters_is_slow(world: &mut World, load: &L
     let begin = Instant::now();
     set(world, &WIRES, slow(40, 4 << 20));
     load.since(begin, begin).await.nothing_noticed(world);
-    until("80 ms there and back are no fault", SOON, || in_rotation(world), |alive| *alive == ALL).await;
+    world.until_in_rotation("cluster-2", ALL).await;
     set(world, &WIRES, Flow::Open);
 }
 
@@ -60,10 +59,12 @@ pub(crate) async fn the_way_between_clusters_is_too_slow(world: &mut World, load
     let begin = Instant::now();
     set(world, &WIRES, slow(400, 1 << 20));
     let fault = Instant::now();
-    until("cluster-2 is out of rotation", SOON, || in_rotation(world), |alive| *alive == 0).await;
-    eprintln!("  800 ms there and back: out of rotation after {:?}", fault.elapsed());
+    world.until_in_rotation("cluster-2", 0).await;
+    let out = fault.elapsed();
+    eprintln!("  800 ms there and back: out of rotation after {out:?}");
     let report = load.since(begin, fault).await.no_request_failed(world);
     assert_eq!((report.cut, report.streams), (0, 0), "what is slow still arrives");
+    assert!(out < OUT, "{out:?}");
     set(world, &WIRES, Flow::Open);
-    until("cluster-2 is back", SOON, || in_rotation(world), |alive| *alive == ALL).await;
+    world.until_in_rotation("cluster-2", ALL).await;
 }

@@ -8,10 +8,8 @@ mod load;
 
 use load::Load;
 use nix::sys::signal::Signal;
-use serde_json::Value;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 use tokio::{sync::Mutex, time::Instant};
-use tombolo_testkit::wait::until;
 use tombolo_tests::loopback::{Lives, SOON, Setup, Shape, World};
 
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -48,12 +46,14 @@ async fn upgraded(order: &[&str]) {
     let old =
         PathBuf::from(std::env::var_os("TOMBOLO_OLD_BIN").expect("TOMBOLO_OLD_BIN (make test-upgrade)"));
     assert!(old.join("tombolo-controller").is_file(), "{} has no programs", old.display());
-    let setup = Setup { shape: Shape::Twins, lives: Lives::Usual, wires: false, old: Some(old) };
+    let old = old.canonicalize().unwrap();
+    let setup = Setup { shape: Shape::Twins, lives: Lives::Usual, wires: false, old: Some(old.clone()) };
     let mut world = World::set_up(setup).await;
     let load = Load::start(&world).await;
     for name in order {
         eprintln!("{name}");
         load.whole().await;
+        assert!(executable(&world, name).starts_with(&old), "{name} is of the older build");
         let begin = Instant::now();
         // As a supervisor does it: it is told to end, takes nothing new, and lets go of nothing.
         world.program(name).signal(Signal::SIGTERM);
@@ -71,17 +71,18 @@ async fn upgraded(order: &[&str]) {
         next(&mut world, name).await;
         load.since(begin, begin).await.nothing_noticed(&world);
     }
+    for name in order {
+        assert!(!executable(&world, name).starts_with(&old), "{name} is not of the older build any more");
+    }
     // All is told to all of them still.
     load.whole().await;
-    for cluster in 1..=3 {
-        let path = format!("/organizations/acme/clusters/cluster-{cluster}/status");
-        let whole = |status: &Value| {
-            status["state"] == "connected"
-                && status["applied_generation"].as_u64() >= status["current_generation"].as_u64()
-        };
-        until("the cluster follows", SOON, || world.api.get(&path), whole).await;
-    }
+    world.all_follow(&[1, 2, 3]).await;
     load.stop().await;
+}
+
+/// What runs under a name.
+fn executable(world: &World, name: &str) -> PathBuf {
+    fs::read_link(format!("/proc/{}/exe", world.program(name).pid())).unwrap()
 }
 
 /// The new one in its place. What the old one still carries would keep it for as long as it waits.
