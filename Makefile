@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak bench measure-discovery test-mcs test-chart
+.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-upgrade soak bench measure-discovery scale test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench: ## our gateways and DNS beside Envoy, HAProxy, CoreDNS and unbound, as ro
 
 measure-discovery: ## what an agent takes to know 5,000 services and 50,000 endpoints of an API server: printed, after minutes
 	tests/bench/discovery
+
+scale: deps ## what the controller takes with 10, 100 and 1,000 clusters (simulated agents): tables (tests/bench/README.md)
+	tests/bench/scale --release
 
 test-mcs: ## the conformance suite of the Multi-Cluster Services API on two clusters that Tombolo joined, and what is left after (docs/kubernetes.md)
 	scripts/test-clusters conformance::

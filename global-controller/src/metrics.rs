@@ -25,8 +25,8 @@ pub(crate) struct Agents {
     pub(crate) feeds: Gauge,
     /// Lines sent, by kind.
     pub(crate) lines: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Bytes sent on feeds.
-    pub(crate) bytes: Counter,
+    /// Bytes sent on feeds, by the kind of line.
+    pub(crate) bytes: Family<[(&'static str, &'static str); 1], Counter>,
     /// From the publishing of a generation to its acknowledgement, where both happen at this replica.
     pub(crate) lag_seconds: Histogram,
     /// Joins, by outcome.
@@ -90,7 +90,11 @@ impl Agents {
         Self {
             feeds: metrics.register("feeds", "Feeds of agents open at this replica", Gauge::default()),
             lines: metrics.register("feed_lines", "Lines sent on feeds, by kind", Family::default()),
-            bytes: metrics.register("feed_bytes", "Bytes sent on feeds", Counter::default()),
+            bytes: metrics.register(
+                "feed_bytes",
+                "Bytes sent on feeds, by the kind of line",
+                Family::default(),
+            ),
             lag_seconds: metrics.register(
                 "feed_lag_seconds",
                 "From publishing a generation to its acknowledgement",

@@ -5,4 +5,5 @@ pub mod dice;
 pub mod history;
 pub mod loopback;
 pub mod rights;
+pub mod scale;
 pub mod soak;

@@ -236,7 +236,7 @@ impl Feed {
             End::Unwritable
         })?;
         self.agent.metrics.lines.get_or_create(&[("kind", kind)]).inc();
-        self.agent.metrics.bytes.inc_by(bytes.len() as u64);
+        self.agent.metrics.bytes.get_or_create(&[("kind", kind)]).inc_by(bytes.len() as u64);
         self.lines.send(bytes.into()).await.map_err(|_| End::Left)
     }
 }

@@ -34,6 +34,12 @@ impl Api {
         api
     }
 
+    /// The same, with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// What a path gives.
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.http.get(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token).send();
