@@ -11,3 +11,6 @@ mod view;
 pub(crate) use channel::FeedGuard;
 pub(crate) use org::{OrgState, Settle};
 pub(crate) use view::{AttachError, Event, News, View};
+
+#[cfg(test)]
+mod tests;
