@@ -88,6 +88,12 @@ impl Liveness {
         FeedHold { liveness: Arc::clone(self), feed }
     }
 
+    /// Whether a feed of this cluster is open here.
+    pub(crate) fn is_fed(&self, org: OrgId, cluster: ClusterId) -> bool {
+        let first = FeedRow { org, cluster, id: Uuid::nil() };
+        self.lock().open.range(first..).next().is_some_and(|feed| (feed.org, feed.cluster) == (org, cluster))
+    }
+
     /// A generation with something new for this cluster was published here.
     pub(crate) fn published(
         &self,
@@ -207,8 +213,13 @@ impl Liveness {
             for (feed, at) in &closed {
                 tx.close_feed(*feed, *at).await?;
             }
-            for ((org, cluster), progress) in &progress {
+            let (refusals, plain): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                progress.iter().map(|(key, one)| (*key, one.clone())).partition(|(_, one)| one.refuses());
+            for ((org, cluster), progress) in &refusals {
                 tx.set_progress(*org, *cluster, progress).await?;
+            }
+            if !plain.is_empty() {
+                tx.set_progresses(&plain).await?;
             }
             tx.commit().await.map(drop)
         };
