@@ -42,9 +42,7 @@ impl OrgState {
         let cluster = self.clusters.get(&peer.id.cluster)?;
         self.bundle.stands(peer).then_some(*cluster)
     }
-}
 
-impl OrgState {
     /// The same at another generation.
     fn at(&self, generation: Generation) -> Self {
         Self {
@@ -92,6 +90,8 @@ struct Compiled {
     unsettled: BTreeSet<GlobalName>,
     /// Whether who is believed, or which clusters there are, may be otherwise than it was published last.
     standing: bool,
+    /// Whether there was something that could not be published: what the channels hold is made anew then.
+    missed: bool,
 }
 
 /// An organization: compiled, with the channels of its clusters.
@@ -116,6 +116,7 @@ impl Org {
                 channels: BTreeMap::new(),
                 unsettled,
                 standing: false,
+                missed: false,
             }),
             state: watch::Sender::new(Arc::new(state)),
         })
@@ -156,11 +157,10 @@ impl Org {
         changes: Vec<Change>,
         generation: Generation,
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
-        let old = self.state();
         let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
         let affected: Vec<Affected> =
             changes.into_iter().map(|change| compiled.incremental.apply(change)).collect();
-        self.publish(&mut compiled, affected, generation, &old)
+        self.publish(&mut compiled, affected, generation)
     }
 
     /// Takes a whole world, read anew.
@@ -172,10 +172,9 @@ impl Org {
         world: &World,
         generation: Generation,
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
-        let old = self.state();
         let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
         let affected = compiled.incremental.replace(world);
-        self.publish(&mut compiled, vec![affected], generation, &old)
+        self.publish(&mut compiled, vec![affected], generation)
     }
 
     fn publish(
@@ -183,18 +182,20 @@ impl Org {
         compiled: &mut Compiled,
         affected: Vec<Affected>,
         generation: Generation,
-        old: &OrgState,
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
         for one in &affected {
             compiled.unsettled.extend(one.needed.iter().chain(&one.released).cloned());
             compiled.standing |= one.standing;
         }
-        let standing = compiled.standing;
-        let state = match standing {
-            true => state(&compiled.incremental, generation, Some(old))?,
+        let (standing, old) = (compiled.standing, self.state());
+        let made = match standing {
+            true => state(&compiled.incremental, generation, Some(&old)),
             // as nearly always: nothing of it is looked at, for it grows with the clusters
-            false => old.at(generation),
+            false => Ok(old.at(generation)),
         };
+        // what is taken into the world is not told again: whoever was to be told must not miss it
+        let state = made.inspect_err(|_| compiled.missed = true)?;
+        let missed = std::mem::take(&mut compiled.missed);
         compiled.standing = false;
         compiled.generation = generation;
         // one generation for each channel: changes that came together are told together
@@ -205,6 +206,9 @@ impl Org {
         let mut told = Vec::new();
         for (cluster, channel) in &compiled.channels {
             let change = match merged.remove(cluster) {
+                // one that is gone goes on with what it has, whatever came before that
+                _ if !compiled.incremental.world().clusters.contains_key(cluster) => None,
+                _ if missed => Some(ClusterChange::Whole(compiled.incremental.snapshot(*cluster))),
                 None => None,
                 Some(mut changes) if changes.len() == 1 => changes.pop(),
                 Some(_) => Some(ClusterChange::Whole(compiled.incremental.snapshot(*cluster))),

@@ -1,6 +1,6 @@
 //! What an organization in this replica looks at anew, and whom it wakes.
 
-use super::org::Org;
+use super::{FeedGuard, org::Org};
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},
@@ -11,10 +11,11 @@ use tombolo_model::{
     id::{ClusterId, OrgId},
     intent::{Cluster, Organization},
     inventory::{Inventory, NamespaceRecord},
-    snapshot::{CaFingerprint, Vip},
+    snapshot::{CaFingerprint, ClusterResource, Vip},
 };
 use tombolo_mtls::{Root, Validity};
 use tombolo_testkit::build::{self, Service, name};
+use tombolo_wire::message::FeedLine;
 use uuid::Uuid;
 
 fn id(n: u128) -> ClusterId {
@@ -93,6 +94,46 @@ fn what_could_not_be_published_is_made_good_by_the_next_change() {
     org.apply(vec![Change::Roots(roots)], Generation::new(3)).unwrap();
     assert!(states.has_changed().unwrap());
     assert_eq!((org.generation(), org.state().clusters.len()), (Generation::new(3), 1));
+}
+
+/// The number of ready endpoints that a cluster is told of since a generation, of each name; none where it is told nothing.
+fn told_since(feed: &FeedGuard, sent: Generation) -> Option<Vec<u32>> {
+    match feed.since(sent)?.0 {
+        FeedLine::Delta { upserts, .. } => Some(
+            upserts
+                .values()
+                .filter_map(|resource| match resource {
+                    ClusterResource::Name(name) => Some(name.targets.iter().map(|target| target.ready).sum()),
+                    _ => None,
+                })
+                .collect(),
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_a_cluster_could_not_be_told_it_is_told_by_the_next_change() {
+    let org = org();
+    org.apply(vec![vips(org.settle().unwrap().needed)], Generation::new(2)).unwrap();
+    let feed = org.channel(id(1)).unwrap().attach().unwrap();
+    let roots = org.state().bundle_spec.roots.clone();
+    let none = vec![Change::Roots(Vec::new()), Change::Inventory(id(2), catalog(2))];
+    assert!(org.apply(none, Generation::new(3)).is_err(), "nobody could be believed");
+    assert_eq!(told_since(&feed, Generation::new(2)), None);
+    let told = org.apply(vec![Change::Roots(roots)], Generation::new(4)).unwrap();
+    assert_eq!(told, [id(1)]);
+    assert_eq!(told_since(&feed, Generation::new(2)), Some(vec![2, 2]), "the roots are as they were");
+}
+
+#[test]
+fn a_cluster_that_goes_is_told_nothing_and_keeps_what_it_has() {
+    let org = org();
+    org.apply(vec![vips(org.settle().unwrap().needed)], Generation::new(2)).unwrap();
+    let feed = org.channel(id(2)).unwrap().attach().unwrap();
+    let changes = vec![Change::Inventory(id(2), catalog(2)), Change::ClusterGone(id(2))];
+    assert!(org.apply(changes, Generation::new(3)).unwrap().is_empty());
+    assert_eq!(told_since(&feed, Generation::new(2)), None);
 }
 
 #[test]

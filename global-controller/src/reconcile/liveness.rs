@@ -172,6 +172,7 @@ impl Liveness {
                 self.news.notify_one();
             }
         }
+        self.end_all();
         let last = async {
             self.write(&store, &mut lived).await?;
             let mut tx = store.begin().await?;
@@ -181,6 +182,14 @@ impl Liveness {
         if let Err(error) = last.await {
             tracing::warn!(error = telemetry::chain(&error), "cannot say goodbye to the database");
         }
+    }
+
+    /// Feeds that are cut off end with this replica: their clusters were seen until now.
+    fn end_all(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        let open = std::mem::take(&mut state.open);
+        state.closed.extend(open.into_iter().map(|feed| (feed, now)));
     }
 
     async fn write(&self, store: &Store, lived: &mut Option<Instant>) -> Result<(), store::Error> {
