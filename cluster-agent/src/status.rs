@@ -114,7 +114,7 @@ impl Reporting {
         let mut logged = Vec::new();
         let mut failed = None;
         loop {
-            self.snapshot.borrow_and_update();
+            let held = Arc::clone(&self.snapshot.borrow_and_update().resources);
             self.source.borrow_and_update();
             self.nodes.borrow_and_update();
             self.exposing.borrow_and_update();
@@ -143,7 +143,8 @@ impl Reporting {
             sleep(LEAST).await;
             let changed = async {
                 tokio::select! {
-                    changed = self.snapshot.changed() => changed,
+                    // a generation with another number and nothing new comes every other second, in a busy organization
+                    changed = self.snapshot.wait_for(|now| !Arc::ptr_eq(&now.resources, &held)) => changed.map(drop),
                     changed = self.source.changed() => changed,
                     changed = self.nodes.changed() => changed,
                     changed = self.names.changed() => changed,

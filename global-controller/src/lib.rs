@@ -151,7 +151,6 @@ pub async fn build(config: Config, deps: Deps) -> anyhow::Result<Bound> {
         image_version: config.image_version,
         vip_pools: config.pools.texts(),
         root_overlap: config.root_overlap,
-        catalogs: app::service::Catalogs::default(),
         followers: Places::new(app::FOLLOWERS),
         stop: drain.watch(),
     });

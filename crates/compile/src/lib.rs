@@ -30,7 +30,7 @@ mod world;
 
 pub use check::{Finding, Flaw, Severity, check};
 pub use conflict::{Conflict, Reason, Source};
-pub use incremental::{Affected, ClusterChange, Incremental};
+pub use incremental::{Affected, ClusterChange, Incremental, Listed, Wanted};
 pub use text::{diff, text};
 pub use world::{Change, World};
 
@@ -57,5 +57,5 @@ pub fn conflicts(world: &World) -> Vec<Conflict> {
 /// Everything that a cluster must know. Empty for a cluster that is not in this world.
 #[must_use]
 pub fn snapshot(world: &World, cluster: ClusterId) -> Resources<ClusterResource> {
-    render::whole(world, &Derived::new(world), cluster)
+    render::whole(world, &Derived::new(world), &render::bundle(world), cluster)
 }

@@ -13,9 +13,15 @@ use tombolo_model::{
     },
 };
 
-pub(crate) fn whole(world: &World, derived: &Derived, id: ClusterId) -> Resources<ClusterResource> {
+/// Everything for one receiver; whom to believe is the same for all.
+pub(crate) fn whole(
+    world: &World,
+    derived: &Derived,
+    bundle: &ClusterResource,
+    id: ClusterId,
+) -> Resources<ClusterResource> {
     let Some(receiver) = world.clusters.get(&id) else { return BTreeMap::new() };
-    let mut all = vec![itself(world, receiver), bundle(world)];
+    let mut all = vec![itself(world, receiver), bundle.clone()];
     all.extend(install(receiver));
     all.extend(trial(receiver));
     all.extend(

@@ -1,6 +1,7 @@
 //! What agents may take of this process: each cluster so many requests a second and at a time, each organization so much memory. Any of
 //! them may be in the wrong hands, and must not keep the others waiting.
 
+use super::size::Sizes;
 use crate::{
     app::error::{Kind, Refusal},
     http::limit::{Limiter, Quota},
@@ -96,6 +97,8 @@ pub(crate) struct Door {
     short: Bodies<Who>,
     statuses: Bodies<Who>,
     inventories: Bodies<Who>,
+    /// How much each cluster has told in all.
+    pub(super) sizes: Sizes,
 }
 
 impl Default for Door {
@@ -109,6 +112,7 @@ impl Default for Door {
             short: Bodies::new(SHORT),
             statuses: Bodies::new(STATUSES),
             inventories: Bodies::new(INVENTORIES),
+            sizes: Sizes::default(),
         }
     }
 }

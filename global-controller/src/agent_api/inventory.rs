@@ -1,6 +1,6 @@
 //! An agent says what runs in its cluster.
 
-use super::{Agent, body::Body, peer::AgentPeer};
+use super::{Agent, body::Body, peer::AgentPeer, size::Sizes};
 use crate::{
     app::error::{Kind, Refusal},
     sequence::{Mark, Plan, plan},
@@ -57,21 +57,29 @@ pub(super) async fn inventory(
     };
     tx.remove_namespaces(org, cluster, &namespaces, update.whole).await?;
     tx.remove_services(org, cluster, &services, update.whole).await?;
+    let mut known = None;
     if !update.whole {
-        // of a change nobody knows what it makes of the rest
-        let pods = update.services.values().any(|record| !record.pods.is_empty());
-        let size = tx.inventory_size(org, cluster, pods).await?;
-        within(size)?;
+        // of a change alone nobody knows what it makes of the rest
+        known = agent.door.sizes.fits((org, cluster), &update);
+        if known.is_none() {
+            let pods = update.services.values().any(|record| !record.pods.is_empty());
+            let size = tx.inventory_size(org, cluster, pods).await?;
+            within(size)?;
+            known = Some(Sizes::counted(&update, size, pods));
+        }
     }
     let mark = Mark { epoch: update.epoch, sequence };
     tx.set_inventory_mark(org, cluster, &mark).await?;
     tx.commit().await?;
+    if let Some(known) = known {
+        agent.door.sizes.stored((org, cluster), known);
+    }
     count("stored");
     Ok(Json(InventoryAck { sequence: update.sequence }))
 }
 
 /// Whether what a cluster has told in all is in bounds.
-fn within(size: InventorySize) -> Result<(), Refusal> {
+pub(super) fn within(size: InventorySize) -> Result<(), Refusal> {
     let most = |many: usize| i64::try_from(many).unwrap_or(i64::MAX);
     let excess = [
         (size.namespaces, NAMESPACES, "namespaces"),

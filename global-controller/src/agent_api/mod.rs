@@ -11,6 +11,7 @@ mod gateway_address;
 mod inventory;
 mod join;
 mod peer;
+mod size;
 mod status;
 mod version;
 

@@ -49,7 +49,10 @@ pub(super) async fn status(
         tx.end_trial(org, cluster).await?;
     }
     peer.check(&mut tx, now).await?;
-    tx.set_status(org, cluster, &status, now).await?;
+    // one that says every ten seconds that nothing happened is no reason to write
+    if !agent.liveness.is_fed(org, cluster) || !tx.says_the_same(org, cluster, &status).await? {
+        tx.set_status(org, cluster, &status, now).await?;
+    }
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

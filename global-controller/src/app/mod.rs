@@ -58,8 +58,6 @@ pub(crate) struct Deps {
     pub(crate) vip_pools: (String, String),
     /// How long the old root of a rotation stays once no cluster signs under it: as long as certificates live.
     pub(crate) root_overlap: TimeDelta,
-    /// What was worked out of services.
-    pub(crate) catalogs: service::Catalogs,
     /// Who follows events.
     pub(crate) followers: Places<OrgId>,
     /// When to send followers away.

@@ -9,18 +9,17 @@ use super::{
 };
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tombolo_compile::{Conflict, Incremental, Reason, World};
+use tombolo_compile::{Conflict, Incremental, Listed, Reason, Wanted};
 use tombolo_model::{
-    DnsLabel, Domain, Generation,
-    id::{ClusterId, OrgId},
+    ClusterName, DnsLabel,
+    id::ClusterId,
     inventory::Protocol,
     mcs::ExportConflict,
-    snapshot::{ClusterResource, EndToEnd, NameKind, NameSpec, TargetSpec},
+    snapshot::{EndToEnd, NameKind, TargetSpec},
 };
 use utoipa::ToSchema;
 
@@ -152,105 +151,27 @@ impl ServiceConflict {
     }
 }
 
-/// All services of an organization at a generation, by name. Worked out when somebody asks, kept until the generation
-/// is another.
-#[derive(Debug, Default)]
-pub(crate) struct Catalogs(Mutex<HashMap<OrgId, Kept>>);
-
-type Kept = (Generation, Arc<Vec<Service>>);
-
-/// Organizations whose services are kept.
-const MOST_KEPT: usize = 64;
-
 /// How long a reading waits for this replica to have made what was changed just before.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Catalogs {
-    async fn of(&self, deps: &Deps, scope: &Scope) -> Result<Arc<Vec<Service>>> {
-        let org = scope.org.id;
-        if !deps.view.wait_for(org, scope.org.generation, PATIENCE).await {
-            let detail = "This controller has not caught up yet; try again.";
-            return Err(Refusal::new(Kind::Unavailable, detail).retry_after(1));
-        }
-        let read = |compiled: &Incremental, generation: Generation| {
-            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&org).cloned();
-            match kept {
-                Some((at, services)) if at == generation => (generation, services),
-                _ => (generation, Arc::new(catalog(compiled))),
-            }
-        };
-        let (generation, services) = deps
-            .view
-            .with(org, read)
-            .ok_or_else(|| Refusal::not_found("organization", scope.org.name.as_str()))?;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MOST_KEPT && !kept.contains_key(&org) {
-            kept.clear();
-        }
-        kept.insert(org, (generation, Arc::clone(&services)));
-        Ok(services)
+/// Reads what is compiled of an organization, once this replica has made what was changed just before.
+async fn compiled<T>(deps: &Deps, scope: &Scope, read: impl FnOnce(&Incremental) -> T) -> Result<T> {
+    let org = scope.org.id;
+    if !deps.view.wait_for(org, scope.org.generation, PATIENCE).await {
+        let detail = "This controller has not caught up yet; try again.";
+        return Err(Refusal::new(Kind::Unavailable, detail).retry_after(1));
     }
+    let found = deps.view.with(org, |compiled, _| read(compiled));
+    found.ok_or_else(|| Refusal::not_found("organization", scope.org.name.as_str()))
 }
 
-/// Every name with addresses, by name. A name is the same in the snapshot of every member of its global namespace, but
-/// for how near its targets are; so one member of each is enough.
-fn catalog(compiled: &Incremental) -> Vec<Service> {
-    let world = compiled.world();
-    let clusters: BTreeMap<_, ClusterId> =
-        world.clusters.values().map(|cluster| (&cluster.name, cluster.id)).collect();
-    let mut conflicts = BTreeMap::<(DnsLabel, DnsLabel), Vec<ServiceConflict>>::new();
-    for conflict in compiled.conflicts() {
-        if let Some(service) = &conflict.service {
-            let key = (conflict.gns.clone(), service.clone());
-            conflicts.entry(key).or_default().push(ServiceConflict::show(&conflict));
-        }
-    }
-    let mut seen = BTreeSet::<Domain>::new();
-    let mut services = BTreeMap::new();
-    for cluster in world.clusters.values().filter(|cluster| !cluster.intermediates.is_empty()) {
-        let chosen = |gns: &&tombolo_model::intent::GlobalNamespace| {
-            gns.rules.iter().any(|rule| rule.cluster.matches(&cluster.name, &cluster.labels))
-        };
-        if world.gns.values().filter(chosen).all(|gns| seen.contains(&gns.domain)) {
-            continue;
-        }
-        let snapshot = compiled.snapshot(cluster.id);
-        let domains: BTreeMap<&Domain, &DnsLabel> = snapshot
-            .values()
-            .filter_map(|resource| match resource {
-                ClusterResource::Domain(spec) if !seen.contains(&spec.domain) => {
-                    Some((&spec.domain, &spec.gns))
-                }
-                _ => None,
-            })
-            .collect();
-        for resource in snapshot.values() {
-            let ClusterResource::Name(name) = resource else { continue };
-            let Some(gns) = domains.get(&name.domain) else { continue };
-            let service = show(world, &clusters, &conflicts, gns, name);
-            services.insert(service.name.clone(), service);
-        }
-        seen.extend(domains.into_keys().cloned());
-        // a global namespace whose domain is not in force has no names, in no snapshot
-        seen.extend(world.gns.values().filter(chosen).map(|gns| gns.domain.clone()));
-    }
-    if let Ok(set) = DnsLabel::parse(CLUSTER_SET) {
-        for (name, conflicts) in compiled.set_names() {
-            let mut service = show(world, &clusters, &BTreeMap::new(), &set, &name);
-            service.conflicts = conflicts.iter().map(ServiceConflict::of_export).collect();
-            services.insert(service.name.clone(), service);
-        }
-    }
-    services.into_values().collect()
-}
-
+/// A name with addresses. It is the same in the snapshot of every member of its global namespace, but for how near its targets are.
 fn show(
-    world: &World,
-    clusters: &BTreeMap<&tombolo_model::ClusterName, ClusterId>,
-    conflicts: &BTreeMap<(DnsLabel, DnsLabel), Vec<ServiceConflict>>,
-    gns: &DnsLabel,
-    name: &NameSpec,
-) -> Service {
+    compiled: &Incremental,
+    clusters: &BTreeMap<ClusterName, ClusterId>,
+    listed: &Listed<'_>,
+) -> Option<Service> {
+    let (world, name) = (compiled.world(), listed.spec()?);
     let target = |target: &TargetSpec| {
         let inventory = clusters.get(&target.cluster).and_then(|id| world.inventories.get(id));
         let records = target.services.iter().filter_map(|key| inventory?.services.get(key));
@@ -281,17 +202,11 @@ fn show(
         name: port.name.as_ref().map(ToString::to_string),
         app_protocol: port.app_protocol.clone(),
     });
-    // the service's label is the one before the domain, and before the cluster
-    let rest = name.name.as_str().strip_suffix(name.domain.as_str()).unwrap_or_default();
-    let mut labels = rest.split('.').filter(|label| !label.is_empty());
-    let label = match name.kind {
-        NameKind::Service | NameKind::ServiceInCluster => labels.next(),
-        NameKind::Pod => labels.nth(1),
-    };
-    let key = label.and_then(|label| DnsLabel::parse(label).ok()).map(|label| (gns.clone(), label));
-    Service {
+    let conflicts = listed.conflicts().iter().map(ServiceConflict::show);
+    let conflicts = conflicts.chain(listed.export_conflicts().iter().map(ServiceConflict::of_export));
+    Some(Service {
         name: name.name.to_string(),
-        gns: gns.to_string(),
+        gns: listed.gns().map_or(CLUSTER_SET, DnsLabel::as_str).to_owned(),
         kind: match name.kind {
             NameKind::Service => ServiceKind::Service,
             NameKind::ServiceInCluster => ServiceKind::ServiceInCluster,
@@ -301,8 +216,8 @@ fn show(
         headless: name.headless,
         ports: ports.collect(),
         targets: name.targets.iter().map(target).collect(),
-        conflicts: key.and_then(|key| conflicts.get(&key)).cloned().unwrap_or_default(),
-    }
+        conflicts: conflicts.collect(),
+    })
 }
 
 /// Which services are asked for.
@@ -324,14 +239,19 @@ pub(crate) async fn list(
     filter: &ServiceFilter,
     page: &Page,
 ) -> Result<List<Service>> {
-    let all = deps.catalogs.of(deps, scope).await?;
-    let begin = page.after().map_or(0, |after| all.partition_point(|service| service.name.as_str() <= after));
-    let wanted = all[begin..].iter().filter(|service| {
-        filter.gns.as_ref().is_none_or(|gns| service.gns == *gns)
-            && filter.cluster.as_ref().is_none_or(|c| service.targets.iter().any(|t| t.cluster == *c))
-    });
     let count = usize::try_from(page.fetch()).unwrap_or(usize::MAX);
-    Ok(page.list(wanted.take(count).cloned().collect(), |service| service.name.clone()))
+    let found = compiled(deps, scope, |compiled| {
+        let clusters = of(compiled);
+        // nothing is served by a cluster that is not there
+        let cluster = match &filter.cluster {
+            Some(name) => Some(*clusters.get(name.as_str())?),
+            None => None,
+        };
+        let wanted = Wanted { gns: filter.gns.as_deref(), cluster };
+        let listed = compiled.listed(&wanted, page.after());
+        Some(listed.filter_map(|listed| show(compiled, &clusters, &listed)).take(count).collect())
+    });
+    Ok(page.list(found.await?.unwrap_or_default(), |service: &Service| service.name.clone()))
 }
 
 /// One service.
@@ -339,7 +259,11 @@ pub(crate) async fn list(
 /// # Errors
 /// [`Kind::NotFound`].
 pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Service> {
-    let all = deps.catalogs.of(deps, scope).await?;
-    let found = all.binary_search_by(|service| service.name.as_str().cmp(name)).ok();
-    found.map(|n| all[n].clone()).ok_or_else(|| Refusal::not_found("service", name))
+    let found = compiled(deps, scope, |compiled| show(compiled, &of(compiled), &compiled.named(name)?));
+    found.await?.ok_or_else(|| Refusal::not_found("service", name))
+}
+
+/// The clusters by name.
+fn of(compiled: &Incremental) -> BTreeMap<ClusterName, ClusterId> {
+    compiled.world().clusters.values().map(|cluster| (cluster.name.clone(), cluster.id)).collect()
 }

@@ -13,3 +13,6 @@ pub use channel::FeedGuard;
 pub use org::{OrgState, Settle};
 pub use telling::{Next, Telling};
 pub use view::{AttachError, Event, News, View};
+
+#[cfg(test)]
+mod tests;

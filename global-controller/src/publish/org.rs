@@ -42,6 +42,18 @@ impl OrgState {
         let cluster = self.clusters.get(&peer.id.cluster)?;
         self.bundle.stands(peer).then_some(*cluster)
     }
+
+    /// The same at another generation.
+    fn at(&self, generation: Generation) -> Self {
+        Self {
+            id: self.id,
+            trust_domain: self.trust_domain.clone(),
+            generation,
+            bundle: Arc::clone(&self.bundle),
+            bundle_spec: Arc::clone(&self.bundle_spec),
+            clusters: Arc::clone(&self.clusters),
+        }
+    }
 }
 
 /// What the database is to be told of names.
@@ -74,8 +86,12 @@ struct Compiled {
     incremental: Incremental,
     generation: Generation,
     channels: BTreeMap<ClusterId, Arc<Channel>>,
-    /// Whether names and virtual IPs may differ: looked at only then, for it looks at every name.
-    unsettled: bool,
+    /// Names that may want virtual IPs, or may have ones and be no more.
+    unsettled: BTreeSet<GlobalName>,
+    /// Whether who is believed, or which clusters there are, may be otherwise than it was published last.
+    standing: bool,
+    /// Whether there was something that could not be published: what the channels hold is made anew then.
+    missed: bool,
 }
 
 /// An organization: compiled, with the channels of its clusters.
@@ -92,12 +108,15 @@ impl Org {
     pub(super) fn new(world: World, generation: Generation) -> Result<Self, tombolo_mtls::Error> {
         let incremental = Incremental::new(world);
         let state = state(&incremental, generation, None)?;
+        let unsettled = incremental.names().chain(incremental.world().vips.keys()).cloned().collect();
         Ok(Self {
             compiled: RwLock::new(Compiled {
                 incremental,
                 generation,
                 channels: BTreeMap::new(),
-                unsettled: true,
+                unsettled,
+                standing: false,
+                missed: false,
             }),
             state: watch::Sender::new(Arc::new(state)),
         })
@@ -117,7 +136,7 @@ impl Org {
         Arc::clone(&self.state.borrow())
     }
 
-    /// Tells of each new state.
+    /// Tells of each new state in which others may stand; a newer generation alone is none.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<OrgState>> {
         self.state.subscribe()
     }
@@ -138,11 +157,10 @@ impl Org {
         changes: Vec<Change>,
         generation: Generation,
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
-        let old = self.state();
         let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
         let affected: Vec<Affected> =
             changes.into_iter().map(|change| compiled.incremental.apply(change)).collect();
-        self.publish(&mut compiled, affected, generation, &old)
+        self.publish(&mut compiled, affected, generation)
     }
 
     /// Takes a whole world, read anew.
@@ -154,10 +172,9 @@ impl Org {
         world: &World,
         generation: Generation,
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
-        let old = self.state();
         let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
         let affected = compiled.incremental.replace(world);
-        self.publish(&mut compiled, vec![affected], generation, &old)
+        self.publish(&mut compiled, vec![affected], generation)
     }
 
     fn publish(
@@ -165,11 +182,22 @@ impl Org {
         compiled: &mut Compiled,
         affected: Vec<Affected>,
         generation: Generation,
-        old: &OrgState,
     ) -> Result<Vec<ClusterId>, tombolo_mtls::Error> {
-        let state = state(&compiled.incremental, generation, Some(old))?;
+        for one in &affected {
+            compiled.unsettled.extend(one.needed.iter().chain(&one.released).cloned());
+            compiled.standing |= one.standing;
+        }
+        let (standing, old) = (compiled.standing, self.state());
+        let made = match standing {
+            true => state(&compiled.incremental, generation, Some(&old)),
+            // as nearly always: nothing of it is looked at, for it grows with the clusters
+            false => Ok(old.at(generation)),
+        };
+        // what is taken into the world is not told again: whoever was to be told must not miss it
+        let state = made.inspect_err(|_| compiled.missed = true)?;
+        let missed = std::mem::take(&mut compiled.missed);
+        compiled.standing = false;
         compiled.generation = generation;
-        compiled.unsettled |= affected.iter().any(|a| !a.needed.is_empty() || !a.released.is_empty());
         // one generation for each channel: changes that came together are told together
         let mut merged: BTreeMap<ClusterId, Vec<ClusterChange>> = BTreeMap::new();
         for (cluster, change) in affected.into_iter().flat_map(|batch| batch.clusters) {
@@ -178,6 +206,9 @@ impl Org {
         let mut told = Vec::new();
         for (cluster, channel) in &compiled.channels {
             let change = match merged.remove(cluster) {
+                // one that is gone goes on with what it has, whatever came before that
+                _ if !compiled.incremental.world().clusters.contains_key(cluster) => None,
+                _ if missed => Some(ClusterChange::Whole(compiled.incremental.snapshot(*cluster))),
                 None => None,
                 Some(mut changes) if changes.len() == 1 => changes.pop(),
                 Some(_) => Some(ClusterChange::Whole(compiled.incremental.snapshot(*cluster))),
@@ -189,7 +220,11 @@ impl Org {
         compiled
             .channels
             .retain(|_, channel| channel.idle_since().is_none_or(|since| since.elapsed() < IDLE));
-        self.state.send_replace(Arc::new(state));
+        // each feed waits for its cluster to stand no more: nobody is woken where that is not possible
+        self.state.send_if_modified(|held| {
+            *held = Arc::new(state);
+            standing
+        });
         Ok(told)
     }
 
@@ -243,22 +278,21 @@ impl Org {
 
     /// What the database is to be told; `None` where everything is settled.
     pub(super) fn settle(&self) -> Option<Settle> {
-        if !self.read().unsettled {
+        if self.read().unsettled.is_empty() {
             return None;
         }
         let mut compiled = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
-        let vips = &compiled.incremental.world().vips;
-        let names: BTreeSet<&GlobalName> = compiled.incremental.names().collect();
-        let settle = Settle {
-            generation: compiled.generation,
-            needed: names
-                .iter()
-                .filter(|name| !vips.contains_key(**name))
-                .map(|name| (*name).clone())
-                .collect(),
-            released: vips.keys().filter(|name| !names.contains(name)).cloned().collect(),
-        };
-        compiled.unsettled = !settle.is_empty();
+        let Compiled { incremental, generation, unsettled, .. } = &mut *compiled;
+        let vips = &incremental.world().vips;
+        let mut settle = Settle { generation: *generation, ..Settle::default() };
+        unsettled.retain(|name| {
+            let into = match (incremental.has_name(name), vips.contains_key(name)) {
+                (true, false) => &mut settle.needed,
+                (false, true) => &mut settle.released,
+                _ => return false,
+            };
+            into.insert(name.clone())
+        });
         Some(settle).filter(|settle| !settle.is_empty())
     }
 }

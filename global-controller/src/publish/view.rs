@@ -98,7 +98,7 @@ impl View {
         Some(orgs.by_domain.get(trust_domain)?.state())
     }
 
-    /// Tells of each new state of an organization; the sender is gone once the organization is.
+    /// Tells of each new state of an organization in which other clusters may stand; the sender is gone once the organization is.
     pub fn watch(&self, org: OrgId) -> Option<watch::Receiver<Arc<OrgState>>> {
         Some(self.org(org)?.watch())
     }

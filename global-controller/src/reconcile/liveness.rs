@@ -109,6 +109,12 @@ impl Liveness {
         FeedHold { liveness: Arc::clone(self), feed }
     }
 
+    /// Whether a feed of this cluster is open here.
+    pub(crate) fn is_fed(&self, org: OrgId, cluster: ClusterId) -> bool {
+        let first = FeedRow { org, cluster, id: Uuid::nil() };
+        self.lock().open.range(first..).next().is_some_and(|feed| (feed.org, feed.cluster) == (org, cluster))
+    }
+
     /// A generation with something new for this cluster was published here.
     pub(crate) fn published(
         &self,
@@ -190,6 +196,7 @@ impl Liveness {
                 self.news.notify_one();
             }
         }
+        self.end_all();
         let last = async {
             self.write(&store, &mut lived).await?;
             let mut tx = store.begin().await?;
@@ -199,6 +206,14 @@ impl Liveness {
         if let Err(error) = last.await {
             tracing::warn!(error = telemetry::chain(&error), "cannot say goodbye to the database");
         }
+    }
+
+    /// Feeds that are cut off end with this replica: their clusters were seen until now.
+    fn end_all(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        let open = std::mem::take(&mut state.open);
+        state.closed.extend(open.into_iter().map(|feed| (feed, now)));
     }
 
     async fn write(&self, store: &Store, lived: &mut Option<Instant>) -> Result<(), store::Error> {
@@ -236,8 +251,13 @@ impl Liveness {
             for (feed, at) in &closed {
                 tx.close_feed(*feed, *at).await?;
             }
-            for ((org, cluster), progress) in &progress {
+            let (refusals, plain): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                progress.iter().map(|(key, one)| (*key, one.clone())).partition(|(_, one)| one.refuses());
+            for ((org, cluster), progress) in &refusals {
                 tx.set_progress(*org, *cluster, progress).await?;
+            }
+            if !plain.is_empty() {
+                tx.set_progresses(&plain).await?;
             }
             let caught_up = if ahead.is_empty() { Vec::new() } else { tx.catch_up(&ahead, now).await? };
             tx.commit().await?;

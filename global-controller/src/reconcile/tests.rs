@@ -7,7 +7,7 @@ use super::{
 use crate::{
     ca::Vault,
     metrics::{Agents, Reconciled},
-    publish::View,
+    publish::{FeedGuard, View},
     store::{
         Change, Store, Tx, change::STATUS, gns::GnsRow, intermediate::Keep, organization::OrganizationRow,
     },
@@ -16,7 +16,12 @@ use crate::{
 use chrono::{DateTime, Utc};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use sqlx::postgres::PgListener;
-use std::{collections::BTreeSet, str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
 use tombolo_compile::World;
 use tombolo_model::{
     ClusterName, Generation, Locality, SpiffeId,
@@ -27,6 +32,7 @@ use tombolo_model::{
 use tombolo_mtls::PrivateKey;
 use tombolo_runtime::{clock::Clock, drain, metrics::Metrics, task};
 use tombolo_testkit::{build, clock, postgres::Database, wait};
+use tombolo_wire::message::FeedLine;
 use uuid::Uuid;
 
 const CLUSTERS: usize = 3;
@@ -147,7 +153,8 @@ impl Bench {
                 let ready = self.rng.random_range(0..3);
                 let record = build::Service::new(&[80]).endpoints(ready, 3).build();
                 tx.upsert_services(org, id, &[(key.clone(), record)].into(), now).await.unwrap();
-                let record = tombolo_model::inventory::NamespaceRecord::default();
+                let labels = [("step".to_owned(), self.rng.random_range(0..3).to_string())].into();
+                let record = tombolo_model::inventory::NamespaceRecord { labels, ..Default::default() };
                 tx.upsert_namespaces(org, id, &[(key.namespace.clone(), record)].into()).await.unwrap();
                 format!("report {id} {key} {ready}")
             }
@@ -214,6 +221,28 @@ impl Bench {
     }
 }
 
+/// What clusters are told, and who stands, is what follows from the world held when it is looked at from the beginning. The view got there
+/// change by change.
+fn told_is_what_follows(view: &View, org: OrgId, feeds: &mut BTreeMap<ClusterId, FeedGuard>) {
+    let (world, generation) =
+        view.with(org, |compiled, generation| (compiled.world().clone(), generation)).unwrap();
+    feeds.retain(|id, _| world.clusters.contains_key(id));
+    for id in world.clusters.keys() {
+        // one that comes later is told by its feed alone
+        let feed = feeds.entry(*id).or_insert_with(|| view.attach(org, *id).unwrap());
+        let (lines, at) = feed.open(None);
+        let [FeedLine::Snapshot { resources, .. }] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((resources, at), (&tombolo_compile::snapshot(&world, *id), generation));
+    }
+    let state = view.state(org).unwrap();
+    let clusters: BTreeMap<_, _> = world.clusters.values().map(|c| (c.name.clone(), c.id)).collect();
+    let joined = world.clusters.values().filter(|cluster| !cluster.intermediates.is_empty());
+    let prints: BTreeMap<_, _> = joined.map(|c| (c.name.clone(), c.intermediates.clone())).collect();
+    assert_eq!((state.generation, &*state.clusters), (generation, &clusters));
+    assert_eq!((&state.bundle_spec.roots, &state.bundle_spec.clusters), (&world.roots, &prints));
+    assert_eq!(view.settle(org), None, "the pass settled everything");
+}
+
 /// A cluster that reported nothing may have an empty inventory, or none.
 fn tidy(mut world: World) -> World {
     world.inventories.retain(|_, found| !found.namespaces.is_empty() || !found.services.is_empty());
@@ -224,7 +253,7 @@ fn tidy(mut world: World) -> World {
 async fn following_is_reading_everything() {
     for seed in [1, 2] {
         let mut bench = Bench::new(seed).await;
-        let mut done = Vec::new();
+        let (mut done, mut feeds) = (Vec::new(), BTreeMap::new());
         for _ in 0..60 {
             // several changes may come at once, of the same object too
             for _ in 0..bench.rng.random_range(1..6) {
@@ -236,6 +265,7 @@ async fn following_is_reading_everything() {
             let wanted = tombolo_compile::names_needed(&held);
             let had: BTreeSet<_> = held.vips.keys().cloned().collect();
             assert_eq!(had, wanted, "seed {seed}, after {done:#?}");
+            told_is_what_follows(&bench.driver.view, bench.org.id, &mut feeds);
         }
         assert!(done.iter().any(|what| what == "prune"));
     }

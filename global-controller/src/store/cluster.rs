@@ -138,16 +138,26 @@ impl Tx {
     ) -> Result<Vec<ClusterRow>, Error> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT c.id, c.name, c.labels, c.region, c.zone, c.ingress, c.version, c.created_at, c.updated_at,
-                      c.joined_at, c.revoked_at,
+            r#"WITH page AS MATERIALIZED (
+                 SELECT c.* FROM clusters c
+                 WHERE c.org_id = $1 AND ($2 OR c.revoked_at IS NULL)
+                   AND ($3::text IS NULL OR c.name COLLATE "C" > $3)
+                 ORDER BY c.name COLLATE "C" LIMIT $4),
+               -- what each cluster says of all is read once, not once for each of the page
+               reached AS (
+                 SELECT said.key AS name, jsonb_object_agg(p.name, said.value) AS by
+                 FROM cluster_status s JOIN clusters p ON p.org_id = s.org_id AND p.id = s.cluster_id,
+                      jsonb_each(s.reaches) said
+                 WHERE s.org_id = $1 AND p.revoked_at IS NULL AND said.key IN (SELECT page.name FROM page)
+                 GROUP BY said.key)
+               SELECT c.id AS "id!", c.name AS "name!", c.labels AS "labels!", c.region, c.zone,
+                      c.ingress AS "ingress!", c.version AS "version!", c.created_at AS "created_at!",
+                      c.updated_at AS "updated_at!", c.joined_at, c.revoked_at,
                       EXISTS (SELECT 1 FROM feeds f JOIN replicas r ON r.id = f.replica_id
                               WHERE f.org_id = c.org_id AND f.cluster_id = c.id AND r.seen_at > $5) AS "connected!",
-                      (SELECT jsonb_object_agg(p.name, s.reaches -> c.name)
-                       FROM cluster_status s JOIN clusters p ON p.org_id = s.org_id AND p.id = s.cluster_id
-                       WHERE s.org_id = c.org_id AND p.revoked_at IS NULL AND s.reaches ? c.name) AS "reached"
-               FROM clusters c
-               WHERE c.org_id = $1 AND ($2 OR c.revoked_at IS NULL) AND ($3::text IS NULL OR c.name COLLATE "C" > $3)
-               ORDER BY c.name COLLATE "C" LIMIT $4"#,
+                      reached.by AS "reached?"
+               FROM page c LEFT JOIN reached ON reached.name = c.name
+               ORDER BY c.name COLLATE "C""#,
             org.as_uuid(),
             revoked,
             after,

@@ -6,7 +6,7 @@ use super::{
 };
 use chrono::{DateTime, Utc};
 use serde::Deserialize as _;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     Generation,
     id::{ClusterId, OrgId},
@@ -47,7 +47,55 @@ pub(crate) struct FeedRow {
     pub(crate) id: Uuid,
 }
 
+/// Progress of many clusters, as columns.
+#[derive(Default)]
+struct Columns {
+    org: Vec<Uuid>,
+    cluster: Vec<Uuid>,
+    published: Vec<Option<i64>>,
+    published_at: Vec<Option<DateTime<Utc>>>,
+    applied: Vec<Option<i64>>,
+    applied_at: Vec<Option<DateTime<Utc>>>,
+}
+
+impl Progress {
+    /// Whether a refusal is told.
+    pub(crate) fn refuses(&self) -> bool {
+        self.refused.as_ref().is_some_and(Option::is_some)
+    }
+}
+
 impl Tx {
+    /// Whether an agent says just what it said last. When it said that is not looked at while its feed is open, so nothing needs to be written;
+    /// that alone is why this does not lock: who reads too early writes once too often.
+    pub(crate) async fn says_the_same(
+        &mut self,
+        org: OrgId,
+        cluster: ClusterId,
+        said: &AgentStatus,
+    ) -> Result<bool, Error> {
+        let row = sqlx::query!(
+            "SELECT software, problems, gateways, install, trial, signs_with FROM cluster_status WHERE org_id = $1 AND cluster_id = $2",
+            org.as_uuid(),
+            cluster.as_uuid()
+        )
+        .fetch_optional(self.conn())
+        .await?;
+        let Some(row) = row else { return Ok(false) };
+        let unwritable = |_| Error::corrupt("status", &cluster);
+        let install = said.install.as_ref().map(serde_json::to_value).transpose().map_err(unwritable)?;
+        let trial = said.trial.as_ref().map(serde_json::to_value).transpose().map_err(unwritable)?;
+        let same = row.software.as_ref() == Some(&said.software)
+            && row.signs_with.as_deref()
+                == said.intermediate.as_ref().map(|print| print.as_bytes().as_slice())
+            && row.install == install
+            && (trial.is_none() || row.trial == trial);
+        // how it reaches its peers is worked out of its gateways, and of nothing else that changes
+        Ok(same
+            && row.problems == serde_json::to_value(&said.problems).map_err(unwritable)?
+            && row.gateways == serde_json::to_value(&said.gateways).map_err(unwritable)?)
+    }
+
     /// Stores what an agent said of its cluster.
     pub(crate) async fn set_status(
         &mut self,
@@ -220,6 +268,52 @@ impl Tx {
                 Ok(Said { org, cluster: ClusterId::new(row.cluster_id), generation })
             })
             .collect()
+    }
+
+    /// Stores how far many clusters follow, of which none refuses anything: as [`Tx::set_progress`], at once.
+    pub(crate) async fn set_progresses(
+        &mut self,
+        all: &BTreeMap<(OrgId, ClusterId), Progress>,
+    ) -> Result<(), Error> {
+        let mut rows = Columns::default();
+        for ((org, cluster), progress) in all {
+            rows.org.push(org.as_uuid());
+            rows.cluster.push(cluster.as_uuid());
+            let (generation, at) = progress.published.map(|(g, at)| (super::bigint(g), at)).unzip();
+            rows.published.push(generation);
+            rows.published_at.push(at);
+            let (generation, at) = progress.applied.map(|(g, at)| (super::bigint(g), at)).unzip();
+            rows.applied.push(generation);
+            rows.applied_at.push(at);
+            self.shown(*org);
+        }
+        // in one order, so that two replicas cannot wait for each other
+        sqlx::query!(
+            "INSERT INTO cluster_status AS s
+                (org_id, cluster_id, published_generation, published_at, applied_generation, applied_at)
+             SELECT c.org_id, c.id, coalesce(l.published, 0), l.published_at, coalesce(l.applied, 0), l.applied_at
+             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::timestamptz[])
+                AS l(org_id, id, published, published_at, applied, applied_at)
+             JOIN clusters c ON c.org_id = l.org_id AND c.id = l.id
+             ORDER BY c.org_id, c.id
+             ON CONFLICT (org_id, cluster_id) DO UPDATE
+             SET published_generation = greatest(s.published_generation, EXCLUDED.published_generation),
+                 published_at = CASE WHEN EXCLUDED.published_generation > s.published_generation
+                                     THEN EXCLUDED.published_at ELSE s.published_at END,
+                 applied_generation = greatest(s.applied_generation, EXCLUDED.applied_generation),
+                 applied_at = CASE WHEN EXCLUDED.applied_generation > s.applied_generation
+                                   THEN EXCLUDED.applied_at ELSE s.applied_at END,
+                 refused = CASE WHEN EXCLUDED.applied_at IS NULL THEN s.refused END",
+            &rows.org,
+            &rows.cluster,
+            &rows.published as &[Option<i64>],
+            &rows.published_at as &[Option<DateTime<Utc>>],
+            &rows.applied as &[Option<i64>],
+            &rows.applied_at as &[Option<DateTime<Utc>>]
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(())
     }
 
     /// Notes that a feed is open at this replica. Nothing where the cluster is no more.

@@ -102,18 +102,34 @@ impl Tx {
         org: OrgId,
         only: Option<Rows<'_>>,
     ) -> Result<BTreeMap<(ClusterId, NamespaceName), NamespaceRecord>, Error> {
-        let (clusters, names) = Rows::columns(only);
-        let rows = sqlx::query!(
-            r#"SELECT cluster_id, name, record AS "record: Json<NamespaceRecord>" FROM inventory_namespaces
-             WHERE org_id = $1
-               AND ($2::uuid[] IS NULL OR ($3::text[] IS NULL AND cluster_id = ANY($2))
-                    OR (cluster_id, name) IN (SELECT * FROM unnest($2, $3)))"#,
-            org.as_uuid(),
-            clusters,
-            names
-        )
-        .fetch_all(self.conn())
-        .await?;
+        let rows = match only.map(Rows::columns) {
+            // by its key each, whatever the planner thinks of the rest: a condition that may also mean all rows looks at all of them
+            Some((clusters, Some(names))) => {
+                sqlx::query_as!(
+                    NamespaceRow,
+                    r#"SELECT n.cluster_id, n.name, n.record AS "record: Json<NamespaceRecord>"
+                     FROM unnest($2::uuid[], $3::text[]) AS wanted(cluster_id, name)
+                     JOIN inventory_namespaces n
+                       ON n.org_id = $1 AND n.cluster_id = wanted.cluster_id AND n.name = wanted.name"#,
+                    org.as_uuid(),
+                    clusters,
+                    names
+                )
+                .fetch_all(self.conn())
+                .await?
+            }
+            some => {
+                sqlx::query_as!(
+                    NamespaceRow,
+                    r#"SELECT cluster_id, name, record AS "record: Json<NamespaceRecord>" FROM inventory_namespaces
+                     WHERE org_id = $1 AND ($2::uuid[] IS NULL OR cluster_id = ANY($2))"#,
+                    org.as_uuid(),
+                    some.map(|(clusters, _)| clusters)
+                )
+                .fetch_all(self.conn())
+                .await?
+            }
+        };
         rows.into_iter()
             .map(|row| {
                 let name =
@@ -129,18 +145,34 @@ impl Tx {
         org: OrgId,
         only: Option<Rows<'_>>,
     ) -> Result<BTreeMap<(ClusterId, ServiceKey), ServiceRecord>, Error> {
-        let (clusters, keys) = Rows::columns(only);
-        let rows = sqlx::query!(
-            r#"SELECT cluster_id, key, record AS "record: Json<ServiceRecord>", export_s FROM inventory_services
-             WHERE org_id = $1
-               AND ($2::uuid[] IS NULL OR ($3::text[] IS NULL AND cluster_id = ANY($2))
-                    OR (cluster_id, key) IN (SELECT * FROM unnest($2, $3)))"#,
-            org.as_uuid(),
-            clusters,
-            keys
-        )
-        .fetch_all(self.conn())
-        .await?;
+        let rows = match only.map(Rows::columns) {
+            // as with namespaces: by its key each
+            Some((clusters, Some(keys))) => {
+                sqlx::query_as!(
+                    ServiceRow,
+                    r#"SELECT s.cluster_id, s.key, s.record AS "record: Json<ServiceRecord>", s.export_s
+                     FROM unnest($2::uuid[], $3::text[]) AS wanted(cluster_id, key)
+                     JOIN inventory_services s
+                       ON s.org_id = $1 AND s.cluster_id = wanted.cluster_id AND s.key = wanted.key"#,
+                    org.as_uuid(),
+                    clusters,
+                    keys
+                )
+                .fetch_all(self.conn())
+                .await?
+            }
+            some => {
+                sqlx::query_as!(
+                    ServiceRow,
+                    r#"SELECT cluster_id, key, record AS "record: Json<ServiceRecord>", export_s FROM inventory_services
+                     WHERE org_id = $1 AND ($2::uuid[] IS NULL OR cluster_id = ANY($2))"#,
+                    org.as_uuid(),
+                    some.map(|(clusters, _)| clusters)
+                )
+                .fetch_all(self.conn())
+                .await?
+            }
+        };
         rows.into_iter()
             .map(|row| {
                 let key =
@@ -165,11 +197,23 @@ pub(crate) enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn columns(only: Option<Self>) -> (Option<&'a [Uuid]>, Option<&'a [String]>) {
-        match only {
-            None => (None, None),
-            Some(Self::Clusters(clusters)) => (Some(clusters), None),
-            Some(Self::Named(clusters, names)) => (Some(clusters), Some(names)),
+    const fn columns(self) -> (&'a [Uuid], Option<&'a [String]>) {
+        match self {
+            Self::Clusters(clusters) => (clusters, None),
+            Self::Named(clusters, names) => (clusters, Some(names)),
         }
     }
+}
+
+struct NamespaceRow {
+    cluster_id: Uuid,
+    name: String,
+    record: Json<NamespaceRecord>,
+}
+
+struct ServiceRow {
+    cluster_id: Uuid,
+    key: String,
+    record: Json<ServiceRecord>,
+    export_s: Option<i64>,
 }

@@ -24,6 +24,8 @@ pub struct Options {
     pub idle: Duration,
     /// `SCALE_OBJECTS`: global names that there are at least when lists are read; the last world grows until there are.
     pub objects: usize,
+    /// `SCALE_PATIENCE`: how many seconds each part of the run may take; what takes longer is given up, and what was measured stands.
+    pub patience: Duration,
     /// `SCALE_CHECK=1`: a target that is missed is an error, not only one that says that something was lost.
     pub check: bool,
 }
@@ -63,6 +65,7 @@ impl Options {
             churn: Duration::from_secs(number("SCALE_SECONDS", 30, 1)?),
             idle: Duration::from_secs(number("SCALE_IDLE", 30, 1)?),
             objects: usize::try_from(number("SCALE_OBJECTS", 100_000, 0)?).map_err(|e| e.to_string())?,
+            patience: Duration::from_secs(number("SCALE_PATIENCE", 900, 1)?),
             check: given("SCALE_CHECK").is_some_and(|text| text == "1"),
         };
         options.fit()?;
@@ -125,12 +128,14 @@ mod tests {
             ("SCALE_CLUSTERS", "10, 40"),
             ("SCALE_MEMBERS", "20"),
             ("SCALE_SECONDS", "5"),
+            ("SCALE_PATIENCE", "60"),
             ("SCALE_CHECK", "1"),
         ])
         .unwrap();
         assert_eq!(options.clusters, [10, 40]);
         assert_eq!(options.shape(10).members, 10, "a world of ten has no twenty");
         assert!(options.check && options.churn == Duration::from_secs(5));
+        assert_eq!(options.patience, Duration::from_secs(60));
     }
 
     #[test]

@@ -38,12 +38,12 @@ pub struct Measured {
     pub beat_bytes: f64,
     /// Bytes of what each cluster is told of whom to believe: it grows with the clusters.
     pub bundle: usize,
-    /// The controller's restart.
-    pub restart: Restart,
+    /// The controller's restart; none where it was not measured.
+    pub restart: Option<Restart>,
 }
 
 /// What came after the controller was killed, from when it was started again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Restart {
     /// It was ready.
     pub ready: Duration,
@@ -73,6 +73,28 @@ impl Measured {
         self.per_change((self.cores - self.idle_cores).max(0.0) * self.churn.as_secs_f64() * 1000.0)
     }
 
+    /// What is known before the restart, in lines.
+    #[must_use]
+    pub fn said(&self) -> String {
+        format!(
+            "{} changes, {} lost: effective p50 {:.1} ms, p99 {:.1} ms; everywhere p50 {:.1} ms, p99 {:.1} ms\n\
+             controller: {:.2} ms of CPU per change, {:.3} cores, {:.0} KiB per cluster; PostgreSQL {:.2} ms per change\n\
+             {:.0} bytes of deltas per change; the trust bundle has {} bytes",
+            self.changes,
+            self.lost,
+            ms(self.effective.at(50)),
+            ms(self.effective.at(99)),
+            ms(self.everywhere.at(50)),
+            ms(self.everywhere.at(99)),
+            self.cpu_per_change_ms(),
+            self.cores,
+            self.memory_per_cluster_kib(),
+            self.database_per_change_ms(),
+            self.per_change(self.delta_bytes),
+            self.bundle,
+        )
+    }
+
     fn database_per_change_ms(&self) -> f64 {
         self.per_change(self.database_cores.max(0.0) * self.churn.as_secs_f64() * 1000.0)
     }
@@ -99,9 +121,18 @@ pub fn curve(all: &[Measured]) -> String {
     );
     for one in all {
         let shape = &one.shape;
+        let restart = one.restart.map_or_else(
+            || "not measured".to_owned(),
+            |restart| {
+                let Restart { ready, connected, converged } = restart;
+                let [ready, connected, converged] =
+                    [ready, connected, converged].map(|time| time.as_secs_f64());
+                format!("{ready:.1} / {connected:.1} / {converged:.1}")
+            },
+        );
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} / {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {:.2} | {:.0} | {:.0} | {:.3} / {:.3} | {:.0} | {} | {:.1} / {:.1} / {:.1} |",
+            "| {} | {} | {} | {} / {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {:.2} | {:.0} | {:.0} | {:.3} / {:.3} | {:.0} | {} | {restart} |",
             shape.clusters,
             shape.told(),
             shape.members,
@@ -119,9 +150,6 @@ pub fn curve(all: &[Measured]) -> String {
             one.cores,
             one.memory_per_cluster_kib(),
             one.bundle,
-            one.restart.ready.as_secs_f64(),
-            one.restart.connected.as_secs_f64(),
-            one.restart.converged.as_secs_f64(),
         );
     }
     out
@@ -137,9 +165,12 @@ pub fn targets(one: &Measured, lists: &[List]) -> (String, usize) {
         ("changes that did not come everywhere", "", one.lost as f64, 0.0),
         ("memory of the controller per cluster", "KiB", one.memory_per_cluster_kib(), 1024.0),
         ("controller at steady churn", "cores", one.cores, 1.0),
-        ("all converged after the controller's restart", "s", one.restart.converged.as_secs_f64(), 30.0),
         ("rows written per heartbeat", "", one.writes_per_beat, 0.0),
     ];
+    if let Some(restart) = one.restart {
+        let converged = restart.converged.as_secs_f64();
+        rows.push(("all converged after the controller's restart", "s", converged, 30.0));
+    }
     if !lists.is_empty() {
         rows.push(("a page of a list, the slowest one's median", "ms", worst, 100.0));
     }
@@ -191,7 +222,7 @@ mod tests {
             delta_bytes: 123_400.0,
             beat_bytes: 900.0,
             bundle: 1234,
-            restart: Restart::default(),
+            restart: None,
         }
     }
 
@@ -200,11 +231,16 @@ mod tests {
         let one = measured();
         assert!((one.cpu_per_change_ms() - 20.0).abs() < 1e-9, "{}", one.cpu_per_change_ms());
         assert!((one.memory_per_cluster_kib() - 1024.0).abs() < 1e-9);
-        let table = curve(&[one]);
+        let said = one.said();
+        assert!(said.starts_with("100 changes, 0 lost: effective p50 5.0 ms, p99 200.0 ms; "), "{said}");
+        let [ready, connected, converged] = [1, 2, 3].map(Duration::from_secs);
+        let restart = Some(Restart { ready, connected, converged });
+        let table = curve(&[Measured { restart, ..one.clone() }]);
+        assert!(curve(&[one]).ends_with("| 1024 | 1234 | not measured |\n"));
         let row = table.lines().nth(2).unwrap();
         assert_eq!(
             row,
-            "| 10 | 300 | 10 | 100 / 1000 | 5.0 / 200.0 | 6.0 / 201.0 | 20.00 | 5.00 | 1234 | 9 | 0.100 / 0.300 | 1024 | 1234 | 0.0 / 0.0 / 0.0 |"
+            "| 10 | 300 | 10 | 100 / 1000 | 5.0 / 200.0 | 6.0 / 201.0 | 20.00 | 5.00 | 1234 | 9 | 0.100 / 0.300 | 1024 | 1234 | 1.0 / 2.0 / 3.0 |"
         );
         let columns = |line: &str| line.matches('|').count();
         assert!(table.lines().all(|line| columns(line) == columns(row)), "{table}");

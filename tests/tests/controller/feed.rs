@@ -78,6 +78,43 @@ async fn a_service_of_one_cluster_reaches_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn saying_the_same_again_writes_nothing() {
+    let (site, database, _files) = site().await;
+    let acme = site.organization("acme").await;
+    let agent = site.agent(&acme, "cluster-1").await;
+    let row = || database.sql("select xmin::text || ' ' || xmax::text from cluster_status");
+    // without a feed it is a sign of life, which is written
+    agent.say(&site, &[]).await.unwrap();
+    let first = row();
+    agent.say(&site, &[]).await.unwrap();
+    assert_ne!(row(), first);
+    let feed = agent.feed(&site);
+    let look = || site.status(&acme, "cluster-1");
+    wait::until("the acknowledgement", SOON, look, |status| {
+        status["applied_generation"].as_u64() > Some(0)
+            && status["applied_generation"] == status["current_generation"]
+    })
+    .await;
+    let before = row();
+    for _ in 0..3 {
+        agent.say(&site, &[]).await.unwrap();
+    }
+    assert_eq!(row(), before, "neither written nor locked");
+    agent.say(&site, &["192.0.2.7:15443"]).await.unwrap();
+    let gateway = tombolo_wire::message::GatewayReport {
+        instance: "egress-1".to_owned(),
+        role: tombolo_model::GatewayRole::Egress,
+        software: "tombolo-gateway/test".to_owned(),
+        admin: None,
+        status: Default::default(),
+    };
+    agent.say_with(&site, &["192.0.2.7:15443"], vec![gateway]).await.unwrap();
+    assert_eq!(site.status(&acme, "cluster-1").await["gateways"][0]["instance"], "egress-1");
+    drop(feed);
+    site.bound.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trial_is_told_until_it_is_answered() {
     let (site, database, _files) = site().await;
     let acme = site.organization("acme").await;

@@ -1,10 +1,7 @@
 //! Many services: what a small change costs does not grow with them.
 
 use crate::support::site;
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 use tombolo_model::inventory::{Inventory, ServiceKey};
 use tombolo_testkit::build::Service;
 
@@ -31,12 +28,9 @@ async fn a_flap_among_thousands_is_small() {
     // a name of the service, and one of the service in its cluster
     assert_eq!(database.sql("select count(*) from virtual_ips"), (2 * SERVICES).to_string());
 
-    let began = Instant::now();
     let record = Service::new(&[80]).endpoints(2, 3).account("default").build();
     two.update(&site, ("a", 2), ("default/service-7", record)).await.unwrap();
     feed.until_name("service-7.acme.example.com", |name| name.targets[0].ready == 2).await;
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(5), "{took:?}");
     let state = feed.state();
     let told: Vec<_> = state.changes.upserted.iter().map(|key| &state.resources[key]).collect();
     let bytes = serde_json::to_vec(&told).unwrap().len();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tombolo_model::snapshot::ResourceKey;
 use tombolo_testkit::wait::until;
-use tombolo_tests::scale::{Measured, Options, Restart, changed, counted};
+use tombolo_tests::scale::{Measured, Options, changed, counted};
 
 /// What the replica says of itself, however many clusters there are.
 const OF_REPLICA: &str = "replicas";
@@ -64,8 +64,12 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Measured {
     let beats = idle.rose(&begin, LINES, &BEATS);
     let of_clusters: u64 =
         writes.iter().filter(|(table, _)| *table != OF_REPLICA).map(|(_, rows)| rows).sum();
-    writes.insert("(heartbeats)".to_owned(), beats as u64);
+    let writes_per_beat = of_clusters as f64 / beats.max(1.0);
     let (idle_cores, idle_database) = idle.cores(&begin);
+    println!(
+        "idle: controller {idle_cores:.3} cores, PostgreSQL {idle_database:.3}; {writes_per_beat:.3} rows written per heartbeat, of {beats}: {writes:?}"
+    );
+    writes.insert("(heartbeats)".to_owned(), beats as u64);
 
     world.changes.take();
     let before = Reading::of(world).await;
@@ -76,12 +80,12 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Measured {
     let after = Reading::of(world).await;
     let seen = world.changes.take();
     let (cores, database) = after.cores(&before);
-    Measured {
+    let measured = Measured {
         shape: world.shape,
         memory_empty: world.empty.memory,
         memory: world.site.usage().memory,
         idle_cores,
-        writes_per_beat: of_clusters as f64 / beats.max(1.0),
+        writes_per_beat,
         writes,
         changes,
         lost,
@@ -93,8 +97,10 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Measured {
         delta_bytes: after.rose(&before, BYTES, &NEWS),
         beat_bytes: after.rose(&before, BYTES, &BEATS),
         bundle: bundle(world),
-        restart: Restart::default(),
-    }
+        restart: None,
+    };
+    println!("{}", measured.said());
+    measured
 }
 
 /// Endpoints change at a steady pace, of one group after the other. How many did.

@@ -7,6 +7,7 @@ use crate::{
 };
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use std::{pin::pin, time::Instant};
 use tombolo_testkit::wait::until_ok;
 use tombolo_tests::{loopback::Api, scale::Shape};
 
@@ -56,11 +57,18 @@ async fn one(door: &Door, people: &People, shape: &Shape, number: usize) -> Join
 /// Clusters that have joined, and the global namespaces over them.
 pub(crate) async fn fill(site: &Site, people: &People, shape: &Shape) -> Vec<Joined> {
     let door = site.door();
-    let mut joined: Vec<Joined> = stream::iter(0..shape.clusters)
-        .map(|number| one(&door, people, shape, number))
-        .buffer_unordered(TOGETHER)
-        .collect()
-        .await;
+    let (mut joined, began) = (Vec::new(), Instant::now());
+    let mut coming = pin!(
+        stream::iter(0..shape.clusters)
+            .map(|number| one(&door, people, shape, number))
+            .buffer_unordered(TOGETHER)
+    );
+    while let Some(one) = coming.next().await {
+        joined.push(one);
+        if joined.len() % 100 == 0 {
+            println!("{} clusters joined after {:.0} s", joined.len(), began.elapsed().as_secs_f64());
+        }
+    }
     joined.sort_by_key(Joined::number);
     for group in 0..shape.groups() {
         let rule = json!({ "cluster": { "labels": { "group": parts::group(group) } }, "namespace": { "name": "shop" } });

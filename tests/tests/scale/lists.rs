@@ -14,8 +14,8 @@ const TIMES: usize = 20;
 /// How long one may take; more is no answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Lets the world grow until it has so many names, and reads pages.
-pub(crate) async fn measure(world: &mut World, names: usize) -> Vec<List> {
+/// Lets the world grow until it has so many names, and reads pages: into `all`, where they are even if there is no time for the rest.
+pub(crate) async fn measure(world: &mut World, names: usize, all: &mut Vec<List>) {
     let grown = world.shape.grown(names);
     if grown != world.shape && world.shape.clusters >= 100 {
         let began = Instant::now();
@@ -34,7 +34,6 @@ pub(crate) async fn measure(world: &mut World, names: usize) -> Vec<List> {
     let shape = world.shape;
     let (gns, cluster) = (parts::group(shape.groups() / 2), parts::cluster(shape.clusters / 2));
     let services = format!("{} names", shape.names());
-    let mut all = Vec::new();
     for (what, path) in [
         (format!("clusters, of {}", shape.clusters), "/clusters?limit=200".to_owned()),
         (format!("services, of {services}"), "/services?limit=200".to_owned()),
@@ -44,9 +43,11 @@ pub(crate) async fn measure(world: &mut World, names: usize) -> Vec<List> {
         (format!("audit events, of more than {}", 3 * shape.clusters), "/audit-events?limit=200".to_owned()),
         (format!("global namespaces, of {}", shape.groups()), "/global-namespaces?limit=200".to_owned()),
     ] {
-        all.push(List { took: pages(world, &path).await, what });
+        let took = pages(world, &path).await;
+        let ms = |percent| took.at(percent).as_secs_f64() * 1000.0;
+        println!("a page of {what}: p50 {:.1} ms, longest {:.1} ms", ms(50), ms(100));
+        all.push(List { what, took });
     }
-    all
 }
 
 /// How long it takes to read a page, and those after it; between two of them an endpoint changes.

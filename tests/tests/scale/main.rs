@@ -1,5 +1,5 @@
 //! What the controller takes with so many clusters: simulated agents over the true protocol (they join, hold their feeds, report what runs in
-//! their clusters and how they are) against the true program and a true PostgreSQL. Prints tables.
+//! their clusters and how they are) against the true program and a true PostgreSQL. Prints each figure as soon as it is known, and tables.
 //!
 //! `make scale` runs it. An agent is a few tasks of this process with a connection, a certificate and a state of its own, so what is measured is
 //! the controller; the time that this process takes of the machine is in the latencies, too.
@@ -17,10 +17,12 @@ mod connector;
 mod fill;
 mod lists;
 mod parts;
+mod phase;
 mod restart;
 mod site;
 mod world;
 
+use phase::within;
 use tombolo_tests::scale::{Options, curve, lists as shown_lists, targets};
 use world::World;
 
@@ -31,11 +33,27 @@ async fn main() {
     let (mut all, mut pages, mut failed) = (Vec::new(), Vec::new(), 0);
     let last = options.clusters.len().saturating_sub(1);
     for (at, clusters) in options.clusters.iter().enumerate() {
-        let mut world = World::start(options.shape(*clusters)).await;
-        let mut measured = churn::measure(&world, &options).await;
-        measured.restart = restart::measure(&mut world).await;
+        println!("\n{clusters} clusters");
+        let start = World::start(options.shape(*clusters));
+        let Some(mut world) = within("all is made, and all know it", options.patience, start).await else {
+            failed += 1;
+            continue;
+        };
+        let limit = options.patience + options.idle + options.churn;
+        let Some(mut measured) = within("idle and churn", limit, churn::measure(&world, &options)).await
+        else {
+            failed += 1;
+            world.end().await;
+            continue;
+        };
+        measured.restart = within("restart", options.patience, restart::measure(&mut world)).await;
+        failed += usize::from(measured.restart.is_none());
         // lists are read where there is most
-        let read = if at == last { lists::measure(&mut world, options.objects).await } else { Vec::new() };
+        let mut read = Vec::new();
+        if at == last {
+            let lists = lists::measure(&mut world, options.objects, &mut read);
+            failed += usize::from(within("lists", options.patience, lists).await.is_none());
+        }
         world.end().await;
         let (table, missed) = targets(&measured, &read);
         println!(
@@ -48,5 +66,5 @@ async fn main() {
     }
     println!("\n{}\n{}", curve(&all), shown_lists(&pages));
     println!("{}", site::machine());
-    assert!(failed == 0, "{failed} targets missed");
+    assert!(failed == 0, "{failed} targets missed, or parts not done");
 }

@@ -8,6 +8,7 @@ use crate::{
     site::Site,
 };
 use std::{
+    cell::Cell,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,6 +18,9 @@ use tombolo_tests::scale::{Shape, Usage};
 
 /// Until all agents know everything for the first time.
 const KNOWN: Duration = Duration::from_secs(1800);
+
+/// How often it is said how far they are.
+const SAID: Duration = Duration::from_secs(10);
 
 /// Everything that runs. Dropped in this order.
 pub(crate) struct World {
@@ -59,6 +63,7 @@ impl World {
 
     /// Waits until every agent knows every name, and how the ingress gateways of all its peers are reached.
     pub(crate) async fn known(&self) {
+        let said = Cell::new(Instant::now());
         let look = || async {
             let behind = self.agents.iter().filter(|agent| {
                 let state = agent.state();
@@ -67,7 +72,12 @@ impl World {
                 );
                 names(&state.resources) < self.shape.told() || peers.count() + 1 < self.shape.members
             });
-            behind.count()
+            let behind = behind.count();
+            if said.get().elapsed() > SAID {
+                said.set(Instant::now());
+                println!("{behind} of {} do not know everything yet", self.agents.len());
+            }
+            behind
         };
         until("agents that do not know everything", KNOWN, look, |behind| *behind == 0).await;
     }

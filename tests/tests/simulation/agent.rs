@@ -59,6 +59,8 @@ pub(crate) struct Agent {
     /// Requests that go on though their connection is gone.
     strays: Vec<Arc<InventoryUpdate>>,
     vips: BTreeMap<GlobalName, Vip>,
+    /// Whether it may have begun with lower generations for its gateways than it gave before.
+    pub(crate) counts_anew: bool,
 }
 
 impl Agent {
@@ -81,14 +83,24 @@ impl Agent {
             heard: Heard::default(),
             strays: Vec::new(),
             vips: BTreeMap::new(),
+            counts_anew: false,
         }
     }
 
     fn peer(&self) -> Peer {
+        self.peer_of(self.joined)
+    }
+
+    fn peer_of(&self, membership: usize) -> Peer {
         Peer {
             id: SpiffeId::agent(&self.trust_domain, &self.name),
-            intermediate: intermediate(self.tenant, self.cluster, self.joined),
+            intermediate: intermediate(self.tenant, self.cluster, membership),
         }
+    }
+
+    /// Who it is, and who it was in the memberships before: whoever has a key of those is to stand no more.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = Peer> {
+        (0..=self.joined).map(move |membership| self.peer_of(membership))
     }
 
     pub(crate) fn rejoin(&mut self, database: &mut Database) {
@@ -109,6 +121,11 @@ impl Agent {
             if dice.chance(20) {
                 self.clock.set(tombolo_testkit::clock::moment() - Duration::from_secs(600));
                 how.push_str(", the clock goes back");
+                let file = self.dir.path().join("gateway-generation.json");
+                if dice.chance(50) && std::fs::remove_file(file).is_ok() {
+                    self.counts_anew = true;
+                    how.push_str(", how far the gateways' generations came is gone");
+                }
             }
         }
         let data = DataDir::create(self.dir.path()).unwrap();
@@ -257,6 +274,12 @@ impl Agent {
         }
     }
 
+    /// What is under way is damaged. Whether there was something.
+    pub(crate) fn spoil(&mut self, dice: &mut Dice) -> bool {
+        let link = self.process.as_mut().and_then(|process| process.link.as_mut());
+        link.is_some_and(|link| link.pipe.spoil(dice))
+    }
+
     /// Some bytes of the feed come.
     pub(crate) fn deliver(&mut self, part: Option<&mut Dice>, database: &Database) {
         let Some(process) = &mut self.process else { return };
@@ -267,6 +290,7 @@ impl Agent {
         };
         for line in link.pipe.deliver::<FeedLine<Stated<ClusterResource>>>(most) {
             let Some(process) = &mut self.process else { return };
+            let Some(line) = line else { return process.cut(&mut self.strays, true) };
             let before = process.follower.generation();
             match process.follower.take(line) {
                 Ok(Took::State { state, ack }) => {
@@ -330,9 +354,17 @@ impl Agent {
         }
     }
 
-    /// A request whose connection is gone arrives.
-    pub(crate) fn stray(&mut self, database: &mut Database) {
-        if let Some(update) = self.strays.pop() {
+    /// The request that is under way is lost, or its answer; the feed goes on.
+    pub(crate) fn lose(&mut self, may_arrive: bool) {
+        if let Some(process) = &mut self.process {
+            process.lose(&mut self.strays, may_arrive);
+        }
+    }
+
+    /// A request that nobody waits for any more arrives.
+    pub(crate) fn stray(&mut self, database: &mut Database, dice: &mut Dice) {
+        if !self.strays.is_empty() {
+            let update = self.strays.swap_remove(dice.below(self.strays.len()));
             let with = self.peer().intermediate;
             database.inventory(self.id, &with, &update);
         }

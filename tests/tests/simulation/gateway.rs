@@ -103,12 +103,23 @@ impl Gateway {
         }
     }
 
+    /// What it heard so far does not come once more.
+    pub(crate) fn forget(&mut self) {
+        self.heard = Heard::default();
+    }
+
     pub(crate) fn replay(&mut self, dice: &mut Dice) {
         let lines = self.heard.lines();
         let link = self.process.as_mut().and_then(|process| process.link.as_mut());
         if let (Some(link), false) = (link, lines.is_empty()) {
             link.pipe.replay(&dice.pick(&lines));
         }
+    }
+
+    /// What is under way is damaged. Whether there was something.
+    pub(crate) fn spoil(&mut self, dice: &mut Dice) -> bool {
+        let link = self.process.as_mut().and_then(|process| process.link.as_mut());
+        link.is_some_and(|link| link.pipe.spoil(dice))
     }
 
     /// Some bytes of the feed come. `could` are the states that the agent could give its gateways, in their order.
@@ -120,6 +131,10 @@ impl Gateway {
             None => link.pipe.len(),
         };
         for line in link.pipe.deliver::<FeedLine<Stated<GatewayResource>>>(most) {
+            let Some(line) = line else {
+                process.link = None;
+                return;
+            };
             let before = process.follower.generation();
             match process.follower.take(line) {
                 Ok(Took::State { state, ack }) => {

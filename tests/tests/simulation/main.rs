@@ -49,7 +49,7 @@ use std::{
 /// Seeds of `make test`.
 const SEEDS: u64 = 50;
 /// Things that happen before everything is healed.
-const STEPS: usize = 1500;
+const STEPS: usize = 2000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()

@@ -1,6 +1,6 @@
 //! A connection: bytes in their order, that come late, in pieces, or not at all.
 
-use crate::wall;
+use crate::{dice::Dice, wall};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::VecDeque;
 use tombolo_wire::codec::{LineDecoder, encode_line};
@@ -38,12 +38,42 @@ impl Pipe {
         self.bytes.len()
     }
 
-    /// Takes so many bytes out of it; the lines that are whole by that.
-    pub(crate) fn deliver<M: DeserializeOwned>(&mut self, most: usize) -> Vec<M> {
+    /// A digit of a resource, or of its key, in a line that is under way is another one. Whether there was one.
+    pub(crate) fn spoil(&mut self, dice: &mut Dice) -> bool {
+        let bytes = self.bytes.make_contiguous();
+        let (mut digits, mut content) = (Vec::new(), false);
+        for at in 0..bytes.len() {
+            let begins = |field: &[u8]| bytes[at..].starts_with(field);
+            if bytes[at] == b'\n' {
+                content = false;
+            } else if begins(b"\"upserts\":") || begins(b"\"resources\":") {
+                content = true;
+            } else if content && bytes[at].is_ascii_digit() {
+                digits.push(at);
+            }
+        }
+        if digits.is_empty() {
+            return false;
+        }
+        let digit = &mut bytes[dice.pick(&digits)];
+        *digit = if *digit == b'9' { b'1' } else { *digit + 1 };
+        true
+    }
+
+    /// Takes so many bytes out of it; the lines that are whole by that. None is one that can't be read, and ends the connection.
+    pub(crate) fn deliver<M: DeserializeOwned>(&mut self, most: usize) -> Vec<Option<M>> {
         let most = most.min(self.bytes.len());
         let some: Vec<u8> = self.bytes.drain(..most).collect();
         self.decoder.push(&some);
-        std::iter::from_fn(|| self.decoder.next_message().unwrap()).collect()
+        let mut lines = Vec::new();
+        while let Some(line) = self.decoder.next_message().transpose() {
+            let readable = line.is_ok();
+            lines.push(line.ok());
+            if !readable {
+                break;
+            }
+        }
+        lines
     }
 }
 
@@ -64,13 +94,9 @@ impl Heard {
     }
 }
 
-/// A file that lies: as it was, damaged, an older one, or gone.
-pub(crate) fn damaged(
-    dice: &mut crate::dice::Dice,
-    file: &mut Option<Vec<u8>>,
-    older: &Option<Vec<u8>>,
-) -> &'static str {
-    let kind = dice.below(8);
+/// A file that lies: as it was, damaged, under another generation, an older one, or gone.
+pub(crate) fn damaged(dice: &mut Dice, file: &mut Option<Vec<u8>>, older: &Option<Vec<u8>>) -> &'static str {
+    let kind = dice.below(9);
     let Some(bytes) = file.as_mut().filter(|bytes| !bytes.is_empty()) else { return "none" };
     match kind {
         0 => {
@@ -90,6 +116,15 @@ pub(crate) fn damaged(
         3 if older.is_some() => {
             file.clone_from(older);
             "an older one"
+        }
+        4 => {
+            // the last digit of the number
+            let field = b"\"generation\":";
+            let Some(at) = bytes.windows(field.len()).position(|some| some == field) else { return "whole" };
+            let digits = bytes[at + field.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let last = &mut bytes[at + field.len() + digits.max(1) - 1];
+            *last = if *last == b'9' { b'1' } else { *last + 1 };
+            "of another generation than it says"
         }
         _ => "whole",
     }

@@ -70,6 +70,11 @@ impl Process {
 
     pub(crate) fn cut(&mut self, strays: &mut Vec<Arc<InventoryUpdate>>, may_arrive: bool) {
         self.link = None;
+        self.lose(strays, may_arrive);
+    }
+
+    /// A request is lost, or its answer. It may arrive all the same, at any time later.
+    pub(crate) fn lose(&mut self, strays: &mut Vec<Arc<InventoryUpdate>>, may_arrive: bool) {
         match self.flight.take() {
             None => return,
             Some(Flight::Going(update)) if may_arrive => strays.push(update),

@@ -119,6 +119,12 @@ impl Running {
                 service.endpoints.entry(address).and_modify(|ready| *ready = !*ready);
             }
             (5, _) => service.port = dice.pick(&[80, 8080, 9090]),
+            // another one in its place: what the cluster reports is the same
+            (6, Some(address)) => {
+                let ready = service.endpoints.remove(&address).unwrap_or(true);
+                service.endpoints.insert(fresh, ready);
+                self.next += 1;
+            }
             _ => {
                 service.endpoints.insert(fresh, true);
                 self.next += 1;

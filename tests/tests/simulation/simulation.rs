@@ -92,6 +92,15 @@ impl Simulation {
                 self.note(|| format!("replica {at}: is at {generation} of tenant {tenant}"));
             }
         }
+        let whole = self.dice.chance(25);
+        self.holds(at, tenant, whole);
+    }
+
+    /// What a replica holds of a tenant is what was stored; `whole` where everything is to be looked at.
+    fn holds(&self, at: usize, tenant: usize, whole: bool) {
+        let sites = self.sites.iter().filter(|site| site.agent.tenant == tenant);
+        let peers = sites.flat_map(|site| site.agent.peers().map(move |peer| (site.agent.id, peer)));
+        self.replicas[at].holds(&self.tenants[tenant].database, peers, whole);
     }
 
     fn break_replica(&mut self) {
@@ -169,8 +178,9 @@ impl Simulation {
                 if self.dice.chance(20) {
                     site.agent.replay(&mut self.dice);
                 }
+                let spoilt = self.dice.chance(20) && site.agent.spoil(&mut self.dice);
                 site.agent.deliver(None, database);
-                "hears all".to_owned()
+                format!("hears all{}", if spoilt { ", and a digit is wrong" } else { "" })
             }
             8 => {
                 site.agent.keep();
@@ -197,14 +207,19 @@ impl Simulation {
     fn report(&mut self, at: usize) {
         let site = &mut self.sites[at];
         let database = &mut self.tenants[site.agent.tenant].database;
-        let what = match self.dice.below(10) {
+        let what = match self.dice.below(12) {
             0 | 1 => {
                 site.status(database);
                 "status"
             }
-            2 => {
-                site.agent.stray(database);
+            2 | 3 => {
+                site.agent.stray(database, &mut self.dice);
                 "a stray inventory arrives"
+            }
+            4 => {
+                let may_arrive = self.dice.chance(70);
+                site.agent.lose(may_arrive);
+                "the inventory that is under way, or its answer, is lost"
             }
             _ => site.agent.report(database),
         };
@@ -252,8 +267,9 @@ impl Simulation {
                 "hears".to_owned()
             }
             15..=17 => {
+                let spoilt = self.dice.chance(15) && site.gateways[which].spoil(&mut self.dice);
                 site.deliver_to_gateway(which, None);
-                "hears all".to_owned()
+                format!("hears all{}", if spoilt { ", and a digit is wrong" } else { "" })
             }
             _ => {
                 site.turn();
@@ -333,6 +349,11 @@ impl Simulation {
     }
 
     fn converged(&self) {
+        for (at, tenant) in
+            (0..self.replicas.len()).flat_map(|at| (0..self.tenants.len()).map(move |tenant| (at, tenant)))
+        {
+            self.holds(at, tenant, true);
+        }
         for site in &self.sites {
             let database = &self.tenants[site.agent.tenant].database;
             // whoever was revoked goes on with what he had

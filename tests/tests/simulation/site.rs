@@ -56,7 +56,12 @@ impl Site {
 
     pub(crate) fn start_agent(&mut self, database: &Database, dice: &mut Dice, lies: bool) -> String {
         self.stop_agent();
-        self.agent.start(database, dice, lies)
+        let how = self.agent.start(database, dice, lies);
+        if self.agent.counts_anew {
+            // no line of before comes on a connection to a process that is no more, and its number would not tell it from a later one
+            self.gateways.iter_mut().for_each(Gateway::forget);
+        }
+        how
     }
 
     /// It dies, and with it the feeds of its gateways.

@@ -13,7 +13,7 @@ use tombolo_testkit::build;
 use uuid::Uuid;
 
 /// Both have clusters of these names.
-pub(crate) const CLUSTERS: [&str; 2] = ["one", "two"];
+pub(crate) const CLUSTERS: [&str; 3] = ["one", "two", "three"];
 /// And domains; two of them overlap.
 const DOMAINS: [&str; 4] = ["shop.example.com", "eu.shop.example.com", "pay.example.com", "example.org"];
 /// Any root that can be read: nobody shakes hands here.
@@ -44,7 +44,7 @@ impl Tenant {
                 id,
                 name: build::name(name),
                 labels: Labels::new(),
-                locality: Locality { region: Some("eu".to_owned()), zone: Some(format!("eu-{at}")) },
+                locality: zone(at / 2),
                 intermediates: [intermediate(index, at, 0)].into(),
                 ingress: BTreeSet::new(),
                 install: None,
@@ -90,6 +90,15 @@ impl Tenant {
                 });
                 format!("domain {id} gets other rules")
             }
+            8 => {
+                let (id, locality) =
+                    (cluster_id(self.index, dice.below(CLUSTERS.len())), zone(dice.below(2)));
+                let what = format!("cluster {id} is in {:?}", locality.zone);
+                self.database.write(|world| {
+                    world.clusters.entry(id).and_modify(|cluster| cluster.locality = locality);
+                });
+                what
+            }
             _ => {
                 let id = cluster_id(self.index, dice.below(CLUSTERS.len()));
                 let labels: Labels = match dice.below(2) {
@@ -103,6 +112,11 @@ impl Tenant {
             }
         }
     }
+}
+
+/// Two of three clusters begin in the first.
+fn zone(at: usize) -> Locality {
+    Locality { region: Some("eu".to_owned()), zone: Some(format!("eu-{at}")) }
 }
 
 /// The intermediate of a cluster in its `nth` membership.

@@ -32,6 +32,8 @@ pub struct Affected {
     pub needed: BTreeSet<GlobalName>,
     /// Names that have virtual addresses and are no more. Put the addresses in quarantine.
     pub released: BTreeSet<GlobalName>,
+    /// Whether who is believed, or which clusters there are, may be otherwise.
+    pub standing: bool,
 }
 
 impl Affected {
@@ -61,5 +63,6 @@ impl Affected {
         }
         self.needed.extend(next.needed);
         self.released.extend(next.released);
+        self.standing |= next.standing;
     }
 }

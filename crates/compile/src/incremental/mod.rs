@@ -2,10 +2,12 @@
 //! A property test holds the two equal after every change of any sequence.
 
 mod affected;
+mod list;
 mod set;
 mod tell;
 
 pub use affected::{Affected, ClusterChange};
+pub use list::{Listed, Wanted};
 
 use crate::{
     capture::captures,
@@ -34,6 +36,8 @@ pub struct Incremental {
     peers: BTreeMap<ClusterId, BTreeSet<(ClusterId, ClusterName)>>,
     /// The namespaces whose capture mode each cluster was told.
     captures: BTreeMap<ClusterId, BTreeMap<NamespaceName, CaptureSpec>>,
+    /// Whom to believe: one for all, for it grows with the clusters, and each of them is told it.
+    bundle: ClusterResource,
 }
 
 /// What a change touched.
@@ -54,6 +58,8 @@ struct Dirty {
     /// The cluster set's.
     set: DirtySet,
     bundle: bool,
+    /// See [`Affected::standing`].
+    standing: bool,
     /// Clusters that are to be told anew what to install.
     installs: BTreeSet<ClusterId>,
     /// Clusters of whose namespaces others may have their capture mode from a GNS.
@@ -71,7 +77,8 @@ impl Incremental {
         let peers = world.clusters.keys().map(|id| (*id, named_peers(&world, &derived, *id))).collect();
         let active = derived.active();
         let captures = world.clusters.keys().map(|id| (*id, captures(&world, &active, *id))).collect();
-        Self { world, derived, peers, captures }
+        let bundle = render::bundle(&world);
+        Self { world, derived, peers, captures, bundle }
     }
 
     /// The world as it is now.
@@ -83,12 +90,18 @@ impl Incremental {
     /// Everything for one cluster.
     #[must_use]
     pub fn snapshot(&self, cluster: ClusterId) -> Resources<ClusterResource> {
-        render::whole(&self.world, &self.derived, cluster)
+        render::whole(&self.world, &self.derived, &self.bundle, cluster)
     }
 
     /// All names that exist.
     pub fn names(&self) -> impl Iterator<Item = &GlobalName> {
         self.derived.owners.keys()
+    }
+
+    /// Whether there is such a name.
+    #[must_use]
+    pub fn has_name(&self, name: &GlobalName) -> bool {
+        self.derived.owners.contains_key(name)
     }
 
     /// What could not be given as it was asked for.
@@ -120,6 +133,8 @@ impl Incremental {
             Change::Organization(organization) => {
                 if self.world.organization != organization {
                     self.world.organization = organization;
+                    self.bundle = render::bundle(&self.world);
+                    dirty.standing = true;
                     dirty.whole.extend(self.world.clusters.keys());
                 }
             }
@@ -170,6 +185,7 @@ impl Incremental {
         if old == new {
             return;
         }
+        dirty.standing = true;
         if let (Some(was), Some(now)) = (&old, &new)
             && was.name != now.name
         {

@@ -4,12 +4,8 @@ use super::{Dirty, Incremental, tell::Parts};
 use crate::{derive::Owner, render, set::exported, world::changed};
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
-    Domain, GlobalName, NamespaceName,
-    id::ClusterId,
-    intent::Cluster,
-    inventory::ServiceKey,
-    mcs::ExportConflict,
-    snapshot::{ClusterResource, NameKind, NameSpec, Resource},
+    Domain, GlobalName, NamespaceName, id::ClusterId, intent::Cluster, inventory::ServiceKey,
+    snapshot::Resource,
 };
 
 /// What a change touched of the set.
@@ -30,23 +26,6 @@ pub(super) struct DirtySet {
 }
 
 impl Incremental {
-    /// The names of the cluster set that are in DNS, as one of those who import each is told, and in what the exports differ.
-    pub fn set_names(&self) -> impl Iterator<Item = (NameSpec, &[ExportConflict])> {
-        let (world, set) = (&self.world, &self.derived.set);
-        set.services.iter().flat_map(move |(key, view)| {
-            let exporter = set.sources.get(key).and_then(|clusters| world.clusters.get(clusters.first()?));
-            let conflicts = view.import.as_ref().map_or(&[][..], |import| &import.conflicts);
-            view.names.iter().filter_map(move |(name, body)| {
-                match render::name(world, &Domain::cluster_set(), exporter?, name, body)? {
-                    ClusterResource::Name(name) if name.kind != NameKind::ServiceInCluster => {
-                        Some((NameSpec::clone(&name), conflicts))
-                    }
-                    _ => None,
-                }
-            })
-        })
-    }
-
     /// Looks anew at what a cluster has to do with the set.
     pub(super) fn rescan_set(&mut self, cluster: ClusterId, dirty: &mut Dirty) {
         let (world, set) = (&self.world, &mut self.derived.set);
@@ -126,6 +105,12 @@ impl Incremental {
     /// What each member is told of the set.
     pub(super) fn tell_set(&self, dirty: &Dirty, parts: &mut Parts) {
         let (world, set) = (&self.world, &self.derived.set);
+        let new = &dirty.set;
+        let untouched =
+            !new.domain && new.names.is_empty() && new.imports.is_empty() && new.spaces.is_empty();
+        if untouched {
+            return;
+        }
         let members = set.members.difference(&dirty.whole).filter_map(|id| world.clusters.get(id));
         for receiver in members {
             if dirty.set.domain {

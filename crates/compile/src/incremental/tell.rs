@@ -9,13 +9,28 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
-    ClusterName, DnsLabel,
+    ClusterName, DnsLabel, Locality,
     id::{ClusterId, GnsId},
+    intent::Cluster,
     snapshot::{ClusterResource, Resource, ResourceKey, Resources},
 };
 
 /// For each receiver, what is new and what is gone.
 pub(super) type Parts = BTreeMap<ClusterId, (Resources<ClusterResource>, BTreeSet<ResourceKey>)>;
+
+/// What receivers in one place are told of a name that none of them serves: the same, made once and held once.
+#[derive(Default)]
+struct Alike<'a>(BTreeMap<&'a Locality, Option<ClusterResource>>);
+
+impl<'a> Alike<'a> {
+    fn at(
+        &mut self,
+        receiver: &'a Cluster,
+        make: impl FnOnce() -> Option<ClusterResource>,
+    ) -> Option<ClusterResource> {
+        self.0.entry(&receiver.locality).or_insert_with(make).clone()
+    }
+}
 
 impl Incremental {
     /// Works out what is dirty, and what each receiver is told.
@@ -26,6 +41,9 @@ impl Incremental {
         for key in std::mem::take(&mut dirty.set.services) {
             self.rework_set(&key, &mut dirty);
         }
+        if dirty.bundle {
+            self.bundle = render::bundle(&self.world);
+        }
         let mut parts: Parts = BTreeMap::new();
         let world = &self.world;
         for id in &dirty.gone {
@@ -34,16 +52,24 @@ impl Incremental {
         }
         for (id, names) in &dirty.names {
             let (Some(gns), Some(state)) = (world.gns.get(id), self.derived.gns.get(id)) else { continue };
-            for receiver in state.members.iter().filter_map(|id| world.clusters.get(id)) {
-                if dirty.whole.contains(&receiver.id) {
-                    continue;
-                }
-                let (upserts, removes) = parts.entry(receiver.id).or_default();
-                for name in names {
-                    let body = self.derived.name(name);
-                    match body.and_then(|body| render::name(world, &gns.domain, receiver, name, body)) {
-                        Some(resource) => drop(upserts.insert(resource.key(), resource)),
-                        None => drop(removes.insert(render::name_key(name))),
+            let receivers: Vec<&Cluster> =
+                state.members.difference(&dirty.whole).filter_map(|id| world.clusters.get(id)).collect();
+            for name in names {
+                let (key, body) = (render::name_key(name), self.derived.name(name));
+                let mut alike = Alike::default();
+                for receiver in &receivers {
+                    let (upserts, removes) = parts.entry(receiver.id).or_default();
+                    let told = body.and_then(|body| {
+                        let make = || render::name(world, &gns.domain, receiver, name, body);
+                        if body.targets.contains_key(&receiver.id) {
+                            make()
+                        } else {
+                            alike.at(receiver, make)
+                        }
+                    });
+                    match told {
+                        Some(resource) => drop(upserts.insert(key.clone(), resource)),
+                        None => drop(removes.insert(key.clone())),
                     }
                 }
             }
@@ -56,7 +82,7 @@ impl Incremental {
             }
         }
         if dirty.bundle {
-            let resource = render::bundle(world);
+            let resource = &self.bundle;
             for receiver in world.clusters.keys().filter(|id| !dirty.whole.contains(id)) {
                 parts.entry(*receiver).or_default().0.insert(resource.key(), resource.clone());
             }
@@ -78,7 +104,7 @@ impl Incremental {
         self.tell_peers(&dirty, &mut parts);
         self.tell_captures(&dirty, &mut parts);
 
-        let mut affected = Affected::default();
+        let mut affected = Affected { standing: dirty.standing || dirty.bundle, ..Affected::default() };
         for id in &dirty.whole {
             affected.clusters.insert(*id, ClusterChange::Whole(self.snapshot(*id)));
         }
@@ -125,6 +151,9 @@ impl Incremental {
 
     /// Tells of namespaces that have another capture mode, or have one no more.
     fn tell_captures(&mut self, dirty: &Dirty, parts: &mut Parts) {
+        if dirty.captures.is_empty() && dirty.whole.is_empty() {
+            return;
+        }
         let active = self.derived.active();
         let clusters = dirty.captures.union(&dirty.whole).filter(|id| self.world.clusters.contains_key(id));
         for id in clusters {
@@ -158,11 +187,21 @@ impl Incremental {
             gone.insert(id, was.difference(&now).map(|(_, name)| name.clone()).collect());
             told.insert(id, now.difference(&was).map(|(id, _)| *id).collect());
         }
-        for (id, peers) in &self.peers {
-            let differ = peers.iter().map(|(id, _)| *id).filter(|id| dirty.peers.contains(id));
-            told.entry(*id).or_default().extend(differ);
+        let differ: Vec<(ClusterId, ClusterName)> = dirty
+            .peers
+            .iter()
+            .filter_map(|id| Some((*id, self.world.clusters.get(id)?.name.clone())))
+            .collect();
+        // most changes are none of a peer: those look at nobody
+        for (id, peers) in self.peers.iter().filter(|_| !differ.is_empty()) {
+            let mine: Vec<ClusterId> =
+                differ.iter().filter(|peer| peers.contains(*peer)).map(|(id, _)| *id).collect();
+            if !mine.is_empty() {
+                told.entry(*id).or_default().extend(mine);
+            }
         }
-        for receiver in self.world.clusters.values().filter(|cluster| !dirty.whole.contains(&cluster.id)) {
+        let receivers: BTreeSet<ClusterId> = gone.keys().chain(told.keys()).copied().collect();
+        for receiver in receivers.difference(&dirty.whole).filter_map(|id| self.world.clusters.get(id)) {
             for name in gone.get(&receiver.id).into_iter().flatten() {
                 let key = ResourceKey::new("peer", name.as_str());
                 parts.entry(receiver.id).or_default().1.insert(key);

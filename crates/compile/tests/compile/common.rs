@@ -347,6 +347,12 @@ fn some_change() -> impl Strategy<Value = Change> {
         6 => (1u8..5, namespaces, services)
             .prop_map(|(n, namespaces, services)| Change::Inventoried { cluster: cluster_id(n), namespaces, services }),
         1 => Just(Change::Roots(vec!["another".to_owned()])),
+        1 => prop::sample::select(vec!["acme.tombolo.internal", "acme.internal"]).prop_map(|domain| {
+            Change::Organization(Organization {
+                trust_domain: TrustDomain::parse(domain).unwrap(),
+                ..empty().organization
+            })
+        }),
     ]
 }
 

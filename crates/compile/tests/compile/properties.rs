@@ -4,16 +4,16 @@ use crate::common::{Step, cluster_id, steps, vip, worlds};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_compile::{
-    Affected, Change, ClusterChange, Incremental, Severity, check, conflicts, diff, names_needed, snapshot,
-    text,
+    Affected, Change, ClusterChange, Incremental, Severity, Wanted, check, conflicts, diff, names_needed,
+    snapshot, text,
 };
 use tombolo_model::{
-    GlobalName,
+    ClusterName, GlobalName,
     id::ClusterId,
     intent::{GlobalNamespace, MappingRule, Selector},
     inventory::{ServiceKey, ServiceRecord},
     mcs::{ImportKind, Traits},
-    snapshot::{ClusterResource, ResourceKey, Resources},
+    snapshot::{ClusterResource, NameKind, NameSpec, ResourceKey, Resources},
 };
 
 type Told = BTreeMap<ClusterId, Resources<ClusterResource>>;
@@ -32,6 +32,14 @@ fn tell(told: &mut Told, affected: &Affected) {
             ClusterChange::Gone => drop(told.remove(cluster)),
         }
     }
+}
+
+/// The clusters, and who of them is believed.
+fn who_stands(all: &Incremental) -> impl PartialEq + use<> {
+    let world = all.world();
+    let clusters: Vec<_> =
+        world.clusters.values().map(|c| (c.id, c.name.clone(), c.intermediates.clone())).collect();
+    (world.organization.trust_domain.clone(), world.roots.clone(), clusters)
 }
 
 fn bytes(resources: &Resources<ClusterResource>) -> String {
@@ -64,7 +72,9 @@ proptest! {
                     Change::Vips(names.into_iter().map(|name| (name, None)).collect())
                 }
             };
+            let stood = who_stands(&all);
             let affected = all.apply(change.clone());
+            prop_assert!(affected.standing || stood == who_stands(&all), "others stand, and it is not said");
             prop_assert_eq!(all.apply(change), Affected::default(), "said twice");
             tell(&mut told, &affected);
             needed.extend(affected.needed);
@@ -97,6 +107,47 @@ proptest! {
         prop_assert!(affected.needed.is_empty(), "every name of the second world has its addresses");
         prop_assert_eq!(told, two.clusters.keys().map(|id| (*id, snapshot(&two, *id))).collect::<Told>());
         prop_assert_eq!(all.replace(&two), Affected::default());
+    }
+
+    #[test]
+    fn lists_have_what_snapshots_have(world in worlds()) {
+        let all = Incremental::new(world);
+        let world = all.world();
+        let listed = |wanted: Wanted<'_>, after: Option<&str>| {
+            all.listed(&wanted, after).filter_map(|listed| listed.spec()).collect::<Vec<NameSpec>>()
+        };
+        let whole = listed(Wanted::default(), None);
+        prop_assert!(whole.is_sorted_by(|one, next| one.name < next.name));
+        let mut told: BTreeMap<GlobalName, BTreeSet<ClusterName>> = BTreeMap::new();
+        for id in world.clusters.keys() {
+            for resource in all.snapshot(*id).into_values() {
+                let ClusterResource::Name(name) = resource else { continue };
+                let of_set = name.domain.as_str() == "clusterset.local";
+                if !of_set || name.kind != NameKind::ServiceInCluster {
+                    let targets = name.targets.iter().map(|target| target.cluster.clone());
+                    told.entry(name.name.clone()).or_default().extend(targets);
+                }
+            }
+        }
+        let shown = |name: &NameSpec| (name.name.clone(), name.targets.iter().map(|t| t.cluster.clone()).collect());
+        prop_assert_eq!(&whole.iter().map(shown).collect::<BTreeMap<_, _>>(), &told);
+        for (at, name) in whole.iter().enumerate() {
+            prop_assert_eq!(&listed(Wanted::default(), Some(name.name.as_str()))[..], &whole[at + 1..]);
+            let found = all.named(name.name.as_str()).and_then(|listed| listed.spec());
+            prop_assert_eq!(found.as_ref(), Some(name));
+        }
+        let of_gns = |gns: &str| {
+            let of_it = all.listed(&Wanted::default(), None).filter(|l| l.gns().map_or("clusterset", |gns| gns.as_str()) == gns);
+            of_it.filter_map(|listed| listed.spec()).collect::<Vec<_>>()
+        };
+        for gns in world.gns.values().map(|gns| gns.name.as_str()).chain(["clusterset", "nobody"]) {
+            prop_assert_eq!(listed(Wanted { gns: Some(gns), cluster: None }, None), of_gns(gns));
+        }
+        for cluster in world.clusters.values() {
+            let wanted = Wanted { gns: None, cluster: Some(cluster.id) };
+            let served = whole.iter().filter(|name| name.targets.iter().any(|t| t.cluster == cluster.name));
+            prop_assert_eq!(listed(wanted, None), served.cloned().collect::<Vec<_>>());
+        }
     }
 
     #[test]

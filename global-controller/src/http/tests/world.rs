@@ -4,7 +4,6 @@ use crate::{
     app::{
         Deps,
         caller::{Role, Secret},
-        service::Catalogs,
     },
     ca::Vault,
     http::{problem::Problem, router},
@@ -148,7 +147,6 @@ impl Controller {
             image_version: env!("CARGO_PKG_VERSION").to_owned(),
             vip_pools: ("241.0.0.0/8".to_owned(), "fd00:1::/64".to_owned()),
             root_overlap: chrono::TimeDelta::hours(25),
-            catalogs: Catalogs::default(),
             followers: Places::new(FOLLOWERS),
             stop: watch,
         });
