@@ -5,10 +5,11 @@ mod quiet;
 use crate::{
     accesslog::{Direction, Record},
     budget::Waiting,
-    conns::Ticket,
+    conns::{Ticket, Way},
     copy::{Broken, End, Ending, Progress, Side, copy},
     error::Refusal,
     reason::Reason,
+    seldom::Seldom,
     state::Shared,
 };
 use quiet::Turns;
@@ -49,15 +50,13 @@ impl<'a> Journey<'a> {
         self.record.connect = Some(self.start.elapsed());
         self.shared.metrics.path_opened(&self.record);
         let Record { source, name, port, cluster, upstream, .. } = &self.record;
-        let text = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
-        ticket.describe(format!(
-            "{} → {}:{} in {} by {}",
-            text(source.as_ref().map(ToString::to_string)),
-            text(name.as_ref().map(ToString::to_string)),
-            text(port.map(|port| port.to_string())),
-            text(cluster.as_ref().map(ToString::to_string)),
-            text(upstream.clone()),
-        ));
+        ticket.goes(Way {
+            source: source.clone(),
+            name: name.clone(),
+            port: *port,
+            cluster: cluster.clone(),
+            upstream: upstream.clone(),
+        });
     }
 
     /// Carries bytes until the connection ends, or loses its right, or its room to others; or until it is quiet, where the process is about
@@ -76,9 +75,10 @@ impl<'a> Journey<'a> {
         let ending = {
             let (mut from, mut to) = (turns.of(Side::Client, client), turns.of(Side::Server, server));
             let mut copying = pin!(copy(&mut from, &mut to, &progress, waiting));
+            let told = pin!(ticket.told());
             let ended = tokio::select! {
                 biased;
-                () = ticket.told() => None,
+                () = Seldom::new(told) => None,
                 ending = &mut copying => Some(ending),
             };
             match ended {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 use tombolo_model::{AccountName, ClusterName, GatewayRole, NamespaceName, TrustDomain};
+use tombolo_runtime::lanes::Lanes;
 
 /// Where the cluster's agent is.
 #[derive(Clone, Debug)]
@@ -127,6 +128,8 @@ pub struct Config {
     pub dial_loopback: bool,
     /// Addresses of this cluster's own, at which no peer's gateway is dialled.
     pub never_dial: Vec<IpNet>,
+    /// The threads of the data path.
+    pub lanes: Lanes,
     /// Bounds.
     pub limits: Limits,
     /// Times.
@@ -156,6 +159,7 @@ impl Config {
             ready_file: None,
             dial_loopback: false,
             never_dial: Vec::new(),
+            lanes: Lanes::default(),
             limits: Limits::default(),
             timing: Timing::default(),
         }

@@ -32,7 +32,51 @@ struct Facts {
     peers: Vec<Peer>,
     claimed: Option<ClusterName>,
     grant: Option<(GlobalName, ClusterName)>,
-    label: String,
+    label: Label,
+}
+
+/// From where to where something goes, for people: put into words when somebody asks.
+#[derive(Debug, Default)]
+enum Label {
+    #[default]
+    None,
+    Text(String),
+    Way(Way),
+}
+
+/// The way of a connection, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) source: Option<SpiffeId>,
+    pub(crate) name: Option<GlobalName>,
+    pub(crate) port: Option<u16>,
+    pub(crate) cluster: Option<ClusterName>,
+    pub(crate) upstream: Option<String>,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn known<T: fmt::Display>(f: &mut fmt::Formatter<'_>, value: Option<&T>) -> fmt::Result {
+            match value {
+                Some(value) => value.fmt(f),
+                None => f.write_str("?"),
+            }
+        }
+        let Way { source, name, port, cluster, upstream } = match self {
+            Self::None => return Ok(()),
+            Self::Text(text) => return f.write_str(text),
+            Self::Way(way) => way,
+        };
+        known(f, source.as_ref())?;
+        f.write_str(" → ")?;
+        known(f, name.as_ref())?;
+        f.write_str(":")?;
+        known(f, port.as_ref())?;
+        f.write_str(" in ")?;
+        known(f, cluster.as_ref())?;
+        f.write_str(" by ")?;
+        known(f, upstream.as_ref())
+    }
 }
 
 /// An open connection, for people to look at.
@@ -163,7 +207,7 @@ impl Conns {
                 since: entry.since,
                 peers: facts.peers.iter().map(|peer| peer.id.clone()).collect(),
                 grant: facts.grant.clone(),
-                label: facts.label.clone(),
+                label: facts.label.to_string(),
             }
         };
         open.into_iter().map(describe).collect()
@@ -262,7 +306,12 @@ impl Ticket {
 
     /// Says from where to where it goes, for people.
     pub fn describe(&self, label: String) {
-        self.facts().label = label;
+        self.facts().label = Label::Text(label);
+    }
+
+    /// The same, of a connection.
+    pub(crate) fn goes(&self, way: Way) {
+        self.facts().label = Label::Way(way);
     }
 
     /// Its number.

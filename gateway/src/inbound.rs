@@ -80,7 +80,8 @@ async fn stream_in(
     let mut journey = Journey::begin(shared, record);
     let (request, body) = request.into_parts();
     let (request, mut reader) = (Request::from_parts(request, ()), Reader::new(body));
-    let opened = async {
+    // Boxed: what opening needs goes when it is done, and the connection may last.
+    let opened = Box::pin(async {
         let connect = Connect::parse(&request)?;
         journey.record.trace = connect.trace.to_string();
         if place.is_none() {
@@ -116,7 +117,7 @@ async fn stream_in(
         // Everything that it relies on is known now; what was taken away meanwhile is seen here.
         ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
         Ok((ticket, waiting, load, opened))
-    };
+    });
     let (ticket, mut waiting, _load, opened) = match opened.await {
         Ok(done) => done,
         Err(refusal) => {
@@ -139,8 +140,8 @@ async fn stream_in(
     let mut client = match inside {
         None => AnyEnd::Stream(client),
         Some((credentials, claimed)) => {
-            let answered =
-                answer_inside(shared, &ticket, &mut journey.record, client, &credentials, &claimed);
+            let record = &mut journey.record;
+            let answered = Box::pin(answer_inside(shared, &ticket, record, client, &credentials, &claimed));
             let answered = tokio::select! {
                 biased;
                 reason = ticket.ended() => Err(Refusal::new(reason, "in the inner handshake")),

@@ -30,6 +30,7 @@ pub mod process;
 pub mod race;
 pub mod reach;
 pub mod reason;
+mod seldom;
 mod socket;
 pub mod state;
 pub mod table;

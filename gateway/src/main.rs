@@ -6,13 +6,15 @@ use anyhow::Context;
 use clap::Parser;
 use options::{Command, Options};
 use serde_json::json;
-use std::{process::ExitCode, sync::Arc};
+use std::{num::NonZero, process::ExitCode, sync::Arc, thread::available_parallelism};
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    runtime::{Builder, Handle},
     signal::unix::{SignalKind, signal},
 };
 use tombolo_gateway::{capture::redirect::Redirect, config::Config, process};
-use tombolo_runtime::{clock::SystemClock, drain::Drained, limits, ready, signal::Signals, task, telemetry};
+use tombolo_runtime::{
+    clock::SystemClock, drain::Drained, lanes::Lanes, limits, ready, signal::Signals, task, telemetry,
+};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -33,25 +35,28 @@ fn main() -> ExitCode {
     }
 }
 
-/// One runtime for connections, and a small one for the agent and the admin port.
-fn start(config: Config) -> anyhow::Result<()> {
+/// Threads for connections, and one for the agent and the admin port.
+fn start(mut config: Config) -> anyhow::Result<()> {
     limits::prepare();
-    let data = runtime("data", None)?;
-    let control = runtime("control", Some(1))?;
+    let (data, lanes, threads) = Lanes::start("data", lanes()).context("start the data path")?;
+    config.lanes = lanes;
+    let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+    let control = control.context("start the control part")?;
     let ended = data.block_on(run(config, control.handle().clone()));
     // what still runs is what the drain gave up on
     control.shutdown_background();
+    threads.stop();
     data.shutdown_background();
     ended
 }
 
-fn runtime(name: &str, threads: Option<usize>) -> anyhow::Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if let Some(threads) = threads {
-        builder.worker_threads(threads);
-    }
-    builder.thread_name(name).enable_all().build().with_context(|| format!("start the runtime {name}"))
+/// A thread for each processor, up to a number that a network card does not wait for.
+fn lanes() -> usize {
+    available_parallelism().map_or(1, NonZero::get).min(LANES)
 }
+
+/// The most threads of the data path: each has its own tunnels.
+const LANES: usize = 8;
 
 async fn run(config: Config, control: Handle) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("take over the signals")?;

@@ -91,15 +91,16 @@ pub async fn serve(accepted: Accepted, shared: Arc<Shared>) {
     let path = tokio::select! {
         biased;
         reason = ticket.ended() => Err(Refusal::new(reason, "before the path was open")),
-        path = timeout(
+        // Boxed: what opening needs goes when it is done, and the connection may last.
+        path = Box::pin(timeout(
             shared.config.timing.open,
             open(&shared, &ticket, &mut journey.record, source, original, trace),
-        ) => path.unwrap_or_else(|_| Err(Refusal::new(Reason::Timeout, "the path did not open in time"))),
+        )) => path.unwrap_or_else(|_| Err(Refusal::new(Reason::Timeout, "the path did not open in time"))),
     };
     match path {
         Ok(mut path) => {
             journey.opened(&ticket);
-            journey.carry(&ticket, &mut waiting, &mut TcpEnd::new(stream), &mut path.end).await;
+            journey.carry(&ticket, &mut waiting, &mut TcpEnd::accepted(stream), &mut path.end).await;
         }
         Err(refusal) => {
             journey.refused(refusal);

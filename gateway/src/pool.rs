@@ -26,9 +26,9 @@ use std::{
 use tokio::time::Instant;
 use tombolo_model::{ClusterName, GatewayRole, SpiffeId};
 use tombolo_mtls::{Credentials, Expect, client_config};
-use tombolo_runtime::task;
+use tombolo_runtime::{lanes, task};
 
-/// Keys after which those without a tunnel are thrown out.
+/// Keys after which those without a tunnel are thrown out, of all lanes.
 const KEYS: usize = 4096;
 /// How often another tunnel is tried after one that was ending.
 const AGAIN: usize = 2;
@@ -50,14 +50,17 @@ pub struct Key {
 pub struct Pool {
     dialer: Dialer,
     pace: Pace,
-    slots: Arc<Mutex<HashMap<Key, Arc<Slot>>>>,
+    /// By lane: what is carried on one goes through its own tunnels.
+    slots: Arc<[Mutex<Slots>]>,
 }
 
+type Slots = HashMap<Key, Arc<Slot>>;
+
 impl Pool {
-    /// An empty pool.
+    /// An empty pool, for so many lanes.
     #[must_use]
-    pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, pace: Pace::default(), slots: Arc::default() }
+    pub fn new(dialer: Dialer, lanes: usize) -> Self {
+        Self { dialer, pace: Pace::default(), slots: (0..lanes).map(|_| Mutex::default()).collect() }
     }
 
     /// How its tunnels are dialled.
@@ -81,7 +84,7 @@ impl Pool {
     /// Tunnels that are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().values().map(|slot| slot.usable().len()).sum()
+        self.all().iter().map(|slot| slot.usable().len()).sum()
     }
     /// Whether there is none.
     #[must_use]
@@ -92,7 +95,7 @@ impl Pool {
     /// Those of them that do not answer in time.
     #[must_use]
     pub fn silent(&self) -> usize {
-        self.lock().values().map(|slot| slot.usable().iter().filter(|tunnel| !tunnel.answers()).count()).sum()
+        self.all().iter().map(|slot| slot.usable().iter().filter(|tunnel| !tunnel.answers()).count()).sum()
     }
 
     /// Whether dialling this failed a moment ago.
@@ -115,9 +118,20 @@ impl Pool {
     }
 
     fn at(&self, address: &str) -> Vec<Arc<Slot>> {
-        let slots = self.lock();
-        let there = slots.iter().filter(|(key, _)| *key.address == *address);
-        there.map(|(_, slot)| slot.clone()).collect()
+        self.of(|key| *key.address == *address)
+    }
+
+    fn all(&self) -> Vec<Arc<Slot>> {
+        self.of(|_| true)
+    }
+
+    fn of(&self, which: impl Fn(&Key) -> bool) -> Vec<Arc<Slot>> {
+        let mut found = Vec::new();
+        for lane in &*self.slots {
+            let slots = lane.lock().unwrap_or_else(PoisonError::into_inner);
+            found.extend(slots.iter().filter(|(key, _)| which(key)).map(|(_, slot)| slot.clone()));
+        }
+        found
     }
 
     /// A tunnel with room for one more stream: the least loaded, or a new one.
@@ -229,12 +243,15 @@ impl Pool {
     /// Makes tunnels beside those that there are, so that all gateways behind an address are used, unless that is under way.
     fn spread(&self, key: &Key, slot: &Arc<Slot>) {
         let aim = match Dialer::watch(key.role) {
-            Watch::Tunnel => self.dialer.limits.pool_spread.min(self.dialer.limits.pool_tunnels),
+            Watch::Tunnel => self.aim(),
             Watch::Address => 1,
         };
+        if aim < 2 || slot.is_calm(aim) {
+            return;
+        }
         let respread = self.dialer.timing.respread;
         let is_due = matches!(slot.spread(aim, respread), Spread::Few | Spread::Old);
-        if aim < 2 || !is_due || slot.failed_beside_lately() || slot.spreading.swap(true, Ordering::SeqCst) {
+        if !is_due || slot.failed_beside_lately() || slot.spreading.swap(true, Ordering::SeqCst) {
             return;
         }
         let (pool, key, slot) = (self.clone(), key.clone(), slot.clone());
@@ -277,7 +294,7 @@ impl Pool {
         if let Some(slot) = slots.get(key) {
             return slot.clone();
         }
-        if slots.len() >= KEYS {
+        if slots.len() >= KEYS.div_ceil(self.slots.len()) {
             slots.retain(|_, slot| !slot.usable().is_empty());
         }
         let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
@@ -287,7 +304,15 @@ impl Pool {
         slot
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those of this lane.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots[lanes::here() % self.slots.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tunnels to one address of another cluster, of this lane.
+    fn aim(&self) -> usize {
+        let wanted = self.dialer.limits.pool_spread.min(self.dialer.limits.pool_tunnels);
+        // two, so that each lane finds more than one gateway behind an address
+        wanted.div_ceil(self.slots.len()).max(wanted.min(2))
     }
 }

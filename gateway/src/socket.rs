@@ -16,8 +16,9 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// Small writes go out at once, and a peer that vanished is found. Errors do not matter: the connection works without.
-pub(crate) fn prepare(stream: &TcpStream) {
+/// Small writes go out at once, and a peer that vanished is found. Errors do not matter: the connection works without. What is
+/// accepted has it from the socket that listens.
+pub(crate) fn prepare(stream: &impl AsFd) {
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&KEEPALIVE);
@@ -27,7 +28,7 @@ pub(crate) fn prepare(stream: &TcpStream) {
 const UNSENT: u32 = 256 << 10;
 
 /// What the other side has no room for waits here in a small part only.
-pub(crate) fn bound(stream: &TcpStream) {
+pub(crate) fn bound(stream: &impl AsFd) {
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
 }
 
@@ -48,8 +49,8 @@ pub(crate) fn refuse(stream: TcpStream) {
 /// # Errors
 /// Those of `connect(2)`.
 pub(crate) async fn connect(address: SocketAddr) -> io::Result<(TcpStream, bool)> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
@@ -133,6 +134,20 @@ mod tests {
     use tombolo_testkit::wait::until;
 
     const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn what_is_accepted_is_prepared_as_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        prepare(&listener);
+        bound(&listener);
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let far = far.unwrap().0;
+        let socket = SockRef::from(&far);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
+        drop(near);
+    }
 
     #[tokio::test]
     async fn a_refusal_is_told_from_a_reset() {

@@ -141,7 +141,7 @@ impl Shared {
             health: Health::new(timing.slow_start),
             egress_health: Health::new(timing.slow_start),
             budget,
-            pool: Pool::new(dialer),
+            pool: Pool::new(dialer, config.lanes.count()),
             metrics,
             log,
             clock,

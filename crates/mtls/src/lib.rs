@@ -26,6 +26,7 @@ mod key;
 mod pinned;
 mod server;
 mod verify;
+mod wire;
 
 pub use agent::agent_client_config;
 pub use authority::{Intermediate, Root};
@@ -42,6 +43,7 @@ pub use pinned::{InvalidPin, format_pin, parse_pin, pinned_client_config};
 pub use server::{
     BundleLookup, agent_server_config, https_server_config, optional_server_config, server_config,
 };
+pub use wire::{Cork, Wire};
 
 /// The one provider of cryptography, passed to every configuration by hand: nothing depends on a process-wide default.
 pub(crate) fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {

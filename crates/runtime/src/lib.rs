@@ -1,10 +1,11 @@
-//! What every process needs and no business rule knows: time, tasks, draining, logs, metrics, the admin port, signals, and bounds on what strangers may make it hold.
+//! What every process needs and no business rule knows: time, tasks, threads, draining, logs, metrics, the admin port, signals, and bounds on what strangers may make it hold.
 
 pub mod admin;
 pub mod bodies;
 pub mod clock;
 pub mod drain;
 pub mod duration;
+pub mod lanes;
 pub mod limits;
 pub mod memory;
 pub mod metrics;

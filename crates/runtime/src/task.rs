@@ -20,6 +20,19 @@ where
     tokio::spawn(future.instrument(span))
 }
 
+/// Starts a task that is polled for each packet: its log lines carry no span, which would be entered and left each time.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn spawn_bare<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    #[expect(clippy::disallowed_methods, reason = "the other place that spawns")]
+    tokio::spawn(future)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

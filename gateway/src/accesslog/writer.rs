@@ -9,10 +9,14 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender},
     },
+    thread::sleep,
+    time::Duration,
 };
 
 /// As much is put together for one write.
 const BATCH: usize = 64 * 1024;
+/// A line waits so long for others: a thread that is woken for each costs more than the line.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where an access log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,9 @@ fn run(mut sink: Sink, messages: &Receiver<Message>, dropped: &AtomicU64) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut health = Health::default();
     while let Ok(first) = messages.recv() {
+        if matches!(first, Message::Line(_)) {
+            sleep(PAUSE);
+        }
         let mut next = Some(first);
         let mut lines = 0;
         while let Some(message) = next {

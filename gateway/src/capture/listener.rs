@@ -39,6 +39,8 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        crate::socket::prepare(&socket);
+        crate::socket::bound(&socket);
         let handle = socket.try_clone()?;
         let listener = TcpListener::from_std(socket.into())?;
         let local = listener.local_addr()?;

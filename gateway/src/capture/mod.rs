@@ -169,8 +169,8 @@ pub async fn start(
             let (held, carried) = (drain.clone(), shared.clone());
             let accept: Accept = Arc::new(move |stream, client| {
                 carried.metrics.captured();
-                let (held, carried) = (held.clone(), carried.clone());
-                task::spawn("captured connection", async move {
+                let (held, lanes, carried) = (held.clone(), &carried.config.lanes, carried.clone());
+                lanes.serve(stream, move |stream| async move {
                     let _held = held;
                     match stream.local_addr() {
                         Ok(original) => inbound::captured::serve(stream, client, original, carried).await,
@@ -255,8 +255,8 @@ pub async fn start(
 /// What a listener does with an incoming connection that was redirected: passes it on to where it meant to go.
 fn plain(shared: Arc<Shared>, drain: drain::Watch) -> Accept {
     Arc::new(move |stream, client| {
-        let (held, shared) = (drain.clone(), shared.clone());
-        task::spawn("plain connection", async move {
+        let (held, lanes, shared) = (drain.clone(), &shared.config.lanes, shared.clone());
+        lanes.serve(stream, move |stream| async move {
             let _held = held;
             match stream.local_addr() {
                 Ok(local) => {
@@ -279,13 +279,14 @@ fn accept<F>(
 where
     F: Future<Output = io::Result<Accepted>> + Send + 'static,
 {
+    let find_out = Arc::new(find_out);
     Arc::new(move |stream, client| {
         shared.metrics.captured();
-        let held = drain.clone();
-        let (found, shared) = (find_out(shared.clone(), stream, client), shared.clone());
-        task::spawn("captured connection", async move {
+        let (held, find_out) = (drain.clone(), find_out.clone());
+        let (lanes, shared) = (&shared.config.lanes, shared.clone());
+        lanes.serve(stream, move |stream| async move {
             let _held = held;
-            match found.await {
+            match find_out(shared.clone(), stream, client).await {
                 Ok(accepted) => outbound::serve(accepted, shared).await,
                 Err(error) => tracing::debug!(%client, %error, "the caller went before it was asked for"),
             }

@@ -4,7 +4,6 @@ use super::{Broken, End, Received, buffer};
 use crate::socket;
 use bytes::{Buf as _, Bytes};
 use std::{
-    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -14,6 +13,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
+use tokio_util::io::poll_read_buf;
 
 /// How long a reset waits for the application to take what was sent before it.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -42,6 +42,12 @@ impl TcpEnd {
     pub fn new(stream: TcpStream) -> Self {
         socket::prepare(&stream);
         socket::bound(&stream);
+        Self::accepted(stream)
+    }
+
+    /// The same for one that has all that from its listener.
+    #[must_use]
+    pub fn accepted(stream: TcpStream) -> Self {
         Self { stream, broken: false, reset: None }
     }
 
@@ -59,20 +65,15 @@ impl TcpEnd {
 
 impl End for TcpEnd {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>> {
-        loop {
-            if ready!(self.stream.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Err(self.broke()));
-            }
-            let stream = &self.stream;
-            let read = buffer::read(|into| Poll::Ready(stream.try_read_buf(into)));
-            return Poll::Ready(match ready!(read) {
-                Ok(Some(data)) => Ok(Received::Data(data)),
-                Ok(None) if self.broken => Err(Broken::Reset),
-                Ok(None) => Ok(Received::Eof),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => Err(self.broke()),
-            });
-        }
+        // A read that does not fill the buffer says that there is no more: the next one waits without asking the kernel.
+        let stream = &mut self.stream;
+        let read = buffer::read(|into| poll_read_buf(Pin::new(stream), cx, into));
+        Poll::Ready(match ready!(read) {
+            Ok(Some(data)) => Ok(Received::Data(data)),
+            Ok(None) if self.broken => Err(Broken::Reset),
+            Ok(None) => Ok(Received::Eof),
+            Err(_) => Err(self.broke()),
+        })
     }
 
     // The kernel looks after it.
@@ -90,12 +91,8 @@ impl End for TcpEnd {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !data.is_empty() {
-            if ready!(self.stream.poll_write_ready(cx)).is_err() {
-                return Poll::Ready(Err(self.broke()));
-            }
-            match self.stream.try_write(data) {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, data)) {
                 Ok(written) => data.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(Err(self.broke())),
             }
         }

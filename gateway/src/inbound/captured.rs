@@ -30,7 +30,8 @@ pub(crate) async fn serve(stream: TcpStream, client: SocketAddr, original: Socke
     let trace = Trace::fresh();
     record.trace = trace.to_string();
     let mut journey = Journey::begin(&shared, record);
-    let opened = async {
+    // Boxed: what opening needs goes when it is done, and the connection may last.
+    let opened = Box::pin(async {
         let ticket = shared.conns.admit(Kind::Connection, number)?;
         let way = open(&shared, &ticket, &mut journey.record, original.port(), trace);
         let opened = tokio::select! {
@@ -41,14 +42,14 @@ pub(crate) async fn serve(stream: TcpStream, client: SocketAddr, original: Socke
         }?;
         ticket.check(&shared.table.load(), shared.bundle.get().as_deref())?;
         Ok::<_, Refusal>((ticket, opened))
-    };
+    });
     match opened.await {
         Ok((ticket, opened)) => {
             opened.note(&mut journey.record);
             let Opened { mut end, _hold, .. } = opened;
             journey.opened(&ticket);
             let mut waiting = shared.budget.connection(Who::Address(Source::of(client.ip())), &ticket);
-            journey.carry(&ticket, &mut waiting, &mut TcpEnd::new(stream), &mut end).await;
+            journey.carry(&ticket, &mut waiting, &mut TcpEnd::accepted(stream), &mut end).await;
         }
         Err(refusal) => {
             journey.refused(refusal);

@@ -12,6 +12,7 @@ use crate::{
     error::Refusal,
     load::Load,
     reason::Reason,
+    seldom::Seldom,
     socket,
     state::Shared,
     tunnel::{self, ALPN},
@@ -21,6 +22,7 @@ use h2::server::Connection;
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -31,7 +33,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tombolo_model::SpiffeId;
-use tombolo_mtls::{Peer, server_config};
+use tombolo_mtls::{Cork, Peer, Wire, server_config};
 use tombolo_runtime::{drain::Watch, places::Source, task};
 
 /// How long a peer that is told to go may take to hear it.
@@ -114,13 +116,14 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, watch: Watch) {
             continue;
         };
         let (shared, watch, room) = (shared.clone(), watch.clone(), room.clone());
-        task::spawn("tunnel-in", async move {
+        let lanes = shared.config.lanes.clone();
+        lanes.serve(stream, move |stream| async move {
             let start = shared.clock.now();
             let taken = take(stream, address, &shared, &room).await;
             drop((place, of_origin));
             let ended = match taken {
-                Ok((connection, incoming, ticket, held)) => {
-                    run(connection, incoming, &ticket, held, &shared, &watch).await
+                Ok((line, incoming, ticket, held)) => {
+                    run(line, incoming, &ticket, held, &shared, &watch).await
                 }
                 Err(refusal) => Err(refusal),
             };
@@ -144,8 +147,9 @@ fn refused(shared: &Shared, address: SocketAddr, refusal: &Refusal, start: Syste
     shared.log.write(&record);
 }
 
-type Tls = tokio_rustls::server::TlsStream<TcpStream>;
-type Taken = (Connection<Tls, Bytes>, Arc<Incoming>, Ticket, Held);
+/// A tunnel, and what writes out what it gathers.
+struct Line(Connection<Wire<TcpStream>, Bytes>, Cork<TcpStream>);
+type Taken = (Line, Arc<Incoming>, Ticket, Held);
 
 /// The handshakes, and whether this peer may come in.
 async fn take(
@@ -192,7 +196,8 @@ async fn take(
         Refusal::new(Reason::Overloaded, format!("{} tunnels are open already", limits.tunnels))
     })?;
     let windows = shared.budget.windows();
-    let handshake = tunnel::server_builder(limits, windows.told()).handshake::<_, Bytes>(tls);
+    let (wire, cork) = Wire::over(tls);
+    let handshake = tunnel::server_builder(limits, windows.told()).handshake::<_, Bytes>(wire);
     let connection = match timeout_at(deadline, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(Refusal::new(Reason::BadRequest, format!("no HTTP/2: {error}"))),
@@ -200,12 +205,21 @@ async fn take(
     };
     let taken_back = TakenBack::new(limits.cancelled);
     let incoming = Arc::new(Incoming { peer, address, taken_back });
-    Ok((connection, incoming, ticket, Held { windows, _place: place, _of_peer: of_peer }))
+    Ok((Line(connection, cork), incoming, ticket, Held { windows, _place: place, _of_peer: of_peer }))
+}
+
+/// What concerns a tunnel, apart from its bytes.
+enum Event {
+    Ended(Reason),
+    Flooded,
+    Draining,
+    Window(u32),
+    Look,
 }
 
 /// A tunnel to its end.
 async fn run(
-    mut connection: Connection<Tls, Bytes>,
+    Line(mut connection, cork): Line,
     incoming: Arc<Incoming>,
     ticket: &Ticket,
     mut held: Held,
@@ -221,27 +235,66 @@ async fn run(
     let mut busy = Instant::now();
     let mut ending = false;
     loop {
-        tokio::select! {
-            biased;
-            reason = ticket.ended() => {
+        let event = async {
+            tokio::select! {
+                biased;
+                reason = ticket.ended() => Event::Ended(reason),
+                () = incoming.taken_back.flooded.cancelled() => Event::Flooded,
+                () = watch.signaled(), if !ending => Event::Draining,
+                window = held.windows.change() => Event::Window(window),
+                _ = look.tick() => Event::Look,
+            }
+        };
+        let event = {
+            let event = pin!(event);
+            let mut event = Seldom::new(event);
+            loop {
+                let accept = poll_fn(|cx| cork.poll(cx, |cx| connection.poll_accept(cx)));
+                tokio::select! {
+                    biased;
+                    event = &mut event => break event,
+                    accepted = accept => match accepted {
+                        Some(Ok((request, respond))) => {
+                            busy = Instant::now();
+                            let (shared, incoming, watch) = (shared.clone(), incoming.clone(), watch.clone());
+                            let place = streams.clone().try_acquire_owned().ok();
+                            task::spawn_bare(async move {
+                                let _held = watch;
+                                stream_in(request, respond, place, &shared, &incoming).await;
+                            });
+                        }
+                        // The peer is gone in order: its streams know.
+                        None => return Ok(()),
+                        Some(Err(error)) if error.is_io() => return Ok(()),
+                        Some(Err(error)) => {
+                            let detail = format!("{}: {error}", incoming.peer.id);
+                            return Err(Refusal::new(Reason::BadRequest, detail));
+                        }
+                    },
+                }
+            }
+        };
+        match event {
+            Event::Ended(reason) => {
                 tracing::info!(%reason, peer.id = %incoming.peer.id, "tunnel closed");
                 return Ok(());
             }
-            () = incoming.taken_back.flooded.cancelled() => {
+            Event::Flooded => {
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                let _ = timeout(GOODBYE, poll_fn(|cx| connection.poll_closed(cx))).await;
+                let closed = poll_fn(|cx| cork.poll(cx, |cx| connection.poll_closed(cx)));
+                let _ = timeout(GOODBYE, closed).await;
                 let detail = format!("{} takes streams back as fast as it opens them", incoming.peer.id);
                 return Err(Refusal::new(Reason::Overloaded, detail));
             }
-            () = watch.signaled(), if !ending => {
+            Event::Draining => {
                 ending = true;
                 connection.graceful_shutdown();
             }
-            window = held.windows.change() => {
+            Event::Window(window) => {
                 let taken = connection.set_initial_window_size(window).is_ok();
                 held.windows.tell(window, taken);
             }
-            _ = look.tick() => {
+            Event::Look => {
                 if streams.available_permits() < most {
                     busy = Instant::now();
                 } else if !ending && busy.elapsed() >= timing.idle_taken {
@@ -253,23 +306,6 @@ async fn run(
                     return Ok(());
                 }
             }
-            accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => {
-                    busy = Instant::now();
-                    let (shared, incoming, watch) = (shared.clone(), incoming.clone(), watch.clone());
-                    let place = streams.clone().try_acquire_owned().ok();
-                    task::spawn("stream", async move {
-                        let _held = watch;
-                        stream_in(request, respond, place, &shared, &incoming).await;
-                    });
-                }
-                // The peer is gone in order: its streams know.
-                None => return Ok(()),
-                Some(Err(error)) if error.is_io() => return Ok(()),
-                Some(Err(error)) => {
-                    return Err(Refusal::new(Reason::BadRequest, format!("{}: {error}", incoming.peer.id)));
-                }
-            },
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) async fn serve(
             journey.record.attempts = 1;
             journey.opened(&ticket);
             let mut waiting = shared.budget.connection(Who::Address(Source::of(client.ip())), &ticket);
-            journey.carry(&ticket, &mut waiting, &mut TcpEnd::new(stream), &mut application).await;
+            journey.carry(&ticket, &mut waiting, &mut TcpEnd::accepted(stream), &mut application).await;
         }
         Err(refusal) => {
             journey.refused(refusal);

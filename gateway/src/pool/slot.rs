@@ -18,6 +18,9 @@ use tombolo_mtls::Credentials;
 /// How long a failure to dial counts for choosing.
 const LATELY: Duration = Duration::from_secs(1);
 
+/// So long the tunnels are not looked at again for whether there should be others.
+const CALM: Duration = Duration::from_millis(100);
+
 /// The tunnels of one key.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -34,6 +37,9 @@ pub(super) struct Slot {
     turns: AtomicU64,
     /// When a tunnel was made last.
     dialled: Mutex<Instant>,
+    begin: Instant,
+    /// Milliseconds since, until which the tunnels are not looked at.
+    calm: AtomicU64,
     failure: Mutex<Option<(Instant, Refusal)>>,
     /// When one that no call waited for could not be made.
     failed_beside: Mutex<Option<Instant>>,
@@ -64,6 +70,8 @@ impl Slot {
             tunnels: Mutex::default(),
             turns: AtomicU64::new(0),
             dialled: Mutex::new(Instant::now()),
+            begin: Instant::now(),
+            calm: AtomicU64::new(0),
             failure: Mutex::default(),
             failed_beside: Mutex::default(),
         }
@@ -92,6 +100,17 @@ impl Slot {
         let tunnel = &tunnels[spread::next(&seen(&tunnels, most))?];
         tunnel.pick(self.turns.fetch_add(1, Ordering::Relaxed) + 1);
         Some(tunnel.clone())
+    }
+
+    /// Whether there are `aim` of them, and they were looked at a moment ago. Where not, they are looked at now.
+    pub(super) fn is_calm(&self, aim: usize) -> bool {
+        let now = self.begin.elapsed();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let calm = self.lock().len() >= aim && ms(now) < self.calm.load(Ordering::Relaxed);
+        if !calm {
+            self.calm.store(ms(now + CALM), Ordering::Relaxed);
+        }
+        calm
     }
 
     /// What is to be done that there are `aim` of them, and new ones now and then.

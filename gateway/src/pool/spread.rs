@@ -19,17 +19,14 @@ pub(super) struct Seen<R> {
 }
 
 /// The tunnel for the next stream: of the gateway with the fewest, and of equal ones that which waited longest.
-pub(super) fn next<R: Eq + Hash>(all: &[Seen<R>]) -> Option<usize> {
-    let mut gateways: HashMap<&R, (usize, u64)> = HashMap::new();
-    for one in all {
-        let (streams, turn) = gateways.entry(&one.replica).or_default();
-        *streams += one.streams;
-        *turn = (*turn).max(one.turn);
-    }
+pub(super) fn next<R: Eq>(all: &[Seen<R>]) -> Option<usize> {
+    // They are few: nothing is looked up.
+    let gateway = |of: &Seen<R>| {
+        let same = all.iter().filter(|one| one.replica == of.replica);
+        same.fold((0, 0), |(streams, turn), one| (streams + one.streams, turn.max(one.turn)))
+    };
     let with_room = all.iter().enumerate().filter(|(_, one)| one.room);
-    with_room
-        .min_by_key(|(_, one)| (gateways.get(&one.replica).copied(), one.streams, one.turn))
-        .map(|(at, _)| at)
+    with_room.min_by_key(|(_, one)| (gateway(one), one.streams, one.turn)).map(|(at, _)| at)
 }
 
 /// The one that goes where there is one too many: of the gateway that has the most, the one with the fewest streams, which would

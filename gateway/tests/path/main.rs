@@ -12,6 +12,8 @@ mod failover;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod lanes;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod malformed;

@@ -254,7 +254,7 @@ async fn dial(
         cluster: gateway.cluster.clone(),
         role: gateway.shared.config.role,
     };
-    let tunnel = Pool::new(dialer).tunnel(&key, credentials).await?;
+    let tunnel = Pool::new(dialer, 1).tunnel(&key, credentials).await?;
     tunnel.open(connect).await.map(drop)
 }
 

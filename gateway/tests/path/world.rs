@@ -301,9 +301,15 @@ impl World {
         let (client, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (stream, client_address) = accepted.unwrap();
+        // as of a listener of ours
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_nodelay(true).unwrap();
+        socket.set_tcp_notsent_lowat(256 << 10).unwrap();
         let original = SocketAddr::new(VIP.parse().unwrap(), PORT);
-        let accepted = Accepted { stream, client: client_address, original, source };
-        task::spawn("captured", outbound::serve(accepted, sidecar.shared.clone()));
+        let shared = sidecar.shared.clone();
+        sidecar.shared.config.lanes.serve(stream, move |stream| {
+            outbound::serve(Accepted { stream, client: client_address, original, source }, shared)
+        });
         client.unwrap()
     }
 }

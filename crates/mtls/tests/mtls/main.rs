@@ -7,3 +7,4 @@ mod common;
 mod controller;
 mod handshake;
 mod signing;
+mod wire;
