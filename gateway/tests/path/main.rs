@@ -15,6 +15,8 @@ mod fuzz;
 mod life;
 #[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod newcomer;
 mod plain;
 #[cfg(test)]
 mod quiet;

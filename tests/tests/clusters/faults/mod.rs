@@ -11,6 +11,7 @@ mod gateway;
 mod namespace;
 mod node;
 mod objects;
+mod proxy;
 mod token;
 mod two_names;
 mod versions;
