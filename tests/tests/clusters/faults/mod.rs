@@ -3,6 +3,7 @@
 
 mod agent;
 mod apiserver;
+mod autoscaler;
 mod changes;
 mod controller;
 mod endpoint;
