@@ -7,7 +7,7 @@ DEMO_FLAGS := $(if $(filter 1,$(CHECK)),--check)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-links test-upgrade soak bench measure-discovery scale test-mcs test-chart
+.PHONY: help check test test-all deny unit test-kubernetes demo build images install prepare api golden deps deps-test cluster-binaries clusters clusters-down test-clusters test-given test-links test-upgrade soak bench measure-discovery scale test-mcs test-chart
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ test-chart: ## the Helm charts, with the real helm, which is built where it is m
 
 test-clusters: ## the tests on real clusters, which are brought up for them (tests/kubernetes/README.md)
 	scripts/test-clusters
+
+test-given: ## one test on real clusters of which it has the kubeconfigs alone, as of anybody's (TOMBOLO_KUBECONFIGS)
+	scripts/test-given
 
 test-links: deps-test build ## links that are cut, slow or half-open, full disks and damaged files, under load; TOMBOLO_CUTS="1s 30s 5m" for long cuts (docs/reliability.md)
 	scripts/with-postgres $(CARGO) test --workspace --test links -- --nocapture

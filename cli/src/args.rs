@@ -14,7 +14,7 @@ pub use self::{
     explain::{Caller, Destination, ExplainArgs},
     gns::GnsCommand,
     install::{InstallArgs, OrderArgs, Wait, WebhookFailure},
-    kube::{JoinArgs, Kube},
+    kube::{JoinArgs, Kube, ManifestArgs},
     org::OrgCommand,
     service::ServiceCommand,
     token::{Role, TokenCommand},

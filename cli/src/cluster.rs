@@ -70,10 +70,8 @@ pub async fn run(client: &Client, command: ClusterCommand, out: &Output) -> Resu
             }
             Ok(())
         }
-        ClusterCommand::Manifest { name, registry, image_version } => {
-            let text =
-                kubernetes::manifest(client, &name, registry.as_deref(), image_version.as_deref()).await?;
-            out.line(text.trim_end());
+        ClusterCommand::Manifest { name, manifest } => {
+            out.line(kubernetes::manifest(client, &name, &manifest).await?.trim_end());
             Ok(())
         }
         ClusterCommand::Join(args) => kubernetes::join(client, args, out).await,

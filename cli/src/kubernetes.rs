@@ -7,7 +7,7 @@ mod preflight;
 mod there;
 
 use crate::{
-    args::{JoinArgs, Kube},
+    args::{JoinArgs, Kube, ManifestArgs},
     client::Client,
     org::text,
     output::{Mood, Output},
@@ -37,14 +37,9 @@ const LOOK: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// The controller said no, or did not answer.
-pub async fn manifest(
-    client: &Client,
-    name: &ClusterName,
-    registry: Option<&str>,
-    version: Option<&str>,
-) -> Result<String> {
+pub async fn manifest(client: &Client, name: &ClusterName, args: &ManifestArgs) -> Result<String> {
     let mut path = format!("/install/agent.yaml?organization={}&cluster={name}", client.organization()?);
-    for (key, value) in [("registry", registry), ("version", version)] {
+    for (key, value) in [("registry", &args.registry), ("version", &args.image_version)] {
         let Some(value) = value else { continue };
         // the controller takes no other characters
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
@@ -52,6 +47,10 @@ pub async fn manifest(
             return Err(CliError::Usage(format!("{value:?} is no {key} of images")).into());
         }
         path.push_str(&format!("&{key}={value}"));
+    }
+    if !args.never_dial.is_empty() {
+        let networks: Vec<String> = args.never_dial.iter().map(ToString::to_string).collect();
+        path.push_str(&format!("&never_dial={}", networks.join(",")));
     }
     client.text(&path).await
 }
@@ -67,7 +66,8 @@ pub struct Cluster {
 /// It can't be reached, or it is another one.
 pub async fn of(client: &Client, kube: &Kube, name: &ClusterName) -> Result<(Cluster, There)> {
     let cluster = Cluster { client: connect(kube).await? };
-    let there = cluster.of(&apply::documents(&manifest(client, name, None, None).await?)?).await?;
+    let there =
+        cluster.of(&apply::documents(&manifest(client, name, &ManifestArgs::default()).await?)?).await?;
     Ok((cluster, there))
 }
 
@@ -154,8 +154,7 @@ impl Token {
 /// Something that is needed is missing; the controller or the API server said no; the agent did not connect in time.
 pub async fn join(client: &Client, args: JoinArgs, out: &Output) -> Result<()> {
     let cluster = Cluster { client: connect(&args.kube).await? };
-    let text_of =
-        manifest(client, &args.name, args.registry.as_deref(), args.image_version.as_deref()).await?;
+    let text_of = manifest(client, &args.name, &args.manifest).await?;
     let documents = apply::documents(&text_of)?;
     let ways = ways(&args.ingress)?;
     let findings = preflight::look(&cluster.client, &documents, &ways).await;

@@ -11,7 +11,7 @@ use tombolo_mtls::Credentials;
 pub struct CredentialSet {
     own: ArcSwapOption<Credentials>,
     workloads: ArcSwap<BTreeMap<SpiffeId, Credentials>>,
-    /// Rises when a workload's are added.
+    /// Rises when some are added.
     added: watch::Sender<u64>,
 }
 
@@ -28,6 +28,11 @@ impl CredentialSet {
     /// Sets the gateway's own.
     pub fn set_own(&self, credentials: Credentials) {
         self.own.store(Some(Arc::new(credentials)));
+        self.added.send_modify(|count| *count += 1);
+    }
+    /// The gateway's own, once they are there. Cancel-safe.
+    pub async fn wait_own(&self) -> Option<Credentials> {
+        self.wait_for(Self::own).await
     }
     /// Those of a workload.
     pub fn get(&self, id: &SpiffeId) -> Option<Credentials> {
@@ -35,9 +40,12 @@ impl CredentialSet {
     }
     /// Those of a workload, once they are there. Cancel-safe.
     pub async fn wait(&self, id: &SpiffeId) -> Option<Credentials> {
+        self.wait_for(|all| all.get(id)).await
+    }
+    async fn wait_for(&self, find: impl Fn(&Self) -> Option<Credentials>) -> Option<Credentials> {
         let mut added = self.added.subscribe();
         loop {
-            if let Some(credentials) = self.get(id) {
+            if let Some(credentials) = find(self) {
                 return Some(credentials);
             }
             added.changed().await.ok()?;

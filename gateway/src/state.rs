@@ -23,6 +23,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::{
     sync::watch,
@@ -113,7 +114,11 @@ pub struct Shared {
     probers: Mutex<HashMap<Key, CancellationToken>>,
     /// Whether addresses wait to be dialled, until there have been fewer new ones.
     waits: AtomicBool,
+    began: Instant,
 }
+
+/// How long after its start a process may be told of things later than others are told of it.
+const NEW: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// A process that knows nothing yet: it refuses every connection until the first snapshot.
@@ -157,6 +162,7 @@ impl Shared {
             calls: watch::Sender::new(Instant::now()),
             probers: Mutex::default(),
             waits: AtomicBool::new(false),
+            began: Instant::now(),
             config,
         })
     }
@@ -182,6 +188,11 @@ impl Shared {
         }
         self.changed.send_modify(|number| *number += 1);
         Ok(())
+    }
+
+    /// Whether this process began a moment ago.
+    pub(crate) fn is_new(&self) -> bool {
+        self.began.elapsed() < NEW
     }
 
     /// Wakes at each table that came into force.

@@ -1,6 +1,6 @@
 //! `tombolo cluster`
 
-use super::{InstallArgs, JoinArgs, Kube, Wait, install, label};
+use super::{InstallArgs, JoinArgs, Kube, ManifestArgs, Wait, install, label};
 use clap::Subcommand;
 use std::path::PathBuf;
 use tombolo_model::ClusterName;
@@ -39,12 +39,9 @@ pub enum ClusterCommand {
     Manifest {
         /// The cluster.
         name: ClusterName,
-        /// Where the images are (default: as the controller was told; another place is for an admin to choose).
-        #[arg(long)]
-        registry: Option<String>,
-        /// Their tag (default: the controller's version).
-        #[arg(long, value_name = "TAG")]
-        image_version: Option<String>,
+        /// What is different in it.
+        #[command(flatten)]
+        manifest: ManifestArgs,
     },
     /// Make a Kubernetes cluster join, all in one go: look whether all that is needed is there, name the cluster, apply
     /// the agent's manifest and a one-time token, and wait until it is connected.

@@ -2,6 +2,7 @@
 
 use super::label;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use tombolo_model::{ClusterName, NamespaceName, intent::CaptureMode};
 
 /// What another `install` leaves as it is.
@@ -54,6 +55,13 @@ pub struct OrderArgs {
     /// Egress gateways.
     #[arg(long, value_name = "COUNT")]
     pub egress_replicas: Option<u32>,
+    /// A range of this cluster's pods or services, at which no other cluster's gateway is ever reached, as 10.244.0.0/16: egress gateways dial
+    /// nobody there, whatever other clusters say. What the agent was told itself counts beside (several: repeat).
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', conflicts_with = "no_never_dial")]
+    pub never_dial: Vec<IpNet>,
+    /// Take back all such ranges (the default), but for those that the agent was told itself.
+    #[arg(long)]
+    pub no_never_dial: bool,
     /// Let the cluster's DNS forward the domains of global namespaces (the default).
     #[arg(long, conflicts_with = "no_dns")]
     pub dns: bool,

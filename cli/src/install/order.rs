@@ -4,7 +4,9 @@
 use super::ways::{ways, with_annotations};
 use crate::args::OrderArgs;
 use anyhow::Result;
+use ipnet::IpNet;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// How many gateways there are where nobody says it, as the API has it.
 const REPLICAS: u64 = 2;
@@ -60,6 +62,15 @@ pub(super) fn laid(in_force: Option<&Value>, given: &OrderArgs) -> Result<Value>
             gateways["min"] = json!(count.min(min));
             gateways["max"] = json!(count.max(max));
         }
+    }
+    if !given.never_dial.is_empty() {
+        // as the controller shows them, so that the same ones are no change
+        let networks: BTreeSet<IpNet> = given.never_dial.iter().map(IpNet::trunc).collect();
+        body["gateways"]["egress"]["never_dial"] = json!(networks);
+    } else if given.no_never_dial
+        && let Some(egress) = body.pointer_mut("/gateways/egress").and_then(Value::as_object_mut)
+    {
+        egress.remove("never_dial");
     }
     if !given.ingress.is_empty() || !given.ingress_annotation.is_empty() {
         let before = body["gateways"]["ingress"]["exposure"].as_array().cloned();
@@ -134,6 +145,28 @@ mod tests {
         assert_eq!((&body["registry"], &body["version"]), (&json!("s"), &json!("2")));
         let all = OrderArgs { all_namespaces: true, ..OrderArgs::default() };
         assert_eq!(laid(Some(&in_force()), &all).unwrap()["namespaces"], json!({ "exclude": [] }));
+    }
+
+    #[test]
+    fn ranges_are_given_and_taken_back() {
+        let never_dial = ["fd00::1/64", "10.0.0.0/8"].map(|net| net.parse().unwrap()).into();
+        let given = OrderArgs { never_dial, ..OrderArgs::default() };
+        let ranges = json!(["10.0.0.0/8", "fd00::/64"]);
+        assert_eq!(
+            laid(None, &given).unwrap(),
+            json!({ "gateways": { "egress": { "never_dial": ranges } } })
+        );
+        let mut before = in_force();
+        before["gateways"]["egress"]["never_dial"] = json!(["192.0.2.0/24"]);
+        let body = laid(Some(&before), &given).unwrap();
+        assert_eq!(
+            body["gateways"]["egress"],
+            json!({ "replicas": 3, "min": 3, "max": 20, "never_dial": ranges })
+        );
+        assert_eq!(laid(Some(&before), &OrderArgs::default()).unwrap(), spec(&before), "they stay");
+        let back = OrderArgs { no_never_dial: true, ..OrderArgs::default() };
+        assert_eq!(laid(Some(&before), &back).unwrap(), spec(&in_force()));
+        assert_eq!(laid(None, &back).unwrap(), json!({}));
     }
 
     #[test]

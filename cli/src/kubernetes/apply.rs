@@ -1,7 +1,7 @@
 //! The documents of a manifest, written into a cluster and taken out again.
 
 use super::{Cluster, LOOK, NAMESPACE, manifest};
-use crate::{client::Client, problem::CliError};
+use crate::{args::ManifestArgs, client::Client, problem::CliError};
 use anyhow::{Context as _, Result, anyhow};
 use kube::{
     Api,
@@ -150,7 +150,7 @@ impl Cluster {
     /// # Errors
     /// The API server said no, or the namespace does not go.
     pub async fn take_out(&self, client: &Client, name: &ClusterName) -> Result<()> {
-        let mut all = documents(&manifest(client, name, None, None).await?)?;
+        let mut all = documents(&manifest(client, name, &ManifestArgs::default()).await?)?;
         all.reverse();
         for one in &all {
             let api = self.api(&one.resource, one.namespace.as_deref());

@@ -4,7 +4,7 @@ use super::object::{COMPONENT, Count, Key, Kind, NODES, Objects, labels, object}
 use crate::registries::plain;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     ClusterName, GatewayRole, NamespaceName, TrustDomain,
     install::{Exposure, InstallSpec, Replicas},
@@ -45,7 +45,7 @@ pub(super) struct Context<'a> {
     pub(super) vips: &'a [IpNet],
     /// The class of the gateways' pods, where it is not the system's own; an empty one is none.
     pub(super) priority: Option<&'a str>,
-    /// Where egress gateways dial nobody.
+    /// Where egress gateways dial nobody, beside what is ordered.
     pub(super) never_dial: &'a [IpNet],
     /// How many pods there are now, by Deployment: an autoscaler may have said so.
     pub(super) replicas: BTreeMap<&'static str, u32>,
@@ -69,7 +69,7 @@ pub(super) fn wanted(context: &Context<'_>) -> Objects {
     };
     let gateways = &context.spec.gateways;
     for (name, role, replicas) in [
-        (EGRESS, GatewayRole::Egress, gateways.egress),
+        (EGRESS, GatewayRole::Egress, gateways.egress.replicas),
         (INGRESS, GatewayRole::Ingress, gateways.ingress.replicas),
     ] {
         let component = role.as_str();
@@ -205,6 +205,15 @@ fn prioritize(pod: &mut Value, context: &Context<'_>, class: &str) {
     };
 }
 
+/// Where egress gateways dial nobody: as the agent was told by whoever applied it, which no order takes back, and as is ordered. Each once, in
+/// an order that is always the same: another one would replace the pods.
+fn never_dial(context: &Context<'_>) -> Vec<IpNet> {
+    let ordered = &context.spec.gateways.egress.never_dial;
+    let all: BTreeSet<IpNet> =
+        context.never_dial.iter().map(IpNet::trunc).chain(ordered.iter().copied()).collect();
+    all.into_iter().collect()
+}
+
 fn container(context: &Context<'_>, role: GatewayRole) -> Value {
     let Context { spec, namespace, cluster, trust_domain, roots, .. } = context;
     let is_node = role == GatewayRole::Node;
@@ -222,9 +231,9 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         "--access-log=-".to_owned(),
     ];
     let (option, networks) = match role {
-        GatewayRole::Node => ("--vips", context.vips),
-        GatewayRole::Egress => ("--never-dial", context.never_dial),
-        GatewayRole::Ingress | GatewayRole::Sidecar => ("", &[] as &[IpNet]),
+        GatewayRole::Node => ("--vips", context.vips.to_vec()),
+        GatewayRole::Egress => ("--never-dial", never_dial(context)),
+        GatewayRole::Ingress | GatewayRole::Sidecar => ("", Vec::new()),
     };
     if !networks.is_empty() {
         let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();

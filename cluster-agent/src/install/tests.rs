@@ -293,6 +293,16 @@ fn egress_gateways_dial_nobody_where_the_agent_was_told() {
     cluster.settle();
     assert_eq!(args(&mut cluster, EGRESS), ["10.244.0.0/16,fd00:1::/64"]);
     assert_eq!(args(&mut cluster, INGRESS), [""; 0], "it dials no peers");
+    // what is ordered counts beside it, and takes nothing of it back
+    let mut ordered = spec();
+    ordered.gateways.egress.never_dial =
+        ["10.96.0.0/12", "10.244.0.0/16"].map(|net| net.parse().unwrap()).into();
+    cluster.order = InstallOrder::Installed(ordered);
+    cluster.settle();
+    assert_eq!(args(&mut cluster, EGRESS), ["10.96.0.0/12,10.244.0.0/16,fd00:1::/64"]);
+    cluster.order = InstallOrder::Installed(spec());
+    cluster.settle();
+    assert_eq!(args(&mut cluster, EGRESS), ["10.244.0.0/16,fd00:1::/64"]);
 }
 
 #[test]

@@ -111,10 +111,10 @@ fn install_facts(spec: &InstallSpec) -> Vec<String> {
         Exposure::HostNetwork => "the nodes' network".to_owned(),
         Exposure::Address { addresses } => list(addresses),
     };
-    vec![
+    let mut facts = vec![
         format!("order {}: {}, images in {}", spec.revision, spec.version, spec.registry),
         format!("namespaces: {:?}", spec.namespaces),
-        format!("egress: {:?}", spec.gateways.egress),
+        format!("egress: {:?}", spec.gateways.egress.replicas),
         format!(
             "ingress: {:?} by {}",
             spec.gateways.ingress.replicas,
@@ -127,7 +127,12 @@ fn install_facts(spec: &InstallSpec) -> Vec<String> {
             spec.node.enabled,
             spec.capture()
         ),
-    ]
+    ];
+    let never = &spec.gateways.egress.never_dial;
+    if !never.is_empty() {
+        facts.push(format!("egress never dials: {}", list(never)));
+    }
+    facts
 }
 
 fn import_facts(import: &ImportSpec) -> Vec<String> {

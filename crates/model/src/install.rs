@@ -7,6 +7,7 @@ use crate::{
     intent::{CaptureMode, Labels},
     name::NamespaceName,
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -148,7 +149,7 @@ impl Namespaces {
 pub struct Gateways {
     /// Those that send to other clusters.
     #[serde(default)]
-    pub egress: Replicas,
+    pub egress: Egress,
     /// Those that take from other clusters.
     #[serde(default)]
     pub ingress: Ingress,
@@ -169,6 +170,17 @@ impl Default for Replicas {
     fn default() -> Self {
         Self { replicas: 2, min: 2, max: 6 }
     }
+}
+
+/// The egress gateways.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    /// How many.
+    #[serde(flatten)]
+    pub replicas: Replicas,
+    /// Where they dial no other cluster's gateway, beside what the agent was told itself. An older agent knows of no such.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub never_dial: BTreeSet<IpNet>,
 }
 
 /// The ingress gateways.
@@ -318,7 +330,8 @@ mod tests {
     fn what_is_left_out_is_the_default() {
         let spec: InstallSpec =
             serde_json::from_str(r#"{"version":"1.2.3","registry":"r.example.com/t","later":1}"#).unwrap();
-        assert_eq!(spec.gateways.egress.replicas, 2);
+        assert_eq!(spec.gateways.egress, Egress::default());
+        assert_eq!(spec.gateways.egress.replicas.replicas, 2);
         assert_eq!(spec.gateways.ingress.exposure, [Exposure::LoadBalancer { annotations: Labels::new() }]);
         assert!(spec.dns.corefile && spec.injector.enabled && !spec.node.enabled);
         let order = InstallOrder::Installed(InstallSpec { revision: 7, ..spec });
@@ -343,6 +356,18 @@ mod tests {
             assert_eq!((json["default_mode"].as_str(), json.get("capture").is_some()), (Some(before), field));
             assert_eq!(serde_json::from_value::<InstallSpec>(json).unwrap().capture(), mode);
         }
+    }
+
+    /// What stands in databases and on agents' disks from before the field, and what those of before read.
+    #[test]
+    fn ranges_are_new_beside_what_egress_gateways_had() {
+        let counts = r#"{"replicas":3,"min":2,"max":6}"#;
+        let mut egress: Egress = serde_json::from_str(counts).unwrap();
+        assert_eq!(serde_json::to_string(&egress).unwrap(), counts);
+        egress.never_dial = ["fd00:1::/64", "10.244.0.0/16"].map(|net| net.parse().unwrap()).into();
+        let text = serde_json::to_string(&egress).unwrap();
+        assert_eq!(serde_json::from_str::<Egress>(&text).unwrap(), egress);
+        assert_eq!(serde_json::from_str::<Replicas>(&text).unwrap(), egress.replicas, "to those of before");
     }
 
     #[test]

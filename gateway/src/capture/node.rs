@@ -25,9 +25,13 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{sync::watch, time::sleep};
 use tombolo_runtime::{drain, telemetry};
+
+/// How long a connection may be under way from the rules to the socket, on a machine that is busy.
+const UNDER_WAY: Duration = Duration::from_millis(250);
 
 /// The proxy's sockets, and what brings connections to them.
 pub(super) struct Node {
@@ -110,6 +114,10 @@ impl Node {
                 error,
                 "the rules stay; connections of this node's pods are refused until a proxy is back"
             );
+        }
+        if by != Bring::Lookup {
+            // whose first packet still met the rules finds somebody who accepts
+            sleep(UNDER_WAY).await;
         }
         drop(force);
         for listener in self.listeners {

@@ -161,10 +161,10 @@ async fn take(
     let limits = &shared.config.limits;
     let deadline = Instant::now() + shared.config.timing.handshake;
     socket::prepare(&stream);
-    let own = shared
-        .credentials
-        .own()
-        .ok_or_else(|| Refusal::new(Reason::NoCredentials, "this gateway has no certificate yet"))?;
+    // A node's proxy is dialled as soon as the agent knows of it, and its first certificate comes a moment after.
+    let own = timeout_at(deadline, shared.credentials.wait_own()).await.ok().flatten();
+    let own =
+        own.ok_or_else(|| Refusal::new(Reason::NoCredentials, "this gateway has no certificate yet"))?;
     let config = server_config(&shared.bundle, &own, &[ALPN]);
     let late = |what: &str| Refusal::new(Reason::Timeout, format!("no {what} handshake in time"));
     let (tls, peer) = match timeout_at(deadline, tombolo_mtls::accept(stream, config)).await {

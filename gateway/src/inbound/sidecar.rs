@@ -11,9 +11,15 @@ use crate::{
     head::{Connect, Destination, Inner},
     reason::Reason,
     state::Shared,
-    table::stands_before,
+    table::{RouteTable, stands_before},
 };
-use tombolo_mtls::Peer;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tombolo_model::SpiffeId;
+use tombolo_mtls::{Credentials, Peer};
+
+/// How much later than a gateway that brings connections a new proxy may hear of what it stands before.
+const MOMENT: Duration = Duration::from_millis(500);
 
 pub(super) async fn open(
     shared: &Shared,
@@ -31,7 +37,7 @@ pub(super) async fn open(
     record.name = Some(name.clone());
     record.port = Some(*port);
     record.source = connect.source.clone();
-    let table = shared.table.load_full();
+    let table = table_with(shared, *address).await;
     let itself = table.itself().ok_or_else(|| Refusal::new(Reason::NoRoute, "there is no snapshot yet"))?;
     let source = authz::brings(itself, &peer.id, connect.source.as_ref())?;
     ticket.relies_on_cluster(&source.cluster);
@@ -48,11 +54,7 @@ pub(super) async fn open(
     authz::export(&table, &source.cluster, name, *port)?;
     let inside = if connect.inner == Inner::Accepted {
         let identity = served.endpoint.identity.as_ref().ok_or_else(not_here)?;
-        let credentials = shared.credentials.get(identity).filter(|credentials| credentials.ready());
-        let credentials = credentials.ok_or_else(|| {
-            Refusal::new(Reason::NoCredentials, format!("no certificate for {identity} yet"))
-        })?;
-        Some((credentials, source.clone()))
+        Some((certified(shared, identity).await?, source.clone()))
     } else {
         None
     };
@@ -67,5 +69,41 @@ pub(super) async fn open(
         tls: None,
         attempts: 1,
         _hold: Box::new(()),
+    })
+}
+
+/// The table. Where this process is new, as a node's proxy in the place of the one before, the gateway that brings the connection may have heard
+/// of it before its own table says so: then the one that does, of the moment after.
+async fn table_with(shared: &Shared, address: SocketAddr) -> Arc<RouteTable> {
+    if !shared.is_new() {
+        return shared.table.load_full();
+    }
+    let mut changed = shared.changed();
+    let found = async {
+        loop {
+            let table = shared.table.load_full();
+            let is_here =
+                |own| table.served(address).is_some_and(|served| stands_before(&served.endpoint, own));
+            if shared.tunnel().is_some_and(is_here) || changed.changed().await.is_err() {
+                return table;
+            }
+        }
+    };
+    timeout(MOMENT, found).await.unwrap_or_else(|_| shared.table.load_full())
+}
+
+/// The workload's certificate: the first one comes a moment after the endpoint.
+async fn certified(shared: &Shared, identity: &SpiffeId) -> Result<Credentials, Refusal> {
+    if let Some(credentials) = shared.credentials.get(identity).filter(Credentials::ready) {
+        return Ok(credentials);
+    }
+    let ready = async {
+        let credentials = shared.credentials.wait(identity).await?;
+        credentials.wait_ready().await;
+        Some(credentials)
+    };
+    let ready = timeout(shared.config.timing.handshake, ready).await.ok().flatten();
+    ready.ok_or_else(|| {
+        Refusal::new(Reason::NoCredentials, format!("no certificate for {identity} came in time"))
     })
 }

@@ -17,6 +17,8 @@ mod lanes;
 mod life;
 #[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod newcomer;
 mod plain;
 #[cfg(test)]
 mod quiet;

@@ -52,6 +52,13 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(role: GatewayRole, cluster: &Cluster, tweak: impl FnOnce(&mut Config)) -> Self {
+        let started = Self::bare(role, cluster, tweak).await;
+        started.shared.credentials.set_own(cluster.credentials(&cluster.gateway(role)));
+        started
+    }
+
+    /// One that has no certificate yet.
+    pub(crate) async fn bare(role: GatewayRole, cluster: &Cluster, tweak: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tunnel = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -62,7 +69,6 @@ impl Gateway {
         tweak(&mut config);
         let access = AccessLog::open(Target::File(log.clone())).unwrap();
         let shared = Shared::new(config, Metrics::new(), access, Arc::new(SystemClock));
-        shared.credentials.set_own(cluster.credentials(&cluster.gateway(role)));
         shared.set_tunnel(tunnel);
         let (drain, watch) = drain::channel();
         let server = task::spawn("server", inbound::serve(listener, shared.clone(), watch));

@@ -5,7 +5,7 @@ mod check;
 mod may;
 mod request;
 
-pub(super) use check::{check_registry, check_version};
+pub(super) use check::{check_networks, check_registry, check_version};
 pub(crate) use request::InstallRequest;
 
 use super::{

@@ -30,6 +30,7 @@ async fn agent(
         cluster: query.take("cluster").unwrap_or_default(),
         registry: query.take("registry"),
         version: query.take("version"),
+        never_dial: query.take("never_dial"),
     };
     query.done()?;
     let text = manifest(&api.deps, &request)?;

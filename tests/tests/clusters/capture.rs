@@ -9,8 +9,8 @@ use crate::{
     world::{SOON, World},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use tombolo_testkit::wait::{until, until_ok};
+use tombolo_tests::content::Contents;
 
 /// Namespaces of callers, each with its capture mode.
 const CALLERS: [(&str, &str); 3] = [("beside", "sidecar"), ("below", "node"), ("plain", "gateway")];
@@ -106,7 +106,7 @@ async fn install(world: &World, cluster: &Cluster) {
 }
 
 /// What is in a cluster, and what its first node has of nftables' tables, and of rules and routes for packets.
-async fn all(cluster: &Cluster) -> (BTreeSet<String>, String) {
+async fn all(cluster: &Cluster) -> (Contents, String) {
     (everything(cluster).await, on_node(cluster).await)
 }
 

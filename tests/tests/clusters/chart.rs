@@ -1,8 +1,10 @@
-//! The Helm charts in a real cluster: a controller with its own database on a volume, an agent that joins it, a controller's pod that is
-//! replaced, and what is left when both releases are gone.
+//! The Helm charts in real clusters: a controller with its own database on a volume, agents in two clusters that join it, a controller's pod that
+//! is replaced, gateways that the agents install, a call from the one cluster to the other, and what is left when all releases are gone.
 
 use crate::{
+    everything::{assert_as_before, everything},
     lab::{Cluster, Lab},
+    onboard::{SHOP, run, who},
     world::{SOON, said},
 };
 use serde_json::{Value, json};
@@ -15,6 +17,8 @@ use tombolo_testkit::{process::binary, wait::until_ok};
 
 /// The namespace of the controller.
 const CONTROL: &str = "tombolo-control";
+/// The namespace of agents.
+const AGENT: &str = "tombolo-system";
 const DEPLOYMENT: &str = "deployment/tombolo-controller";
 /// The controller's port on the nodes.
 const PORT: &str = "30843";
@@ -26,12 +30,13 @@ fn checkout() -> &'static Path {
 /// A person with helm, kubectl and the command line.
 struct Person<'a> {
     cluster: &'a Cluster,
-    home: tempfile::TempDir,
+    /// Its folder, the same whatever the cluster.
+    home: &'a Path,
 }
 
 impl Person<'_> {
     fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
+        self.home.join(name)
     }
 
     /// A line of a shell.
@@ -40,11 +45,11 @@ impl Person<'_> {
         let tools = checkout().join(".run/kubernetes/bin");
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("bash");
-        command.args(["-euo", "pipefail", "-c", line]).current_dir(self.home.path());
+        command.args(["-euo", "pipefail", "-c", line]).current_dir(self.home);
         command.env("PATH", format!("{}:{}:{path}", programs.display(), tools.display()));
         command.env("KUBECONFIG", &self.cluster.kubeconfig).env("TOMBOLO_CONFIG", self.path("config.yaml"));
         for home in ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"] {
-            command.env(home, self.home.path());
+            command.env(home, self.home);
         }
         said(command, input).await.map_err(|error| format!("{line}: {error}"))
     }
@@ -61,6 +66,52 @@ impl Person<'_> {
         self.run(&line, &values.to_string()).await.expect("installed");
     }
 
+    /// The cluster joins by the agent's chart, as its notes say.
+    async fn joins(&self, name: &str, controller: &Value) {
+        let file = format!("{name}-token");
+        let create = format!("tombolo cluster create {name} --join-token-file {file}");
+        self.run(&create, "").await.expect("a cluster");
+        let values = json!({ "cluster": name, "controller": controller });
+        self.install("tombolo-agent", AGENT, values).await;
+        let secret = self.noted("tombolo-agent", AGENT, "kubectl -n tombolo-system create secret").await;
+        let token = std::fs::read_to_string(self.path(&file)).expect("a token");
+        self.run(&secret, &token).await.expect("the token is there");
+        ready(self.cluster, AGENT, "deployment/tombolo-agent").await;
+        self.connected(name).await;
+    }
+
+    async fn connected(&self, name: &str) {
+        let show = format!("tombolo cluster show {name} -o json");
+        let connected = async || {
+            let shown: Value =
+                serde_json::from_str(&self.run(&show, "").await?).map_err(|error| error.to_string())?;
+            if shown["state"] == "connected" { Ok(()) } else { Err(format!("{}", shown["state"])) }
+        };
+        until_ok(&format!("the agent of {name} is connected"), SOON, connected).await;
+    }
+
+    /// The next command that the agent's notes name: the gateways and all else are there.
+    async fn installs(&self, name: &str) {
+        let install = self.noted("tombolo-agent", AGENT, "tombolo cluster install").await;
+        let said = self.run(&format!("{install} --ingress node-port"), "").await.expect("it is installed");
+        for step in ["agent", "egress", "ingress", "address", "dns", "injector"] {
+            let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
+            assert!(done, "{name}: {step}: {said}");
+        }
+    }
+
+    /// All that the agent made goes, then the agent.
+    async fn leaves(&self, name: &str) {
+        self.run(&format!("tombolo cluster uninstall {name} --yes"), "").await.expect("it is taken out");
+        self.run(&format!("helm uninstall tombolo-agent -n {AGENT} --wait"), "")
+            .await
+            .expect("the agent goes");
+        for namespace in [AGENT, SHOP] {
+            let delete = ["delete", "namespace", namespace, "--timeout=120s"];
+            self.cluster.kubectl(&delete).await.expect("it goes");
+        }
+    }
+
     /// The lines for a shell in what helm says about a release, from the one that begins so to the next empty one.
     async fn noted(&self, release: &str, namespace: &str, start: &str) -> String {
         let notes = self.run(&format!("helm get notes {release} -n {namespace}"), "").await.expect("notes");
@@ -69,14 +120,6 @@ impl Person<'_> {
         assert!(!lines.is_empty(), "no {start} in {notes}");
         lines.join("\n")
     }
-}
-
-/// What is in the cluster that a chart could have made.
-async fn objects(cluster: &Cluster) -> String {
-    let kinds = "namespaces,clusterroles,clusterrolebindings,mutatingwebhookconfigurations";
-    let all = cluster.kubectl(&["get", kinds, "-o", "name"]).await.expect("objects");
-    let system = ["-n", "kube-system", "get", "roles,rolebindings,configmaps", "-o", "name"];
-    all + &cluster.kubectl(&system).await.expect("objects")
 }
 
 /// Runs the tools as root on a node, with one of its folders, which is made where it is missing. A pod does it, so it works on any cluster.
@@ -112,12 +155,12 @@ async fn ready(cluster: &Cluster, namespace: &str, what: &str) {
 }
 
 #[tokio::test]
-async fn a_controller_and_an_agent_by_helm() {
-    let lab = Lab::up(1).await;
-    let [one] = lab.clusters.as_slice() else { panic!("a cluster") };
+async fn a_controller_and_agents_by_helm() {
+    let lab = Lab::up(2).await;
+    let [one, other] = lab.clusters.as_slice() else { panic!("two clusters") };
     let home = tempfile::Builder::new().prefix("tombolo-chart-").tempdir().expect("a folder");
-    let person = Person { cluster: one, home };
-    let before = objects(one).await;
+    let [person, beside] = [one, other].map(|cluster| Person { cluster, home: home.path() });
+    let before = [everything(one).await, everything(other).await];
 
     // a disk of the node, as a cluster without a storage provider has it
     let node =
@@ -154,43 +197,39 @@ async fn a_controller_and_an_agent_by_helm() {
     person.run(&log_in, "").await.expect("logged in as the owner");
     person.run("tombolo org create acme --admin-token-file admin-token", "").await.expect("an organization");
     person.run(&log_in.replace("owner-token", "admin-token"), "").await.expect("logged in");
-    person.run("tombolo cluster create east --join-token-file token", "").await.expect("a cluster");
 
-    let values = json!({ "cluster": "east", "controller": { "url": server, "caFingerprint": fingerprint } });
-    person.install("tombolo-agent", "tombolo-system", values).await;
-    let secret =
-        person.noted("tombolo-agent", "tombolo-system", "kubectl -n tombolo-system create secret").await;
-    let token = std::fs::read_to_string(person.path("token")).expect("a token");
-    person.run(&secret, &token).await.expect("the token is there");
-    ready(one, "tombolo-system", "deployment/tombolo-agent").await;
-    let connected = async || {
-        let shown = person.run("tombolo cluster show east -o json", "").await?;
-        let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
-        if shown["state"] == "connected" { Ok(()) } else { Err(format!("{}", shown["state"])) }
-    };
-    until_ok("the agent connects", SOON, connected).await;
+    let controller = json!({ "url": server, "caFingerprint": fingerprint });
+    person.joins("east", &controller).await;
+    beside.joins("west", &controller).await;
 
     // the next pod finds the database and the key file as they were
     one.kubectl(&["-n", CONTROL, "delete", "pod", "-l", "app.kubernetes.io/name=tombolo-controller"])
         .await
         .expect("deleted");
     ready(one, CONTROL, DEPLOYMENT).await;
-    until_ok("the agent is back", SOON, connected).await;
+    person.connected("east").await;
     // and the agent's membership outlives an upgrade of its release
     let folder = checkout().join("deploy/chart/tombolo-agent");
     let upgrade = "helm upgrade tombolo-agent {} -n tombolo-system --reuse-values --set replicas=1";
     person.run(&upgrade.replace("{}", &folder.display().to_string()), "").await.expect("upgraded");
-    ready(one, "tombolo-system", "deployment/tombolo-agent").await;
-    until_ok("the agent is connected", SOON, connected).await;
+    ready(one, AGENT, "deployment/tombolo-agent").await;
+    person.connected("east").await;
 
-    person.run("helm uninstall tombolo-agent -n tombolo-system --wait", "").await.expect("the agent goes");
+    // to the end: gateways, and a call to a name of the other cluster
+    let gns = format!("tombolo gns create acme --domain acme.example.com --namespace {SHOP}");
+    person.run(&gns, "").await.expect("a global namespace");
+    tokio::join!(run(one, 0), run(other, 2));
+    tokio::join!(person.installs("east"), beside.installs("west"));
+    assert_eq!(until_ok("a call to the other cluster", SOON, || who(one)).await, other.name);
+
+    tokio::join!(person.leaves("east"), beside.leaves("west"));
     person.run(&format!("helm uninstall tombolo-controller -n {CONTROL} --wait"), "").await.expect("it goes");
     let claim = ["-n", CONTROL, "get", "pvc", "tombolo-controller"];
     one.kubectl(&claim).await.expect("what the controller knows stays");
-    one.kubectl(&["delete", "namespace", CONTROL, "tombolo-system", "--timeout=120s"])
-        .await
-        .expect("they go");
+    one.kubectl(&["delete", "namespace", CONTROL, "--timeout=120s"]).await.expect("it goes");
     one.kubectl(&["delete", "pv", "tombolo-chart"]).await.expect("the volume goes");
     on_node(one, &node, "/var/lib/kubelet", "/disk", &["remove", "/disk/tombolo-chart"]).await;
-    assert_eq!(objects(one).await, before, "the charts left something");
+    for (cluster, before) in [one, other].into_iter().zip(before) {
+        assert_as_before(cluster, &before).await;
+    }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tombolo_testkit::wait::{until, until_ok};
 
 const POD: &str = "load";
-/// The pod of those that keep their connections, beside the other one.
+/// The pods of those whose requests take long, and of those that keep their connections, beside the other one.
+const SLOW: &str = "slow";
 const KEPT: &str = "kept";
 /// How many call at once.
 const CLIENTS: u64 = 4;
@@ -97,7 +98,7 @@ impl<'a> Load<'a> {
     /// Four clients with a new connection for each request, each of which takes so long: what was under way, nobody tries again.
     pub(crate) async fn of_slow_requests(cluster: &'a Cluster, url: &str, takes: Duration) -> Self {
         let url = format!("{url}?wait={}s", takes.as_secs());
-        Self::with(cluster, POD, &["load", "-timeout", "60s", "-fresh", &url]).await
+        Self::with(cluster, SLOW, &["load", "-timeout", "60s", "-fresh", &url]).await
     }
 
     /// Four connections that are kept open, beside another load; to be ended by `kept`.

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tombolo_testkit::wait::{until, until_ok};
+use tombolo_tests::content::Differences;
 
 /// The namespace of the application.
 pub(crate) const SHOP: &str = "shop";
@@ -87,14 +88,19 @@ const UNDER_WAY: Duration = Duration::from_secs(15);
 /// How long a kept connection lives at least: a gateway that is told to end takes new ones for five seconds, and ends none for 20 after that.
 const KEPT: Duration = Duration::from_secs(20);
 
+/// The images of the version `next`, which are those that there are.
+pub(crate) async fn another_version(cluster: &Cluster) {
+    for image in ["tombolo-agent", "tombolo-gateway"] {
+        let (old, new) = (format!("localhost/{image}:dev"), format!("localhost/{image}:next"));
+        let tag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", &old, &new];
+        cluster.node_exec(1, &tag).await.expect("another name of the image");
+    }
+}
+
 /// Both clusters get another version and one goes back, while a pod calls: no call fails.
 async fn upgrade(world: &World, one: &Cluster, other: &Cluster) {
     for cluster in [one, other] {
-        for image in ["tombolo-agent", "tombolo-gateway"] {
-            let (old, new) = (format!("localhost/{image}:dev"), format!("localhost/{image}:next"));
-            let tag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", &old, &new];
-            cluster.node_exec(1, &tag).await.expect("another name of the image");
-        }
+        another_version(cluster).await;
     }
     // a new connection for each call, so that each is a choice of gateways
     let calls = ["/tools", "load", "-for", "5s", "-clients", "4", "-pause", "20ms", "-fresh", URL];
@@ -194,6 +200,10 @@ async fn two_clusters_two_commands_each_one_name() {
             let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
             assert!(done, "{step}: {said}");
         }
+        // how the Corefile changes was shown before it was changed
+        let line = |start: &str| said.lines().position(|line| line.trim_start().starts_with(start));
+        let (shown, began) = (line("+ clusterset.local:53 {"), line("agent "));
+        assert!(shown.is_some() && shown < began, "{said}");
     }
     let answered = until_ok("a call to another cluster", SOON, || who(one)).await;
     println!("paste -> first cross-cluster call: {} ms", began.elapsed().as_millis());
@@ -291,7 +301,7 @@ async fn joined_only(world: &World, cluster: &Cluster) {
     };
     let _ = until("conditions", SOON, conditions, |all| all.as_ref().is_ok_and(|all| !all.is_empty())).await;
     let made = async || {
-        let more: Vec<String> = everything(cluster).await.difference(&before).cloned().collect();
+        let more = Differences::of(&before, &everything(cluster).await).left;
         ["ServiceImport shop catalog", "Service tombolo-system g-catalog-acme"]
             .map(|one| more.iter().any(|line| line.starts_with(one)))
     };

@@ -63,10 +63,37 @@ async fn what_an_order_does_not_name_stays() {
     );
     assert_eq!(now["gateways"]["ingress"]["exposure"], json!([{ "type": "load_balancer" }]));
 
+    let said =
+        install(&["--never-dial=10.244.0.1/16,fd00:1::/64", "--never-dial=10.96.0.0/12"]).await.ends(0);
+    let line = "  gateways.egress.never_dial: (nothing) → 10.96.0.0/12, 10.244.0.0/16, fd00:1::/64";
+    assert!(said.out.lines().any(|said| said == line), "{said:#?}");
+    let said = install(&["--never-dial=10.96.0.0/12,fd00:1::/64,10.244.0.0/16"]).await.ends(0);
+    assert!(said.out.contains("nothing of what is in force changes"), "{said:#?}");
+    let now = order(&site, &acme).await;
+    assert_eq!(
+        now["gateways"]["egress"]["never_dial"],
+        json!(["10.96.0.0/12", "10.244.0.0/16", "fd00:1::/64"])
+    );
+    let said = install(&["--no-never-dial"]).await.ends(0);
+    assert!(said.out.contains("fd00:1::/64 → (nothing)"), "{said:#?}");
+    assert_eq!(order(&site, &acme).await["gateways"]["egress"].get("never_dial"), None);
+    install(&["--never-dial=everywhere"]).await.ends(2);
+    let said = install(&["--never-dial=::/0"]).await.ends(1);
+    assert!(said.err.contains("no other cluster could be reached"), "{said:#?}");
+    // the agent's own, of its manifest
+    let printed = ["cluster", "manifest", "east", "--never-dial=10.244.0.0/16", "--never-dial=fd00:1::/64"];
+    let printed = user.run(&printed).await.ends(0);
+    let lines = "            - --never-dial=10.244.0.0/16\n            - --never-dial=fd00:1::/64\n";
+    assert!(printed.out.contains(lines), "{printed:#?}");
+    assert!(!user.run(&["cluster", "manifest", "east"]).await.ends(0).out.contains("--never-dial"));
+
     // what can't be both, and what nobody can listen at
-    for wrong in
-        [["--node", "--no-node"], ["--dns", "--no-dns"], ["--all-namespaces", "--exclude-namespace=a"]]
-    {
+    for wrong in [
+        ["--node", "--no-node"],
+        ["--dns", "--no-dns"],
+        ["--all-namespaces", "--exclude-namespace=a"],
+        ["--no-never-dial", "--never-dial=::1/128"],
+    ] {
         install(&wrong).await.ends(2);
     }
     let said = install(&["--ingress=node-port=0"]).await.ends(2);

@@ -4,11 +4,15 @@
 use crate::talk::{self, greeting};
 use nix::sys::signal::Signal;
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
+use tokio::runtime::Handle;
 use tombolo_model::{
     Locality, Proximity, SpiffeId,
     inventory::{PortSpec, Protocol},
@@ -76,7 +80,7 @@ impl Node {
         let listening = agent.listen(&files.path().join("agent.sock"));
         talk::serve(&pods[2], (address(SERVER), PORT).into(), "s1");
         talk::serve(&node, (NODE, PLAIN).into(), "gw");
-        let telling = Telling { agent: &agent, organization: &organization };
+        let telling = Telling { agent: &agent, organization: &organization, leaving: false };
         telling.publish(1, &[(FIRST, "first"), (SECOND, "second"), (SERVER, "server")]);
         let options = ["--node-capture", how];
         let (egress, proxy) = tokio::join!(
@@ -101,7 +105,36 @@ impl Node {
     }
 
     fn publish(&self, generation: u64, pods: &[(u8, &str)]) {
-        Telling { agent: &self.agent, organization: &self.organization }.publish(generation, pods);
+        let telling = Telling { agent: &self.agent, organization: &self.organization, leaving: false };
+        telling.publish(generation, pods);
+    }
+
+    /// The proxy is about to end: as an agent tells it, nobody relies on it any more.
+    fn publish_leaving(&self, generation: u64, pods: &[(u8, &str)]) {
+        let telling = Telling { agent: &self.agent, organization: &self.organization, leaving: true };
+        telling.publish(generation, pods);
+    }
+
+    /// The node holds the virtual address, too, as kube-proxy does for pods without a proxy.
+    fn beside_kube_proxy(&self) {
+        let plain = format!("redirect to :{PLAIN}");
+        let rule = [
+            "add",
+            "rule",
+            "ip",
+            "kube",
+            "services",
+            "ip",
+            "daddr",
+            "240.0.0.1",
+            "tcp",
+            "dport",
+            "7000",
+            &plain,
+        ];
+        self.node.run("nft", &["add table ip kube"]);
+        self.node.run("nft", &["add chain ip kube services { type nat hook prerouting priority -100; }"]);
+        self.node.run("nft", &rule);
     }
 
     /// Who answers a pod that dials the name.
@@ -174,6 +207,7 @@ async fn gateway(
 struct Telling<'a> {
     agent: &'a Agent,
     organization: &'a Organization,
+    leaving: bool,
 }
 
 impl Telling<'_> {
@@ -188,14 +222,14 @@ impl Telling<'_> {
             proximity: Proximity::Cluster,
             ports: [PORT].into(),
             ready: 1,
-            end_to_end: EndToEnd::All,
+            end_to_end: if self.leaving { EndToEnd::Some } else { EndToEnd::All },
             identities: [server.clone()].into(),
         };
         let endpoint = EndpointSpec {
             address: (address(SERVER), PORT).into(),
             ready: true,
             tunnel: Some((NODE, TUNNEL).into()),
-            leaving: false,
+            leaving: self.leaving,
             identity: Some(server),
         };
         let of = |(pod, account): &(u8, &str)| {
@@ -286,13 +320,65 @@ async fn a_node_without_bpf_redirects() {
     let _ = until("it says so", SOON, said, |said| said.contains("allows no socket lookup")).await;
 }
 
+/// Ends what runs beside, also where a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a pod hears that calls all the while: how often each word, and what failed.
+fn calling(pod: &Namespace, over: &AtomicBool) -> (BTreeMap<String, u32>, Vec<String>) {
+    let (mut answers, mut failures) = (BTreeMap::new(), Vec::new());
+    while !over.load(Ordering::Relaxed) {
+        match greeting(pod, (VIP, PORT).into()) {
+            Ok(word) => *answers.entry(word).or_default() += 1,
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    (answers, failures)
+}
+
+/// As a DaemonSet replaces it: pods of the node that call all the while lose no call, neither when it ends nor when the next one begins; nor do
+/// those who call a server behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_a_nodes_proxy_is_replaced() {
+    for how in ["auto", "redirect"] {
+        let mut node = Node::start(how).await;
+        node.beside_kube_proxy();
+        node.is_seen_as(FIRST, "first").await;
+        node.is_seen_as(SECOND, "second").await;
+        node.publish_leaving(2, &[(FIRST, "first"), (SECOND, "second"), (SERVER, "server")]);
+        let (over, pods) = (AtomicBool::new(false), [FIRST, SECOND].map(|pod| node.pod(pod).clone()));
+        let replacing = async |node: &mut Node| {
+            for _ in 0..3 {
+                assert!(node.proxy.stop(SOON).await.success(), "{}", node.proxy.stderr());
+                let options = ["--node-capture", how];
+                node.proxy = gateway(&node.node, &node.files, "node", TUNNEL, &[], &options).await;
+                let call = async || node.call(FIRST).map_err(|error| error.to_string());
+                let _ = until("it is captured again", SOON, call, |word| word.as_deref() == Ok("s1")).await;
+            }
+        };
+        let heard = thread::scope(|scope| {
+            let over = &over;
+            let heard = pods.each_ref().map(|pod| scope.spawn(move || calling(pod, over)));
+            let ends = Over(over);
+            tokio::task::block_in_place(|| Handle::current().block_on(replacing(&mut node)));
+            drop(ends);
+            heard.map(|calls| calls.join().expect("it calls to the end"))
+        });
+        for (answers, failures) in heard {
+            assert!(failures.is_empty(), "by {how}: {failures:?} beside {answers:?}");
+            let often = ["s1", "gw"].iter().all(|word| answers.get(*word) > Some(&10));
+            assert!(often, "by {how}: {answers:?}");
+        }
+    }
+}
+
 async fn beside_kube_proxy(mut node: Node, how: &str) -> Node {
-    let plain = format!("redirect to :{PLAIN}");
-    let rule =
-        ["add", "rule", "ip", "kube", "services", "ip", "daddr", "240.0.0.1", "tcp", "dport", "7000", &plain];
-    node.node.run("nft", &["add table ip kube"]);
-    node.node.run("nft", &["add chain ip kube services { type nat hook prerouting priority -100; }"]);
-    node.node.run("nft", &rule);
+    node.beside_kube_proxy();
     node.is_seen_as(FIRST, "first").await;
     node.is_seen_as(SECOND, "second").await;
     node.is_seen_as(FIRST, "first").await;

@@ -6,6 +6,7 @@ use super::{
         ExposureRequest, FailurePolicy, InjectorRequest, InstallRequest, NamespaceChoice, NodeRequest,
     },
 };
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use tombolo_model::{
     NamespaceName,
@@ -16,6 +17,8 @@ use tombolo_model::{
 const MOST_NAMESPACES: usize = 500;
 /// The most ways to the ingress gateways, and addresses of one.
 const MOST_WAYS: usize = 32;
+/// The most ranges where nobody is dialled.
+const MOST_NETWORKS: usize = 64;
 /// The most pods of a kind of gateways.
 const MOST_PODS: u32 = 100;
 
@@ -35,7 +38,9 @@ impl InstallRequest {
             }
         };
         let (egress, ingress) = (self.gateways.egress, self.gateways.ingress);
-        let egress = check_replicas(checks, "gateways.egress", egress.replicas, egress.min, egress.max);
+        let never_dial = check_networks(checks, "gateways.egress.never_dial", &egress.never_dial);
+        let replicas = check_replicas(checks, "gateways.egress", egress.replicas, egress.min, egress.max);
+        let egress = model::Egress { replicas, never_dial };
         let replicas = check_replicas(checks, "gateways.ingress", ingress.replicas, ingress.min, ingress.max);
         let exposure = check_exposure(checks, ingress.exposure);
         check_mode(checks, self.default_mode, self.node, self.injector);
@@ -118,6 +123,32 @@ fn check_namespaces(checks: &mut Checks, field: &'static str, names: &[String]) 
     }
     let each = names.iter().take(MOST_NAMESPACES);
     each.filter_map(|name| checks.name(field, name, NamespaceName::parse, "shop")).collect()
+}
+
+/// Ranges where egress gateways dial nobody, without what lies beyond their prefixes.
+pub(in crate::app) fn check_networks(
+    checks: &mut Checks,
+    field: &'static str,
+    all: &[String],
+) -> BTreeSet<IpNet> {
+    if all.len() > MOST_NETWORKS {
+        checks.wrong(field, "has too many ranges", format!("give at most {MOST_NETWORKS}"));
+    }
+    let mut networks = BTreeSet::new();
+    for text in all.iter().take(MOST_NETWORKS) {
+        match text.parse::<IpNet>() {
+            Ok(network) if network.prefix_len() == 0 => checks.wrong(
+                field,
+                format!("has {text}, which is every address: no other cluster could be reached"),
+                "name the ranges of this cluster's pods and services",
+            ),
+            Ok(network) => drop(networks.insert(network.trunc())),
+            Err(_) => {
+                checks.wrong(field, format!("has {text:?}, which is no range"), "write it as 10.244.0.0/16")
+            }
+        }
+    }
+    networks
 }
 
 fn check_replicas(checks: &mut Checks, at: &str, replicas: u32, min: u32, max: u32) -> model::Replicas {

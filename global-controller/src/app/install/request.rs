@@ -70,8 +70,8 @@ pub(crate) struct GatewaysRequest {
     pub(crate) ingress: IngressRequest,
 }
 
-/// How many egress gateways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// How many egress gateways, and where they dial nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct EgressRequest {
     /// So many, where the cluster does not measure load.
@@ -80,12 +80,16 @@ pub(crate) struct EgressRequest {
     pub(crate) min: u32,
     /// At most so many.
     pub(crate) max: u32,
+    /// Ranges of this cluster's pods and services, at which no other cluster's gateway is ever reached: nobody is dialled there, whatever other
+    /// clusters say. Those that the agent was told itself (`--never-dial`) count beside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) never_dial: Vec<String>,
 }
 
 impl Default for EgressRequest {
     fn default() -> Self {
         let model::Replicas { replicas, min, max } = model::Replicas::default();
-        Self { replicas, min, max }
+        Self { replicas, min, max, never_dial: Vec::new() }
     }
 }
 
@@ -105,7 +109,7 @@ pub(crate) struct IngressRequest {
 
 impl Default for IngressRequest {
     fn default() -> Self {
-        let EgressRequest { replicas, min, max } = EgressRequest::default();
+        let model::Replicas { replicas, min, max } = model::Replicas::default();
         Self {
             replicas,
             min,
@@ -191,8 +195,10 @@ pub(crate) struct NodeRequest {
 impl InstallRequest {
     pub(in crate::app) fn show(spec: &InstallSpec) -> Self {
         let names = |names: &BTreeSet<NamespaceName>| names.iter().map(ToString::to_string).collect();
-        let model::Replicas { replicas, min, max } = spec.gateways.egress;
-        let egress = EgressRequest { replicas, min, max };
+        let model::Egress { replicas: model::Replicas { replicas, min, max }, never_dial } =
+            &spec.gateways.egress;
+        let never_dial = never_dial.iter().map(ToString::to_string).collect();
+        let egress = EgressRequest { replicas: *replicas, min: *min, max: *max, never_dial };
         let model::Replicas { replicas, min, max } = spec.gateways.ingress.replicas;
         let exposure = spec.gateways.ingress.exposure.iter().map(|way| match way {
             model::Exposure::LoadBalancer { annotations } => {

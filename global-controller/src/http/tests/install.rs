@@ -32,9 +32,11 @@ async fn an_installation_is_asked_for_changed_and_taken_out() {
 
     let ways = json!([{ "type": "node_port", "port": 31443 }, { "type": "host_network" },
                       { "type": "address", "addresses": ["gw.example.com:443"] }]);
+    let egress = json!({ "never_dial": ["fd00:1::/64", "10.244.7.0/16", "10.244.0.0/16"] });
     let body = json!({ "version": "0.1.0-rc1", "namespaces": { "include": ["shop"] },
-                       "gateways": { "ingress": { "exposure": ways } }, "dns": { "corefile": false } });
+                       "gateways": { "ingress": { "exposure": ways }, "egress": egress }, "dns": { "corefile": false } });
     let second = put(&controller, &admin, "\"1\"", &body).await.expect(200);
+    assert_eq!(second["gateways"]["egress"]["never_dial"], json!(["10.244.0.0/16", "fd00:1::/64"]));
     assert_eq!(second["gateways"]["ingress"]["exposure"], ways);
     assert_eq!(second["gateways"]["ingress"]["replicas"], 2);
     assert_eq!(second["before"]["version"], first["version"], "what to go back to");
@@ -154,6 +156,12 @@ async fn what_cannot_be_installed_is_named() {
         (json!({ "namespaces": { "include": ["A_B"] } }), "namespaces.include"),
         (json!({ "gateways": { "egress": { "replicas": 0 } } }), "gateways.egress.replicas"),
         (json!({ "gateways": { "egress": { "min": 3, "max": 2 } } }), "gateways.egress.min"),
+        (json!({ "gateways": { "egress": { "never_dial": ["10.0.0.0"] } } }), "gateways.egress.never_dial"),
+        (json!({ "gateways": { "egress": { "never_dial": ["0.0.0.0/0"] } } }), "gateways.egress.never_dial"),
+        (
+            json!({ "gateways": { "egress": { "never_dial": vec!["fd00::/64"; 65] } } }),
+            "gateways.egress.never_dial",
+        ),
         (ingress(json!([{ "type": "address", "addresses": ["nowhere"] }])), "gateways.ingress.exposure"),
         (ingress(json!([{ "type": "address", "addresses": [] }])), "gateways.ingress.exposure"),
         (ingress(json!([{ "type": "node_port", "port": 0 }])), "gateways.ingress.exposure"),
@@ -207,7 +215,14 @@ async fn the_manifest_is_for_anybody_and_has_no_secret() {
     assert!(other.0 == 200 && same, "it says which there are");
     let own = format!("{path}&registry=registry.example.com/tombolo&version={}", env!("CARGO_PKG_VERSION"));
     assert_eq!(get(&own).await, (200, text.clone()), "what it has anyway, anybody may name");
-    for wrong in ["", "&registry=a%20b", "&version=%22", "&colour=red"] {
+    // it lets gateways dial less, so anybody may ask for it
+    let (status, careful) = get(&format!("{path}&never_dial=10.244.0.1/16,fd00:1::/64")).await;
+    let more = "            - --never-dial=10.244.0.0/16\n            - --never-dial=fd00:1::/64\n";
+    assert!(status == 200 && careful.matches(more).count() == 1, "{careful}");
+    assert_eq!(careful.replace(more, ""), text, "and all else is as ever");
+    for wrong in
+        ["", "&registry=a%20b", "&version=%22", "&colour=red", "&never_dial=10.0.0.0", "&never_dial=%22,::/0"]
+    {
         let path = if wrong.is_empty() { "/install/agent.yaml".to_owned() } else { format!("{path}{wrong}") };
         assert_eq!(get(&path).await.0, 422, "{wrong}");
     }

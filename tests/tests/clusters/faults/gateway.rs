@@ -17,12 +17,12 @@ async fn one_of(cluster: &Cluster, name: &str) -> String {
     cluster.kubectl(&["-n", "tombolo-system", "get", "pods", "-l", &label, "-o", path]).await.expect("a pod")
 }
 
-/// Each of both takes calls.
-async fn all_are_used(cluster: &Cluster, name: &str) {
+/// There are so many, and each of them takes calls.
+pub(super) async fn all_are_used(cluster: &Cluster, name: &str, count: usize) {
     let ours = ["-n", "tombolo-system"];
     let get = ["get", "pods", "-l", &format!("app.kubernetes.io/name={name}"), "-o", "name"];
     let pods = cluster.kubectl(&[&ours[..], &get].concat()).await.expect("pods");
-    assert_eq!(pods.lines().count(), 2, "{pods}");
+    assert_eq!(pods.lines().count(), count, "{pods}");
     for pod in pods.lines() {
         let log = async || cluster.kubectl(&[&ours[..], &["logs", pod, "--tail=100"]].concat()).await;
         let calls =
@@ -37,7 +37,7 @@ async fn a_gateway_is_deleted_under_load() {
     let [one, other] = pair.clusters();
     let load = Load::start(one, URL).await;
     for (cluster, name) in [(one, "tombolo-egress"), (other, "tombolo-ingress")] {
-        all_are_used(cluster, name).await;
+        all_are_used(cluster, name, 2).await;
         let pod = one_of(cluster, name).await;
         cluster.kubectl(&["-n", "tombolo-system", "delete", "pod", &pod]).await.expect("deleted");
         let rollout =

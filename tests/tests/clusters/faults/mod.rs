@@ -3,6 +3,7 @@
 
 mod agent;
 mod apiserver;
+mod autoscaler;
 mod changes;
 mod controller;
 mod endpoint;
@@ -11,6 +12,7 @@ mod gateway;
 mod namespace;
 mod node;
 mod objects;
+mod proxy;
 mod token;
 mod two_names;
 mod versions;
