@@ -49,7 +49,7 @@ mod tests {
         let target = json!({ "cluster": cluster, "proximity": "cluster", "services": ["shop/web"], "ports": [80], "ready": ready,
                              "end_to_end": "none", "accounts": [] });
         let name = json!({ "type": "name", "name": format!("web.{domain}"), "domain": domain, "kind": "service",
-                           "vip": { "v4": "240.0.0.1", "v6": "fd00::1" }, "ports": [{ "port": 80, "protocol": "tcp" }],
+                           "vip": { "v4": "240.0.0.1", "v6": "fd00::1" }, "ports": [{ "port": 80, "protocol": "TCP" }],
                            "targets": [target] });
         serde_json::from_value(name).unwrap()
     }
