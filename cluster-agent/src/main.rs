@@ -29,11 +29,12 @@ const DRAIN: Duration = Duration::from_secs(5);
 const MAX_TOKEN: u64 = 4096;
 
 fn main() -> ExitCode {
-    memory::keep_little();
+    memory::one_heap();
     let options = Options::parse();
     let result = telemetry::init(options.log_format).map_err(anyhow::Error::from).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
+            task::spawn("memory", memory::give_back_at_times());
             match options.command {
                 Command::Join(options) => join_cluster(options).await,
                 Command::Run(options) => run(*options).await,

@@ -1,22 +1,46 @@
-//! What the allocator keeps of the memory that was given back to it.
+//! What the allocator keeps of the memory that was given back to it. For programs that hold much, now and then twice as much, as one does that
+//! reads long lists, and have nobody waiting for every microsecond. With glibc's defaults such a one stays as large as it ever was: each thread
+//! has a heap, and of a heap only the free end goes back to the system. Nothing here does anything where the allocator is another one.
 
-/// Lets the allocator keep little: one heap for all threads, whose end goes back to the system as soon as it is free, and pieces from 64 KiB on of
-/// their own. With glibc's defaults (a heap for each thread, and a threshold that rises with the largest piece that was given back) a program that
-/// now and then holds twice what it needs, as one does that reads long lists, stays that large. For programs that hold much and are asked seldom: all
-/// threads wait for the one heap. Call it before there are threads. Nothing where the allocator is another one.
-pub fn keep_little() {
+use std::time::Duration;
+
+/// How often what is free goes back to the system.
+const AT_TIMES: Duration = Duration::from_secs(30);
+
+/// One heap for all threads: threads wait for each other where they allocate. Call it before there are threads.
+pub fn one_heap() {
     #[cfg(target_env = "gnu")]
     {
-        use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
-        for (option, value) in [(M_ARENA_MAX, 1), (M_TRIM_THRESHOLD, 128 << 10), (M_MMAP_THRESHOLD, 64 << 10)]
-        {
-            #[expect(
-                unsafe_code,
-                reason = "mallopt(3) has no safe wrapper; it takes two numbers, and reads no memory of ours"
-            )]
-            // SAFETY: any values are allowed: what it does not know it refuses.
-            let taken = unsafe { mallopt(option, value) };
-            debug_assert_eq!(taken, 1, "option {option} is known to glibc");
+        use nix::libc::{M_ARENA_MAX, mallopt};
+        #[expect(
+            unsafe_code,
+            reason = "mallopt(3) has no safe wrapper; it takes two numbers, and reads no memory of ours"
+        )]
+        // SAFETY: any values are allowed: what it does not know it refuses.
+        let taken = unsafe { mallopt(M_ARENA_MAX, 1) };
+        debug_assert_eq!(taken, 1, "glibc knows it");
+    }
+}
+
+/// Gives back to the system what is free, in the middle of the heap, too: some milliseconds for 100 MiB, in which nobody allocates.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[expect(
+            unsafe_code,
+            reason = "malloc_trim(3) has no safe wrapper; it touches nothing that is in use"
+        )]
+        // SAFETY: it may be called at any time, by any thread.
+        unsafe {
+            nix::libc::malloc_trim(0);
         }
+    }
+}
+
+/// Does so every 30 seconds, for as long as it is polled.
+pub async fn give_back_at_times() {
+    loop {
+        tokio::time::sleep(AT_TIMES).await;
+        give_back();
     }
 }
