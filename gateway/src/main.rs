@@ -12,6 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tombolo_gateway::{capture::redirect::Redirect, config::Config, process};
+use tombolo_model::GatewayRole;
 use tombolo_runtime::{
     clock::SystemClock, drain::Drained, lanes::Lanes, limits, ready, signal::Signals, task, telemetry,
 };
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
 /// Threads for connections, and one for the agent and the admin port.
 fn start(mut config: Config) -> anyhow::Result<()> {
     limits::prepare();
-    let (data, lanes, threads) = Lanes::start("data", lanes()).context("start the data path")?;
+    let (data, lanes, threads) = Lanes::start("data", lanes(config.role)).context("start the data path")?;
     config.lanes = lanes;
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
     let control = control.context("start the control part")?;
@@ -50,13 +51,16 @@ fn start(mut config: Config) -> anyhow::Result<()> {
     ended
 }
 
-/// A thread for each processor, up to a number that a network card does not wait for.
-fn lanes() -> usize {
-    available_parallelism().map_or(1, NonZero::get).min(LANES)
+/// A thread for each processor, up to a number that a network card does not wait for. There are many proxies beside applications, and who
+/// takes their tunnels has a bound.
+fn lanes(role: GatewayRole) -> usize {
+    let most = if role.is_beside_applications() { LANES_BESIDE } else { LANES };
+    available_parallelism().map_or(1, NonZero::get).min(most)
 }
 
 /// The most threads of the data path: each has its own tunnels.
 const LANES: usize = 8;
+const LANES_BESIDE: usize = 2;
 
 async fn run(config: Config, control: Handle) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("take over the signals")?;

@@ -294,8 +294,9 @@ impl Pool {
         if let Some(slot) = slots.get(key) {
             return slot.clone();
         }
-        if slots.len() >= KEYS.div_ceil(self.slots.len()) {
-            slots.retain(|_, slot| !slot.usable().is_empty());
+        if slots.len() >= KEYS {
+            // who holds one is about to have a tunnel in it
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.usable().is_empty());
         }
         let expect = Expect::Gateway { cluster: Some(key.cluster.clone()), role: key.role };
         let config = client_config(&self.dialer.bundle, credentials, expect, &[ALPN]);

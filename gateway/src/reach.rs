@@ -50,6 +50,15 @@ impl fmt::Display for Forbidden {
     }
 }
 
+/// Whether an address is in a range, which may be one of IPv4 addresses that are written as IPv6 (RFC 4291, 2.5.5.2).
+fn is_in(range: &IpNet, address: IpAddr) -> bool {
+    let mapped = match address {
+        IpAddr::V4(v4) if range.prefix_len() >= 96 => IpAddr::V6(v4.to_ipv6_mapped()),
+        address => address,
+    };
+    range.contains(&address) || range.contains(&mapped)
+}
+
 /// Why an address is not dialled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} waits: this peer has had many new addresses dialled, and names lead to more")]
@@ -86,7 +95,7 @@ impl Reach {
             Some(Special::Cloud) => "a cloud's own",
             // reserved for ever, and what names of ours have
             None if matches!(address, IpAddr::V4(v4) if v4.octets()[0] >= 240) => "a virtual",
-            None if never.iter().any(|range| range.contains(&address)) => "this cluster's own",
+            None if never.iter().any(|range| is_in(range, address)) => "this cluster's own",
             None => return Ok(()),
         };
         Err(Forbidden { address, kind })
@@ -130,6 +139,17 @@ mod tests {
 
     fn peer(loopback: bool) -> Reach {
         Reach::Peer { loopback, never: ["10.96.0.0/12".parse().unwrap()].into() }
+    }
+
+    #[test]
+    fn a_range_of_ipv4_may_be_written_as_ipv6() {
+        let reach = |range: &str| Reach::Peer { loopback: false, never: [range.parse().unwrap()].into() };
+        let allows = |range: &str, address: &str| reach(range).check(address.parse().unwrap()).is_ok();
+        assert!(!allows("::ffff:10.244.0.0/112", "10.244.3.7"));
+        assert!(!allows("::ffff:10.244.0.0/112", "::ffff:10.244.3.7"));
+        assert!(allows("::ffff:10.244.0.0/112", "10.245.0.1"));
+        assert!(allows("fd00::/8", "10.244.3.7"));
+        assert!(!allows("10.244.0.0/16", "::ffff:10.244.3.7"));
     }
 
     #[test]

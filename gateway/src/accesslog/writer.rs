@@ -94,8 +94,10 @@ pub(super) fn start(target: Target, messages: Receiver<Message>, dropped: Arc<At
 fn run(mut sink: Sink, messages: &Receiver<Message>, dropped: &AtomicU64) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut health = Health::default();
+    // more waits than was written at once
+    let mut full = false;
     while let Ok(first) = messages.recv() {
-        if matches!(first, Message::Line(_)) {
+        if !full && matches!(first, Message::Line(_)) {
             sleep(PAUSE);
         }
         let mut next = Some(first);
@@ -116,7 +118,8 @@ fn run(mut sink: Sink, messages: &Receiver<Message>, dropped: &AtomicU64) {
                     let _ = done.try_send(());
                 }
             }
-            next = if batch.len() < BATCH { messages.try_recv().ok() } else { None };
+            full = batch.len() >= BATCH;
+            next = if full { None } else { messages.try_recv().ok() };
         }
         put(&mut sink, &mut batch, &mut lines, &mut health, dropped);
     }

@@ -4,6 +4,7 @@ use super::{Broken, End, Received, buffer};
 use crate::socket;
 use bytes::{Buf as _, Bytes};
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -13,7 +14,6 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::io::poll_read_buf;
 
 /// How long a reset waits for the application to take what was sent before it.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -65,15 +65,21 @@ impl TcpEnd {
 
 impl End for TcpEnd {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Broken>> {
-        // A read that does not fill the buffer says that there is no more: the next one waits without asking the kernel.
-        let stream = &mut self.stream;
-        let read = buffer::read(|into| poll_read_buf(Pin::new(stream), cx, into));
-        Poll::Ready(match ready!(read) {
-            Ok(Some(data)) => Ok(Received::Data(data)),
-            Ok(None) if self.broken => Err(Broken::Reset),
-            Ok(None) => Ok(Received::Eof),
-            Err(_) => Err(self.broke()),
-        })
+        // A read that does not fill the buffer does not say that there is no more: one ends at urgent data, too.
+        loop {
+            if ready!(self.stream.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Err(self.broke()));
+            }
+            let stream = &self.stream;
+            let read = buffer::read(|into| Poll::Ready(stream.try_read_buf(into)));
+            return Poll::Ready(match ready!(read) {
+                Ok(Some(data)) => Ok(Received::Data(data)),
+                Ok(None) if self.broken => Err(Broken::Reset),
+                Ok(None) => Ok(Received::Eof),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => Err(self.broke()),
+            });
+        }
     }
 
     // The kernel looks after it.

@@ -96,10 +96,10 @@ pub(super) async fn drive<T, U>(
     let mut idle_since = Instant::now();
     let mut up = Some(up);
     loop {
+        let ended = async { Event::Ended(ticket.ended().await) };
         let event = async {
             tokio::select! {
                 biased;
-                reason = ticket.ended() => Event::Ended(reason),
                 pong = pong(&mut pings), if asked.is_some() => Event::Pong(pong),
                 window = windows.change() => Event::Window(window),
                 _ = beats.tick() => Event::Beat,
@@ -107,10 +107,11 @@ pub(super) async fn drive<T, U>(
         };
         let bytes = poll_fn(|cx| cork.poll(cx, |cx| Pin::new(&mut connection).poll(cx)));
         let event = {
-            let event = pin!(event);
+            let (ended, event) = (pin!(ended), pin!(event));
             tokio::select! {
                 biased;
-                event = Seldom::new(event) => event,
+                ended = Seldom::new(ended) => ended,
+                // before the beat: what came while this process stood still is an answer
                 result = bytes => {
                     state.retired.store(true, Ordering::SeqCst);
                     match (up.take(), result) {
@@ -120,6 +121,7 @@ pub(super) async fn drive<T, U>(
                     }
                     return;
                 }
+                event = Seldom::new(event) => event,
             }
         };
         match event {

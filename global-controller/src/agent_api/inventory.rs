@@ -57,7 +57,8 @@ pub(super) async fn inventory(
     };
     tx.remove_namespaces(org, cluster, &namespaces, update.whole).await?;
     tx.remove_services(org, cluster, &services, update.whole).await?;
-    let mut known = None;
+    // What was known was of another state, which may have had the same number.
+    let mut known = update.whole.then(|| Sizes::whole(&update));
     if !update.whole {
         // of a change alone nobody knows what it makes of the rest
         known = agent.door.sizes.fits((org, cluster), &update);

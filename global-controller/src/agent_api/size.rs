@@ -79,6 +79,11 @@ impl Sizes {
         Known(AtMost { epoch: update.epoch.clone(), sequence: update.sequence, size, pods })
     }
 
+    /// What a whole update makes of it.
+    pub(super) fn whole(update: &InventoryUpdate) -> Known {
+        Self::counted(update, brings(update), true)
+    }
+
     /// The update is stored.
     pub(super) fn stored(&self, cluster: (OrgId, ClusterId), known: Known) {
         let mut all = self.lock();
@@ -126,6 +131,18 @@ mod tests {
         assert!(sizes.fits(one(), &update(3, &["pod"])).is_none(), "pods were never counted");
         let other = InventoryUpdate { epoch: "b".to_owned(), ..update(3, &[]) };
         assert!(sizes.fits(one(), &other).is_none(), "another process of the agent");
+    }
+
+    #[test]
+    fn what_was_known_of_another_state_is_forgotten() {
+        let sizes = Sizes::default();
+        // the first state of this number was small, and then another epoch had its turn
+        sizes.stored(one(), Sizes::counted(&update(10, &[]), InventorySize::default(), true));
+        let names: Vec<String> = (0..SERVICES).map(|n| format!("default/s{n}")).collect();
+        let services = names.iter().map(|name| (service_key(name), Service::new(&[80]).build())).collect();
+        let whole = InventoryUpdate { whole: true, services, ..update(10, &[]) };
+        sizes.stored(one(), Sizes::whole(&whole));
+        assert!(sizes.fits(one(), &update(11, &[])).is_none(), "it has to be counted");
     }
 
     #[test]

@@ -43,6 +43,8 @@ struct State {
     follows: BTreeMap<(OrgId, ClusterId), Follow>,
     /// Somebody acknowledged more than was noted, since it was looked last.
     unlooked: bool,
+    /// When that was.
+    looked: Option<Instant>,
 }
 
 impl State {
@@ -222,7 +224,11 @@ impl Liveness {
             let mut state = self.lock();
             let state = &mut *state;
             // what others publish meanwhile is found the next time that this replica says that it lives
-            let look = std::mem::take(&mut state.unlooked) || due;
+            let may = due || state.looked.is_none_or(|at| at.elapsed() >= LOOK);
+            let look = may && (std::mem::take(&mut state.unlooked) || due);
+            if look {
+                state.looked = Some(Instant::now());
+            }
             (
                 std::mem::take(&mut state.opened),
                 std::mem::take(&mut state.closed),
@@ -251,13 +257,13 @@ impl Liveness {
             for (feed, at) in &closed {
                 tx.close_feed(*feed, *at).await?;
             }
-            let (refusals, plain): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                progress.iter().map(|(key, one)| (*key, one.clone())).partition(|(_, one)| one.refuses());
-            for ((org, cluster), progress) in &refusals {
-                tx.set_progress(*org, *cluster, progress).await?;
-            }
-            if !plain.is_empty() {
-                tx.set_progresses(&plain).await?;
+            // In one order either way, so that two replicas do not wait for each other. A refusal is seldom.
+            if progress.values().any(Progress::refuses) {
+                for ((org, cluster), progress) in &progress {
+                    tx.set_progress(*org, *cluster, progress).await?;
+                }
+            } else if !progress.is_empty() {
+                tx.set_progresses(&progress).await?;
             }
             let caught_up = if ahead.is_empty() { Vec::new() } else { tx.catch_up(&ahead, now).await? };
             tx.commit().await?;

@@ -289,12 +289,12 @@ async fn what_another_replica_published_is_no_lag() {
     // a number without news; a replica that read it together with what was news publishes it
     site.cluster(&acme, "cluster-2").await;
     let newest = database.sql("select generation from organizations");
-    assert!(newest.parse::<u64>().unwrap() > before, "{newest}");
+    let newest: u64 = newest.parse().unwrap();
+    assert!(newest > before, "{newest}");
     database.sql(&format!(
         "update cluster_status set published_generation = {newest}, published_at = now() - interval '1 second'"
     ));
-    let told =
-        |status: &serde_json::Value| status["current_generation"].to_string() == newest && whole(status);
+    let told = |status: &serde_json::Value| status["current_generation"] == newest && whole(status);
     wait::until("it is not behind", SOON, look, told).await;
     drop(feed);
     site.bound.drain().await;

@@ -145,7 +145,7 @@ impl AsyncRead for Slow {
 fn rand_bit(seed: usize) -> bool {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static TURN: AtomicUsize = AtomicUsize::new(0);
-    (TURN.fetch_add(1, Ordering::Relaxed) + seed) % 3 != 0
+    !(TURN.fetch_add(1, Ordering::Relaxed) + seed).is_multiple_of(3)
 }
 
 impl AsyncWrite for Slow {
