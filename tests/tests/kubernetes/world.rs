@@ -1,7 +1,7 @@
 //! A controller, and an agent that reads Kubernetes.
 
 use crate::server::{AGENT, Server};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -109,11 +109,27 @@ impl Controller {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let response = request.send().await.expect("an answer");
-        let status = response.status();
-        let body: Value = response.json().await.unwrap_or_default();
-        assert!(status.is_success(), "{path}: {status} {body}");
-        body
+        // Who asks again and again is told to wait, on a machine that is fast enough; as any client does, this one does.
+        let may = tokio::time::Instant::now() + SOON;
+        loop {
+            let request = request.try_clone().expect("a body that is there");
+            let response = request.send().await.expect("an answer");
+            let status = response.status();
+            let wait =
+                response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let body: Value = response.json().await.unwrap_or_default();
+            match wait {
+                Some(wait)
+                    if status == StatusCode::TOO_MANY_REQUESTS && tokio::time::Instant::now() < may =>
+                {
+                    tokio::time::sleep(Duration::from_secs(wait)).await;
+                }
+                _ => {
+                    assert!(status.is_success(), "{path}: {status} {body}");
+                    return body;
+                }
+            }
+        }
     }
 
     /// Whether nothing of this is there.
