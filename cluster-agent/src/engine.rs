@@ -139,9 +139,9 @@ impl Engine {
             }
         }
         // After the gateways: an address that is answered should lead somewhere.
-        let same = |of: &Arc<_>| Arc::ptr_eq(of, &snapshot) || readiness::alone(of, &snapshot);
+        let same = |(of, with): &ZoneOf| *with == exposed && readiness::at_most(of, &snapshot);
         if snapshot.generation != Generation::ZERO {
-            if !self.zone_of.as_ref().is_some_and(|(of, with)| *with == exposed && same(of)) {
+            if !self.zone_of.as_ref().is_some_and(same) {
                 let (mode, generation) = (&inputs.mode, snapshot.generation);
                 outputs.zone.set(dns::build(&snapshot.resources, generation, mode, exposed.as_deref()));
             }

@@ -1,12 +1,13 @@
 //! Changes of the controller's snapshot that are of readiness alone. They are the commonest by far: an endpoint that comes or goes anywhere
 //! changes how many are ready behind its names, and nothing to who only answers or carries the names. Pure.
 
+use std::sync::Arc;
 use tombolo_feed::State;
 use tombolo_model::snapshot::{ClusterResource, NameSpec};
 
 /// Whether a snapshot is the next one and differs in nothing but how many endpoints of names are ready. A name of the cluster set also has to
 /// be ready before and after, or neither: KEP-1645 has some of them resolve only while they are.
-pub(crate) fn alone(before: &State<ClusterResource>, now: &State<ClusterResource>) -> bool {
+fn alone(before: &State<ClusterResource>, now: &State<ClusterResource>) -> bool {
     let same = |key| match (before.resources.get(key), now.resources.get(key)) {
         (Some(ClusterResource::Name(before)), Some(ClusterResource::Name(now))) => {
             (!now.domain.is_cluster_set() || is_ready(before) == is_ready(now))
@@ -18,6 +19,11 @@ pub(crate) fn alone(before: &State<ClusterResource>, now: &State<ClusterResource
         && now.generation != before.generation
         && now.changes.removed.is_empty()
         && now.changes.upserted.iter().all(same)
+}
+
+/// Whether there is nothing else between two snapshots: they are the same one, or [`alone`] says so.
+pub(crate) fn at_most(before: &Arc<State<ClusterResource>>, now: &Arc<State<ClusterResource>>) -> bool {
+    Arc::ptr_eq(before, now) || alone(before, now)
 }
 
 /// Whether anything is ready behind a name.
@@ -38,7 +44,6 @@ fn unready(name: &NameSpec) -> NameSpec {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::sync::Arc;
     use tombolo_model::{
         Generation,
         snapshot::{Resource as _, ResourceKey, Resources},

@@ -182,30 +182,22 @@ impl Exposing {
                 });
             }
             let mut seen = snapshot;
-            loop {
-                tokio::select! {
-                    changed = self.snapshot.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        let now = Arc::clone(&self.snapshot.borrow_and_update());
-                        // no plan has to do with it
-                        if readiness::alone(&seen, &now) {
-                            seen = now;
-                            continue;
-                        }
-                    }
-                    changed = set.changed() => if changed.is_err() { return },
-                    () = standings.changed() => {}
-                    Some(events) = service_events.next() => services.take_all(events, SeenService::of),
-                    Some(events) = slice_events.next() => slices.take_all(events, SeenSlice::of),
-                    () = at(failed_until) => failed_until = None,
-                    () = at(refused_until) => {
-                        refused_until = None;
-                        refused.clear();
-                    }
+            // no plan has to do with readiness
+            let more = |now: &Arc<State<ClusterResource>>| {
+                let before = std::mem::replace(&mut seen, Arc::clone(now));
+                !readiness::at_most(&before, now)
+            };
+            tokio::select! {
+                changed = self.snapshot.wait_for(more) => if changed.is_err() { return },
+                changed = set.changed() => if changed.is_err() { return },
+                () = standings.changed() => {}
+                Some(events) = service_events.next() => services.take_all(events, SeenService::of),
+                Some(events) = slice_events.next() => slices.take_all(events, SeenSlice::of),
+                () = at(failed_until) => failed_until = None,
+                () = at(refused_until) => {
+                    refused_until = None;
+                    refused.clear();
                 }
-                break;
             }
         }
     }

@@ -43,10 +43,16 @@ pub struct View {
 }
 
 impl View {
+    /// That a service is exported, where it can be imported, too.
+    #[must_use]
+    pub fn exported(&self, key: &ServiceKey) -> Option<&ExportObject> {
+        self.exports.get(key).filter(|_| self.spaces.contains(&key.namespace))
+    }
+
     /// The export of a service, as it is reported.
     #[must_use]
     pub fn export(&self, key: &ServiceKey, service: &LocalService) -> Option<ExportRecord> {
-        let export = self.exports.get(key).filter(|_| self.spaces.contains(&key.namespace))?;
+        let export = self.exported(key)?;
         Some(ExportRecord {
             created_s: export.created_s,
             traits: Traits::clone(&service.traits),

@@ -18,18 +18,6 @@ use tombolo_model::{
 };
 use tombolo_wire::message::Problem;
 
-/// What this cluster reports to the controller, and what of it was left out.
-#[cfg(test)]
-pub(super) fn inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
-    report(local, true)
-}
-
-/// The same of a cluster that takes no new calls: nothing of it is ready, whatever it serves still.
-#[cfg(test)]
-pub(super) fn last_inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
-    report(local, false)
-}
-
 /// What people are told of an inventory that was too large.
 fn left_out(left: &LeftOut) -> Option<Problem> {
     let parts = [(left.services, "services"), (left.pods, "names of pods"), (left.namespaces, "namespaces")];
@@ -47,13 +35,6 @@ fn left_out(left: &LeftOut) -> Option<Problem> {
             parts.join(", "),
         ),
     })
-}
-
-#[cfg(test)]
-fn report(local: Local<'_>, takes_calls: bool) -> (Inventory, Option<Problem>) {
-    let sidecars = Arc::new(Sidecars::of(local.gateways, local.view));
-    let (all, left) = Reported::default().next(local, &sidecars, takes_calls);
-    (Arc::unwrap_or_clone(all), left)
 }
 
 /// What was reported last: what a change does not touch is taken over from it.
@@ -78,10 +59,8 @@ impl Reported {
         sidecars: &Arc<Sidecars>,
         takes_calls: bool,
     ) -> (Arc<Inventory>, Option<Problem>) {
-        let before = self.0.take().filter(|before| {
-            before.takes_calls == takes_calls
-                && (Arc::ptr_eq(&before.sidecars, sidecars) || before.sidecars == *sidecars)
-        });
+        let same = |before: &Before| before.takes_calls == takes_calls && before.sidecars == *sidecars;
+        let before = self.0.take().filter(same);
         let (mut all, left) = made(local, sidecars, takes_calls, before.as_ref());
         if let Some(before) = before.filter(|before| before.inventory == all) {
             all = before.inventory;
@@ -110,12 +89,10 @@ impl Before {
         let same = |old: &&Arc<LocalService>| Arc::ptr_eq(old, service);
         self.view.services.get(key).filter(same)?;
         let is_checked = || service.ports.iter().any(|port| port.check != Check::None);
-        let exported =
-            |view: &View| view.exports.get(key).filter(|_| view.spaces.contains(&key.namespace)).cloned();
         let record = self.inventory.services.get(key)?;
         (record.created_s == created_s(local, key, service)
             && (Arc::ptr_eq(&self.passing, local.passing) || !is_checked())
-            && exported(&self.view) == exported(local.view))
+            && self.view.exported(key) == local.view.exported(key))
         .then_some(record)
     }
 }

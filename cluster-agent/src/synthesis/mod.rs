@@ -12,8 +12,6 @@ mod steps;
 mod tests;
 mod told;
 
-#[cfg(test)]
-use inventory::{inventory, last_inventory};
 pub(crate) use node::captured;
 pub use steps::{Changed, Synthesizer};
 pub(crate) use told::may_speak_for_workload;

@@ -6,6 +6,7 @@ use super::{
 };
 use chrono::{DateTime, Utc};
 use serde::Deserialize as _;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tombolo_model::{
     Generation,
@@ -65,6 +66,28 @@ impl Progress {
     }
 }
 
+/// What an agent said, as it is stored.
+struct Columned {
+    problems: Value,
+    gateways: Value,
+    install: Option<Value>,
+    trial: Option<Value>,
+    signs_with: Option<Vec<u8>>,
+}
+
+impl Columned {
+    fn of(cluster: ClusterId, said: &AgentStatus) -> Result<Self, Error> {
+        let json = |value: serde_json::Result<Value>| value.map_err(|_| Error::corrupt("status", &cluster));
+        Ok(Self {
+            problems: json(serde_json::to_value(&said.problems))?,
+            gateways: json(serde_json::to_value(&said.gateways))?,
+            install: said.install.as_ref().map(serde_json::to_value).map(json).transpose()?,
+            trial: said.trial.as_ref().map(serde_json::to_value).map(json).transpose()?,
+            signs_with: said.intermediate.as_ref().map(|print| print.as_bytes().to_vec()),
+        })
+    }
+}
+
 impl Tx {
     /// Whether an agent says just what it said last. When it said that is not looked at while its feed is open, so nothing needs to be written;
     /// that alone is why this does not lock: who reads too early writes once too often.
@@ -82,18 +105,14 @@ impl Tx {
         .fetch_optional(self.conn())
         .await?;
         let Some(row) = row else { return Ok(false) };
-        let unwritable = |_| Error::corrupt("status", &cluster);
-        let install = said.install.as_ref().map(serde_json::to_value).transpose().map_err(unwritable)?;
-        let trial = said.trial.as_ref().map(serde_json::to_value).transpose().map_err(unwritable)?;
-        let same = row.software.as_ref() == Some(&said.software)
-            && row.signs_with.as_deref()
-                == said.intermediate.as_ref().map(|print| print.as_bytes().as_slice())
-            && row.install == install
-            && (trial.is_none() || row.trial == trial);
+        let now = Columned::of(cluster, said)?;
         // how it reaches its peers is worked out of its gateways, and of nothing else that changes
-        Ok(same
-            && row.problems == serde_json::to_value(&said.problems).map_err(unwritable)?
-            && row.gateways == serde_json::to_value(&said.gateways).map_err(unwritable)?)
+        Ok(row.software.as_ref() == Some(&said.software)
+            && row.signs_with == now.signs_with
+            && row.install == now.install
+            && (now.trial.is_none() || row.trial == now.trial)
+            && row.problems == now.problems
+            && row.gateways == now.gateways)
     }
 
     /// Stores what an agent said of its cluster.
@@ -104,9 +123,7 @@ impl Tx {
         said: &AgentStatus,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let json = |value: serde_json::Result<_>| value.map_err(|_| Error::corrupt("status", &cluster));
-        let (problems, gateways) =
-            (json(serde_json::to_value(&said.problems))?, json(serde_json::to_value(&said.gateways))?);
+        let Columned { problems, gateways, install, trial, signs_with } = Columned::of(cluster, said)?;
         let before = sqlx::query!(
             "SELECT software, problems, reaches, install, trial, signs_with, signs_since FROM cluster_status WHERE org_id = $1 AND cluster_id = $2 FOR UPDATE",
             org.as_uuid(),
@@ -116,14 +133,10 @@ impl Tx {
         .await?;
         // what cannot be read begins anew
         let reached = before.as_ref().map(|row| Reaches::deserialize(&row.reaches).unwrap_or_default());
-        let reaches = json(serde_json::to_value(reach::reaches(&said.gateways, reached.as_ref(), now)))?;
-        let install = said.install.as_ref().map(serde_json::to_value).transpose();
-        let install = install.map_err(|_| Error::corrupt("status", &cluster))?;
-        let signs_with = said.intermediate.as_ref().map(|print| print.as_bytes().to_vec());
+        let reaches = serde_json::to_value(reach::reaches(&said.gateways, reached.as_ref(), now));
+        let reaches = reaches.map_err(|_| Error::corrupt("status", &cluster))?;
         let signed = before.as_ref().filter(|row| row.signs_with == signs_with);
         let signs_since = signs_with.as_ref().and(signed.and_then(|row| row.signs_since).or(Some(now)));
-        let trial = said.trial.as_ref().map(serde_json::to_value).transpose();
-        let trial = trial.map_err(|_| Error::corrupt("status", &cluster))?;
         let same = before.is_some_and(|row| {
             row.software.as_ref() == Some(&said.software)
                 && row.problems == problems

@@ -1,6 +1,6 @@
 mod steps;
 
-use super::*;
+use super::{inventory::Reported, *};
 use crate::{
     index::{Index, LocalService},
     source::Files,
@@ -8,7 +8,7 @@ use crate::{
 use tombolo_model::{
     Domain, GlobalName, Locality, Proximity, TrustDomain,
     bounds::whole::SERVICES,
-    inventory::ServiceKey,
+    inventory::{Inventory, ServiceKey},
     snapshot::{EndToEnd, NameKind, PeerSpec, TargetSpec, Vip},
 };
 use tombolo_wire::version::Hello;
@@ -37,6 +37,22 @@ apiVersion: v1
 kind: ServiceAccount
 metadata: {name: shopping}
 "#;
+
+/// What is reported, worked out whole.
+fn report(local: Local<'_>, takes_calls: bool) -> (Inventory, Option<Problem>) {
+    let sidecars = Arc::new(Sidecars::of(local.gateways, local.view));
+    let (all, left) = Reported::default().next(local, &sidecars, takes_calls);
+    (Arc::unwrap_or_clone(all), left)
+}
+
+fn inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
+    report(local, true)
+}
+
+/// The same of a cluster that takes no new calls.
+fn last_inventory(local: Local<'_>) -> (Inventory, Option<Problem>) {
+    report(local, false)
+}
 
 fn view(text: &str) -> Arc<View> {
     let mut files = Files::default();

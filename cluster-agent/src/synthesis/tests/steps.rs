@@ -7,7 +7,6 @@ use tombolo_feed::State;
 use tombolo_model::{
     Generation,
     intent::CaptureMode,
-    inventory::Inventory,
     snapshot::{CaptureSpec, ResourceKey},
 };
 use tombolo_wire::session::Changes;
