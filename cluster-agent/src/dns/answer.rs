@@ -124,7 +124,7 @@ pub fn resolve(zone: &Zone, question: &Query, settings: &Settings) -> Answer {
         return Answer::Ours(ask.in_domain(&key, domain.as_str()));
     }
     if let Some((owner, below)) = reverse(&key)
-        && !zone.names_of(owner).is_empty()
+        && zone.names_of(owner).next().is_some()
     {
         return Answer::Ours(ask.reverse(owner, below));
     }
@@ -267,7 +267,7 @@ impl Ask<'_> {
         }
         let records = match self.kind {
             RecordType::PTR => {
-                let names = self.zone.names_of(address).iter();
+                let names = self.zone.names_of(address);
                 names.map(|name| self.record(RData::PTR(PTR(wire_name(name.as_str()))))).collect()
             }
             RecordType::SOA => vec![self.soa(&apex, self.settings.ttl_s)],

@@ -14,7 +14,7 @@ use std::{
     sync::LazyLock,
 };
 use tombolo_model::{
-    ClusterName, Domain, Few, Generation, GlobalName, Held,
+    ClusterName, Domain, Generation, GlobalName, Held,
     inventory::{PortSpec, Protocol},
     mcs::{ExportedPort, ImportKind, ImportSpec, Transport},
     snapshot::{ClusterResource, NameKind, NameSpec, Resources},
@@ -27,8 +27,8 @@ pub struct Zone {
     cluster: Option<ClusterName>,
     domains: BTreeSet<Domain>,
     /// By lower-case name without a dot at the end. Every parent of a name, up to its domain, is in here too.
-    nodes: HashMap<Box<str>, Node>,
-    reverse: HashMap<IpAddr, Few<GlobalName>>,
+    nodes: HashMap<GlobalName, Node>,
+    reverse: (ByAddress<Ipv4Addr>, ByAddress<Ipv6Addr>),
     problems: BTreeMap<GlobalName, String>,
 }
 
@@ -58,6 +58,31 @@ pub struct Entry {
     pub unmapped: Option<String>,
     /// Whether it is a name of the cluster set, for which KEP-1645 says a few things more.
     pub in_set: bool,
+}
+
+/// The names that addresses stand for, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ByAddress<A>(Vec<(A, GlobalName)>);
+
+impl<A> Default for ByAddress<A> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<A: Ord + Copy> ByAddress<A> {
+    /// Nothing is added any more.
+    fn settle(&mut self) {
+        self.0.sort_unstable();
+        self.0.dedup();
+        self.0.shrink_to_fit();
+    }
+
+    fn of(&self, address: A) -> &[(A, GlobalName)] {
+        let first = self.0.partition_point(|(known, _)| *known < address);
+        let names = &self.0[first..];
+        &names[..names.partition_point(|(known, _)| *known == address)]
+    }
 }
 
 /// Builds the zone of a snapshot. `mode` says which addresses stand for a VIP in this cluster.
@@ -105,6 +130,8 @@ pub fn build(
             entry.ports = import.traits.ports.iter().filter_map(spec_of).collect::<Vec<_>>().into();
         }
     }
+    zone.reverse.0.settle();
+    zone.reverse.1.settle();
     zone
 }
 
@@ -127,16 +154,17 @@ impl Zone {
         if let Some(problem) = &unmapped {
             self.problems.insert(name.clone(), problem.clone());
         }
-        let own = [Some(spec.vip.v4), v4].into_iter().flatten().map(IpAddr::V4);
-        for address in own.chain([IpAddr::V6(spec.vip.v6)]).chain(v6.map(IpAddr::V6)).collect::<BTreeSet<_>>()
-        {
-            self.reverse.entry(address).or_default().insert(name.clone());
-        }
+        self.reverse.0.0.extend([Some(spec.vip.v4), v4].into_iter().flatten().map(|v4| (v4, name.clone())));
+        self.reverse.1.0.extend([Some(spec.vip.v6), v6].into_iter().flatten().map(|v6| (v6, name.clone())));
         let (ports, in_set) = (spec.ports.clone(), domain.is_cluster_set());
         let entry = Entry { v4, v6, ports, pods: Vec::new(), leads_elsewhere: false, unmapped, in_set };
-        self.nodes.insert(name.as_str().into(), Node::Name(Box::new(entry)));
+        self.nodes.insert(name.clone(), Node::Name(Box::new(entry)));
         for parent in parents(name.as_str(), domain) {
-            self.nodes.entry(parent.into()).or_insert(Node::Parent);
+            if !self.nodes.contains_key(parent)
+                && let Ok(parent) = GlobalName::parse(parent)
+            {
+                self.nodes.insert(parent, Node::Parent);
+            }
         }
     }
 
@@ -217,8 +245,12 @@ impl Zone {
     }
     /// The names that an address stands for; none where it stands for nothing of ours.
     #[must_use]
-    pub fn names_of(&self, address: IpAddr) -> &[GlobalName] {
-        self.reverse.get(&address).map_or(&[], |names| names)
+    pub fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &GlobalName> {
+        let (v4, v6) = match address {
+            IpAddr::V4(v4) => (self.reverse.0.of(v4), &[][..]),
+            IpAddr::V6(v6) => (&[][..], self.reverse.1.of(v6)),
+        };
+        v4.iter().map(|(_, name)| name).chain(v6.iter().map(|(_, name)| name))
     }
 }
 

@@ -26,7 +26,27 @@ pub struct Exposure {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
     /// For each port, the number at which egress gateways take its connections.
-    pub ports: BTreeMap<u16, u16>,
+    #[serde(with = "by_port")]
+    pub ports: Few<(u16, u16)>,
+}
+
+/// Pairs, written as a map.
+mod by_port {
+    use super::{BTreeMap, Few};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        ports: &Few<(u16, u16)>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(ports.iter().copied())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Few<(u16, u16)>, D::Error> {
+        Ok(BTreeMap::<u16, u16>::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// The names that have a Service in this cluster, by name.

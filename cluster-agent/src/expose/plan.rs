@@ -13,7 +13,7 @@ use std::{
     ops::RangeInclusive,
 };
 use tombolo_model::{
-    GatewayRole, GlobalName, NamespaceName,
+    Few, GatewayRole, GlobalName, NamespaceName,
     inventory::{PortSpec, Protocol},
     snapshot::{ClusterResource, Resources, Vip},
 };
@@ -29,8 +29,8 @@ pub(super) const MOST: usize = 16_384 + 13_976;
 /// What was read of our own objects.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
-    pub(super) services: &'a BTreeMap<String, SeenService>,
-    pub(super) slices: &'a BTreeMap<String, SeenSlice>,
+    pub(super) services: &'a BTreeMap<Box<str>, SeenService>,
+    pub(super) slices: &'a BTreeMap<Box<str>, SeenSlice>,
 }
 
 /// The names whose Services may not have external IPs, and what the API server said.
@@ -85,7 +85,7 @@ impl Plan {
                 _ if !pending.contains(&objects::object_name(name)) => {}
                 Some(old) => exposure.clone_from(old),
                 // Which numbers it gets, the other one says.
-                None => exposure.ports.clear(),
+                None => exposure.ports = Few::default(),
             }
         }
         self.problems.clear();
@@ -103,8 +103,8 @@ pub(super) fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     let wanted = wanted(resources);
-    let mut slices: BTreeMap<&String, SeenSlice> =
-        found.slices.iter().map(|(name, slice)| (name, *slice)).collect();
+    let mut slices: BTreeMap<&str, SeenSlice> =
+        found.slices.iter().map(|(name, slice)| (&**name, *slice)).collect();
     let numbers = numbers(&wanted, before, found.services, gateways);
     let gateways = endpoints(gateways);
     let holders = holders(&wanted, found.services);
@@ -130,12 +130,12 @@ pub(super) fn plan(
             plan.problems.push(Problem { subject: name.to_string(), message });
             continue;
         }
-        let there = found.services.get(&object);
+        let there = found.services.get(object.as_str());
         let external = if refused.contains_key(name) { BTreeSet::new() } else { external(*vip, there) };
         let service = objects::service(namespace, name, &ports, &external);
         let mut behind = Vec::new();
         for (family, addresses) in &gateways {
-            let seen = slices.remove(&objects::slice_name(&object, family));
+            let seen = slices.remove(objects::slice_name(&object, family).as_str());
             let mut slice = objects::slice(namespace, name, &ports, family, addresses);
             match there {
                 // what was left of an earlier Service has another owner
@@ -172,9 +172,9 @@ pub(super) fn plan(
         kept.insert(object);
     }
     // Endpoints go before their Service, which no longer leads anywhere.
-    plan.actions.extend(slices.into_keys().cloned().map(Action::DeleteSlice));
-    let gone = found.services.keys().filter(|own| !kept.contains(*own));
-    plan.actions.extend(gone.cloned().map(Action::DeleteService));
+    plan.actions.extend(slices.into_keys().map(|name| Action::DeleteSlice(name.to_owned())));
+    let gone = found.services.keys().filter(|own| !kept.contains(&***own));
+    plan.actions.extend(gone.map(|name| Action::DeleteService(name.to_string())));
     plan.problems.extend(told(refused, namespace));
     plan
 }
@@ -184,7 +184,7 @@ pub(super) fn plan(
 /// name that was made for it.
 fn holders<'a>(
     wanted: &'a BTreeMap<GlobalName, Wanted>,
-    services: &BTreeMap<String, SeenService>,
+    services: &BTreeMap<Box<str>, SeenService>,
 ) -> BTreeMap<String, &'a GlobalName> {
     let mut all: BTreeMap<String, Vec<&GlobalName>> = BTreeMap::new();
     for name in wanted.keys() {
@@ -192,7 +192,7 @@ fn holders<'a>(
     }
     all.retain(|_, names| names.len() > 1);
     let holder = |(object, names): (String, Vec<&'a GlobalName>)| {
-        let stands = services.get(&object).and_then(|service| service.name.as_ref());
+        let stands = services.get(object.as_str()).and_then(|service| service.name.as_ref());
         let holder = stands.and_then(|name| names.iter().copied().find(|one| *one == name));
         let holder = holder.or(names.first().copied())?;
         Some((object, holder))
@@ -263,7 +263,7 @@ fn wanted(resources: &Resources<ClusterResource>) -> BTreeMap<GlobalName, Wanted
 fn numbers(
     wanted: &BTreeMap<GlobalName, Wanted<'_>>,
     before: &Exposed,
-    services: &BTreeMap<String, SeenService>,
+    services: &BTreeMap<Box<str>, SeenService>,
     gateways: &Gateways,
 ) -> BTreeMap<(GlobalName, u16), u16> {
     let hellos =

@@ -16,7 +16,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
 };
-use tombolo_model::GlobalName;
+use tombolo_model::{Few, GlobalName};
 
 /// A Service of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,11 +26,11 @@ pub(super) struct SeenService {
     /// `metadata.uid`: one that was made anew has another.
     pub(super) uid: Option<Uid>,
     /// Its ports, and a digest of what else there is of each, in order.
-    pub(super) ports: Box<[(PortKey, u64)]>,
+    pub(super) ports: Few<(PortKey, u64)>,
     /// By port, the target.
-    pub(super) targets: Box<[(u16, u16)]>,
-    pub(super) cluster_ips: Box<[IpAddr]>,
-    pub(super) external_ips: Box<[IpAddr]>,
+    pub(super) targets: Few<(u16, u16)>,
+    pub(super) cluster_ips: Few<IpAddr>,
+    pub(super) external_ips: Few<IpAddr>,
     /// Whether callers stay with an endpoint; that has settings that go with it.
     pub(super) is_sticky: bool,
     /// What of it must be as it was made, beside its ports and external IPs.
@@ -38,7 +38,7 @@ pub(super) struct SeenService {
 }
 
 /// What names a port within a Service, as Kubernetes merges them: its number, and its protocol where that is not TCP.
-pub(super) type PortKey = (i32, Option<String>);
+pub(super) type PortKey = (i32, Option<Box<str>>);
 
 /// An EndpointSlice of ours: all that must be as it was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,7 @@ fn digest(of: impl Hash) -> u64 {
 }
 
 fn port(port: &ServicePort) -> (PortKey, u64) {
-    let protocol = port.protocol.clone().filter(|protocol| protocol != "TCP");
+    let protocol = port.protocol.as_deref().filter(|protocol| *protocol != "TCP").map(Into::into);
     let target = port.target_port.as_ref().map(|target| format!("{target:?}"));
     ((port.port, protocol), digest((&port.name, target, &port.app_protocol)))
 }
@@ -68,9 +68,7 @@ fn marks(meta: &ObjectMeta, labels: &[&str]) -> u64 {
 impl SeenService {
     pub(super) fn of(service: &Service) -> Self {
         let spec = service.spec.as_ref();
-        let mut ports: Vec<_> =
-            spec.into_iter().flat_map(|spec| spec.ports.iter().flatten().map(port)).collect();
-        ports.sort_unstable();
+        let ports = spec.into_iter().flat_map(|spec| spec.ports.iter().flatten().map(port)).collect();
         let has_selector =
             spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty());
         let stated =
@@ -79,7 +77,7 @@ impl SeenService {
         Self {
             name: objects::stands_for(&service.metadata),
             uid: service.metadata.uid.as_deref().map(Into::into),
-            ports: ports.into(),
+            ports,
             targets: objects::targets(service).collect(),
             cluster_ips: objects::cluster_ips(service).collect(),
             external_ips: objects::external_ips(service).into_iter().collect(),
@@ -110,9 +108,9 @@ impl SeenSlice {
 /// The objects of a kind by name, as a watch tells them.
 #[derive(Debug)]
 pub(super) struct Seen<S> {
-    pub(super) all: BTreeMap<String, S>,
+    pub(super) all: BTreeMap<Box<str>, S>,
     /// What a list that is not complete yet has told.
-    listed: BTreeMap<String, S>,
+    listed: BTreeMap<Box<str>, S>,
     /// Whether a list was complete once.
     pub(super) is_read: bool,
 }
@@ -131,14 +129,15 @@ impl<S> Seen<S> {
 
     /// What is known stays until a new list is complete.
     fn take<K: Resource>(&mut self, event: Event<K>, of: impl Fn(&K) -> S) {
-        let name = |object: &K| object.meta().name.clone().unwrap_or_default();
+        let name = |object: &K| Box::from(object.meta().name.as_deref().unwrap_or_default());
         match event {
             Event::Apply(object) => drop(self.all.insert(name(&object), of(&object))),
             Event::Delete(object) => drop(self.all.remove(&name(&object))),
             Event::Init => self.listed.clear(),
             Event::InitApply(object) => drop(self.listed.insert(name(&object), of(&object))),
             Event::InitDone => {
-                self.all = std::mem::take(&mut self.listed);
+                // a tree that grew at its end is half empty, and one that is made of what is in order is full
+                self.all = std::mem::take(&mut self.listed).into_iter().collect();
                 self.is_read = true;
             }
         }
@@ -158,7 +157,7 @@ mod tests {
         let mut seen = Seen::default();
         let mut take = |event| {
             seen.take(event, SeenService::of);
-            (seen.all.keys().cloned().collect::<Vec<_>>().join(" "), seen.is_read)
+            (seen.all.keys().map(|name| &**name).collect::<Vec<_>>().join(" "), seen.is_read)
         };
         assert_eq!(take(Event::Init), (String::new(), false));
         assert_eq!(take(Event::InitApply(service("a"))), (String::new(), false));

@@ -1,5 +1,5 @@
 use super::{
-    Exposed,
+    Exposed, Exposure,
     objects::{object_name, own, service_mended, stands_for},
     plan::{Action, Found, MOST, Plan, Refused, Write, plan, refused_elsewhere},
     seen::{SeenService, SeenSlice},
@@ -112,7 +112,7 @@ struct Objects {
 impl Objects {
     /// With what was read of them.
     fn read<T>(&self, with: impl FnOnce(Found<'_>) -> T) -> T {
-        let name = |name: &Option<String>| name.clone().unwrap();
+        let name = |name: &Option<String>| Box::from(name.as_deref().unwrap());
         let services =
             self.services.iter().map(|one| (name(&one.metadata.name), SeenService::of(one))).collect();
         let slices = self.slices.iter().map(|one| (name(&one.metadata.name), SeenSlice::of(one))).collect();
@@ -217,7 +217,7 @@ fn a_name_becomes_a_service_with_the_gateways_behind_it() {
     assert_eq!(world.exposed[&global(CATALOG)].addresses, vip, "pods with a proxy need no Service");
     assert_eq!(world.step(names(), &gateways), [""; 0], "nothing more to do");
     let exposure = &world.exposed[&global(CATALOG)];
-    assert_eq!(exposure.ports, BTreeMap::from([(80, 16_384), (8082, 16_385)]));
+    assert_eq!(*exposure.ports, [(80, 16_384), (8082, 16_385)]);
     assert_eq!((&exposure.addresses, exposure.refused), (&vip, false));
     let service = &world.found.services[0];
     assert_eq!(stands_for(&service.metadata), Some(global(CATALOG)));
@@ -247,22 +247,24 @@ fn numbers_stay() {
     let gateways = egress(&[("10.1.0.5:16384", true)]);
     let mut world = World::default();
     world.step(vec![name(CATALOG, &[80])], &gateways);
-    assert_eq!(world.exposed[&global(CATALOG)].ports[&80], 16_385, "16384 is the gateway's own");
+    assert_eq!(*world.exposed[&global(CATALOG)].ports, [(80, 16_385)], "16384 is the gateway's own");
     // One that sorts before it takes nothing from it, not even before its Service was seen.
     let both = || vec![name(CART, &[80]), name(CATALOG, &[80])];
     world.found = Objects::default();
     world.step(both(), &gateways);
+    let numbers = |world: &World, name| world.exposed[&global(name)].ports.clone();
     assert_eq!(
-        (world.exposed[&global(CATALOG)].ports[&80], world.exposed[&global(CART)].ports[&80]),
-        (16_385, 16_386)
+        (numbers(&world, CATALOG), numbers(&world, CART)),
+        ([(80, 16_385)].into(), [(80, 16_386)].into())
     );
     // An agent that remembers nothing reads them from the Services.
     world.step(both(), &gateways);
     world.exposed.clear();
     assert_eq!(world.step(both(), &gateways), [""; 0]);
+    let numbers = |world: &World, name| world.exposed[&global(name)].ports.clone();
     assert_eq!(
-        (world.exposed[&global(CATALOG)].ports[&80], world.exposed[&global(CART)].ports[&80]),
-        (16_385, 16_386)
+        (numbers(&world, CATALOG), numbers(&world, CART)),
+        ([(80, 16_385)].into(), [(80, 16_386)].into())
     );
 }
 
@@ -278,7 +280,7 @@ fn there_are_numbers_for_all() {
     let plan = world.plan(names(5_000), &gateways);
     assert!(plan.problems.is_empty() && plan.exposed.len() == 10_000, "{:?}", plan.problems);
     let numbers: BTreeSet<u16> =
-        plan.exposed.values().flat_map(|exposure| exposure.ports.values().copied()).collect();
+        plan.exposed.values().flat_map(|exposure| exposure.ports.iter().map(|(_, at)| *at)).collect();
     assert_eq!(numbers.len(), 20_000, "each has its own");
     assert!(numbers.contains(&16_384) && numbers.contains(&32_767), "the first are taken first");
     assert!(numbers.iter().all(|at| *at < 32_768 && !(15_000..16_384).contains(at)), "those are others'");
@@ -535,4 +537,13 @@ fn names_of_objects_are_labels_and_differ() {
     assert!(one.len() <= 63 && one.starts_with("g-aaa"));
     assert_ne!(other, object_name(&global("a.b-c.acme.example.com")), "the same but for the dots");
     assert!(tombolo_model::DnsLabel::parse(&one).is_ok() && tombolo_model::DnsLabel::parse(&other).is_ok());
+}
+
+/// Agents before and after this one read what is kept.
+#[test]
+fn the_numbers_are_kept_as_a_map() {
+    let text = r#"{"addresses":["240.0.0.1"],"ports":{"80":16385,"8082":16386}}"#;
+    let kept: Exposure = serde_json::from_str(text).unwrap();
+    assert_eq!(*kept.ports, [(80, 16_385), (8082, 16_386)]);
+    assert_eq!(serde_json::to_string(&kept).unwrap(), text);
 }

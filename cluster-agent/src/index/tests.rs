@@ -82,7 +82,7 @@ fn target_ports() {
 #[test]
 fn what_is_known_of_a_pod_is_small() {
     let sizes = (size_of::<PodObject>(), size_of::<SliceEndpoint>(), size_of::<LocalAddress>());
-    assert_eq!(sizes, (120, 48, 32));
+    assert_eq!(sizes, (88, 40, 24));
     assert!(size_of::<(Place, LocalEndpoint)>() <= 24);
 }
 

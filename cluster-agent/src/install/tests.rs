@@ -386,7 +386,7 @@ fn a_trial_stands_beside_the_order() {
     let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
     cluster.found.agent = Some(agent("r.example.com/t/tombolo-agent:0.9.0"));
     let mut resources = snapshot(cluster.order.clone());
-    resources.retain(|key, _| !key.as_str().starts_with("install"));
+    resources.retain(|key, _| key.kind() != "install");
     resources.extend([ClusterResource::Trial(tried("1.0.0").into())].map(|one| (one.key(), one)));
     let namespace = NamespaceName::parse("tombolo-system").unwrap();
     let asked = Asked::of(&resources).unwrap();
@@ -730,7 +730,7 @@ fn pods_get_proxies_once_every_agent_serves_what_the_api_server_believes() {
 #[test]
 fn without_an_order_nothing_is_asked() {
     let mut resources = snapshot(InstallOrder::Removed { revision: 1 });
-    resources.retain(|key, _| !key.as_str().starts_with("install"));
+    resources.retain(|key, _| key.kind() != "install");
     assert!(Asked::of(&resources).is_none());
 }
 

@@ -297,7 +297,7 @@ fn what_is_withdrawn_goes_with_all_that_belongs_to_it() {
     let mut world = World::new();
     world.settle(&told());
     let mut none = told();
-    none.retain(|key, _| !key.as_str().starts_with("import/"));
+    none.retain(|key, _| key.kind() != "import");
     let done = world.step(&none);
     assert!(
         done.len() == 2 && done[0].starts_with("delete slice") && done[1] == "delete shop/catalog",

@@ -281,15 +281,15 @@ impl Synthesis {
     ) {
         match local.mode.addresses(&name.vip) {
             Ok(addresses) => {
-                let ports = local.exposed.get(&name.name).into_iter().flat_map(|exposure| &exposure.ports);
-                let captured_at = ports.map(|(port, at)| (*port, *at)).collect();
+                let exposure = local.exposed.get(&name.name);
+                let captured_at = exposure.map(|exposure| exposure.ports.clone()).unwrap_or_default();
                 let route =
                     route::route(snapshot.itself, name, addresses, captured_at, &mut known.identities);
                 self.put(GatewayResource::Route(route.into()));
             }
             Err(no_room) => {
                 let problem = Problem { subject: name.name.to_string(), message: no_room.to_string() };
-                self.problems.insert(ResourceKey::new("route", name.name.as_str()), problem);
+                self.problems.insert(ResourceKey::of_name("route", &name.name), problem);
             }
         }
         let nobody = BTreeSet::new();

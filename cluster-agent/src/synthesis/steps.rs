@@ -120,12 +120,12 @@ impl Synthesizer {
                 return None;
             }
             for key in state.changes.upserted.iter().chain(&state.changes.removed) {
-                match key.as_str().split_once('/') {
-                    Some(("name", _)) => names.insert(key.clone()),
+                match key.kind() {
+                    "name" => names.insert(key.clone()),
                     // These are taken over as they are.
-                    Some(("peer" | "bundle", _)) => true,
+                    "peer" | "bundle" => true,
                     // No gateway is told of these; which pods are captured, the view says.
-                    Some(("import" | "capture", _)) => true,
+                    "import" | "capture" => true,
                     _ => return None,
                 };
             }
@@ -140,7 +140,7 @@ impl Synthesizer {
             };
             let differs = |name: &&GlobalName| ports(before, name) != ports(now, name);
             let changed = before.keys().chain(now.keys()).filter(differs);
-            names.extend(changed.map(|name| ResourceKey::new("name", name.as_str())));
+            names.extend(changed.map(|name| ResourceKey::of_name("name", name)));
         }
         for service in self.services(seen, local, sidecars) {
             names.extend(self.names_of.get(service).into_iter().flatten().cloned());
@@ -202,8 +202,7 @@ impl Synthesizer {
         let mut part = Synthesis::default();
         let (members, mut known) = (snapshot.members(), route::Known::default());
         for key in names {
-            let Some((_, full)) = key.as_str().split_once('/') else { continue };
-            keys.extend([ResourceKey::new("route", full), ResourceKey::new("export", full)]);
+            keys.extend([key.beside("route"), key.beside("export")]);
             if let Some(ClusterResource::Name(name)) = state.resources.get(&key) {
                 part.name(snapshot, name, &members, local, sidecars, &mut known);
                 self.remember(snapshot, &key, name);
@@ -217,7 +216,7 @@ impl Synthesizer {
                         part.put(GatewayResource::Bundle(bundle.clone()))
                     }
                     Some(_) => continue,
-                    None if key.as_str().starts_with("peer/") => {}
+                    None if key.kind() == "peer" => {}
                     None => continue,
                 }
                 keys.insert(key.clone());
@@ -269,5 +268,5 @@ impl Synthesizer {
 }
 
 fn is_workload(key: &ResourceKey) -> bool {
-    key.as_str().starts_with("workload/")
+    key.kind() == "workload"
 }

@@ -198,7 +198,7 @@ pub fn check(resources: &Resources<ClusterResource>) -> Vec<Finding> {
     }
     let mut vips = BTreeMap::new();
     for name in &all.names {
-        let key = || ResourceKey::new("name", name.name.as_str());
+        let key = || ResourceKey::of_name("name", &name.name);
         for address in [name.vip.v4.to_ipv6_mapped(), name.vip.v6] {
             if let Some(other) = vips.insert(address, &name.name) {
                 find(key(), Flaw::SharedVip(other.clone()));

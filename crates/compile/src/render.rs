@@ -187,5 +187,5 @@ pub(crate) fn name(
 }
 
 pub(crate) fn name_key(name: &GlobalName) -> ResourceKey {
-    ResourceKey::new("name", name.as_str())
+    ResourceKey::of_name("name", name)
 }

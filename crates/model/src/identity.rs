@@ -6,19 +6,19 @@ use crate::{
     name::{AccountName, ClusterName, NameError, NamespaceName},
     recent,
 };
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     ops::{Deref, DerefMut},
     str::FromStr,
-    sync::Arc,
 };
 use thiserror::Error;
 
 /// The trust domain of one organization: the authority part of its SPIFFE ids.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TrustDomain(Arc<str>);
+pub struct TrustDomain(ArcStr);
 
 impl TrustDomain {
     /// Reads a trust domain: a DNS name of one or more labels.
@@ -52,7 +52,7 @@ impl TryFrom<String> for TrustDomain {
 }
 impl From<TrustDomain> for String {
     fn from(domain: TrustDomain) -> String {
-        domain.0.as_ref().to_owned()
+        domain.0.as_str().to_owned()
     }
 }
 impl FromStr for TrustDomain {

@@ -2,8 +2,9 @@
 //! both are kept in lower case. An agent knows some of them ten times over, so a copy shares the text.
 
 use crate::{recent, shared::shared};
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr};
 use thiserror::Error;
 
 /// Why a text is not a name of the asked kind.
@@ -127,7 +128,7 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name(ArcStr);
 
         impl $name {
             /// Reads a name; upper case and one dot at the end are taken, and dropped.
@@ -161,7 +162,7 @@ macro_rules! names {
                 Ok(Self(recent::text(&text)))
             }
         }
-        impl From<$name> for String { fn from(name: $name) -> String { name.0.as_ref().to_owned() } }
+        impl From<$name> for String { fn from(name: $name) -> String { name.0.as_str().to_owned() } }
         impl AsRef<str> for $name { fn as_ref(&self) -> &str { &self.0 } }
         impl Borrow<str> for $name { fn borrow(&self) -> &str { &self.0 } }
     )+};
@@ -185,6 +186,11 @@ names! {
 }
 
 impl GlobalName {
+    /// The text, to share.
+    pub(crate) const fn text(&self) -> &ArcStr {
+        &self.0
+    }
+
     /// Whether it is one of the cluster set.
     #[must_use]
     pub fn is_in_cluster_set(&self) -> bool {
@@ -202,7 +208,7 @@ impl Domain {
     /// Whether it is that.
     #[must_use]
     pub fn is_cluster_set(&self) -> bool {
-        *self.0 == *CLUSTER_SET
+        self.0 == CLUSTER_SET
     }
 
     /// A domain that somebody chooses for a global namespace: one of his own, as far as that can be told from its name. What was chosen

@@ -2,11 +2,11 @@
 //! service. Whoever reads one that was read just before gets that one.
 
 use crate::{held::Held, inventory::PortSpec};
+use arcstr::ArcStr;
 use serde::{Deserialize, Deserializer};
 use std::{
     cell::RefCell,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
     thread::LocalKey,
 };
 
@@ -17,7 +17,7 @@ const LISTS: usize = 64;
 type Recent<T> = RefCell<Vec<Option<T>>>;
 
 thread_local! {
-    static TEXT: Recent<Arc<str>> = const { RefCell::new(Vec::new()) };
+    static TEXT: Recent<ArcStr> = const { RefCell::new(Vec::new()) };
     static PORTS: Recent<Held<Vec<PortSpec>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -53,7 +53,7 @@ fn remember<T: Clone + 'static>(
 }
 
 /// The text, to share.
-pub(crate) fn text(text: &str) -> Arc<str> {
+pub(crate) fn text(text: &str) -> ArcStr {
     recall(&TEXT, TEXTS, text, |known| known)
         .unwrap_or_else(|place| remember(&TEXT, TEXTS, place, text.into()))
 }
@@ -74,7 +74,7 @@ mod tests {
     fn what_was_read_a_moment_ago_is_the_same_text() {
         let (one, other) = (text("shop"), text("bank"));
         assert_eq!((&*one, &*other), ("shop", "bank"));
-        assert!(Arc::ptr_eq(&one, &text("shop")) && Arc::ptr_eq(&other, &text("bank")));
+        assert!(ArcStr::ptr_eq(&one, &text("shop")) && ArcStr::ptr_eq(&other, &text("bank")));
     }
 
     #[test]
@@ -82,8 +82,8 @@ mod tests {
         let first = text("first");
         let texts: Vec<_> = (0..20 * TEXTS).map(|number| text(&number.to_string())).collect();
         assert!(texts.iter().enumerate().all(|(number, text)| **text == *number.to_string()));
-        assert_eq!(Arc::strong_count(&first), 1, "nobody but us has it any more");
-        let held = texts.iter().filter(|text| Arc::strong_count(text) > 1).count();
+        assert_eq!(ArcStr::strong_count(&first), Some(1), "nobody but us has it any more");
+        let held = texts.iter().filter(|text| ArcStr::strong_count(text) > Some(1)).count();
         assert!(held <= TEXTS, "{held}");
     }
 

@@ -35,7 +35,9 @@ impl Sum {
     /// What this JSON under `key` adds, and its length.
     fn of_json(key: &ResourceKey, json: &Value) -> (Self, usize) {
         let mut text = String::with_capacity(256);
-        text.push_str(key.as_str());
+        text.push_str(key.kind());
+        text.push('/');
+        text.push_str(key.name());
         text.push('\0');
         canonical(json, &mut text);
         let hash = Sha256::digest(text.as_bytes());

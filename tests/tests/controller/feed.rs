@@ -43,7 +43,7 @@ async fn a_service_of_one_cluster_reaches_the_other() {
     let state = feed.state();
     assert!(state.previous.get() > 0);
     assert!(
-        state.changes.upserted.iter().all(|key| key.as_str().starts_with("name/catalog.")),
+        state.changes.upserted.iter().all(|key| key.to_string().starts_with("name/catalog.")),
         "{:?}",
         state.changes
     );

@@ -17,7 +17,7 @@ fn keeping(agent: &Agent, site: &Site, folder: &Path) -> Feed {
 }
 
 fn domains(feed: &Feed) -> Vec<String> {
-    let keys = feed.state().resources.keys().map(|key| key.as_str().to_owned()).collect::<Vec<_>>();
+    let keys = feed.state().resources.keys().map(ToString::to_string).collect::<Vec<_>>();
     keys.into_iter().filter_map(|key| key.strip_prefix("domain/").map(str::to_owned)).collect()
 }
 

@@ -88,7 +88,7 @@ async fn a_revoked_cluster_is_out_at_once() {
     })
     .await;
     feed.until("its services are gone", |state| {
-        !state.resources.keys().any(|key| key.as_str().starts_with("name/catalog."))
+        !state.resources.keys().any(|key| key.to_string().starts_with("name/catalog."))
     })
     .await;
     let look = || async {

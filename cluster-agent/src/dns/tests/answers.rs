@@ -247,7 +247,7 @@ fn a_name_outside_its_domain_is_left_out_and_reported() {
         );
         assert_eq!(zone.problems().len(), 1, "{bad}");
         assert!(zone.entry(bad).is_none(), "{bad}");
-        assert!(zone.names_of(IpAddr::V4(vip(1).v4)).is_empty(), "{bad}");
+        assert_eq!(zone.names_of(IpAddr::V4(vip(1).v4)).next(), None, "{bad}");
     }
 }
 

@@ -452,7 +452,7 @@ fn a_nodes_proxy_that_leaves_is_not_relied_on() {
         let told = gateways.values().all(|gateway| {
             let told = all.for_gateway(&gateway.hello);
             told.contains_key(&key) == (Some(gateway.hello.tunnel.into()) == endpoint.tunnel)
-                && told.keys().any(|key| key.as_str().starts_with("workload/"))
+                && told.keys().any(|key| key.kind() == "workload")
         });
         assert!(told, "{proxies:?}");
         (tunnelled, endpoint.tunnel.map(|tunnel| tunnel.socket().port()), endpoint.leaving)
@@ -519,7 +519,7 @@ fn a_pod_counts_once_and_the_last_one_serves_to_its_end() {
 #[test]
 fn egress_gateways_alone_are_told_where_to_take_connections() {
     let (view, passing, gateways, ages) = (view(SHOP), passing(&[]), gateways(), Ages::new());
-    let exposure = crate::expose::Exposure { ports: BTreeMap::from([(80, 16_384)]), ..Default::default() };
+    let exposure = crate::expose::Exposure { ports: [(80, 16_384)].into(), ..Default::default() };
     let exposed =
         Arc::new(crate::expose::Exposed::from([("cart.acme.example.com".parse().unwrap(), exposure)]));
     let local = |exposed| Local {

@@ -240,7 +240,7 @@ proptest! {
                     });
                     if mapped {
                         let text = format!("name/{}.{}", key.name, gns.domain);
-                        prop_assert!(snapshot(&world, *id).keys().any(|key| key.as_str() == text), "{}", text);
+                        prop_assert!(snapshot(&world, *id).keys().any(|key| key.to_string() == text), "{}", text);
                     }
                 }
             }

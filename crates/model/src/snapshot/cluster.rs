@@ -153,7 +153,7 @@ impl Resource for ClusterResource {
             Self::Bundle(_) => ResourceKey::new("bundle", ""),
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
             Self::Domain(domain) => ResourceKey::new("domain", domain.domain.as_str()),
-            Self::Name(name) => ResourceKey::new("name", name.name.as_str()),
+            Self::Name(name) => ResourceKey::of_name("name", &name.name),
             Self::Capture(capture) => ResourceKey::new("capture", capture.namespace.as_str()),
             Self::Install(_) => ResourceKey::new("install", ""),
             Self::Trial(_) => ResourceKey::new("trial", ""),

@@ -147,8 +147,8 @@ impl Resource for GatewayResource {
             Self::Itself(_) => ResourceKey::new("self", ""),
             Self::Bundle(_) => ResourceKey::new("bundle", ""),
             Self::Peer(peer) => ResourceKey::new("peer", peer.cluster.as_str()),
-            Self::Route(route) => ResourceKey::new("route", route.name.as_str()),
-            Self::Export(export) => ResourceKey::new("export", export.name.as_str()),
+            Self::Route(route) => ResourceKey::of_name("route", &route.name),
+            Self::Export(export) => ResourceKey::of_name("export", &export.name),
             Self::Workload(workload) => ResourceKey::new("workload", &workload.identity.to_string()),
             Self::Gateways { .. } => ResourceKey::new("gateways", ""),
         }

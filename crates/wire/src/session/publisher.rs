@@ -213,7 +213,7 @@ impl<R: Resource> Publisher<R> {
     /// than the whole, or than a line.
     fn delta(&self, point: usize, base: Generation) -> Option<FeedLine<R>> {
         let changed: BTreeSet<_> = self.history.iter().skip(point + 1).flat_map(|p| &p.changed).collect();
-        let bytes: usize = changed.iter().map(|key| self.size(key) + key.as_str().len()).sum();
+        let bytes: usize = changed.iter().map(|key| self.size(key) + key.size()).sum();
         if changed.len() > self.resources.len() || bytes >= self.line {
             return None;
         }
