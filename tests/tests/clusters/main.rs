@@ -15,6 +15,7 @@ mod machines;
 mod onboard;
 mod pair;
 mod proxied;
+mod redirect;
 mod replicas;
 mod sidecar;
 mod smoke;
