@@ -13,6 +13,7 @@ mod namespace;
 mod node;
 mod objects;
 mod proxy;
+mod sidecars;
 mod token;
 mod two_names;
 mod versions;
