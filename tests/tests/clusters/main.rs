@@ -12,6 +12,7 @@ mod ingress;
 mod lab;
 mod load;
 mod machines;
+mod manifest;
 mod onboard;
 mod pair;
 mod proxied;
