@@ -9,6 +9,7 @@ mod controller;
 mod endpoint;
 pub(crate) mod exports;
 mod gateway;
+mod measured;
 mod namespace;
 mod node;
 mod objects;
