@@ -14,6 +14,7 @@ mod namespace;
 mod node;
 mod objects;
 mod proxy;
+mod refused;
 mod sidecars;
 mod token;
 mod two_names;
