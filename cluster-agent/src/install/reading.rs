@@ -14,7 +14,7 @@ use futures::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    core::{ApiResource, DynamicObject},
+    core::{ApiResource, DynamicObject, TypeMeta},
     runtime::{
         WatchStreamExt as _,
         reflector::{self, Store, store::Writer},
@@ -63,7 +63,12 @@ impl Reading {
                 };
                 let writer = Writer::<DynamicObject>::new(resource.clone());
                 let store = writer.as_reader();
-                let told = reflector::reflector(writer, watcher(api, config.timeout(60)).default_backoff());
+                let types =
+                    TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() };
+                let watched = watcher(api, config.timeout(60))
+                    .default_backoff()
+                    .modify(move |object: &mut DynamicObject| typed(object, &types));
+                let told = reflector::reflector(writer, watched);
                 events.push(told.ready_chunks(256).map(move |all| (what, heard(&all))).boxed());
                 store
             };
@@ -156,6 +161,39 @@ fn heard(events: &[Result<watcher::Event<DynamicObject>, watcher::Error>]) -> Op
     })
 }
 
+/// In a list the API server says only once of what kind all are. Objects without it would differ from what is wanted for as long as nothing else
+/// happens to them: they would be written over and over, and never count as done.
+fn typed(object: &mut DynamicObject, types: &TypeMeta) {
+    object.types.get_or_insert_with(|| types.clone());
+}
+
 fn value(object: &DynamicObject) -> Option<Value> {
     serde_json::to_value(object).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::object::is_as;
+    use kube::core::ObjectList;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_listed_is_as_what_was_told_one_by_one() {
+        let mut wanted =
+            json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "a" } });
+        let item = json!({ "metadata": { "name": "a" } });
+        let list =
+            json!({ "apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [item] });
+        let list: ObjectList<DynamicObject> = serde_json::from_value(list).unwrap();
+        let types = TypeMeta { api_version: "apps/v1".to_owned(), kind: "Deployment".to_owned() };
+        for mut object in list.items {
+            assert!(!is_as(&wanted, &value(&object).unwrap()), "as the API server lists it");
+            typed(&mut object, &types);
+            assert!(is_as(&wanted, &value(&object).unwrap()));
+            wanted["kind"] = json!("Service");
+            typed(&mut object, &TypeMeta { api_version: "v1".to_owned(), kind: "Service".to_owned() });
+            assert!(!is_as(&wanted, &value(&object).unwrap()), "what was said stays");
+        }
+    }
 }

@@ -110,7 +110,8 @@ async fn all(cluster: &Cluster) -> (Contents, String) {
     (everything(cluster).await, on_node(cluster).await)
 }
 
-async fn on_node(cluster: &Cluster) -> String {
+/// What its first node has of nftables' tables, and of rules and routes for packets.
+pub(crate) async fn on_node(cluster: &Cluster) -> String {
     let look = "nft list tables | grep tombolo; ip rule; ip route show table all | grep -e 240.0.0.0 -e fd74:6f6d; true";
     let said = cluster.node_exec(1, &["bash", "-c", look]).await;
     said.unwrap_or_default()

@@ -28,19 +28,19 @@ fn checkout() -> &'static Path {
 }
 
 /// A person with helm, kubectl and the command line.
-struct Person<'a> {
-    cluster: &'a Cluster,
+pub(crate) struct Person<'a> {
+    pub(crate) cluster: &'a Cluster,
     /// Its folder, the same whatever the cluster.
-    home: &'a Path,
+    pub(crate) home: &'a Path,
 }
 
 impl Person<'_> {
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
 
     /// A line of a shell.
-    async fn run(&self, line: &str, input: &str) -> Result<String, String> {
+    pub(crate) async fn run(&self, line: &str, input: &str) -> Result<String, String> {
         let programs = binary("tombolo").parent().expect("a folder").to_owned();
         let tools = checkout().join(".run/kubernetes/bin");
         let path = std::env::var("PATH").unwrap_or_default();
@@ -123,7 +123,7 @@ impl Person<'_> {
 }
 
 /// Runs the tools as root on a node, with one of its folders, which is made where it is missing. A pod does it, so it works on any cluster.
-async fn on_node(cluster: &Cluster, node: &str, folder: &str, at: &str, args: &[&str]) {
+pub(crate) async fn on_node(cluster: &Cluster, node: &str, folder: &str, at: &str, args: &[&str]) {
     let pod = json!({ "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": "chart-disk", "namespace": "default" },
         "spec": {
@@ -145,7 +145,8 @@ async fn on_node(cluster: &Cluster, node: &str, folder: &str, at: &str, args: &[
     cluster.kubectl(&[&["delete"], &pod[..]].concat()).await.expect("it goes");
 }
 
-async fn ready(cluster: &Cluster, namespace: &str, what: &str) {
+/// Until it has rolled out.
+pub(crate) async fn ready(cluster: &Cluster, namespace: &str, what: &str) {
     let wait = ["-n", namespace, "rollout", "status", what, "--timeout=240s"];
     if let Err(error) = cluster.kubectl(&wait).await {
         let pods = cluster.kubectl(&["-n", namespace, "describe", "pods"]).await;

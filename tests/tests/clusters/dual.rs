@@ -4,7 +4,7 @@
 use crate::{
     lab::{Cluster, Lab},
     onboard::{connected, join},
-    proxied::{HTTP, Space, is_from},
+    proxied::{HTTP, Space, is_from, node_log},
     world::{SOON, World},
 };
 use serde_json::{Value, json};
@@ -12,16 +12,19 @@ use tombolo_testkit::wait::until_ok;
 
 const SPACE: Space = Space("six");
 const HOST: &str = "servers.six.example.com";
+/// The namespace in mode `node`, of callers and servers.
+const BELOW: Space = Space("below");
+const HOST_BELOW: &str = "servers.below.example.com";
 
 async fn install(world: &World, cluster: &Cluster) {
-    let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
+    let install = ["cluster", "install", &cluster.name, "--ingress", "node-port", "--node"];
     world.tombolo(&install).await.expect("it is installed");
 }
 
-/// The name's IPv6 address, as a pod is told.
-async fn virtual_address(cluster: &Cluster) -> String {
+/// A name's IPv6 address, as a pod is told.
+async fn virtual_address(space: Space, cluster: &Cluster, host: &str) -> String {
     let found = async || {
-        let said = SPACE.tools(cluster, "caller", &["resolve", HOST]).await?;
+        let said = space.tools(cluster, "caller", &["resolve", host]).await?;
         let six = said.split_whitespace().find(|word| word.starts_with("fd74:")).map(str::to_owned);
         six.ok_or(said)
     };
@@ -35,6 +38,37 @@ async fn address(cluster: &Cluster, app: &str) -> String {
     six.unwrap_or_else(|| panic!("{app} of {} has no IPv6 address: {all}", cluster.name)).to_owned()
 }
 
+/// The same where the proxies are the nodes': the caller's takes the connection to the IPv6 address, and that of the server's node sees who calls.
+async fn below(one: &Cluster, other: &Cluster) {
+    let none = json!({});
+    let only = json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] });
+    let servers = vec![
+        BELOW.account("server"),
+        BELOW.deployment("servers", "server", other, &none, true),
+        BELOW.service("servers", &only),
+    ];
+    let callers = vec![BELOW.account("caller"), BELOW.deployment("caller", "caller", one, &none, true)];
+    tokio::join!(
+        BELOW.fill_in("node", one, callers, &["caller"]),
+        BELOW.fill_in("node", other, servers, &["servers"])
+    );
+    let vip = virtual_address(BELOW, one, HOST_BELOW).await;
+    let host = format!("[{vip}]");
+    let workload = format!("/cluster/{}/ns/{}/sa/caller", one.name, BELOW.0);
+    let dialled = format!("{host}:{HTTP}");
+    let seen = async || {
+        let answered = BELOW.get(one, "caller", &host).await?;
+        if answered["server"] != other.name.as_str() {
+            return Err(format!("answered by {answered}"));
+        }
+        let (sent, taken) = (node_log(one, "outbound").await, node_log(other, "inbound").await);
+        let out = sent.iter().any(|line| line["original"] == dialled.as_str() && is_from(line, &workload));
+        let known = taken.iter().any(|line| is_from(line, &workload));
+        if out && known { Ok(()) } else { Err(format!("sent {sent:?}, taken {taken:?}")) }
+    };
+    until_ok("the nodes' proxies saw it", SOON, seen).await;
+}
+
 #[tokio::test]
 async fn by_ipv6() {
     let lab = Lab::anew(2, &[("FAMILIES", "dual")]).await;
@@ -46,8 +80,11 @@ async fn by_ipv6() {
     for cluster in [one, other] {
         until_ok("the agent connects", SOON, || connected(&world, &cluster.name)).await;
     }
-    let gns = ["gns", "create", SPACE.0, "--domain", "six.example.com", "--namespace", SPACE.0];
-    world.tombolo(&gns).await.expect("a global namespace");
+    for space in [SPACE, BELOW] {
+        let domain = format!("{}.example.com", space.0);
+        let gns = ["gns", "create", space.0, "--domain", &domain, "--namespace", space.0];
+        world.tombolo(&gns).await.expect("a global namespace");
+    }
     tokio::join!(install(&world, one), install(&world, other));
     for cluster in [one, other] {
         let asked = async || {
@@ -76,7 +113,7 @@ async fn by_ipv6() {
         SPACE.fill(one, callers, &["caller", "plain"]),
         SPACE.fill(other, servers, &["servers", "plain"])
     );
-    let vip = virtual_address(one).await;
+    let vip = virtual_address(SPACE, one, HOST).await;
     let host = format!("[{vip}]");
 
     // From another cluster: past the caller's proxy to the server's, which knows who calls; and from a pod without one, by the egress gateways.
@@ -114,5 +151,6 @@ async fn by_ipv6() {
         assert_eq!(restarts, "0", "{app}: probes");
     }
     println!("called by {vip}, served by a Service of IPv6 alone");
+    below(one, other).await;
     lab.usual_again().await;
 }

@@ -95,6 +95,11 @@ impl<'a> Load<'a> {
         Self::with(cluster, POD, &["load", "-least", "100", "-pause", "100ms", "-fresh", url]).await
     }
 
+    /// Four clients that do not pause, beside another load: whoever is asked has all hands full.
+    pub(crate) async fn without_pause(cluster: &'a Cluster, url: &str) -> Self {
+        Self::with(cluster, SLOW, &["load", "-timeout", "60s", url]).await
+    }
+
     /// Four clients with a new connection for each request, each of which takes so long: what was under way, nobody tries again.
     pub(crate) async fn of_slow_requests(cluster: &'a Cluster, url: &str, takes: Duration) -> Self {
         let url = format!("{url}?wait={}s", takes.as_secs());

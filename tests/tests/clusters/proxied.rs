@@ -1,4 +1,4 @@
-//! A namespace in mode `sidecar` with pods of the tools, and what the proxies beside them wrote down.
+//! A namespace in mode `sidecar` or `node` with pods of the tools, and what the proxies beside or below them wrote down.
 
 use crate::lab::Cluster;
 use serde_json::{Value, json};
@@ -60,7 +60,12 @@ impl Space {
 
     /// Makes the namespace and these objects, and waits for the pods of these apps.
     pub(crate) async fn fill(self, cluster: &Cluster, items: Vec<Value>, apps: &[&str]) {
-        let labels = json!({ "tombolo.io/capture": "sidecar" });
+        self.fill_in("sidecar", cluster, items, apps).await;
+    }
+
+    /// The same in another mode.
+    pub(crate) async fn fill_in(self, mode: &str, cluster: &Cluster, items: Vec<Value>, apps: &[&str]) {
+        let labels = json!({ "tombolo.io/capture": mode });
         let space = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.0, "labels": labels } });
         let items: Vec<Value> = [space].into_iter().chain(items).collect();
         let all = json!({ "apiVersion": "v1", "kind": "List", "items": items });
@@ -110,6 +115,14 @@ impl Space {
     pub(crate) async fn clear(self, cluster: &Cluster) {
         cluster.kubectl(&["delete", "namespace", self.0, "--timeout=180s"]).await.expect("it goes");
     }
+}
+
+/// What the proxy of a cluster's only node wrote down of connections in this direction.
+pub(crate) async fn node_log(cluster: &Cluster, direction: &str) -> Vec<Value> {
+    let logs = ["-n", "tombolo-system", "logs", "daemonset/tombolo-node", "-c", "gateway"];
+    let text = cluster.kubectl(&logs).await.expect("logs");
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["direction"] == direction).collect()
 }
 
 /// The connection's caller proved to be this workload.

@@ -29,7 +29,8 @@ pub(super) async fn no_sidecars(cluster: &Cluster) {
     cluster.kubectl(&["label", "namespace", SHOP, "tombolo.io/capture-"]).await.expect("no mode");
 }
 
-fn pod(name: &str) -> String {
+/// A pod of the shop's, without a proxy yet.
+pub(super) fn pod(name: &str) -> String {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": SHOP },
         "spec": { "terminationGracePeriodSeconds": 0, "containers": [{
@@ -41,7 +42,7 @@ fn pod(name: &str) -> String {
 }
 
 /// What would be put into a new pod; none is made. A Deployment counts as rolled out some moments before kube-proxy leads the API server to its pods.
-async fn would_get_a_proxy(cluster: &Cluster) -> Result<String, String> {
+pub(super) async fn would_get_a_proxy(cluster: &Cluster) -> Result<String, String> {
     let path = "jsonpath={.spec.initContainers[*].name}";
     cluster.kubectl_with(&["create", "--dry-run=server", "-f", "-", "-o", path], &pod("asked-only")).await
 }
@@ -60,7 +61,7 @@ async fn started(cluster: &Cluster, name: &str) -> (String, Duration) {
 }
 
 /// The cluster whose server answers this pod.
-async fn answers(cluster: &Cluster, pod: &str) -> Result<String, String> {
+pub(super) async fn answers(cluster: &Cluster, pod: &str) -> Result<String, String> {
     let get = ["/tools", "get", "-timeout", "5s", URL];
     let said = cluster.exec(SHOP, &format!("pod/{pod}"), &get).await?;
     let said: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
