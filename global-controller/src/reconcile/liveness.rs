@@ -61,6 +61,12 @@ impl State {
     }
 }
 
+/// Whether one of these is a feed of this cluster.
+fn has_feed(open: &BTreeSet<FeedRow>, org: OrgId, cluster: ClusterId) -> bool {
+    let first = FeedRow { org, cluster, id: Uuid::nil() };
+    open.range(first..).next().is_some_and(|feed| (feed.org, feed.cluster) == (org, cluster))
+}
+
 /// How a cluster follows what is published here.
 #[derive(Debug, Default)]
 struct Follow {
@@ -74,6 +80,27 @@ struct Follow {
     acknowledged: Generation,
     /// Whether the last answer was a refusal.
     refused: bool,
+}
+
+/// What writes statuses of clusters in one transaction, in as many passes, each of which goes by the clusters' ids.
+struct Writes<'a> {
+    /// Of clusters that silent replicas fed.
+    orphans: &'a BTreeSet<(OrgId, ClusterId)>,
+    closed: &'a BTreeMap<FeedRow, DateTime<Utc>>,
+    progress: &'a BTreeMap<(OrgId, ClusterId), Progress>,
+}
+
+impl Writes<'_> {
+    /// Whose statuses to lock at once before the first pass, so that two replicas cannot wait for each other; none where there is
+    /// one pass at most, which has its order anyway.
+    fn lock_first(&self) -> Option<BTreeSet<(OrgId, ClusterId)>> {
+        let passes = [!self.orphans.is_empty(), !self.closed.is_empty(), !self.progress.is_empty()];
+        if passes.into_iter().filter(|pass| *pass).count() < 2 {
+            return None;
+        }
+        let closed = self.closed.keys().map(|feed| (feed.org, feed.cluster));
+        Some(self.orphans.iter().copied().chain(closed).chain(self.progress.keys().copied()).collect())
+    }
 }
 
 /// What is known of the clusters that are fed here.
@@ -113,8 +140,7 @@ impl Liveness {
 
     /// Whether a feed of this cluster is open here.
     pub(crate) fn is_fed(&self, org: OrgId, cluster: ClusterId) -> bool {
-        let first = FeedRow { org, cluster, id: Uuid::nil() };
-        self.lock().open.range(first..).next().is_some_and(|feed| (feed.org, feed.cluster) == (org, cluster))
+        has_feed(&self.lock().open, org, cluster)
     }
 
     /// A generation with something new for this cluster was published here.
@@ -248,8 +274,14 @@ impl Liveness {
                 // we were forgotten, and our feeds with us
                 opened.extend(self.lock().open.iter().copied());
             }
-            if due {
-                tx.forget_replicas(now - SILENT).await?;
+            let silent = if due { tx.lock_silent(now - SILENT).await? } else { Vec::new() };
+            let orphans = if silent.is_empty() { BTreeSet::new() } else { tx.fed_by(&silent).await? };
+            let writes = Writes { orphans: &orphans, closed: &closed, progress: &progress };
+            if let Some(rows) = writes.lock_first() {
+                tx.lock_statuses(&rows).await?;
+            }
+            if !silent.is_empty() {
+                tx.forget_replicas(&silent).await?;
             }
             for feed in opened.iter().filter(|feed| !closed.contains_key(feed)) {
                 tx.open_feed(*feed, self.replica, now).await?;
@@ -257,7 +289,7 @@ impl Liveness {
             for (feed, at) in &closed {
                 tx.close_feed(*feed, *at).await?;
             }
-            // In one order either way, so that two replicas do not wait for each other. A refusal is seldom.
+            // a refusal is seldom
             if progress.values().any(Progress::refuses) {
                 for ((org, cluster), progress) in &progress {
                     tx.set_progress(*org, *cluster, progress).await?;
