@@ -32,6 +32,10 @@ const GATHER: Duration = Duration::from_millis(100);
 /// At most this often it is looked whether an acknowledgement that was not worth a write is one by now.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long it is remembered how a cluster follows that is not fed here, as one that moved to another replica, was removed, or went with
+/// its organization. As long as its channel is kept: without that, its next feed begins with a snapshot anyway.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
 #[derive(Debug, Default)]
 struct State {
     /// Open now.
@@ -48,6 +52,16 @@ struct State {
 }
 
 impl State {
+    /// Forgets how clusters follow that were not fed here for long.
+    fn sweep(&mut self, now: Instant) {
+        let Self { open, follows, .. } = self;
+        follows.retain(|(org, cluster), follow| {
+            let fed = has_feed(open, *org, *cluster);
+            follow.unfed = if fed { None } else { follow.unfed.or(Some(now)) };
+            follow.unfed.is_none_or(|since| now.duration_since(since) < REMEMBERED)
+        });
+    }
+
     /// Clusters fed here that acknowledged more than was noted of them. Another replica may have published a later generation than
     /// this one for the same news, where it read several commits at once: what is stored says then that they are behind.
     fn ahead(&self) -> Vec<Said> {
@@ -80,6 +94,8 @@ struct Follow {
     acknowledged: Generation,
     /// Whether the last answer was a refusal.
     refused: bool,
+    /// When it was first seen to have no feed here; none while it has one.
+    unfed: Option<Instant>,
 }
 
 /// What writes statuses of clusters in one transaction, in as many passes, each of which goes by the clusters' ids.
@@ -254,6 +270,9 @@ impl Liveness {
             let look = may && (std::mem::take(&mut state.unlooked) || due);
             if look {
                 state.looked = Some(Instant::now());
+            }
+            if due {
+                state.sweep(Instant::now());
             }
             (
                 std::mem::take(&mut state.opened),

@@ -96,6 +96,36 @@ fn what_could_not_be_written_is_looked_at_again() {
     assert!(bench.liveness.lock().unlooked);
 }
 
+#[test]
+fn who_is_not_fed_here_for_long_is_forgotten() {
+    let bench = Bench::new();
+    let follows = || bench.liveness.lock().follows.contains_key(&(bench.org, bench.cluster));
+    let start = Instant::now();
+    let sweep = |minutes: u64| bench.liveness.lock().sweep(start + Duration::from_secs(minutes * 60));
+    let hold = bench.liveness.open(bench.org, bench.cluster);
+    bench.published(5);
+    bench.applied(5, None);
+    for minutes in [0, 60] {
+        sweep(minutes);
+        assert!(follows(), "it is fed");
+    }
+    drop(hold);
+    sweep(61);
+    // it comes back for a moment, and all is remembered
+    let hold = bench.liveness.open(bench.org, bench.cluster);
+    sweep(75);
+    drop(hold);
+    sweep(76);
+    sweep(90);
+    assert!(follows(), "14 minutes");
+    assert_eq!(bench.applied(5, None), (false, false));
+    sweep(91);
+    assert!(!follows(), "it was revoked, or is fed elsewhere");
+    // nothing is wrong where it comes back
+    let _hold = bench.liveness.open(bench.org, bench.cluster);
+    assert_eq!(bench.applied(5, None), (true, false));
+}
+
 /// A database with an organization and so many clusters, in the order of their ids; each has a status.
 async fn stored(count: u128) -> (Database, Store, OrgId, Vec<ClusterId>) {
     let database = tokio::task::spawn_blocking(Database::create).await.unwrap();
