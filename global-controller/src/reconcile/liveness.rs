@@ -32,6 +32,10 @@ const GATHER: Duration = Duration::from_millis(100);
 /// At most this often it is looked whether an acknowledgement that was not worth a write is one by now.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long it is remembered how a cluster follows that is not fed here, as one that moved to another replica, was removed, or went with
+/// its organization. As long as its channel is kept: without that, its next feed begins with a snapshot anyway.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
 #[derive(Debug, Default)]
 struct State {
     /// Open now.
@@ -48,6 +52,16 @@ struct State {
 }
 
 impl State {
+    /// Forgets how clusters follow that were not fed here for long.
+    fn sweep(&mut self, now: Instant) {
+        let Self { open, follows, .. } = self;
+        follows.retain(|(org, cluster), follow| {
+            let fed = has_feed(open, *org, *cluster);
+            follow.unfed = if fed { None } else { follow.unfed.or(Some(now)) };
+            follow.unfed.is_none_or(|since| now.duration_since(since) < REMEMBERED)
+        });
+    }
+
     /// Clusters fed here that acknowledged more than was noted of them. Another replica may have published a later generation than
     /// this one for the same news, where it read several commits at once: what is stored says then that they are behind.
     fn ahead(&self) -> Vec<Said> {
@@ -59,6 +73,12 @@ impl State {
             .map(|((org, cluster), follow)| Said { org, cluster, generation: follow.acknowledged })
             .collect()
     }
+}
+
+/// Whether one of these is a feed of this cluster.
+fn has_feed(open: &BTreeSet<FeedRow>, org: OrgId, cluster: ClusterId) -> bool {
+    let first = FeedRow { org, cluster, id: Uuid::nil() };
+    open.range(first..).next().is_some_and(|feed| (feed.org, feed.cluster) == (org, cluster))
 }
 
 /// How a cluster follows what is published here.
@@ -74,6 +94,29 @@ struct Follow {
     acknowledged: Generation,
     /// Whether the last answer was a refusal.
     refused: bool,
+    /// When it was first seen to have no feed here; none while it has one.
+    unfed: Option<Instant>,
+}
+
+/// What writes statuses of clusters in one transaction, in as many passes, each of which goes by the clusters' ids.
+struct Writes<'a> {
+    /// Of clusters that silent replicas fed.
+    orphans: &'a BTreeSet<(OrgId, ClusterId)>,
+    closed: &'a BTreeMap<FeedRow, DateTime<Utc>>,
+    progress: &'a BTreeMap<(OrgId, ClusterId), Progress>,
+}
+
+impl Writes<'_> {
+    /// Whose statuses to lock at once before the first pass, so that two replicas cannot wait for each other; none where there is
+    /// one pass at most, which has its order anyway.
+    fn lock_first(&self) -> Option<BTreeSet<(OrgId, ClusterId)>> {
+        let passes = [!self.orphans.is_empty(), !self.closed.is_empty(), !self.progress.is_empty()];
+        if passes.into_iter().filter(|pass| *pass).count() < 2 {
+            return None;
+        }
+        let closed = self.closed.keys().map(|feed| (feed.org, feed.cluster));
+        Some(self.orphans.iter().copied().chain(closed).chain(self.progress.keys().copied()).collect())
+    }
 }
 
 /// What is known of the clusters that are fed here.
@@ -113,8 +156,7 @@ impl Liveness {
 
     /// Whether a feed of this cluster is open here.
     pub(crate) fn is_fed(&self, org: OrgId, cluster: ClusterId) -> bool {
-        let first = FeedRow { org, cluster, id: Uuid::nil() };
-        self.lock().open.range(first..).next().is_some_and(|feed| (feed.org, feed.cluster) == (org, cluster))
+        has_feed(&self.lock().open, org, cluster)
     }
 
     /// A generation with something new for this cluster was published here.
@@ -229,6 +271,9 @@ impl Liveness {
             if look {
                 state.looked = Some(Instant::now());
             }
+            if due {
+                state.sweep(Instant::now());
+            }
             (
                 std::mem::take(&mut state.opened),
                 std::mem::take(&mut state.closed),
@@ -248,8 +293,14 @@ impl Liveness {
                 // we were forgotten, and our feeds with us
                 opened.extend(self.lock().open.iter().copied());
             }
-            if due {
-                tx.forget_replicas(now - SILENT).await?;
+            let silent = if due { tx.lock_silent(now - SILENT).await? } else { Vec::new() };
+            let orphans = if silent.is_empty() { BTreeSet::new() } else { tx.fed_by(&silent).await? };
+            let writes = Writes { orphans: &orphans, closed: &closed, progress: &progress };
+            if let Some(rows) = writes.lock_first() {
+                tx.lock_statuses(&rows).await?;
+            }
+            if !silent.is_empty() {
+                tx.forget_replicas(&silent).await?;
             }
             for feed in opened.iter().filter(|feed| !closed.contains_key(feed)) {
                 tx.open_feed(*feed, self.replica, now).await?;
@@ -257,7 +308,7 @@ impl Liveness {
             for (feed, at) in &closed {
                 tx.close_feed(*feed, *at).await?;
             }
-            // In one order either way, so that two replicas do not wait for each other. A refusal is seldom.
+            // a refusal is seldom
             if progress.values().any(Progress::refuses) {
                 for ((org, cluster), progress) in &progress {
                     tx.set_progress(*org, *cluster, progress).await?;

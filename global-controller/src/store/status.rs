@@ -210,6 +210,26 @@ impl Tx {
         Ok(())
     }
 
+    /// Locks the statuses of these clusters, made where there are none, in the order of their ids: for a transaction that then writes them
+    /// in several passes. Two of those that took their rows pass by pass would wait for each other.
+    pub(crate) async fn lock_statuses(&mut self, of: &BTreeSet<(OrgId, ClusterId)>) -> Result<(), Error> {
+        let (orgs, clusters): (Vec<Uuid>, Vec<Uuid>) =
+            of.iter().map(|(org, cluster)| (org.as_uuid(), cluster.as_uuid())).unzip();
+        // a row that is there is locked, and not written
+        sqlx::query!(
+            "INSERT INTO cluster_status AS s (org_id, cluster_id)
+             SELECT c.org_id, c.id FROM unnest($1::uuid[], $2::uuid[]) AS l(org_id, id)
+             JOIN clusters c ON c.org_id = l.org_id AND c.id = l.id
+             ORDER BY c.org_id, c.id
+             ON CONFLICT (org_id, cluster_id) DO UPDATE SET refused = s.refused WHERE false",
+            &orgs,
+            &clusters
+        )
+        .execute(self.conn())
+        .await?;
+        Ok(())
+    }
+
     /// Stores how far a cluster follows. Generations only rise, whichever replica writes last.
     pub(crate) async fn set_progress(
         &mut self,

@@ -5,7 +5,7 @@ use crate::store::{inventory::InventorySize, organization::OrganizationRow, stat
 use chrono::DateTime;
 use std::{fs, path::Path, str::FromStr as _};
 use tombolo_model::{
-    Generation,
+    Generation, GlobalName,
     id::{ClusterId, OrgId},
     inventory::{NamespaceRecord, PodRecord, ServiceKey},
     mcs::{ExportRecord, Traits},
@@ -261,4 +261,45 @@ async fn who_said_so_much_has_caught_up() {
     assert_eq!(tx.catch_up(&said, now).await.unwrap(), []);
     tx.commit().await.unwrap();
     assert_eq!(database.sql(written), before, "no row is written anew");
+}
+
+#[tokio::test]
+async fn an_address_that_a_name_has_already_is_no_news() {
+    let database = database().await;
+    let store = open(&database).await;
+    let org = organization("acme");
+    let mut tx = store.begin().await.unwrap();
+    tx.insert_organization(&org).await.unwrap();
+    tx.commit().await.unwrap();
+    let [cart, users] = ["cart.example.com", "users.example.com"].map(build::name::<GlobalName>);
+    // what is given and what is released, and what comes of it: how many names, and of which the change tells
+    let steps: [(&[&GlobalName], &[&GlobalName], (u64, u64), &[&GlobalName]); 6] = [
+        (&[&cart], &[], (1, 0), &[&cart]),
+        // another replica, a moment later
+        (&[&cart], &[], (0, 0), &[]),
+        (&[&cart, &users], &[], (1, 0), &[&users]),
+        (&[], &[&cart], (0, 1), &[&cart]),
+        (&[], &[&cart], (0, 0), &[]),
+        (&[&cart, &users], &[], (1, 0), &[&cart]),
+    ];
+    let set = |names: &[&GlobalName]| names.iter().map(|name| (*name).clone()).collect();
+    for (step, (needed, gone, counts, told)) in steps.into_iter().enumerate() {
+        let mut tx = store.begin().await.unwrap();
+        let before = tx.lock_org(org.id).await.unwrap().unwrap();
+        let given = tx.allocate_vips(org.id, &set(needed), 9, org.created_at).await.unwrap().given;
+        let released = tx.release_vips(org.id, &set(gone), org.created_at).await.unwrap();
+        assert_eq!((given, released), counts, "step {step}");
+        let taken = tx.commit().await.unwrap();
+        let Some(after) = taken.get(&org.id) else {
+            assert!(told.is_empty(), "step {step}");
+            continue;
+        };
+        let changes = store.begin().await.unwrap().changes_between(org.id, before, *after).await.unwrap();
+        let told: Vec<_> = told.iter().map(|name| Change::Vip((*name).clone())).collect();
+        assert_eq!(changes, Some(told), "step {step}");
+    }
+    assert_eq!(
+        database.sql("select string_agg(index || ' ' || name, ', ' order by index) from virtual_ips"),
+        "1 cart.example.com, 2 users.example.com"
+    );
 }

@@ -25,15 +25,25 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Allocated, Error> {
         let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let had: BTreeSet<String> = sqlx::query_scalar!(
-            "UPDATE virtual_ips SET released_at = NULL WHERE org_id = $1 AND name = ANY($2) RETURNING name",
+        // what another replica gave a moment ago, or gave back, is no news, and makes no generation
+        let rows = sqlx::query!(
+            r#"SELECT name, released_at IS NOT NULL AS "released!" FROM virtual_ips WHERE org_id = $1 AND name = ANY($2)"#,
             org.as_uuid(),
             &texts
         )
         .fetch_all(self.conn())
-        .await?
-        .into_iter()
-        .collect();
+        .await?;
+        let back: Vec<String> = rows.iter().filter(|row| row.released).map(|row| row.name.clone()).collect();
+        let had: BTreeSet<String> = rows.into_iter().map(|row| row.name).collect();
+        if !back.is_empty() {
+            sqlx::query!(
+                "UPDATE virtual_ips SET released_at = NULL WHERE org_id = $1 AND name = ANY($2)",
+                org.as_uuid(),
+                &back
+            )
+            .execute(self.conn())
+            .await?;
+        }
         let next =
             sqlx::query_scalar!("SELECT next_vip_index FROM organizations WHERE id = $1", org.as_uuid())
                 .fetch_one(self.conn())
@@ -62,13 +72,10 @@ impl Tx {
             .execute(self.conn())
             .await?;
         }
-        for name in names.iter().filter(|name| had.contains(name.as_str())) {
+        for name in back.iter().chain(&new).filter_map(|name| names.get(name.as_str())) {
             self.changed(org, Change::Vip(name.clone()));
         }
-        for name in wanted.iter().take(fits) {
-            self.changed(org, Change::Vip((*name).clone()));
-        }
-        Ok(Allocated { given: (fits + had.len()) as u64, exhausted: (wanted.len() - fits) as u64 })
+        Ok(Allocated { given: (fits + back.len()) as u64, exhausted: (wanted.len() - fits) as u64 })
     }
 
     /// Marks the indexes of these names as tombstones: kept for the name, should it come back.
@@ -79,19 +86,19 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<u64, Error> {
         let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let done = sqlx::query!(
+        let released = sqlx::query_scalar!(
             "UPDATE virtual_ips SET released_at = $3
-             WHERE org_id = $1 AND released_at IS NULL AND name = ANY($2)",
+             WHERE org_id = $1 AND released_at IS NULL AND name = ANY($2) RETURNING name",
             org.as_uuid(),
             &texts,
             now
         )
-        .execute(self.conn())
+        .fetch_all(self.conn())
         .await?;
-        for name in names {
+        for name in released.iter().filter_map(|name| names.get(name.as_str())) {
             self.changed(org, Change::Vip(name.clone()));
         }
-        Ok(done.rows_affected())
+        Ok(released.len() as u64)
     }
 
     /// The index of every name that is in use, or of the given ones of them.
