@@ -189,7 +189,7 @@ mod tests {
     fn inventory(services: &[(&str, u32)]) -> Arc<Inventory> {
         let record = |ready| ServiceRecord {
             created_s: 0,
-            ports: vec![],
+            ports: Default::default(),
             headless: false,
             ready,
             total: 2,

@@ -44,6 +44,8 @@ const MANAGER: &str = "tombolo-agent";
 const TOGETHER: usize = 8;
 /// How much longer than a plan took nothing more is planned: all names are looked at for each, and changes come in thousands.
 const REST: u32 = 4;
+/// At least so long before the rest of a long plan.
+const LEAST: Duration = Duration::from_millis(100);
 /// But no longer than this.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
@@ -155,7 +157,7 @@ impl Exposing {
                 }
                 self.publish(plan.exposed);
                 rest = (began.elapsed() * REST).min(LONGEST);
-                let mut problems = plan.problems;
+                let (mut problems, more) = (plan.problems, plan.more);
                 let results: Vec<Done> = stream::iter(plan.actions)
                     .map(|action| self.act(action))
                     .buffer_unordered(TOGETHER)
@@ -180,6 +182,11 @@ impl Exposing {
                     *old = problems;
                     differs
                 });
+                if more && failed_until.is_none() {
+                    // What was made is told by the watch, and not made again.
+                    rest = rest.max(LEAST);
+                    continue;
+                }
             }
             let mut seen = snapshot;
             // no plan has to do with readiness

@@ -23,6 +23,8 @@ use tombolo_wire::message::Problem;
 /// cluster has two names, and one more for each other cluster that has it, so the first may not do: the second come after
 /// those, below what gateways and sidecars listen at themselves.
 const NUMBERS: [RangeInclusive<u16>; 2] = [16_384..=32_767, 1_024..=14_999];
+/// What is written for one plan: an object is kilobytes, and there may be tens of thousands to make.
+const AT_ONCE: usize = 500;
 /// How many these are.
 pub(super) const MOST: usize = 16_384 + 13_976;
 
@@ -61,6 +63,10 @@ pub(super) struct Plan {
     /// The names, and what they resolve to.
     pub(super) exposed: Exposed,
     pub(super) problems: Vec<Problem>,
+    /// The objects of the names whose Services are not as they should be yet.
+    pending: BTreeSet<String>,
+    /// Whether there is more to do: when this is done, it is planned again.
+    pub(super) more: bool,
 }
 
 /// The names whose Services another replica had to make without external IPs.
@@ -70,16 +76,18 @@ pub(super) fn refused_elsewhere(found: Found<'_>) -> Refused {
 }
 
 impl Plan {
+    fn add(&mut self, action: impl FnOnce() -> Action) {
+        match self.actions.len() < AT_ONCE {
+            true => self.actions.push(action()),
+            false => self.more = true,
+        }
+    }
+
     /// Does nothing, for another replica does it: a name whose Service is not as it should be yet stays as it was.
     pub(super) fn leave_to_others(&mut self, before: &Exposed) {
-        let pending: BTreeSet<String> = self
-            .actions
-            .drain(..)
-            .filter_map(|action| match action {
-                Action::WriteService(service, _) => service.metadata.name,
-                _ => None,
-            })
-            .collect();
+        let pending = std::mem::take(&mut self.pending);
+        self.actions.clear();
+        self.more = false;
         for (name, exposure) in &mut self.exposed {
             match before.get(name) {
                 _ if !pending.contains(&objects::object_name(name)) => {}
@@ -144,7 +152,7 @@ pub(super) fn plan(
                     let Some(uid) = &found.uid else { continue };
                     objects::own(&mut slice, &object, &uid.to_string());
                     if seen != Some(SeenSlice::of(&slice)) {
-                        plan.actions.push(Action::ApplySlice(Box::new(slice)));
+                        plan.add(|| Action::ApplySlice(Box::new(slice)));
                     }
                 }
             }
@@ -155,7 +163,10 @@ pub(super) fn plan(
             Some(Difference::Lacks) => Some(Write::Apply),
             None => Some(Write::Make(behind)),
         };
-        plan.actions.extend(how.map(|how| Action::WriteService(Box::new(service), how)));
+        if let Some(how) = how {
+            plan.pending.insert(object.clone());
+            plan.add(|| Action::WriteService(Box::new(service), how));
+        }
         // The gateways take connections at the numbers before anybody is sent there.
         let mut addresses = addresses(*vip, there, refused);
         // Nobody takes connections in a family that no gateway has.

@@ -26,11 +26,12 @@ use guard::Refused;
 use names::Names;
 use std::{
     borrow::Cow,
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::SocketAddr,
     sync::Arc,
 };
-use tombolo_model::{AccountName, DnsLabel, Locality, NamespaceName, intent::Labels, inventory::ServiceKey};
+use tombolo_model::{AccountName, DnsLabel, Held, Locality, NamespaceName, intent::Labels, inventory::ServiceKey};
 use tombolo_wire::message::Problem;
 use within::Within;
 
@@ -60,6 +61,18 @@ pub struct Index {
     refused: BTreeMap<ServiceKey, Vec<Refused>>,
     /// Services that depend on more pods than those that their slices name.
     loose: BTreeSet<ServiceKey>,
+    /// What of a view nothing changed since the last one.
+    rarely: OnceCell<Rarely>,
+}
+
+/// What of a view seldom changes: nothing of it follows from where endpoints are, and whether they are ready.
+#[derive(Debug)]
+struct Rarely {
+    namespaces: Held<BTreeMap<NamespaceName, Labels>>,
+    workloads: Held<Workloads>,
+    spaces: Held<BTreeSet<NamespaceName>>,
+    exports: Held<BTreeMap<ServiceKey, ExportObject>>,
+    external: Held<BTreeSet<ServiceKey>>,
 }
 
 impl Index {
@@ -85,6 +98,7 @@ impl Index {
     /// An object came or changed. Whether anything is different now.
     pub fn apply(&mut self, object: Object) -> bool {
         let key = object.key();
+        self.may_change(key.kind);
         match object {
             Object::Namespace(new) => replace(&mut self.namespaces, new.name.clone(), new),
             Object::Account(new) => replace(&mut self.accounts, key, new),
@@ -107,6 +121,7 @@ impl Index {
 
     /// An object is gone. Whether anything is different now.
     pub fn delete(&mut self, key: &ObjectKey) -> bool {
+        self.may_change(key.kind);
         match key.kind {
             ObjectKind::Namespace => self.namespaces.remove(&key.namespace).is_some(),
             ObjectKind::ServiceAccount => self.accounts.remove(key).is_some(),
@@ -159,10 +174,20 @@ impl Index {
     }
 
     /// Whether ServiceImports can be made in the cluster. Returns whether anything is different now.
-    pub const fn set_mcs(&mut self, there: bool) -> bool {
+    pub fn set_mcs(&mut self, there: bool) -> bool {
         let differs = self.mcs != there;
         self.mcs = there;
+        if differs {
+            self.rarely.take();
+        }
         differs
+    }
+
+    /// An object of this kind is another one, or gone.
+    fn may_change(&mut self, kind: ObjectKind) {
+        if !matches!(kind, ObjectKind::EndpointSlice | ObjectKind::Pod | ObjectKind::Node) {
+            self.rarely.take();
+        }
     }
 
     /// A pod is another one now.
@@ -185,6 +210,22 @@ impl Index {
     /// All that runs in the cluster now.
     #[must_use]
     pub fn view(&self) -> View {
+        let Rarely { namespaces, workloads, spaces, exports, external } =
+            self.rarely.get_or_init(|| self.rarely());
+        View {
+            namespaces: namespaces.clone(),
+            services: self.joined.clone(),
+            workloads: workloads.clone(),
+            spaces: spaces.clone(),
+            exports: exports.clone(),
+            external: external.clone(),
+            families: self.families(),
+            pods: Arc::clone(&self.pods),
+            capture: Arc::default(),
+        }
+    }
+
+    fn rarely(&self) -> Rarely {
         let implied = self.joined.keys().map(|key| &key.namespace);
         let implied = implied.chain(self.accounts.keys().map(|key| &key.namespace));
         let mut namespaces: BTreeMap<NamespaceName, Labels> =
@@ -206,16 +247,12 @@ impl Index {
         }
         let spaces = self.namespaces.values().filter(|space| self.mcs && !space.ending);
         let external = self.services.values().filter(|service| service.external);
-        View {
-            namespaces,
-            services: self.joined.clone(),
-            workloads,
-            spaces: spaces.map(|space| space.name.clone()).collect(),
-            exports: self.exports.clone(),
-            external: external.map(|service| service.key.clone()).collect(),
-            families: self.families(),
-            pods: Arc::clone(&self.pods),
-            capture: Arc::default(),
+        Rarely {
+            namespaces: namespaces.into(),
+            workloads: workloads.into(),
+            spaces: spaces.map(|space| space.name.clone()).collect::<BTreeSet<_>>().into(),
+            exports: self.exports.clone().into(),
+            external: external.map(|service| service.key.clone()).collect::<BTreeSet<_>>().into(),
         }
     }
 
@@ -307,7 +344,11 @@ impl Index {
         let Some(service) = self.services.get(key).filter(|service| !service.external) else {
             self.refused.remove(key);
             self.loose.remove(key);
-            return self.joined.remove(key).is_some();
+            let was = self.joined.remove(key).is_some();
+            if was {
+                self.rarely.take();
+            }
+            return was;
         };
         let names = self.slices_of.get(key).map_or(&[][..], Names::as_slice);
         let slices: Vec<&SliceObject> = names
@@ -335,8 +376,12 @@ impl Index {
             true => self.loose.insert(key.clone()),
             false => self.loose.remove(key),
         };
-        if self.joined.get(key).is_some_and(|old| **old == new) {
+        let old = self.joined.get(key);
+        if old.is_some_and(|old| **old == new) {
             return false;
+        }
+        if old.is_none_or(|old| old.accounts != new.accounts) {
+            self.rarely.take();
         }
         self.joined.insert(key.clone(), Arc::new(new));
         true

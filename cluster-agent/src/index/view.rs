@@ -1,14 +1,17 @@
 //! All that runs in the cluster at one time.
 
 use super::{LocalService, Pods, Probe};
-use crate::{capture::Chosen, source::ExportObject};
+use crate::{
+    capture::Chosen,
+    source::{Check, ExportObject},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 use tombolo_model::{
-    AccountName, NamespaceName,
+    AccountName, Held, NamespaceName,
     install::Namespaces,
     intent::Labels,
     inventory::ServiceKey,
@@ -19,21 +22,21 @@ use tombolo_model::{
 /// Who a workload of this cluster is, and how its processes are known.
 pub type Workloads = BTreeMap<(NamespaceName, AccountName), BTreeSet<WorkloadSelector>>;
 
-/// All that runs in this cluster at one time.
+/// All that runs in this cluster at one time. What a change does not touch is the same value in the views before and after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// The labels of each namespace that is declared or used.
-    pub namespaces: BTreeMap<NamespaceName, Labels>,
+    pub namespaces: Held<BTreeMap<NamespaceName, Labels>>,
     /// Its services.
     pub services: BTreeMap<ServiceKey, Arc<LocalService>>,
     /// Its service accounts, and those that a service names.
-    pub workloads: Workloads,
+    pub workloads: Held<Workloads>,
     /// The namespaces in which ServiceImports can be made; none where the cluster has no Multi-Cluster Services API.
-    pub spaces: BTreeSet<NamespaceName>,
+    pub spaces: Held<BTreeSet<NamespaceName>>,
     /// The services that are exported to the cluster set.
-    pub exports: BTreeMap<ServiceKey, ExportObject>,
+    pub exports: Held<BTreeMap<ServiceKey, ExportObject>>,
     /// Services that stand for nothing in the cluster.
-    pub external: BTreeSet<ServiceKey>,
+    pub external: Held<BTreeSet<ServiceKey>>,
     /// The address families that pods have.
     pub families: Families,
     /// Its pods; from an API server only.
@@ -95,11 +98,18 @@ impl View {
     #[must_use]
     pub fn only(&self, chosen: &Namespaces) -> Self {
         let mut view = self.clone();
-        view.namespaces.retain(|name, _| chosen.chooses(name));
+        let is_out = |name: &NamespaceName| !chosen.chooses(name);
+        if view.namespaces.keys().chain(view.spaces.iter()).any(is_out) {
+            view.namespaces.retain(|name, _| chosen.chooses(name));
+            view.spaces.retain(|namespace| chosen.chooses(namespace));
+        }
+        if view.exports.keys().any(|key| is_out(&key.namespace)) {
+            view.exports.retain(|key, _| chosen.chooses(&key.namespace));
+        }
+        if view.workloads.keys().any(|(namespace, _)| is_out(namespace)) {
+            view.workloads.retain(|(namespace, _), _| chosen.chooses(namespace));
+        }
         view.services.retain(|key, _| chosen.chooses(&key.namespace));
-        view.spaces.retain(|namespace| chosen.chooses(namespace));
-        view.exports.retain(|key, _| chosen.chooses(&key.namespace));
-        view.workloads.retain(|(namespace, _), _| chosen.chooses(namespace));
         view
     }
 
@@ -109,6 +119,7 @@ impl View {
         self.services
             .values()
             .flat_map(|service| &service.ports)
+            .filter(|port| port.check != Check::None)
             .flat_map(|port| {
                 let ready = port.endpoints.iter().filter(|(_, endpoint)| endpoint.ready);
                 ready.filter_map(|(address, _)| Probe::of(address.socket(), &port.check))

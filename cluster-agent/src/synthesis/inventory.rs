@@ -188,7 +188,7 @@ fn service_record(
     };
     ServiceRecord {
         created_s,
-        ports: service.ports.iter().map(|port| port.spec.clone()).collect(),
+        ports: service.ports.iter().map(|port| port.spec.clone()).collect::<Vec<_>>().into(),
         headless: service.headless,
         ready: count(ready.len()),
         total: count(total.len()),

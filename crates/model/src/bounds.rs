@@ -23,8 +23,14 @@ pub const LABELS: usize = 16 << 10;
 impl ServiceRecord {
     /// Leaves out what is too much.
     pub fn fit(&mut self) {
-        self.ports.truncate(PORTS);
-        self.ports.iter_mut().for_each(|port| fit_text(&mut port.app_protocol));
+        let fits = |ports: &[PortSpec]| {
+            ports.len() <= PORTS && !ports.iter().any(|port| is_long(port.app_protocol.as_ref()))
+        };
+        // who writes to it gets a list of his own
+        if !fits(&self.ports) {
+            self.ports.truncate(PORTS);
+            self.ports.iter_mut().for_each(|port| fit_text(&mut port.app_protocol));
+        }
         self.accounts.truncate(ACCOUNTS);
         while self.pods.len() > PODS {
             self.pods.pop_last();
@@ -109,7 +115,8 @@ mod tests {
                     name: None,
                     app_protocol: Some(text.clone()),
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
             headless: true,
             ready: 0,
             total: 0,

@@ -2,9 +2,11 @@
 
 use crate::{
     few::Few,
+    held::Held,
     intent::Labels,
     mcs::ExportRecord,
     name::{AccountName, DnsLabel, NamespaceName},
+    recent,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -83,7 +85,8 @@ pub struct ServiceRecord {
     /// When it was made, seconds since 1970; the older wins a conflict.
     pub created_s: i64,
     /// Its ports.
-    pub ports: Vec<PortSpec>,
+    #[serde(deserialize_with = "recent::ports")]
+    pub ports: Held<Vec<PortSpec>>,
     /// Whether it has no cluster address (`clusterIP: None`), so that its pods have names of their own.
     #[serde(default)]
     pub headless: bool,

@@ -56,7 +56,7 @@ impl Service {
     pub fn new(ports: &[u16]) -> Self {
         Self(ServiceRecord {
             created_s: 1_700_000_000,
-            ports: ports.iter().copied().map(tcp).collect(),
+            ports: ports.iter().copied().map(tcp).collect::<Vec<_>>().into(),
             headless: false,
             ready: 1,
             total: 1,

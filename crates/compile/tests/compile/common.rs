@@ -84,7 +84,7 @@ pub(crate) fn port(number: u16) -> PortSpec {
 pub(crate) fn service(created_s: i64, ports: Vec<PortSpec>) -> ServiceRecord {
     ServiceRecord {
         created_s,
-        ports,
+        ports: ports.into(),
         headless: false,
         ready: 1,
         total: 1,
