@@ -31,7 +31,9 @@ use std::{
     net::SocketAddr,
     sync::Arc,
 };
-use tombolo_model::{AccountName, DnsLabel, Held, Locality, NamespaceName, intent::Labels, inventory::ServiceKey};
+use tombolo_model::{
+    AccountName, DnsLabel, Held, Locality, NamespaceName, intent::Labels, inventory::ServiceKey,
+};
 use tombolo_wire::message::Problem;
 use within::Within;
 

@@ -215,7 +215,6 @@ impl Cluster {
     }
 
     /// Builds images where they are out of date and imports them on every node of this cluster.
-    #[expect(dead_code, reason = "for tests that build images of their own")]
     pub(crate) async fn load(&self, images: &[&str]) -> Result<(), String> {
         self.ours()?;
         script("images", images).await?;

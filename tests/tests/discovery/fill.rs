@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -48,6 +48,14 @@ where
 {
     let object: K = serde_json::from_value(object).expect("an object");
     api.create(&PostParams::default(), &object).await.expect("made");
+}
+
+/// How many Services the agent has made.
+pub(crate) async fn exposed(client: &Client) -> usize {
+    let api: Api<Service> = Api::namespaced(client.clone(), "tombolo-system");
+    let page = api.list_metadata(&ListParams::default().limit(1)).await.expect("a list");
+    let more = page.metadata.remaining_item_count.unwrap_or_default();
+    page.items.len() + usize::try_from(more).expect("a number of objects")
 }
 
 /// The agent may everything: its rights are another test's.

@@ -86,6 +86,13 @@ async fn main() {
         began.elapsed().as_secs_f64(),
         Taken::by(agent.program.pid())
     );
+    // Each has two names, and each name a Service: not before then has the agent nothing more to do.
+    until("all names have a Service", KNOWN, || fill::exposed(&client), |made| *made == 2 * services()).await;
+    println!(
+        "all names have a Service {:.0} s after the first was made: {}",
+        began.elapsed().as_secs_f64(),
+        Taken::by(agent.program.pid())
+    );
 
     meanwhile(&agent, "nothing happens", nothing()).await;
     drop(agent);

@@ -71,6 +71,7 @@ async fn a_metrics_server_measures_egress_gateways() {
     install(&pair.world, one, &["--egress-replicas", "1"]).await;
     until("one egress gateway", SOON, || counts(one), |counts| *counts == (1, 1)).await;
 
+    one.load(&["metrics-server"]).await.expect("its image, which takes minutes where it is not built yet");
     one.apply(&metrics_server()).await.expect("a metrics server");
     let wait = ["wait", "--for=condition=Available", "apiservice/v1beta1.metrics.k8s.io", "--timeout=180s"];
     one.kubectl(&wait).await.expect("it answers");
