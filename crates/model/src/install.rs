@@ -33,6 +33,16 @@ impl InstallOrder {
             Self::Removed { revision } => *revision,
         }
     }
+
+    /// Where egress gateways dial no other cluster's gateway, as far as the order says.
+    #[must_use]
+    pub fn never_dial(&self) -> &BTreeSet<IpNet> {
+        static NONE: BTreeSet<IpNet> = BTreeSet::new();
+        match self {
+            Self::Installed(spec) => &spec.gateways.egress.never_dial,
+            Self::Removed { .. } => &NONE,
+        }
+    }
 }
 
 /// An order that is only tried: the agent says once what it would write. It stands beside the order in force, which it leaves
@@ -294,6 +304,23 @@ pub struct InstallStatus {
     /// In their order.
     #[serde(default)]
     pub steps: Vec<InstallStep>,
+    /// How many ranges of the order egress gateways never dial, as the agent was told of them. None from an agent that knows of no such,
+    /// and where a controller that knows of none handed the order on.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub never_dial: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+impl InstallStatus {
+    /// How this order goes.
+    #[must_use]
+    pub fn of(order: &InstallOrder, steps: Vec<InstallStep>) -> Self {
+        Self { revision: order.revision(), steps, never_dial: order.never_dial().len() }
+    }
 }
 
 /// A step of an installation.
@@ -368,6 +395,28 @@ mod tests {
         let text = serde_json::to_string(&egress).unwrap();
         assert_eq!(serde_json::from_str::<Egress>(&text).unwrap(), egress);
         assert_eq!(serde_json::from_str::<Replicas>(&text).unwrap(), egress.replicas, "to those of before");
+    }
+
+    #[test]
+    fn an_agent_says_of_how_many_ranges_it_was_told() {
+        let mut spec: InstallSpec =
+            serde_json::from_str(r#"{"revision":7,"version":"1.2.3","registry":"r.example.com/t"}"#).unwrap();
+        let said = |spec: &InstallSpec| {
+            let status = InstallStatus::of(&InstallOrder::Installed(spec.clone()), Vec::new());
+            let text = serde_json::to_string(&status).unwrap();
+            assert_eq!(serde_json::from_str::<InstallStatus>(&text).unwrap(), status);
+            text
+        };
+        let before = r#"{"revision":7,"steps":[]}"#;
+        assert_eq!(said(&spec), before);
+        spec.gateways.egress.never_dial =
+            ["fd00:1::/64", "10.244.0.0/16"].map(|net| net.parse().unwrap()).into();
+        assert_eq!(said(&spec), r#"{"revision":7,"steps":[],"never_dial":2}"#);
+        assert_eq!(
+            serde_json::from_str::<InstallStatus>(before).unwrap().never_dial,
+            0,
+            "of those of before"
+        );
     }
 
     #[test]
