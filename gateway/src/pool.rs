@@ -15,7 +15,7 @@ use crate::{
     health::newcomers::Pace,
     reach::Reach,
     reason::Reason,
-    tunnel::{ALPN, Dialer, Tunnel, Watch},
+    tunnel::{ALPN, Dialer, Tunnel, Wanted, Watch},
 };
 use slot::{Slot, Spread};
 use std::{
@@ -210,7 +210,8 @@ impl Pool {
     async fn dial(&self, key: &Key, slot: &Slot) -> Result<Arc<Tunnel>, Refusal> {
         let not_after = slot.credentials.not_after();
         let (reach, watch) = (self.reach(key), Dialer::watch(key.role));
-        let tunnel = self.dialer.dial(&key.address, reach, slot.config.clone(), not_after, watch).await?;
+        let (address, config) = (key.address.clone(), slot.config.clone());
+        let tunnel = self.dialer.dial(Wanted { address, reach, config, not_after, watch }).await?;
         slot.add(tunnel.clone());
         Ok(tunnel)
     }

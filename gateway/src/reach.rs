@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 use tokio::net::{TcpStream, lookup_host};
-use tombolo_model::{ClusterName, Special};
+use tombolo_model::{ClusterName, Special, leads_to};
 
 /// Addresses of one peer that are used; more of them are passed over.
 pub const PEER_ADDRESSES: usize = 32;
@@ -50,13 +50,15 @@ impl fmt::Display for Forbidden {
     }
 }
 
-/// Whether an address is in a range, which may be one of IPv4 addresses that are written as IPv6 (RFC 4291, 2.5.5.2).
+/// Whether an address, or that which it leads to, is in a range, which may be one of IPv4 addresses that are written as IPv6 (RFC 4291, 2.5.5.2).
 fn is_in(range: &IpNet, address: IpAddr) -> bool {
-    let mapped = match address {
-        IpAddr::V4(v4) if range.prefix_len() >= 96 => IpAddr::V6(v4.to_ipv6_mapped()),
-        address => address,
-    };
-    range.contains(&address) || range.contains(&mapped)
+    [address, leads_to(address)].into_iter().any(|address| {
+        let mapped = match address {
+            IpAddr::V4(v4) if range.prefix_len() >= 96 => IpAddr::V6(v4.to_ipv6_mapped()),
+            address => address,
+        };
+        range.contains(&address) || range.contains(&mapped)
+    })
 }
 
 /// Why an address is not dialled yet.
@@ -86,15 +88,15 @@ impl Reach {
         };
         let address = address.to_canonical();
         let kind = match Special::of(address) {
-            Some(Special::Loopback) if *loopback => return Ok(()),
+            // not what a translator has as its own
+            Some(Special::Loopback) if *loopback && address.is_loopback() => return Ok(()),
             Some(Special::Unspecified) => "an unspecified",
             Some(Special::Loopback) => "a loopback",
             Some(Special::LinkLocal) => "a link-local",
             Some(Special::Broadcast) => "a broadcast",
             Some(Special::Multicast) => "a multicast",
             Some(Special::Cloud) => "a cloud's own",
-            // reserved for ever, and what names of ours have
-            None if matches!(address, IpAddr::V4(v4) if v4.octets()[0] >= 240) => "a virtual",
+            Some(Special::Reserved) => "a virtual",
             None if never.iter().any(|range| is_in(range, address)) => "this cluster's own",
             None => return Ok(()),
         };
@@ -150,6 +152,10 @@ mod tests {
         assert!(allows("::ffff:10.244.0.0/112", "10.245.0.1"));
         assert!(allows("fd00::/8", "10.244.3.7"));
         assert!(!allows("10.244.0.0/16", "::ffff:10.244.3.7"));
+        assert!(!allows("10.244.0.0/16", "64:ff9b::10.244.3.7"));
+        assert!(!allows("::ffff:10.244.0.0/112", "64:ff9b::10.244.3.7"));
+        assert!(!allows("10.244.0.0/16", "2002:af4:307::1"));
+        assert!(!allows("64:ff9b::/96", "64:ff9b::10.244.3.7"), "all that goes by the translator");
     }
 
     #[test]
@@ -174,6 +180,14 @@ mod tests {
             "240.0.0.1",
             "10.96.0.1",
             "::ffff:10.100.0.1",
+            // through a translator, and a relay
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::10.100.0.1",
+            "64:ff9b::240.0.0.1",
+            "2002:a9fe:a9fe::1",
+            "2002:7f00:1::",
+            "2002:a64:1::1",
         ] {
             for loopback in [false, true] {
                 assert!(peer(loopback).check(never.parse().unwrap()).is_err(), "{never}");
@@ -184,7 +198,8 @@ mod tests {
             assert!(why.to_string().contains("--dial-loopback"), "{why}");
             assert_eq!(peer(true).check(local.parse().unwrap()), Ok(()));
         }
-        for fine in ["10.0.0.1", "192.168.1.1", "203.0.113.7", "fd00::1", "2001:db8::1"] {
+        for fine in ["10.0.0.1", "192.168.1.1", "203.0.113.7", "fd00::1", "2001:db8::1", "64:ff9b::10.0.0.1"]
+        {
             assert_eq!(peer(false).check(fine.parse().unwrap()), Ok(()), "{fine}");
         }
         assert_eq!(Reach::Own.check("127.0.0.1".parse().unwrap()), Ok(()));

@@ -16,8 +16,8 @@ use crate::{
     reason::Reason,
 };
 use bytes::Bytes;
-pub use dialer::Dialer;
 pub(crate) use dialer::server_name;
+pub use dialer::{Dialer, Wanted};
 pub use drive::Watch;
 use h2::{client, server};
 use std::{

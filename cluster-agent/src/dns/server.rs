@@ -30,6 +30,7 @@ use std::{
 use thiserror::Error;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
+use tombolo_model::Special;
 
 /// How a DNS server is set up.
 #[derive(Clone, Debug)]
@@ -304,10 +305,7 @@ fn reached_at(listen: IpAddr) -> Vec<IpAddr> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
     });
-    let public = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-        IpAddr::V6(v6) => listen.is_ipv6() && !v6.is_loopback() && !v6.is_unicast_link_local(),
-    };
+    let public = |ip: &IpAddr| Special::may_be_of_machine(*ip) && (ip.is_ipv4() || listen.is_ipv6());
     addresses.filter(public).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

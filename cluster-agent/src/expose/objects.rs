@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
-use tombolo_model::{GlobalName, NamespaceName, inventory::PortSpec};
+use tombolo_model::{GlobalName, NamespaceName, Special, inventory::PortSpec};
 
 /// The name that a Service stands for.
 const NAME: &str = "tombolo.io/name";
@@ -241,9 +241,5 @@ pub(super) fn service_mended(wanted: &Service, found: &Service) -> Service {
 
 /// Whether an egress gateway's address can be an endpoint; the API server takes no others.
 pub(super) fn is_endpoint(ip: IpAddr) -> bool {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
+    Special::may_be_of_machine(ip)
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
 };
-use tombolo_model::AccountName;
+use tombolo_model::{AccountName, Special};
 
 /// More addresses of one gateway than this are a mistake; each is dialled and probed by every other cluster.
 const MOST: usize = 32;
@@ -31,17 +31,15 @@ pub(super) fn check(advertised: &BTreeSet<String>, loopback: bool) -> Result<(),
 }
 
 fn fault(ip: IpAddr, loopback: bool) -> Option<&'static str> {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    match ip {
-        _ if ip.is_unspecified() => Some("stands for all addresses, and is none to dial"),
-        _ if ip.is_multicast() => Some("is a multicast address"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("is the broadcast address"),
-        _ if link_local => Some("means another machine on each link"),
-        _ if ip.is_loopback() && !loopback => Some("is each machine's own loopback"),
-        _ => None,
+    match Special::of(ip)? {
+        Special::Unspecified => Some("stands for all addresses, and is none to dial"),
+        Special::Multicast => Some("is a multicast address"),
+        Special::Broadcast => Some("is the broadcast address"),
+        Special::LinkLocal => Some("means another machine on each link"),
+        Special::Loopback if loopback && ip.is_loopback() => None,
+        Special::Loopback => Some("is each machine's own loopback"),
+        Special::Cloud => Some("is where a cloud answers its own machines"),
+        Special::Reserved => Some("is of 240.0.0.0/4, which no gateway dials"),
     }
 }
 
@@ -102,6 +100,10 @@ mod tests {
             ("169.254.169.254:80", "each link"),
             ("[::ffff:169.254.1.1]:80", "each link"),
             ("[fe80::1]:1", "each link"),
+            ("168.63.129.16:80", "a cloud"),
+            ("240.0.0.7:1", "240.0.0.0/4"),
+            ("[64:ff9b::169.254.1.1]:80", "each link"),
+            ("[64:ff9b::127.0.0.1]:80", "own loopback"),
             ("127.1:1", "short form"),
             ("2130706433:1", "short form"),
             ("0x7f.0x1:1", "short form"),

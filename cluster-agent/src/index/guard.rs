@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
-use tombolo_model::{AccountName, Special, inventory::ServiceKey};
+use tombolo_model::{AccountName, Special, inventory::ServiceKey, leads_to};
 
 /// Addresses that are said of one slice.
 const SAID: usize = 3;
@@ -116,7 +116,7 @@ impl Guard {
         pods: &Pods,
         api: &BTreeSet<SocketAddr>,
     ) -> Option<Why> {
-        let address = endpoint.address.to_canonical();
+        let address = leads_to(endpoint.address);
         let of_pod = || match &endpoint.pod {
             Some(pod) => {
                 pods.get(&slice.namespace, pod).is_some_and(|pod| pod.addresses.contains(&endpoint.address))
@@ -129,14 +129,15 @@ impl Guard {
             Some(Special::Loopback) => Some(Why::Loopback),
             Some(Special::LinkLocal) => Some(Why::LinkLocal),
             Some(Special::Broadcast | Special::Multicast) => Some(Why::Multicast),
-            Some(Special::Cloud) | None if is_virtual() => Some(Why::Virtual),
+            Some(Special::Cloud | Special::Reserved) | None if is_virtual() => Some(Why::Virtual),
             // networks of pods may have one of these, too
             Some(Special::Cloud) => (!of_pod()).then_some(Why::Cloud),
-            None => None,
+            // some networks give these to machines
+            Some(Special::Reserved) | None => None,
         };
         let is_api_server = |at: &SocketAddr| {
             let ports = slice.ports.as_ref();
-            at.ip().to_canonical() == address
+            leads_to(at.ip()) == address
                 && ports.is_none_or(|ports| ports.iter().any(|port| port.port == at.port()))
         };
         always
@@ -246,6 +247,10 @@ mod tests {
             ("168.63.129.16", "a cloud"),
             ("fd00:ec2::254", "a cloud"),
             ("10.96.0.1", "the API server"),
+            ("64:ff9b::169.254.169.254", "a link-local address"),
+            ("64:ff9b::240.0.0.7", "a virtual address"),
+            ("64:ff9b::10.96.0.1", "the API server"),
+            ("2002:7f00:1::1", "a loopback address"),
         ] {
             let mut index = index(false);
             let other = if never.contains(':') { "2001:db8::7" } else { "192.0.2.7" };

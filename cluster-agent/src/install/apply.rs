@@ -247,7 +247,7 @@ impl Installing {
             let mut new = Installed { trial: None, problems: unread(troubles).collect(), ..old.clone() };
             let revision = order.map(InstallOrder::revision);
             if !old.known || old.status.as_ref().map(|status| status.revision) != revision {
-                new.status = revision.map(|revision| InstallStatus { revision, steps: vec![step()] });
+                new.status = order.map(|order| InstallStatus::of(order, vec![step()]));
             }
             let differs = *old != new;
             *old = new;
@@ -270,7 +270,7 @@ impl Installing {
             message: format!("{why}; it is tried again"),
         }));
         problems.extend(unread(troubles));
-        let status = order.map(|order| InstallStatus { revision: order.revision(), steps: plan.steps });
+        let status = order.map(|order| InstallStatus::of(order, plan.steps));
         self.installed.send_if_modified(|old| {
             // where calls are under way, peers are not told that the way is gone
             let addresses = if plan.ends_calls { old.addresses.clone() } else { plan.addresses };

@@ -73,8 +73,7 @@ impl Task {
                 || "this agent does not read Kubernetes (--kubernetes): it can install nothing".to_owned();
             let failed =
                 || InstallStep { step: "agent".to_owned(), state: StepState::Failed, message: message() };
-            let status = order(&resources)
-                .map(|order| InstallStatus { revision: order.revision(), steps: vec![failed()] });
+            let status = order(&resources).map(|order| InstallStatus::of(order, vec![failed()]));
             let trial = trial(&resources).map(|trial| TrialStatus {
                 number: trial.number,
                 problems: vec![message()],

@@ -31,4 +31,4 @@ pub use identity::{GatewayRole, SpiffeId, SpiffePath, TrustDomain};
 pub use locality::{Locality, Proximity};
 pub use name::{AccountName, ClusterName, DnsLabel, Domain, GlobalName, NameError, NamespaceName, OrgName};
 pub use place::Place;
-pub use special::Special;
+pub use special::{Special, leads_to};

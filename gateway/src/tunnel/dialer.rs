@@ -44,6 +44,21 @@ pub struct Dialer {
     pub budget: Budget,
 }
 
+/// A tunnel that is to be made.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// `host:port`.
+    pub address: Arc<str>,
+    /// Whose word that is.
+    pub reach: Reach,
+    /// Which identity is shown, and which is expected.
+    pub config: Arc<ClientConfig>,
+    /// When the one that is shown ends.
+    pub not_after: Option<SystemTime>,
+    /// How the tunnel is looked after.
+    pub watch: Watch,
+}
+
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialer").finish_non_exhaustive()
@@ -69,19 +84,13 @@ impl Dialer {
         }
     }
 
-    /// Opens a tunnel to `host:port`. The configuration says which identity is shown and which is expected.
+    /// Opens a tunnel.
     ///
     /// # Errors
     /// [`Reason::PeerUnreachable`], [`Reason::WrongIdentity`] or [`Reason::Revoked`], within [`Timing::dial`].
-    pub async fn dial(
-        &self,
-        address: &Arc<str>,
-        reach: Reach,
-        config: Arc<ClientConfig>,
-        not_after: Option<SystemTime>,
-        watch: Watch,
-    ) -> Result<Arc<Tunnel>, Refusal> {
-        match timeout(self.timing.dial, self.try_dial(address, reach, config, not_after, watch)).await {
+    pub async fn dial(&self, wanted: Wanted) -> Result<Arc<Tunnel>, Refusal> {
+        let address = wanted.address.clone();
+        match timeout(self.timing.dial, self.try_dial(wanted)).await {
             Ok(result) => result,
             Err(_) => {
                 let detail = format!("{address}: no handshake within {:?}", self.timing.dial);
@@ -90,26 +99,20 @@ impl Dialer {
         }
     }
 
-    async fn try_dial(
-        &self,
-        address: &Arc<str>,
-        reach: Reach,
-        config: Arc<ClientConfig>,
-        not_after: Option<SystemTime>,
-        watch: Watch,
-    ) -> Result<Arc<Tunnel>, Refusal> {
+    async fn try_dial(&self, wanted: Wanted) -> Result<Arc<Tunnel>, Refusal> {
+        let Wanted { address, reach, config, not_after, watch } = wanted;
         let unreachable =
             |error: &dyn fmt::Display| Refusal::new(Reason::PeerUnreachable, format!("{address}: {error}"));
-        let tcp = reach.connect(address).await.map_err(|error| unreachable(&error))?;
+        let tcp = reach.connect(&address).await.map_err(|error| unreachable(&error))?;
         socket::prepare(&tcp);
         let backlog = socket::Backlog::of(&tcp);
         let heard = LastHeard::now();
-        let name = server_name(address);
+        let name = server_name(&address);
         // Below TLS, which has a buffer of its own: what the kernel takes is what counts.
         let io = Listening::new(tcp, Arc::clone(&heard));
         let (tls, peer) = tombolo_mtls::connect(io, config, name)
             .await
-            .map_err(|error| Refusal::handshake(&error, address))?;
+            .map_err(|error| Refusal::handshake(&error, &address))?;
         let agreed = Tls::of(tls.get_ref().1);
         let replica = key_of(tls.get_ref().1.peer_certificates());
         let (wire, cork) = Wire::over(tls);
@@ -129,10 +132,9 @@ impl Dialer {
         task::spawn_bare(drive((connection, cork), state.clone(), ticket, looks, windows, up));
         match confirmed.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(refused_late(address, error)),
+            Ok(Err(error)) => return Err(refused_late(&address, error)),
             Err(_) => return Err(unreachable(&"the connection ended at once")),
         }
-        let address = address.clone();
         let queue = self.limits.send_buffer;
         Ok(Arc::new(Tunnel { send, state, peer, not_after, tls: agreed, address, replica, queue }))
     }

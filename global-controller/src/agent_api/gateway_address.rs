@@ -1,11 +1,8 @@
 //! Addresses at which a cluster says that its ingress gateways are. Gateways of other clusters dial them, so an address
 //! that leads a dialler to itself, to its neighbours or to many is left out.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-};
-use tombolo_model::AccountName;
+use std::{collections::BTreeSet, net::SocketAddr};
+use tombolo_model::{AccountName, Special};
 use tombolo_wire::message::Problem;
 
 /// How many a cluster may have.
@@ -61,13 +58,18 @@ fn wrong(text: &str, allow_loopback: bool) -> Option<(&'static str, &'static str
          machine, start the controller with --allow-loopback-gateways",
     );
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return match kind(address.ip()) {
+        return match Special::of(address.ip()) {
             _ if address.port() == 0 => Some(form),
-            Some(Special::Loopback) => Some(loopback).filter(|_| !allow_loopback),
+            Some(Special::Loopback) if address.ip().to_canonical().is_loopback() => {
+                Some(loopback).filter(|_| !allow_loopback)
+            }
+            Some(Special::Loopback) => Some(("leads to a translator's own machine", ROUTED)),
             Some(Special::Unspecified) => Some(("is the unspecified address", ROUTED)),
             Some(Special::Multicast) => Some(("is a multicast address", ROUTED)),
             Some(Special::Broadcast) => Some(("is the broadcast address", ROUTED)),
             Some(Special::LinkLocal) => Some(("is a link-local address", ROUTED)),
+            Some(Special::Cloud) => Some(("is where a cloud answers its own machines", ROUTED)),
+            Some(Special::Reserved) => Some(("is of 240.0.0.0/4, which no gateway dials", ROUTED)),
             None => None,
         };
     }
@@ -86,27 +88,6 @@ fn wrong(text: &str, allow_loopback: bool) -> Option<(&'static str, &'static str
         ));
     }
     Some(loopback).filter(|_| last == "localhost" && !allow_loopback)
-}
-
-enum Special {
-    Unspecified,
-    Loopback,
-    Multicast,
-    Broadcast,
-    LinkLocal,
-}
-
-fn kind(address: IpAddr) -> Option<Special> {
-    match address.to_canonical() {
-        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some(Special::Unspecified),
-        ip if ip.is_unspecified() => Some(Special::Unspecified),
-        ip if ip.is_loopback() => Some(Special::Loopback),
-        ip if ip.is_multicast() => Some(Special::Multicast),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some(Special::Broadcast),
-        IpAddr::V4(v4) if v4.is_link_local() => Some(Special::LinkLocal),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(Special::LinkLocal),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -145,6 +126,12 @@ mod tests {
             ("169.254.169.254:80", "link-local"),
             ("[fe80::1]:1", "link-local"),
             ("[::ffff:169.254.169.254]:80", "link-local"),
+            ("168.63.129.16:80", "a cloud"),
+            ("[fd00:ec2::254]:80", "a cloud"),
+            ("240.0.0.7:1", "240.0.0.0/4"),
+            ("[64:ff9b::169.254.169.254]:80", "link-local"),
+            ("[64:ff9b::127.0.0.1]:80", "translator"),
+            ("[2002:7f00:1::1]:80", "translator"),
             ("127.1:1", "resolvers"),
             ("0x7f.1:1", "resolvers"),
             ("2130706433:1", "resolvers"),

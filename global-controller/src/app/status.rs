@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tombolo_model::{
     Generation,
-    install::{InstallStatus, InstallStep, StepState},
+    install::{InstallOrder, InstallStatus, InstallStep, StepState},
 };
 use utoipa::ToSchema;
 
@@ -137,6 +137,21 @@ fn conflicts(deps: &Deps, scope: &Scope, cluster: &str) -> Vec<LeftOut> {
     told.take(MOST_CONFLICTS).collect()
 }
 
+/// What is wrong where an order has ranges that egress gateways never dial, and the agent that does as it says was not told of them all: it, or
+/// the replica of the controller that told it, is of before such ranges. Nothing else would say that they are dialled. Pure.
+fn ranges_unknown(cluster: &str, order: &InstallOrder, said: &InstallStatus) -> Option<LeftOut> {
+    let (ordered, known) = (order.never_dial().len(), said.never_dial);
+    // of an older order it says nothing yet of this one
+    if said.revision != order.revision() || known >= ordered {
+        return None;
+    }
+    let message = format!(
+        "of the {ordered} ranges that the order has them never dial, its agent was told {known}: its egress gateways dial in the others. The agent, \
+         or a replica of the controller, is older than these ranges: upgrade every replica, then the agent (tombolo cluster upgrade {cluster})"
+    );
+    Some(LeftOut { subject: "egress gateways".to_owned(), message })
+}
+
 /// How a cluster is.
 ///
 /// # Errors
@@ -168,6 +183,13 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
         State::Connected => Some(now),
         _ => report.last_seen_at.max(report.reported_at),
     };
+    let unknown = match &report.install {
+        Some(said) => {
+            let order = tx.install(scope.org.id, row.id).await?;
+            order.and_then(|row| ranges_unknown(name, &row.order, said))
+        }
+        None => None,
+    };
     let gateways = report.gateways.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
     Ok(ClusterStatus {
         cluster: name.to_owned(),
@@ -182,6 +204,7 @@ pub(crate) async fn get(deps: &Deps, scope: &Scope, name: &str) -> Result<Cluste
             .problems
             .into_iter()
             .map(|problem| LeftOut { subject: problem.subject, message: problem.message })
+            .chain(unknown)
             .chain(conflicts)
             .collect(),
         install: report.install.map(Installing::show),
@@ -206,6 +229,24 @@ fn lag_ms(
 mod tests {
     use super::*;
     use chrono::TimeDelta;
+
+    #[test]
+    fn ranges_that_the_agent_was_not_told_are_a_problem() {
+        let order: InstallOrder = serde_json::from_value(serde_json::json!({
+            "state": "installed", "revision": 7, "version": "1.2.3", "registry": "r.example.com/t",
+            "gateways": { "egress": { "replicas": 2, "min": 2, "max": 6, "never_dial": ["10.244.0.0/16", "fd00:1::/64"] } }
+        }))
+        .unwrap();
+        let said = |revision, never_dial| InstallStatus { revision, never_dial, ..InstallStatus::default() };
+        let wrong =
+            |order: &InstallOrder, said| ranges_unknown("east", order, &said).map(|left| left.message);
+        assert_eq!(wrong(&order, said(7, 2)), None);
+        assert_eq!(wrong(&order, said(6, 0)), None, "it did not answer yet");
+        let told = wrong(&order, said(7, 0)).unwrap();
+        assert!(told.contains("of the 2 ranges") && told.contains("was told 0"), "{told}");
+        assert!(told.contains("tombolo cluster upgrade east"), "{told}");
+        assert_eq!(wrong(&InstallOrder::Removed { revision: 8 }, said(8, 0)), None);
+    }
 
     #[test]
     fn lag_counts_from_the_generation_that_is_not_applied() {

@@ -48,12 +48,11 @@ async fn what_is_in_force_stays_whatever_the_feed_says() {
     let name = "catalog.acme.example.com";
     until("the name is answered", SOON, || agent.ask(name), Option::is_some).await;
     let asked = || async { lock(&controller.told).resumed.clone() };
-    let mut asked_before = 0;
-    while asked_before <= count {
+    let asked_so_often = || async {
         assert_eq!(agent.ask(name).await, Some([127, 101, 0, 9].into()), "nothing of that is believed");
-        asked_before = asked().await.len();
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        asked().await.len()
+    };
+    until("each was asked for", SOON, asked_so_often, |often| *often > count).await;
     let three = Some(g(3));
     assert_eq!(asked().await, [None, three, three, three, three, three, Some(g(5))]);
     let applied = || async { lock(&controller.told).statuses.last().map(|status| status.generation) };

@@ -9,7 +9,7 @@ use crate::{
     set::CALLED,
     world::World,
 };
-use std::ops::Bound;
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Bound};
 use tombolo_model::{
     DnsLabel, Domain, GlobalName,
     id::ClusterId,
@@ -108,14 +108,16 @@ impl Incremental {
         let of_gns = of_gns.flat_map(|(_, state)| state.services.values()).map(|view| &view.names);
         let set = wanted.gns.is_none_or(|name| name == CALLED).then_some(&self.derived.set.services);
         let of_set = set.into_iter().flatten().map(|(_, view)| &view.names);
-        let mut names: Vec<&GlobalName> = of_gns
+        let names: Vec<Reverse<&GlobalName>> = of_gns
             .chain(of_set)
             .flatten()
             .filter(|(name, body)| after.is_none_or(|after| name.as_str() > after) && served(body))
-            .map(|(name, _)| name)
+            .map(|(name, _)| Reverse(name))
             .collect();
-        names.sort_unstable();
-        Box::new(names.into_iter().filter_map(|name| self.listing(name, self.derived.owners.get(name)?)))
+        // a page is a few of many: only what is taken is put into order
+        let mut names = BinaryHeap::from(names);
+        let smallest = std::iter::from_fn(move || names.pop());
+        Box::new(smallest.filter_map(|Reverse(name)| self.listing(name, self.derived.owners.get(name)?)))
     }
 
     /// A name that has this text.

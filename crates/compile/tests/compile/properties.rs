@@ -141,7 +141,11 @@ proptest! {
             of_it.filter_map(|listed| listed.spec()).collect::<Vec<_>>()
         };
         for gns in world.gns.values().map(|gns| gns.name.as_str()).chain(["clusterset", "nobody"]) {
-            prop_assert_eq!(listed(Wanted { gns: Some(gns), cluster: None }, None), of_gns(gns));
+            let (wanted, of_it) = (Wanted { gns: Some(gns), cluster: None }, of_gns(gns));
+            prop_assert_eq!(&listed(wanted, None), &of_it);
+            for (at, name) in of_it.iter().enumerate() {
+                prop_assert_eq!(&listed(wanted, Some(name.name.as_str()))[..], &of_it[at + 1..]);
+            }
         }
         for cluster in world.clusters.values() {
             let wanted = Wanted { gns: None, cluster: Some(cluster.id) };

@@ -3,6 +3,7 @@
 use super::{Controller, clusters::join};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tombolo_testkit::wait;
 
 /// Reports a service as a cluster's agent would.
 fn report(controller: &Controller, cluster: &str, service: &str, record: &Value) {
@@ -40,15 +41,8 @@ async fn services_show_their_addresses_and_where_they_are_served() {
         controller.get(&admin, &path).await.expect(200)["items"].as_array().unwrap().clone()
     };
     // addresses are given by the reconciler, a moment after the names came to be
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-    let all = loop {
-        let all = list("").await;
-        if all.len() == 5 {
-            break all;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{all:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let all =
+        wait::until("all have theirs", Duration::from_secs(15), || list(""), |all| all.len() == 5).await;
     let names: Vec<&str> = all.iter().map(|service| service["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
