@@ -244,7 +244,6 @@ impl Zone {
         }
     }
     /// The names that an address stands for; none where it stands for nothing of ours.
-    #[must_use]
     pub fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &GlobalName> {
         let (v4, v6) = match address {
             IpAddr::V4(v4) => (self.reverse.0.of(v4), &[][..]),

@@ -218,7 +218,7 @@ impl<'a> Importing<'a> {
     }
 
     fn name(&self, name: &GlobalName) -> Option<&'a NameSpec> {
-        match self.known.resources.get(&ResourceKey::of_name("name", &name))? {
+        match self.known.resources.get(&ResourceKey::of_name("name", name))? {
             ClusterResource::Name(name) => Some(name),
             _ => None,
         }

@@ -273,7 +273,8 @@ async fn an_address_that_a_name_has_already_is_no_news() {
     tx.commit().await.unwrap();
     let [cart, users] = ["cart.example.com", "users.example.com"].map(build::name::<GlobalName>);
     // what is given and what is released, and what comes of it: how many names, and of which the change tells
-    let steps: [(&[&GlobalName], &[&GlobalName], (u64, u64), &[&GlobalName]); 6] = [
+    type Names<'a> = &'a [&'a GlobalName];
+    let steps: [(Names<'_>, Names<'_>, (u64, u64), Names<'_>); 6] = [
         (&[&cart], &[], (1, 0), &[&cart]),
         // another replica, a moment later
         (&[&cart], &[], (0, 0), &[]),
