@@ -7,18 +7,25 @@ use std::time::Duration;
 /// How often what is free goes back to the system.
 const AT_TIMES: Duration = Duration::from_secs(30);
 
+/// What is at least so large, in bytes, lies outside of the heap and goes back at once. It is what glibc begins with; but it raises that to the
+/// largest that was ever given back, and then the pages of a long list leave holes all over the heap.
+#[cfg(target_env = "gnu")]
+const LARGE: nix::libc::c_int = 128 << 10;
+
 /// One heap for all threads: threads wait for each other where they allocate. Call it before there are threads.
 pub fn one_heap() {
     #[cfg(target_env = "gnu")]
     {
-        use nix::libc::{M_ARENA_MAX, mallopt};
-        #[expect(
-            unsafe_code,
-            reason = "mallopt(3) has no safe wrapper; it takes two numbers, and reads no memory of ours"
-        )]
-        // SAFETY: any values are allowed: what it does not know it refuses.
-        let taken = unsafe { mallopt(M_ARENA_MAX, 1) };
-        debug_assert_eq!(taken, 1, "glibc knows it");
+        use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, mallopt};
+        for (option, value) in [(M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGE)] {
+            #[expect(
+                unsafe_code,
+                reason = "mallopt(3) has no safe wrapper; it takes two numbers, and reads no memory of ours"
+            )]
+            // SAFETY: any values are allowed: what it does not know it refuses.
+            let taken = unsafe { mallopt(option, value) };
+            debug_assert_eq!(taken, 1, "glibc knows it");
+        }
     }
 }
 
