@@ -43,7 +43,7 @@ const PROGRAMS: &[&str] = &["tombolo-controller", "tombolo-agent", "tombolo-gate
 
 /// Crates that promise to be pure: all they may use from outside.
 const PURE: Table = &[
-    ("tombolo-model", &["serde", "serde_json", "thiserror", "uuid", "ipnet"]),
+    ("tombolo-model", &["arcstr", "serde", "serde_json", "thiserror", "uuid", "ipnet"]),
     ("tombolo-compile", &["serde", "serde_json", "thiserror"]),
     ("tombolo-wire", &["serde", "serde_json", "thiserror", "uuid", "sha2", "chrono"]),
 ];
