@@ -210,6 +210,8 @@ async fn two_clusters_two_commands_each_one_name() {
     assert_eq!(answered, other.name);
     assert_eq!(who(other).await, Ok(other.name.clone()), "its own servers answer the same name");
 
+    peers_and_namespaces(&world, one, other).await;
+
     // what somebody deletes or changes is mended
     let generation = "jsonpath={.spec.replicas}";
     one.kubectl(&["-n", "tombolo-system", "delete", "deploy", "tombolo-egress", "--wait=false"])
@@ -280,6 +282,31 @@ async fn two_clusters_two_commands_each_one_name() {
     for (cluster, before) in [one, other].into_iter().zip(before) {
         assert_as_before(cluster, &before).await;
     }
+}
+
+/// A repeat of the order says that peers were reached, and the list how many gateways get through; a namespace that is left out is told to
+/// nobody.
+async fn peers_and_namespaces(world: &World, one: &Cluster, other: &Cluster) {
+    let install = |cluster: &Cluster, more: &[&str]| {
+        let base = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
+        base.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let order = async |args: Vec<String>| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        world.tombolo(&args).await
+    };
+    let said = order(install(one, &[])).await.expect("the same order again");
+    let reached = said.lines().any(|line| line.starts_with("peers") && line.contains(" done "));
+    assert!(reached, "{said}");
+    let through = format!("{} 2/2", other.name);
+    let list = async || world.tombolo(&["cluster", "list"]).await;
+    let _ = until("both get through", SOON, list, |list| list.as_ref().is_ok_and(|list| list.contains(&through)))
+        .await;
+
+    order(install(other, &["--exclude-namespace", SHOP])).await.expect("a namespace is left out");
+    until("nothing of it is served", SOON, || who(one), Result::is_err).await.unwrap_err();
+    order(install(other, &[])).await.expect("it takes part again");
+    let _ = until("it is served again", SOON, || who(one), |who| *who == Ok(other.name.clone())).await;
 }
 
 /// A cluster that only joins has objects of ours, too: of names, of imports, conditions of exports. Nothing of them is left.
