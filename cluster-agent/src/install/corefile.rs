@@ -57,6 +57,13 @@ pub(super) fn without(text: &str) -> Result<String, CorefileError> {
     }
 }
 
+/// Our block in the file, where it has one.
+pub(super) fn block(text: &str) -> Option<&str> {
+    let begin = text.find(BEGIN)?;
+    let end = text.find(END)? + END.len();
+    text.get(begin..end)
+}
+
 /// Answers as old as our own TTL, so that none is later for it; a name that was asked for before is answered on while no agent is there
 /// (`verify`: only then).
 const CACHE: &str = "    cache 5 {\n        denial 9984 1\n        serve_stale 1h verify\n    }\n";
