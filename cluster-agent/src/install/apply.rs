@@ -4,7 +4,7 @@ use super::{
     cache,
     object::{Key, Kind},
     objects::{Abilities, EGRESS, INGRESS},
-    plan::{Asked, Found, Plan, image_of, plan},
+    plan::{Action, Asked, Found, Plan, image_of, plan},
     reading::{Reading, Troubles},
     trial,
     write::write,
@@ -211,25 +211,7 @@ impl Installing {
 
     /// What failed, by step.
     async fn act(&self, plan: &Plan) -> BTreeMap<&'static str, String> {
-        let mut failed = BTreeMap::new();
-        for (step, action) in &plan.actions {
-            match write(&self.client, &self.namespace, action).await {
-                Ok(()) => {}
-                // somebody was faster; what is there now is being told
-                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
-                Err(kube::Error::Api(status)) => {
-                    failed
-                        .entry(*step)
-                        .or_insert_with(|| format!("the API server refuses it: {}", status.message));
-                }
-                Err(error) => {
-                    failed
-                        .entry(*step)
-                        .or_insert_with(|| format!("the API server does not answer: {}", chain(&error)));
-                }
-            }
-        }
-        failed
+        each(&plan.actions, |action| write(&self.client, &self.namespace, action)).await
     }
 
     /// Says why nothing can be done yet. Where the agent has done something already, that stands.
@@ -282,6 +264,41 @@ impl Installing {
     }
 }
 
+/// Writes one after the other, and says what failed, by step.
+async fn each<'a, F>(
+    actions: &'a [(&'static str, Action)],
+    write: impl Fn(&'a Action) -> F,
+) -> BTreeMap<&'static str, String>
+where
+    F: Future<Output = Result<(), kube::Error>>,
+{
+    let (mut failed, mut unwritten) = (BTreeMap::new(), false);
+    for (step, action) in actions {
+        // pods that are replaced read what is there, which is not ours then
+        if unwritten && matches!(action, Action::Restart { .. }) {
+            continue;
+        }
+        let written = write(action).await;
+        unwritten |= written.is_err() && matches!(action, Action::Corefile { .. });
+        match written {
+            Ok(()) => {}
+            // somebody was faster; what is there now is being told
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
+            Err(kube::Error::Api(status)) => {
+                failed
+                    .entry(*step)
+                    .or_insert_with(|| format!("the API server refuses it: {}", status.message));
+            }
+            Err(error) => {
+                failed
+                    .entry(*step)
+                    .or_insert_with(|| format!("the API server does not answer: {}", chain(&error)));
+            }
+        }
+    }
+    failed
+}
+
 /// What can't be read, for people.
 fn unread(troubles: &Troubles) -> impl Iterator<Item = Problem> {
     troubles.iter().map(|(what, why)| Problem {
@@ -301,5 +318,41 @@ async fn changed<T>(told: Option<&mut watch::Receiver<T>>) {
     };
     if !told {
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::RefCell, future::ready};
+
+    #[tokio::test]
+    async fn no_pod_is_replaced_for_a_corefile_that_was_not_written() {
+        let (text, version) = ("new".to_owned(), "7".to_owned());
+        let agent = Action::Agent { image: "r.example.com/t/agent:1".to_owned() };
+        let [corefile, restart] =
+            [Action::Corefile { text, version }, Action::Restart { mark: Some("block-1".to_owned()) }];
+        let all = [("dns", corefile), ("dns", restart), ("agent", agent)];
+        for (code, fails) in [(200, false), (409, false), (404, false), (403, true), (500, true)] {
+            let done = RefCell::new(Vec::new());
+            let failed = each(&all, |action| {
+                done.borrow_mut().push(action);
+                let refused = matches!(action, Action::Corefile { .. }) && code != 200;
+                let status = || kube::core::Status::failure("no", "No").with_code(code).boxed();
+                ready(if refused { Err(kube::Error::Api(status())) } else { Ok(()) })
+            })
+            .await;
+            let of = |index: &[usize]| index.iter().map(|i| &all[*i].1).collect::<Vec<_>>();
+            let expected = if code == 200 { of(&[0, 1, 2]) } else { of(&[0, 2]) };
+            assert_eq!(*done.borrow(), expected, "{code}");
+            assert_eq!(failed.contains_key("dns"), fails, "{code}: {failed:?}");
+        }
+        // the file was as it should be
+        let done = RefCell::new(0);
+        let count = |_: &Action| {
+            *done.borrow_mut() += 1;
+            ready(Ok(()))
+        };
+        assert!(each(&all[1..], count).await.is_empty() && *done.borrow() == 2);
     }
 }

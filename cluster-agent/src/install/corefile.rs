@@ -4,6 +4,7 @@
 //! A domain that the file has a server block for already is left to it: two for one zone would keep `CoreDNS` from starting. One that overlaps
 //! the cluster's own domain is not forwarded: who may choose a domain must not come to answer the cluster's names.
 
+use super::words::words;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -54,6 +55,13 @@ pub(super) fn without(text: &str) -> Result<String, CorefileError> {
         }
         _ => Err(CorefileError::Marks),
     }
+}
+
+/// Our block in the file, where it has one.
+pub(super) fn block(text: &str) -> Option<&str> {
+    let begin = text.find(BEGIN)?;
+    let end = text.find(END)? + END.len();
+    text.get(begin..end)
 }
 
 /// Answers as old as our own TTL, so that none is later for it; a name that was asked for before is answered on while no agent is there
@@ -138,7 +146,7 @@ impl Zones {
 fn zones(text: &str) -> Result<Zones, CorefileError> {
     let (mut depth, mut keys, mut all) = (0_usize, Vec::new(), Zones::default());
     let (mut importing, mut block, mut plugin) = (false, Vec::new(), None);
-    for (first, token) in tokens(text) {
+    for (first, token) in words(text) {
         if depth == 1 && (first || token == "{") {
             all.end(&mut plugin, &block);
         }
@@ -171,47 +179,6 @@ fn zones(text: &str) -> Result<Zones, CorefileError> {
         }
     }
     if depth == 0 { Ok(all) } else { Err(CorefileError::Braces) }
-}
-
-/// The words of a Corefile, and whether each is the first of its line.
-fn tokens(text: &str) -> Vec<(bool, String)> {
-    let (mut all, mut quoted): (Vec<(bool, String)>, Option<String>) = (Vec::new(), None);
-    for line in text.lines() {
-        let mut first = true;
-        let mut rest = line;
-        loop {
-            if let Some(mut open) = quoted.take() {
-                match rest.find('"') {
-                    Some(end) => {
-                        open.push_str(&rest[..end]);
-                        all.push((first, open));
-                        first = false;
-                        rest = &rest[end + 1..];
-                    }
-                    None => {
-                        open.push_str(rest);
-                        open.push('\n');
-                        quoted = Some(open);
-                        break;
-                    }
-                }
-            }
-            rest = rest.trim_start();
-            if rest.is_empty() || rest.starts_with('#') {
-                break;
-            }
-            if let Some(after) = rest.strip_prefix('"') {
-                quoted = Some(String::new());
-                rest = after;
-                continue;
-            }
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            all.push((first, rest[..end].to_owned()));
-            first = false;
-            rest = &rest[end..];
-        }
-    }
-    all
 }
 
 /// A key of a server block: `zone`, `zone:port`, `dns://zone:port`. Snippets, and protocols that are not plain DNS, are none.
@@ -329,6 +296,8 @@ mod tests {
             root.as_str(),
             "k8s.example.com:53 {\n  kubernetes\n}\n.:53 {\n}\n",
             "k8s.example.com {\n  kubernetes {\n    pods insecure\n  }\n}\n. {\n}\n",
+            ". {\n  kubernetes k8s.example.com#x\n}\n",
+            ". {\n  log . \"{remote} \\\"\"\n  kubernetes k8s.example.com\n}\n",
             "(own) {\n  errors\n  kubernetes \"k8s.example.com\" in-addr.arpa\n}\n. {\n  import own\n}\n",
         ] {
             assert_eq!(own_of(theirs), ["example.com", "k8s.example.com", "svc.k8s.example.com"], "{theirs}");

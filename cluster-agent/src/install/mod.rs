@@ -17,6 +17,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod words;
 mod write;
 
 pub(crate) use apply::{Installed, Installing};

@@ -28,6 +28,9 @@ use tombolo_model::{
 
 /// The annotation on the pods of the cluster's DNS by which they are replaced.
 pub(super) const RESTARTED_FOR: &str = "tombolo.io/corefile";
+/// What a mark begins with: the sum of our block in the Corefile follows. What others change in the rest replaces no pods: with a mistake
+/// in it, new ones would not start, where old ones keep to what they read before.
+const MARK: &str = "block-";
 /// The container of a gateway's pod.
 const GATEWAY: &str = "gateway";
 /// The names of the Multi-Cluster Services API.
@@ -89,7 +92,7 @@ pub(super) enum Action {
         text: String,
         version: String,
     },
-    /// The mark on the pods of the cluster's DNS; none takes it away.
+    /// The mark on the pods of the cluster's DNS, once the Corefile is written; none takes it away.
     Restart {
         mark: Option<String>,
     },
@@ -363,14 +366,19 @@ fn dns(plan: &mut Plan, domains: &BTreeSet<String>, asked: bool, found: &Found) 
         let version = config["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         plan.actions.push(("dns", Action::Corefile { text: merged.text.clone(), version }));
     }
-    // the pods read the file once a minute or two: they are replaced, so that it is in force now
-    let ours = corefile::without(&merged.text).is_ok_and(|rest| rest != merged.text);
-    let mark = ours.then(|| sum(&merged.text));
+    // the pods read the file once a minute or two: they are replaced, so that our block is in force now
+    let block = corefile::block(&merged.text);
+    let mark = block.map(|block| format!("{MARK}{}", sum(block)));
     let deployment = found.dns.deployment.as_ref();
-    let marked = deployment.and_then(|d| {
-        d["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR].as_str().map(str::to_owned)
-    });
-    if deployment.is_some() && marked != mark {
+    let marked =
+        deployment.and_then(|d| d["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR].as_str());
+    // An older agent marked with the sum of the whole file, which says nothing of our block any more once somebody changed the rest. Such a mark
+    // stands for as long as the block does. A replacement that failed is done again; of one that was lost with its agent, CoreDNS' `reload` makes up.
+    let stands = block.is_some()
+        && corefile::block(text) == block
+        && marked.is_some_and(|marked| !marked.starts_with(MARK))
+        && !found.failed.contains_key("dns");
+    if deployment.is_some() && marked != mark.as_deref() && !stands {
         plan.actions.push(("dns", Action::Restart { mark }));
     }
     let domains = domains.difference(&merged.taken).cloned().collect();

@@ -256,6 +256,45 @@ fn what_others_change_is_mended_and_what_they_add_stays() {
 }
 
 #[test]
+fn pods_of_the_dns_are_replaced_for_our_block_alone() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    let text = |cluster: &Cluster| {
+        cluster.found.dns.config.as_ref().unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
+    };
+    let write = |cluster: &mut Cluster, text: String| {
+        cluster.found.dns.config.as_mut().unwrap()["data"]["Corefile"] = json!(text);
+    };
+    let mark = |cluster: &mut Cluster, mark: Value| {
+        let template = &mut cluster.found.dns.deployment.as_mut().unwrap()["spec"]["template"];
+        template["metadata"]["annotations"][RESTARTED_FOR] = mark;
+    };
+    let typo = text(&cluster).replace("forward . /etc", "forwad . /etc");
+    assert_ne!(typo, text(&cluster));
+    write(&mut cluster, typo.clone());
+    assert_eq!(cluster.step(), [""; 0], "what is not ours");
+    write(&mut cluster, format!("{typo}b.test {{\n}}\n"));
+    assert_eq!(cluster.step(), ["corefile"], "our block moves, and is the same");
+    let moved = text(&cluster).replace(".:53 {", ".:1053 {");
+    write(&mut cluster, moved);
+    assert_eq!(cluster.step(), ["corefile", "restart"], "our block is another one");
+    // marks of older agents, made of a text that may be any by now
+    let old = json!("0123456789abcdef");
+    mark(&mut cluster, old.clone());
+    assert_eq!(cluster.step(), [""; 0], "our block is as it was");
+    cluster.found.failed.insert("dns", "no".to_owned());
+    assert_eq!(cluster.step(), ["restart"], "they were not replaced");
+    cluster.found.failed.clear();
+    mark(&mut cluster, old);
+    let back = text(&cluster).replace(".:1053 {", ".:53 {");
+    write(&mut cluster, back);
+    assert_eq!(cluster.step(), ["corefile", "restart"]);
+    mark(&mut cluster, Value::Null);
+    assert_eq!(cluster.step(), ["restart"], "no mark at all");
+    assert_eq!(cluster.step(), [""; 0]);
+}
+
+#[test]
 fn nodes_proxies_take_the_virtual_addresses_of_the_installation() {
     let node = serde_json::from_value(json!({ "enabled": true })).unwrap();
     let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { node, ..spec() }));
