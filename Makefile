@@ -30,7 +30,7 @@ check: ## formatting, lints, types
 test: deps-test check ## what CI runs: lints, the tests, the demo checked from outside, the agent against a true API server, the charts, two real clusters
 	scripts/test
 
-test-all: deps-test check ## the same, and all tests on the real clusters, faults too: half an hour more
+test-all: deps-test check ## the same, and all tests on the real clusters, faults too: 40 minutes more
 	scripts/test all
 
 deny: ## the dependency policy (deny.toml), with cargo-deny, which is built where it is missing
