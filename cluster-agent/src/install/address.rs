@@ -96,10 +96,33 @@ fn balanced(service: Option<&Value>) -> BTreeSet<String> {
 }
 
 fn node_ports(service: Option<&Value>, nodes: &BTreeSet<Node>) -> BTreeSet<String> {
-    let port = service.and_then(|s| s["spec"]["ports"][0]["nodePort"].as_u64());
+    // others may have added ports of their own, and before ours
+    let ports = service.and_then(|s| s["spec"]["ports"].as_array());
+    let tunnel = ports.and_then(|ports| ports.iter().find(|port| port["name"] == "tunnel"));
+    let port = tunnel.and_then(|port| port["nodePort"].as_u64());
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return BTreeSet::new() };
     // where none is ready, it may be that nobody hears of them any more; they are no worse than none
     let any = nodes.iter().any(|node| node.ready);
     let these = nodes.iter().filter(|node| node.ready || !any).take(MOST_NODES);
     these.map(|node| at(node.address, port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_node_port_is_the_tunnels_wherever_it_stands() {
+        let node = Node { name: "n1".to_owned(), ready: true, address: "192.0.2.1".parse().unwrap() };
+        let foreign = json!({ "name": "theirs", "port": 80, "nodePort": 30_080 });
+        let tunnel = json!({ "name": "tunnel", "port": TUNNEL, "nodePort": 31_443 });
+        let nodes = BTreeSet::from([node]);
+        for ports in [json!([foreign, tunnel]), json!([tunnel, foreign])] {
+            let service = json!({ "spec": { "ports": ports } });
+            assert_eq!(node_ports(Some(&service), &nodes), BTreeSet::from(["192.0.2.1:31443".to_owned()]));
+        }
+        let service = json!({ "spec": { "ports": [foreign] } });
+        assert!(node_ports(Some(&service), &nodes).is_empty(), "a port of others leads to no gateway");
+    }
 }

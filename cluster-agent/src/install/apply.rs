@@ -7,12 +7,13 @@ use super::{
     plan::{Action, Asked, Found, Plan, image_of, plan},
     reading::{Reading, Troubles},
     trial,
-    write::write,
+    write::{strays, write},
 };
 use crate::{gateways::Hub, inject::Injection, lease::Standings, registries::Registries};
 use futures::{FutureExt as _, StreamExt as _};
 use ipnet::IpNet;
 use kube::Client;
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -35,6 +36,8 @@ use tombolo_wire::message::Problem;
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often is asked what the API server can do.
 const ABILITIES: Duration = Duration::from_secs(60);
+/// How often is looked, when all is to go, for what lost the labels by which it is watched.
+const STRAYS: Duration = Duration::from_secs(30);
 /// What others show of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Installed {
@@ -93,6 +96,7 @@ impl Installing {
         let mut set = self.hub.watch_set();
         let (mut again, mut ask) = (None, Instant::now());
         let mut abilities = Abilities::default();
+        let (mut stray, mut look) = (Vec::new(), Instant::now());
         let (mut multicluster, mut injecting) = (self.multicluster.take(), self.injection.take());
         loop {
             if Instant::now() >= ask {
@@ -111,7 +115,17 @@ impl Installing {
                     let imports = multicluster.as_mut().map_or(Some(0), |left| *left.borrow_and_update());
                     let injection =
                         injecting.as_mut().map_or(Injection::Absent, |now| now.borrow_and_update().clone());
-                    let (found, reached) = (reading.found(), self.reached());
+                    let (mut found, reached) = (reading.found(), self.reached());
+                    if removed && Instant::now() >= look {
+                        // where nobody answers, it is as it was
+                        stray = strays(&self.client, &self.namespace, &found.objects).await.unwrap_or(stray);
+                        look = Instant::now() + if stray.is_empty() { STRAYS } else { AGAIN };
+                    }
+                    if removed {
+                        for key in &stray {
+                            found.objects.entry(key.clone()).or_insert(Value::Null);
+                        }
+                    }
                     let registries = self.registries(&found);
                     let serving = ending.map_or(0, |(_, serving)| serving);
                     let (vips, never_dial) = (Arc::clone(&self.vips), Arc::clone(&self.never_dial));
@@ -146,6 +160,7 @@ impl Installing {
                 }
             }
             let retry = again.unwrap_or(ask).min(ask).min(ending.map_or(ask, |(until, _)| until));
+            let retry = if removed { retry.min(look.max(Instant::now() + AGAIN)) } else { retry };
             tokio::select! {
                 changed = self.snapshot.changed() => if changed.is_err() { return },
                 () = self.standings.changed() => {}

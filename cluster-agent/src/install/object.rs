@@ -13,6 +13,9 @@ pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// Which nodes a pod may run on: the API server takes it whole, and so is it compared.
 pub(super) const NODES: &str = "nodeSelector";
 
+/// What the API server takes whole when it is applied, and so it is compared: another key would lead calls to nobody, or protect none.
+const WHOLE: [&str; 4] = [NODES, "selector", "matchLabels", "labelSelector"];
+
 /// The kinds of objects that an installation is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -144,7 +147,7 @@ pub(super) fn is_as(wanted: &Value, found: &Value) -> bool {
     match (wanted, found) {
         (Value::Object(wanted), Value::Object(found)) => {
             wanted.iter().all(|(key, wanted)| match found.get(key) {
-                Some(found) if key == NODES => wanted == found,
+                Some(found) if WHOLE.contains(&key.as_str()) => wanted == found,
                 Some(found) => is_as(wanted, found),
                 None => is_nothing(wanted),
             })

@@ -177,6 +177,9 @@ fn pod(context: &Context<'_>, name: &str, role: GatewayRole) -> Value {
         "terminationGracePeriodSeconds": GRACE_S,
         // said whole, so that a node that somebody chose is none
         (NODES): { "kubernetes.io/os": "linux" },
+        // as the API server has them anyway: said, so that another one that somebody chose is mended
+        "schedulerName": "default-scheduler",
+        "dnsPolicy": "ClusterFirst",
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "seccompProfile": { "type": "RuntimeDefault" },
@@ -248,6 +251,8 @@ fn container(context: &Context<'_>, role: GatewayRole) -> Value {
         "name": "gateway",
         "image": image(spec, "tombolo-gateway"),
         "imagePullPolicy": "IfNotPresent",
+        // the image's own: said, so that one that somebody put in its place goes
+        "command": [],
         "args": args,
         "env": [
             field("POD_NAME", "metadata.name"),

@@ -295,6 +295,30 @@ fn pods_of_the_dns_are_replaced_for_our_block_alone() {
 }
 
 #[test]
+fn what_somebody_adds_where_it_leads_calls_astray_is_mended() {
+    let mut cluster = Cluster::new(InstallOrder::Installed(spec()));
+    cluster.settle();
+    cluster.object(Kind::Service, INGRESS)["spec"]["selector"]["x"] = json!("y");
+    assert_eq!(cluster.step(), ["apply Service tombolo-ingress"]);
+    cluster.object(Kind::PodDisruptionBudget, EGRESS)["spec"]["selector"]["matchLabels"]["x"] = json!("y");
+    assert_eq!(cluster.step(), ["apply PodDisruptionBudget tombolo-egress"]);
+    for (field, value) in [("schedulerName", "theirs"), ("dnsPolicy", "Default")] {
+        cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"][field] = json!(value);
+        assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"], "{field}");
+    }
+    let command = |cluster: &mut Cluster, value: Option<Value>| {
+        let pod = &mut cluster.object(Kind::Deployment, EGRESS)["spec"]["template"]["spec"];
+        let container = pod["containers"][0].as_object_mut().unwrap();
+        container.remove("command");
+        container.extend(value.map(|value| ("command".to_owned(), value)));
+    };
+    command(&mut cluster, Some(json!(["sleep"])));
+    assert_eq!(cluster.step(), ["apply Deployment tombolo-egress"]);
+    command(&mut cluster, None);
+    assert_eq!(cluster.step(), [""; 0], "the API server leaves out what is empty");
+}
+
+#[test]
 fn nodes_proxies_take_the_virtual_addresses_of_the_installation() {
     let node = serde_json::from_value(json!({ "enabled": true })).unwrap();
     let mut cluster = Cluster::new(InstallOrder::Installed(InstallSpec { node, ..spec() }));

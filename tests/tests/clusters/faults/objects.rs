@@ -93,6 +93,12 @@ async fn objects_are_mended() {
         ("deploy/tombolo-egress", ".spec.template.spec.containers[0].image", ["strategic", image]),
         ("deploy/tombolo-ingress", ".spec.replicas", ["merge", replicas]),
         ("pdb/tombolo-ingress", ".spec.maxUnavailable", ["merge", r#"{"spec":{"maxUnavailable":2}}"#]),
+        (
+            "deploy/tombolo-egress",
+            ".metadata.labels",
+            ["merge", r#"{"metadata":{"labels":{"app.kubernetes.io/managed-by":"Helm"}}}"#],
+        ),
+        ("service/tombolo-ingress", ".spec.selector", ["merge", r#"{"spec":{"selector":{"x":"y"}}}"#]),
         (&service, ".spec.ports[0].targetPort", ["json", target]),
         (&slice, ".endpoints[*].addresses[*]", ["json", address]),
     ] {
