@@ -306,7 +306,7 @@ async fn peers_and_namespaces(world: &World, one: &Cluster, other: &Cluster) {
 
     order(install(other, &["--exclude-namespace", SHOP])).await.expect("a namespace is left out");
     let _ = until("nothing of it is served", SOON, || who(one), Result::is_err).await;
-    order(install(other, &[])).await.expect("it takes part again");
+    order(install(other, &["--all-namespaces"])).await.expect("it takes part again");
     let _ = until("it is served again", SOON, || who(one), |who| *who == Ok(other.name.clone())).await;
 }
 
