@@ -23,7 +23,7 @@ use tombolo_wire::message::Problem;
 /// cluster has two names, and one more for each other cluster that has it, so the first may not do: the second come after
 /// those, below what gateways and sidecars listen at themselves.
 const NUMBERS: [RangeInclusive<u16>; 2] = [16_384..=32_767, 1_024..=14_999];
-/// What is written for one plan: an object is kilobytes, and there may be tens of thousands to make.
+/// How many Services are written for one plan: an object is kilobytes, and there may be tens of thousands to make.
 const AT_ONCE: usize = 500;
 /// How many these are.
 pub(super) const MOST: usize = 16_384 + 13_976;
@@ -76,13 +76,6 @@ pub(super) fn refused_elsewhere(found: Found<'_>) -> Refused {
 }
 
 impl Plan {
-    fn add(&mut self, action: impl FnOnce() -> Action) {
-        match self.actions.len() < AT_ONCE {
-            true => self.actions.push(action()),
-            false => self.more = true,
-        }
-    }
-
     /// Does nothing, for another replica does it: a name whose Service is not as it should be yet stays as it was.
     pub(super) fn leave_to_others(&mut self, before: &Exposed) {
         let pending = std::mem::take(&mut self.pending);
@@ -152,7 +145,7 @@ pub(super) fn plan(
                     let Some(uid) = &found.uid else { continue };
                     objects::own(&mut slice, &object, &uid.to_string());
                     if seen != Some(SeenSlice::of(&slice)) {
-                        plan.add(|| Action::ApplySlice(Box::new(slice)));
+                        plan.actions.push(Action::ApplySlice(Box::new(slice)));
                     }
                 }
             }
@@ -165,7 +158,11 @@ pub(super) fn plan(
         };
         if let Some(how) = how {
             plan.pending.insert(object.clone());
-            plan.add(|| Action::WriteService(Box::new(service), how));
+            // Slices of Services that are there do not wait for those that are not.
+            match plan.pending.len() <= AT_ONCE {
+                true => plan.actions.push(Action::WriteService(Box::new(service), how)),
+                false => plan.more = true,
+            }
         }
         // The gateways take connections at the numbers before anybody is sent there.
         let mut addresses = addresses(*vip, there, refused);

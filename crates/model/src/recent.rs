@@ -13,6 +13,9 @@ use std::{
 /// How many texts and how many lists a thread remembers; each at the place that its hash gives it, where the one before goes.
 const TEXTS: usize = 1024;
 const LISTS: usize = 64;
+/// The most ports of a list, and bytes of a text, that are remembered.
+const FEW: usize = 16;
+const SHORT: usize = 256;
 
 type Recent<T> = RefCell<Vec<Option<T>>>;
 
@@ -54,13 +57,21 @@ fn remember<T: Clone + 'static>(
 
 /// The text, to share.
 pub(crate) fn text(text: &str) -> ArcStr {
+    if text.len() > SHORT {
+        return text.into();
+    }
     recall(&TEXT, TEXTS, text, |known| known)
         .unwrap_or_else(|place| remember(&TEXT, TEXTS, place, text.into()))
 }
 
 /// A list of ports that is read, to share.
 pub(crate) fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Held<Vec<PortSpec>>, D::Error> {
-    let ports = Vec::deserialize(deserializer)?;
+    let ports: Vec<PortSpec> = Vec::deserialize(deserializer)?;
+    let long = |port: &PortSpec| port.app_protocol.as_ref().is_some_and(|text| text.len() > SHORT);
+    // Nothing was checked yet: what is large is not kept for whoever sent it.
+    if ports.len() > FEW || ports.iter().any(long) {
+        return Ok(ports.into());
+    }
     let known = recall(&PORTS, LISTS, &ports, |known| known);
     Ok(known.unwrap_or_else(|place| remember(&PORTS, LISTS, place, ports.into())))
 }
@@ -85,6 +96,23 @@ mod tests {
         assert_eq!(ArcStr::strong_count(&first), Some(1), "nobody but us has it any more");
         let held = texts.iter().filter(|text| ArcStr::strong_count(text) > Some(1)).count();
         assert!(held <= TEXTS, "{held}");
+    }
+
+    #[test]
+    fn what_is_large_is_not_remembered() {
+        let long = "x".repeat(SHORT + 1);
+        assert_eq!(ArcStr::strong_count(&text(&long)), Some(1));
+        for port in [format!(r#"{{"port":1,"protocol":"TCP","app_protocol":"{long}"}}"#), String::new()] {
+            let one = r#"{"port":1,"protocol":"TCP"}"#;
+            let ports = if port.is_empty() { vec![one; FEW + 1].join(",") } else { port };
+            let read = || ports_of(&format!("[{ports}]"));
+            let (first, second) = (read(), read());
+            assert_ne!(first.as_ptr(), second.as_ptr(), "each has his own");
+        }
+    }
+
+    fn ports_of(text: &str) -> Held<Vec<PortSpec>> {
+        ports(&mut serde_json::Deserializer::from_str(text)).unwrap()
     }
 
     #[test]
