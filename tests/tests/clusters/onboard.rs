@@ -190,12 +190,9 @@ async fn two_clusters_two_commands_each_one_name() {
     let gns = ["gns", "create", "acme", "--domain", "acme.example.com", "--namespace", SHOP];
     world.tombolo(&gns).await.expect("a global namespace");
     tokio::join!(run(one, 0), run(other, 2));
-    let install = async |cluster: &Cluster| {
-        let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
-        world.tombolo(&install).await.expect("it is installed")
-    };
-    let (here, there) = tokio::join!(install(one), install(other));
+    let (here, there) = tokio::join!(order(&world, one, &[]), order(&world, other, &[]));
     for said in [here, there] {
+        let said = said.expect("it is installed");
         for step in ["agent", "egress", "ingress", "address", "dns", "injector"] {
             let done = said.lines().any(|line| line.starts_with(step) && line.contains(" done "));
             assert!(done, "{step}: {said}");
@@ -284,18 +281,16 @@ async fn two_clusters_two_commands_each_one_name() {
     }
 }
 
+/// Orders what is installed in a cluster, its gateways at node ports. What the command says.
+async fn order(world: &World, cluster: &Cluster, more: &[&str]) -> Result<String, String> {
+    let install = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
+    world.tombolo(&[&install[..], more].concat()).await
+}
+
 /// A repeat of the order says that peers were reached, and the list how many gateways get through; a namespace that is left out is told to
 /// nobody.
 async fn peers_and_namespaces(world: &World, one: &Cluster, other: &Cluster) {
-    let install = |cluster: &Cluster, more: &[&str]| {
-        let base = ["cluster", "install", &cluster.name, "--ingress", "node-port"];
-        base.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>()
-    };
-    let order = async |args: Vec<String>| {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        world.tombolo(&args).await
-    };
-    let said = order(install(one, &[])).await.expect("the same order again");
+    let said = order(world, one, &[]).await.expect("the same order again");
     let reached = said.lines().any(|line| line.starts_with("peers") && line.contains(" done "));
     assert!(reached, "{said}");
     let through = format!("{} 2/2", other.name);
@@ -304,9 +299,9 @@ async fn peers_and_namespaces(world: &World, one: &Cluster, other: &Cluster) {
         until("both get through", SOON, list, |list| list.as_ref().is_ok_and(|list| list.contains(&through)))
             .await;
 
-    order(install(other, &["--exclude-namespace", SHOP])).await.expect("a namespace is left out");
+    order(world, other, &["--exclude-namespace", SHOP]).await.expect("a namespace is left out");
     let _ = until("nothing of it is served", SOON, || who(one), Result::is_err).await;
-    order(install(other, &["--all-namespaces"])).await.expect("it takes part again");
+    order(world, other, &["--all-namespaces"]).await.expect("it takes part again");
     let _ = until("it is served again", SOON, || who(one), |who| *who == Ok(other.name.clone())).await;
 }
 
